@@ -1,0 +1,117 @@
+"""Every setting of the service, typed, read from environment variables named ``RATES_…``.
+
+The table in ``docs/settings.md`` is made from this file (``rates settings --markdown``), so a setting is
+described once: here. A value that does not fit stops the start with a message that names its variable.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class SettingsError(Exception):
+    """A setting is missing or does not fit; the message names each variable and says why."""
+
+
+class Settings(BaseSettings):
+    """The settings of one process, whatever its role."""
+
+    model_config = SettingsConfigDict(env_prefix="RATES_", frozen=True, extra="ignore")
+
+    # Stores
+    database_url: SecretStr = Field(description="PostgreSQL primary, as postgresql://user:password@host:port/name.")
+    replica_urls: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        default=(), description="PostgreSQL streaming replicas that reads may use, separated by commas."
+    )
+    redis_url: SecretStr | None = Field(
+        default=None, description="Redis for cached answers and rate limits; without it both are per process."
+    )
+    pool_size: PositiveInt = Field(default=8, description="Connections a process keeps to each database, at most.")
+    pool_timeout_seconds: PositiveFloat = Field(
+        default=5.0, description="How long a request waits for a connection before it is answered 503."
+    )
+    replica_retry_seconds: PositiveFloat = Field(
+        default=2.0, description="How long a database that failed is left out before it is tried again."
+    )
+
+    # HTTP
+    host: str = Field(default="0.0.0.0", description="Address the service listens on.")  # noqa: S104 - a container's own
+    port: int = Field(default=8080, ge=1, le=65535, description="Port the service listens on.")
+    workers: PositiveInt = Field(default=2, description="Worker processes; about one for each core.")
+    threads: PositiveInt = Field(default=8, description="Requests that one worker serves at a time.")
+    drain_seconds: float = Field(
+        default=5.0, ge=0, description="After SIGTERM: how long to go on accepting while load balancers take note."
+    )
+    grace_seconds: PositiveInt = Field(
+        default=30, description="After draining: how long requests in progress may take to finish."
+    )
+    max_range_days: PositiveInt = Field(default=3660, description="Days that one question may span, at most.")
+    query_timeout_seconds: PositiveFloat = Field(
+        default=5.0, description="Time a database query may take before the request is answered 503."
+    )
+    rate_limit: str = Field(
+        default="1200/minute", description="Requests per client address, as COUNT/PERIOD (second, minute, hour, day)."
+    )
+    trusted_proxies: NonNegativeInt = Field(
+        default=0, description="Proxies in front whose X-Forwarded-For is believed; 0 believes none."
+    )
+    require_https: bool = Field(default=False, description="Send Strict-Transport-Security; on behind TLS.")
+
+    # Batches
+    data_dir: Path = Field(
+        default=Path(".rates"), description="Folder for incoming, processed and rejected files and the local stack."
+    )
+    ingest_workers: PositiveInt = Field(default=2, description="Processes that stage slices of a batch in parallel.")
+    slice_bytes: PositiveInt = Field(default=32 * 2**20, description="Size of a slice of a batch's file, in bytes.")
+    max_upload_bytes: PositiveInt = Field(
+        default=64 * 2**30, description="Largest batch that POST /v1/batches takes, in bytes as sent."
+    )
+
+    # Operations
+    environment: str = Field(default="local", description="Name of the stack, shown in logs, metrics and the page.")
+    version: str = Field(default="dev", description="Version that is running: the image's tag or commit.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least level that is logged."
+    )
+    log_format: Literal["json", "console"] = Field(default="json", description="One JSON object a line, or for people.")
+
+    @field_validator("replica_urls", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """Take ``a,b`` from the environment as a tuple."""
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("database_url", "redis_url")
+    @classmethod
+    def _scheme(cls, value: SecretStr | None) -> SecretStr | None:
+        """Refuse an address of something else early: a driver's own message would not name the variable."""
+        if value is not None and not value.get_secret_value().startswith(
+            ("postgresql://", "postgres://", "redis://", "rediss://", "unix://")
+        ):
+            raise ValueError("is not an address that starts with postgresql:// or redis://")
+        return value
+
+
+@cache
+def load_settings() -> Settings:
+    """Read the settings from the environment, once per process.
+
+    Returns:
+        The settings.
+
+    Raises:
+        SettingsError: A variable is missing or wrong; the message names it and never repeats a secret's value.
+    """
+    try:
+        return Settings()  # type: ignore[call-arg]  # the required ones come from the environment
+    except ValidationError as error:
+        lines = [
+            f"RATES_{'_'.join(str(part) for part in problem['loc'][:1]).upper()}: {problem['msg']}"
+            for problem in error.errors(include_input=False, include_url=False)
+        ]
+        raise SettingsError("settings that need a look:\n  " + "\n  ".join(lines)) from None
