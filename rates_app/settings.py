@@ -108,7 +108,7 @@ def load_settings() -> Settings:
         SettingsError: A variable is missing or wrong; the message names it and never repeats a secret's value.
     """
     try:
-        return Settings()  # type: ignore[call-arg]  # the required ones come from the environment
+        return Settings()
     except ValidationError as error:
         lines = [
             f"RATES_{'_'.join(str(part) for part in problem['loc'][:1]).upper()}: {problem['msg']}"

@@ -1,0 +1,1 @@
+"""PostgreSQL: the pools that reads and writes go through, and the migrations that shape the schema."""

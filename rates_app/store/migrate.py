@@ -1,0 +1,61 @@
+"""Bring a database to the schema of this version.
+
+Migrations are Alembic scripts in ``migrations/versions``, written as plain SQL. They only expand (add) or, one
+release later, contract (remove what no running version reads), so the old and the new version of the service run
+side by side during a rollout.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+#: Key of the advisory lock that makes migrations started at once wait for each other.
+MIGRATION_LOCK = 7_246_001
+
+
+def _config(url: str) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["url"] = sqlalchemy.make_url(url).set(drivername="postgresql+psycopg")
+    return config
+
+
+def migrate(url: str, revision: str = "head") -> None:
+    """Upgrade a database; harmless when it is up to date or when several processes do it at once.
+
+    Args:
+        url: The primary, as ``postgresql://user:password@host:port/name``.
+        revision: The revision to stop at.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: The database cannot be reached, or a migration failed and was rolled back.
+    """
+    command.upgrade(_config(url), revision)
+
+
+def pending(url: str) -> list[str]:
+    """Say which migrations a database lacks.
+
+    Args:
+        url: The database, as for :func:`migrate`; a replica will do.
+
+    Returns:
+        Revision ids in the order they would run; empty when the schema is this version's or newer.
+    """
+    config = _config(url)
+    script = ScriptDirectory.from_config(config)
+    engine = sqlalchemy.create_engine(config.attributes["url"], poolclass=sqlalchemy.NullPool)
+    with engine.connect() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+    known = [revision.revision for revision in script.walk_revisions()]
+    if current is not None and current not in known:
+        return []  # a newer version has migrated already: expand-only, so this version still runs on it
+    return [revision.revision for revision in reversed(list(script.iterate_revisions("head", current)))]
