@@ -1,0 +1,1 @@
+"""Questions about rates: locations, averages, spreads and lanes, answered from the rollups."""

@@ -1,0 +1,166 @@
+"""The tree of ports and regions: load it, look it up, search it."""
+
+from __future__ import annotations
+
+import csv
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rates_app.store.databases import Connection
+
+
+class LocationsError(Exception):
+    """A file of ports or regions does not make a tree; the message says where."""
+
+
+class Location(NamedTuple):
+    """A port or a region, and the names of the regions above it, nearest first."""
+
+    code: str
+    kind: str
+    name: str
+    path: list[str]
+
+
+class _Row(NamedTuple):
+    code: str
+    kind: str
+    name: str
+    parent: str | None
+
+
+def _read(path: Path, kind: str, code_column: str) -> list[_Row]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        if missing := {code_column, "name", "parent_slug"} - set(reader.fieldnames or ()):
+            raise LocationsError(f"{path}: the header lacks {', '.join(sorted(missing))}")
+        rows = [_Row(row[code_column], kind, row["name"], row["parent_slug"] or None) for row in reader]
+    for number, row in enumerate(rows, start=2):
+        if not row.code or not row.name or (kind == "port" and not row.parent):
+            raise LocationsError(f"{path}, line {number}: a {kind} needs a code, a name and a parent region")
+    return rows
+
+
+def read_locations(ports: Path, regions: Path) -> list[_Row]:
+    """Read the two CSV files that define the tree.
+
+    Args:
+        ports: File with the columns ``code,name,parent_slug``.
+        regions: File with the columns ``slug,name,parent_slug``; a region without a parent is a root.
+
+    Returns:
+        Every location, regions first, each after its parent.
+
+    Raises:
+        LocationsError: A column or a value is missing, a code stands twice, a parent does not exist or is its own
+            ancestor.
+    """
+    rows = [*_read(regions, "region", "slug"), *_read(ports, "port", "code")]
+    by_code = {row.code: row for row in rows}
+    if len(by_code) < len(rows):
+        codes = [row.code for row in rows]
+        raise LocationsError(f"the code {next(code for code in codes if codes.count(code) > 1)} stands twice")
+    ordered: dict[str, _Row] = {}
+
+    def place(row: _Row, below: tuple[str, ...]) -> None:
+        if row.code in below:
+            raise LocationsError(f"the region {row.code} is its own ancestor")
+        if row.parent is not None:
+            parent = by_code.get(row.parent)
+            if parent is None or parent.kind != "region":
+                raise LocationsError(f"{row.kind} {row.code}: its parent region {row.parent} does not exist")
+            if parent.code not in ordered:
+                place(parent, (*below, row.code))
+        ordered[row.code] = row
+
+    for row in rows:
+        place(row, ())
+    return list(ordered.values())
+
+
+def store_locations(connection: Connection, rows: list[_Row]) -> bool:
+    """Add new locations and take over changed names and parents; locations that are not named stay.
+
+    Args:
+        connection: A connection to the primary, inside a transaction.
+        rows: The tree, parents first, as :func:`read_locations` gives it.
+
+    Returns:
+        Whether a location that was known hangs under another region now, so that rollups must be made again.
+    """
+    changed = False
+    for row in rows:
+        stored = connection.execute(
+            """
+            WITH known AS (SELECT parent_id FROM locations WHERE code = %(code)s)
+            INSERT INTO locations (code, kind, name, parent_id)
+            VALUES (%(code)s, %(kind)s, %(name)s, (SELECT id FROM locations WHERE code = %(parent)s))
+            ON CONFLICT (code) DO UPDATE SET name = excluded.name, parent_id = excluded.parent_id
+            RETURNING EXISTS (SELECT FROM known) AND parent_id IS DISTINCT FROM (SELECT parent_id FROM known)
+            """,
+            row._asdict(),
+        ).fetchone()
+        changed |= stored is not None and stored[0]
+    connection.execute("DELETE FROM location_ancestors")
+    connection.execute(
+        """
+        INSERT INTO location_ancestors (location_id, ancestor_id, depth)
+        WITH RECURSIVE up AS (
+            SELECT id AS location_id, id AS ancestor_id, 0 AS depth FROM locations
+            UNION ALL
+            SELECT up.location_id, locations.parent_id, up.depth + 1
+            FROM up JOIN locations ON locations.id = up.ancestor_id
+            WHERE locations.parent_id IS NOT NULL
+        )
+        SELECT location_id, ancestor_id, depth FROM up
+        """
+    )
+    return changed
+
+
+_WITH_PATH = """
+    SELECT code, kind, name, ARRAY(
+        SELECT above.name FROM location_ancestors JOIN locations above ON above.id = ancestor_id
+        WHERE location_id = locations.id AND depth > 0 ORDER BY depth
+    ) AS path
+    FROM locations
+"""
+
+
+def find_locations(connection: Connection, codes: list[str]) -> dict[str, Location]:
+    """Look up locations by their exact code or slug; a code that is not known is not in the answer."""
+    rows = connection.execute(_WITH_PATH + "WHERE code = ANY(%s)", (codes,)).fetchall()
+    return {row[0]: Location(*row) for row in rows}
+
+
+def search_locations(connection: Connection, text: str, limit: int) -> list[Location]:
+    """Find ports and regions by the beginning of a code or a word, or by a name with a typing error in it.
+
+    Args:
+        connection: A connection to any server.
+        text: What somebody typed; empty for the regions at the top, then everything by name.
+        limit: How many to return at most.
+
+    Returns:
+        The best match first: the exact code, then beginnings, then names that look alike.
+    """
+    typed = text.strip().lower()
+    pattern = typed.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+    rows = connection.execute(
+        _WITH_PATH
+        + """
+        WHERE %(typed)s = ''
+           OR lower(code || ' ' || name) LIKE ANY(ARRAY[%(pattern)s, '%% ' || %(pattern)s, '%%\\_' || %(pattern)s])
+           OR word_similarity(%(typed)s, lower(code || ' ' || name)) >= 0.4
+        ORDER BY lower(code) = %(typed)s DESC,
+                 lower(name) LIKE %(pattern)s OR lower(code) LIKE %(pattern)s DESC,
+                 lower(code || ' ' || name) LIKE '%% ' || %(pattern)s DESC,
+                 word_similarity(%(typed)s, lower(code || ' ' || name)) DESC,
+                 kind = 'region' DESC, parent_id NULLS FIRST, name, code
+        LIMIT %(limit)s
+        """,
+        {"typed": typed, "pattern": pattern, "limit": limit},
+    ).fetchall()
+    return [Location(*row) for row in rows]

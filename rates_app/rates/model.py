@@ -1,0 +1,67 @@
+"""What a question about rates is, and what an answer is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Literal
+
+#: A day, week or month with fewer prices than this has no rate: too few to stand for a market.
+MIN_PRICES = 3
+
+Interval = Literal["day", "week", "month"]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a consumer asks: the rates between two locations over some days, both ends included."""
+
+    origin: str
+    destination: str
+    date_from: date
+    date_to: date
+
+
+@dataclass(frozen=True, slots=True)
+class DayAverage:
+    """A day's average, as ``GET /rates`` gives it: USD, None under three prices; count None without any."""
+
+    day: date
+    count: int | None
+    price: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """The prices of an interval: how many, and in USD their 10th percentile, mean, median and 90th percentile."""
+
+    date_from: date
+    date_to: date
+    count: int
+    low: float | None = None
+    average: float | None = None
+    median: float | None = None
+    high: float | None = None
+
+
+def interval_start(day: date, interval: Interval) -> date:
+    """Find the first day of the calendar interval (ISO weeks start on Monday) that a day lies in."""
+    if interval == "week":
+        return day - timedelta(days=day.weekday())
+    return day.replace(day=1) if interval == "month" else day
+
+
+def intervals(question: Question, interval: Interval) -> list[tuple[date, date]]:
+    """Cut a question's days into intervals.
+
+    Returns:
+        First and last day of each, oldest first, the outer ones cut to the days that were asked for.
+    """
+    spans: list[tuple[date, date]] = []
+    for offset in range((question.date_to - question.date_from).days + 1):
+        day = question.date_from + timedelta(days=offset)
+        if spans and interval_start(spans[-1][0], interval) == interval_start(day, interval):
+            spans[-1] = (spans[-1][0], day)
+        else:
+            spans.append((day, day))
+    return spans
