@@ -38,7 +38,7 @@ CREATE TABLE batches (
     name         text NOT NULL,
     supplier     text NOT NULL,
     content_hash bytea NOT NULL CHECK (octet_length(content_hash) = 32),
-    bytes        bigint NOT NULL,
+    size_bytes   bigint NOT NULL,
     format       text NOT NULL,
     compression  text NOT NULL,
     state        text NOT NULL DEFAULT 'received' CHECK (state IN

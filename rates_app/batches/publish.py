@@ -1,0 +1,188 @@
+"""Verify, publish, refuse, withdraw: the transactions that end a batch.
+
+What readers see changes in one row's update, so publishing and withdrawing take the same time for ten rows and for a
+hundred million, and no reader waits: the rows were made before, and count from then on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+
+from rates_app.batches.ledger import find_batch, progress, set_state
+from rates_app.batches.model import Batch, BatchError, WrongState
+from rates_app.batches.rollup import build_rollups
+
+if TYPE_CHECKING:
+    from rates_app.store.databases import Connection
+
+#: The channel on which a new generation is announced to every process that listens.
+GENERATION_CHANNEL = "rates_generation"
+
+
+class VerificationFailed(BatchError):
+    """What is in the tables is not what the ledger counted: a fault of ours or of the storage, not the supplier's."""
+
+
+def verify(connection: Connection, batch_id: int) -> Batch:
+    """Check a batch whose slices are all staged, make its rollups, or refuse it for its bad rows.
+
+    Args:
+        connection: A connection to the primary, inside a transaction.
+        batch_id: The batch.
+
+    Returns:
+        The batch, now ``verified`` or ``refused``; as it was if it had come that far before.
+
+    Raises:
+        WrongState: Slices are missing.
+        VerificationFailed: Rows or control totals differ from the ledger's.
+    """
+    batch = find_batch(connection, batch_id, lock=True)
+    if batch.state != "staging":
+        return batch
+    done = progress(connection, batch_id)
+    if done.staged < done.slices or not done.slices:
+        raise WrongState(f"batch {batch_id}: {done.slices - done.staged} of {done.slices} slices are not staged")
+    if done.rejected > batch.tolerance:
+        bad = f"{done.rejected} bad row{'s' if done.rejected > 1 else ''}"
+        return refuse(connection, batch_id, f"{bad}, {batch.tolerance} tolerated: 'rates rejects {batch_id}' lists all")
+    if not done.rows:
+        return refuse(connection, batch_id, "the file has no rows")
+    table = _gather(connection, batch_id)
+    connection.execute(
+        sql.SQL(
+            """
+            UPDATE batches SET (rows, total_cents, first_day, last_day, lanes) = (
+                SELECT count(*), sum(price_cents), min(day), max(day), count(DISTINCT (origin_id, destination_id))
+                FROM staging.{}
+            ), rejected = %(rejected)s WHERE id = %(id)s
+            """
+        ).format(sql.Identifier(table)),
+        {"id": batch_id, "rejected": done.rejected},
+    )
+    control = connection.execute(
+        """
+        SELECT batches.rows, sum(slices.rows), batches.total_cents, sum(slices.total_cents)
+        FROM batches JOIN slices ON batch_id = id WHERE id = %s GROUP BY id
+        """,
+        (batch_id,),
+    ).fetchone()
+    assert control is not None  # noqa: S101 - the batch is locked
+    rows, ledger_rows, cents, ledger_cents = control
+    if (rows, cents) != (ledger_rows, ledger_cents):
+        raise VerificationFailed(
+            f"batch {batch_id}: staged are {rows} rows of {cents} cents, the ledger has {ledger_rows} of {ledger_cents}"
+        )
+    build_rollups(connection, batch_id, table)
+    set_state(connection, batch_id, "verified")
+    return find_batch(connection, batch_id)
+
+
+def _gather(connection: Connection, batch_id: int) -> str:
+    """Make the winners of a batch one table, to be attached to ``prices`` as a whole."""
+    table = f"b{batch_id}"
+    connection.execute(
+        sql.SQL("CREATE TABLE staging.{} (LIKE prices, CHECK (batch_id = {})) PARTITION BY LIST (slice)").format(
+            sql.Identifier(table), sql.Literal(batch_id)
+        )
+    )
+    winners = connection.execute("SELECT number, winner FROM slices WHERE batch_id = %s", (batch_id,)).fetchall()
+    for number, winner in winners:
+        connection.execute(
+            sql.SQL("ALTER TABLE staging.{} ATTACH PARTITION staging.{} FOR VALUES IN ({})").format(
+                sql.Identifier(table), sql.Identifier(winner), sql.Literal(number)
+            )
+        )
+    return table
+
+
+def publish(connection: Connection, batch_id: int) -> Batch:
+    """Make a verified batch visible, to every reader at once.
+
+    Args:
+        connection: A connection to the primary, inside a transaction.
+        batch_id: The batch.
+
+    Returns:
+        The batch, now ``published``; as it was if it was published before.
+
+    Raises:
+        WrongState: It is not verified.
+    """
+    batch = find_batch(connection, batch_id, lock=True)
+    if batch.state == "published":
+        return batch
+    if batch.state != "verified":
+        raise WrongState(f"batch {batch_id} is {batch.state}: only a verified batch can be published")
+    connection.execute(
+        sql.SQL("ALTER TABLE prices ATTACH PARTITION staging.{} FOR VALUES IN ({})").format(
+            sql.Identifier(f"b{batch_id}"), sql.Literal(batch_id)
+        )
+    )
+    set_state(connection, batch_id, "published")
+    raise_generation(connection, batch_id)
+    return find_batch(connection, batch_id)
+
+
+def withdraw(connection: Connection, batch_id: int) -> Batch:
+    """Take a published batch back out; its rows stay until housekeeping, but no reader sees them.
+
+    Args:
+        connection: A connection to the primary, inside a transaction.
+        batch_id: The batch.
+
+    Returns:
+        The batch, now ``withdrawn``; as it was if it was withdrawn before.
+
+    Raises:
+        NoSuchBatch: There is none with this number.
+        WrongState: It is not published.
+    """
+    batch = find_batch(connection, batch_id, lock=True)
+    if batch.state == "withdrawn":
+        return batch
+    if batch.state != "published":
+        raise WrongState(f"batch {batch_id} is {batch.state}: only a published batch can be withdrawn")
+    set_state(connection, batch_id, "withdrawn")
+    raise_generation(connection, batch_id)
+    return find_batch(connection, batch_id)
+
+
+def refuse(connection: Connection, batch_id: int, reason: str) -> Batch:
+    """End a batch as refused and drop what was staged; its reject report stays."""
+    rejected = progress(connection, batch_id).rejected
+    connection.execute("UPDATE batches SET rejected = %s WHERE id = %s", (rejected, batch_id))
+    set_state(connection, batch_id, "refused", failure=reason)
+    drop_staged(connection, batch_id)
+    return find_batch(connection, batch_id)
+
+
+def drop_staged(connection: Connection, batch_id: int) -> None:
+    """Drop every table that attempts at a batch have staged and that is no partition of anything."""
+    tables = connection.execute(
+        """
+        SELECT relname FROM pg_class
+        WHERE relnamespace = 'staging'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
+          AND relname ~ ('^b' || %s::integer || '(_|$)')
+        """,
+        (batch_id,),
+    ).fetchall()
+    for (table,) in tables:
+        connection.execute(sql.SQL("DROP TABLE staging.{}").format(sql.Identifier(table)))
+
+
+def raise_generation(connection: Connection, batch_id: int) -> None:
+    """Raise the generation for a change of what readers see, and announce it at the commit.
+
+    The generation's row is taken last and held to the commit, so generations follow one another in commit order.
+    """
+    connection.execute(
+        """
+        WITH raised AS (UPDATE generation SET number = number + 1, changed_at = clock_timestamp() RETURNING number)
+        UPDATE batches SET generation = raised.number FROM raised WHERE id = %s
+        """,
+        (batch_id,),
+    )
+    connection.execute("SELECT pg_notify(%s, %s::text)", (GENERATION_CHANNEL, batch_id))

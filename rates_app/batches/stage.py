@@ -1,0 +1,163 @@
+"""Stage a slice: one attempt, one transaction, one table, and at most one winner.
+
+An attempt creates a table of its own, copies the slice's good rows into it and its bad values into the reject
+report, and at the end claims the slice in the ledger. All of it is one transaction: an attempt that is killed, or
+that comes second, leaves nothing behind. So retries, speculative twins and zombies cannot double or lose a row.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import psycopg
+from psycopg import sql
+
+from rates_app.batches.model import COLUMNS, Batch, Reject, Slice, WrongState
+from rates_app.batches.parse import csv_columns, csv_rows, ndjson_rows, parquet_rows, shift
+from rates_app.batches.source import header, line_chunks, row_groups
+from rates_app.batches.validate import Prices, Validator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rates_app.batches.parse import Rows
+    from rates_app.store.databases import Connection
+
+#: One row of ``COPY … (FORMAT BINARY)``: the number of fields, then each with its length, all big-endian
+#: (PostgreSQL documentation, "COPY", binary format).
+_BINARY_ROW = np.dtype(
+    [("fields", ">i2"), *((f"{part}_{name}", ">i4") for name in Prices._fields for part in ("length", "value"))]
+)
+_BINARY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_BINARY_TRAILER = b"\xff\xff"
+
+
+class Staged(NamedTuple):
+    """What a slice amounted to."""
+
+    #: False when another attempt had won: then nothing of this one is left.
+    won: bool
+    lines: int
+    rows: int
+    rejected: int
+    total_cents: int
+
+
+def load_validator(connection: Connection) -> Validator:
+    """Make a validator that knows the ports that the database knows."""
+    rows = connection.execute("SELECT code, kind, id FROM locations").fetchall()
+    return Validator(
+        {code: number for code, kind, number in rows if kind == "port"},
+        frozenset(code for code, kind, _ in rows if kind == "region"),
+    )
+
+
+def read_rows(uri: str, batch: Batch, part: Slice) -> Iterator[Rows]:
+    """Parse a slice of a batch's plain file, piece by piece; memory stays the same whatever the slice's size."""
+    if batch.format == "parquet":
+        line = 1
+        for group in row_groups(uri, part, COLUMNS):
+            yield parquet_rows(group, line)
+            line += group.num_rows
+        return
+    names = csv_columns(header(uri)[0]) if batch.format == "csv" else []
+    lines = 0
+    for chunk in line_chunks(uri, part):
+        rows = csv_rows(chunk, names) if batch.format == "csv" else ndjson_rows(chunk)
+        yield rows._replace(lines=rows.lines + lines, rejects=shift(rows.rejects, lines))
+        lines += rows.read
+
+
+def stage_slice(database_url: str, uri: str, batch: Batch, part: Slice) -> Staged:
+    """Run one attempt at a slice.
+
+    Args:
+        database_url: The primary.
+        uri: The batch's plain file.
+        batch: The batch, in state ``staging``.
+        part: The slice.
+
+    Returns:
+        What was staged, and whether this attempt won.
+
+    Raises:
+        WrongState: The batch is not staging any more; nothing was left behind.
+        Unreadable: The file cannot be read on.
+        psycopg.Error: The database refused or was lost; nothing was left behind.
+    """
+    with psycopg.connect(database_url, application_name=f"rates-stage-{batch.id}-{part.number}") as connection:
+        table = _create_table(connection, batch, part)
+        validator = load_validator(connection)
+        lines = rows = rejected = total_cents = 0
+        for parsed in read_rows(uri, batch, part):
+            prices, rejects = validator.validate(parsed)
+            _copy_prices(connection, table, prices)
+            if bad := [*parsed.rejects, *rejects]:
+                _copy_rejects(connection, batch, part, bad)
+            lines += parsed.read
+            rows += len(prices.cents)
+            rejected += len({reject.line for reject in bad})
+            total_cents += int(prices.cents.sum(dtype=np.int64))
+        won = _claim(connection, batch, part, table, (lines, rows, rejected, total_cents))
+        if not won:
+            connection.rollback()
+    return Staged(won, lines, rows, rejected, total_cents)
+
+
+def _create_table(connection: Connection, batch: Batch, part: Slice) -> str:
+    """Create the attempt's own table, checked so that attaching it as a partition need not look at its rows."""
+    row = connection.execute("SELECT pg_current_xact_id()::text").fetchone()
+    assert row is not None  # noqa: S101 - a function call has one row
+    table = f"b{batch.id}_s{part.number}_x{row[0]}"
+    connection.execute(
+        sql.SQL(
+            """
+            CREATE TABLE staging.{table} (
+                LIKE prices, CHECK (batch_id = {batch}), CHECK (slice = {slice})
+            );
+            ALTER TABLE staging.{table} ALTER batch_id SET DEFAULT {batch}, ALTER slice SET DEFAULT {slice};
+            """
+        ).format(table=sql.Identifier(table), batch=sql.Literal(batch.id), slice=sql.Literal(part.number))
+    )
+    return table
+
+
+def _copy_prices(connection: Connection, table: str, prices: Prices) -> None:
+    rows = np.empty(len(prices.cents), dtype=_BINARY_ROW)
+    rows["fields"] = len(Prices._fields)
+    for name, values in zip(Prices._fields, prices, strict=True):
+        rows[f"length_{name}"] = 4
+        rows[f"value_{name}"] = values
+    statement = sql.SQL(
+        "COPY staging.{} (origin_id, destination_id, day, price_cents) FROM STDIN (FORMAT BINARY)"
+    ).format(sql.Identifier(table))
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        copy.write(_BINARY_HEADER)
+        copy.write(rows.tobytes())
+        copy.write(_BINARY_TRAILER)
+
+
+def _copy_rejects(connection: Connection, batch: Batch, part: Slice, rejects: list[Reject]) -> None:
+    with (
+        connection.cursor() as cursor,
+        cursor.copy("COPY rejects (batch_id, slice, line, field, reason, value) FROM STDIN") as copy,
+    ):
+        for reject in rejects:
+            copy.write_row((batch.id, part.number, *reject))
+
+
+def _claim(connection: Connection, batch: Batch, part: Slice, table: str, counts: tuple[int, int, int, int]) -> bool:
+    """Turn the slice to staged, unless another attempt has; the batch is held so that it cannot end meanwhile."""
+    state = connection.execute("SELECT state FROM batches WHERE id = %s FOR SHARE", (batch.id,)).fetchone()
+    if state is None or state[0] != "staging":
+        raise WrongState(f"batch {batch.id} is {state[0] if state else 'gone'}: its slices are not staged any more")
+    claimed = connection.execute(
+        """
+        UPDATE slices SET state = 'staged', winner = %s, lines = %s, rows = %s, rejected = %s, total_cents = %s,
+               staged_at = clock_timestamp(), seconds = extract(epoch FROM clock_timestamp() - now())
+        WHERE batch_id = %s AND number = %s AND state = 'pending'
+        """,
+        (table, *counts, batch.id, part.number),
+    )
+    return claimed.rowcount == 1
