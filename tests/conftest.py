@@ -1,0 +1,61 @@
+"""Where servers that tests start keep their data, and that none of them outlives the run.
+
+The folder belongs to the process that began the run. Under pytest-xdist its workers are told the folder, start servers
+in it when a test first asks for one, and share them; the process that began the run stops them when all workers ended.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rates_app.local.postgres import PostgresServer
+from rates_app.local.redis import RedisServer
+
+if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController  # type: ignore[import-untyped]
+
+FOLDER = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    given = getattr(config, "workerinput", {}).get("servers_folder")
+    if given:
+        config.stash[FOLDER] = Path(given)
+        return
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # end a terminated run like one that Ctrl-C ends
+    folder = Path(tempfile.mkdtemp(prefix="rates-tests-"))
+    folder.chmod(0o711)  # run by root, the servers' account has to pass through
+    config.stash[FOLDER] = folder
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: WorkerController) -> None:
+    node.workerinput["servers_folder"] = str(node.config.stash[FOLDER])
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        return
+    folder = config.stash[FOLDER]
+    if (folder / "shared").exists():
+        primary = PostgresServer(folder / "shared" / "primary")
+        for server in (
+            RedisServer(folder / "shared" / "redis"),
+            PostgresServer(folder / "shared" / "replica", primary=primary),
+            primary,
+        ):
+            server.stop()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def servers_folder(pytestconfig: pytest.Config) -> Path:
+    """A short folder that the servers' account can reach; removed at the end of the run."""
+    return pytestconfig.stash[FOLDER]
