@@ -135,6 +135,15 @@ def find_locations(connection: Connection, codes: list[str]) -> dict[str, Locati
     return {row[0]: Location(*row) for row in rows}
 
 
+def child_locations(connection: Connection, code: str) -> list[Location]:
+    """List the locations right under a region, by name."""
+    rows = connection.execute(
+        f"{_WITH_PATH} WHERE parent_id = (SELECT id FROM locations WHERE code = %s) ORDER BY name, code",  # noqa: S608 - no input
+        (code,),
+    ).fetchall()
+    return [Location(*row) for row in rows]
+
+
 def search_locations(connection: Connection, text: str, limit: int) -> list[Location]:
     """Find ports and regions by the beginning of a code or a word, or by a name with a typing error in it.
 
