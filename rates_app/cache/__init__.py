@@ -1,0 +1,1 @@
+"""Answers kept ready to send, for as long as they are true."""

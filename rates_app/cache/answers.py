@@ -1,0 +1,118 @@
+"""Answers shared over processes and pods: Redis keeps them by question and version of the data.
+
+What is kept under a version never changes, so nothing can be stale: after a publish the version is another, and so is
+the key. Old entries are not removed but expire.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Literal
+
+from rates_app.cache.answer import Answer
+from rates_app.ops.metrics import CACHE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rates_app.cache.redis import Redis
+
+#: Room is given back after a day without a publish, too: somebody may ask once and never again.
+KEEP_SECONDS = 24 * 3600
+#: How long one process may take to compute before another stops waiting for it.
+FLIGHT_SECONDS = 5.0
+#: What is larger is sent and not kept.
+MAX_KEPT_BYTES = 2**20
+
+Level = Literal["process", "redis", "database"]
+
+
+class SharedAnswers:
+    """Find an answer in Redis, or compute it once for everybody who asks at the same time."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._flights: dict[str, Future[tuple[Answer, Level]]] = {}
+        self._lock = threading.Lock()
+
+    def get(self, question: str, version: int, compute: Callable[[], Answer]) -> tuple[Answer, Level]:
+        """Return the answer to a question for a version of the data, or for a newer one.
+
+        Args:
+            question: The question in its canonical form.
+            version: The version that the answer must have at least.
+            compute: Makes the answer from the database, at that version or a newer one; what it raises is raised to
+                everyone who waits.
+
+        Returns:
+            The answer, and where it was found.
+        """
+        key = f"rates:answer:{version}:{question}"
+        with self._lock:
+            flight = self._flights.get(key)
+            first = flight is None
+            if flight is None:
+                flight = self._flights[key] = Future()
+        if not first:
+            return flight.result()
+        try:
+            flight.set_result(self._find(key, question, compute))
+        except BaseException as error:
+            flight.set_exception(error)
+            raise
+        finally:
+            with self._lock:
+                del self._flights[key]
+        return flight.result()
+
+    def put(self, question: str, answer: Answer) -> None:
+        """Keep an answer under the version that it was made from."""
+        if answer.size <= MAX_KEPT_BYTES:
+            key = f"rates:answer:{answer.version}:{question}"
+            self._redis.call(lambda client: client.set(key, answer.pack(), ex=KEEP_SECONDS))
+
+    def _find(self, key: str, question: str, compute: Callable[[], Answer]) -> tuple[Answer, Level]:
+        if found := self._look_up(key):
+            CACHE.labels("redis", "hit").inc()
+            return found, "redis"
+        CACHE.labels("redis", "miss" if self._redis.state == "ok" else "error").inc()
+        mine = uuid.uuid4().bytes
+        lock = key + ":flight"
+        if self._redis.call(lambda client: client.set(lock, mine, nx=True, px=int(FLIGHT_SECONDS * 1000))):
+            try:
+                return self._compute(question, compute)
+            finally:
+                self._redis.call(lambda client: client.delete(lock))
+        if found := self._await(key, lock):
+            return found, "redis"
+        return self._compute(question, compute)
+
+    def _compute(self, question: str, compute: Callable[[], Answer]) -> tuple[Answer, Level]:
+        answer = compute()
+        self.put(question, answer)
+        return answer, "database"
+
+    def _look_up(self, key: str) -> Answer | None:
+        packed = self._redis.call(lambda client: client.get(key))
+        if not isinstance(packed, bytes):
+            return None
+        try:
+            return Answer.unpack(packed)
+        except ValueError:  # written by another version of the service
+            return None
+
+    def _await(self, key: str, lock: str) -> Answer | None:
+        """Wait while another process computes; give up when it did, failed, or takes too long."""
+        deadline = time.monotonic() + FLIGHT_SECONDS
+        pause = 0.002
+        while self._redis.state == "ok" and time.monotonic() < deadline:
+            if found := self._look_up(key):
+                return found
+            if not self._redis.call(lambda client: client.exists(lock)):
+                return self._look_up(key)
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.05)
+        return None
