@@ -1,0 +1,68 @@
+"""Put the service together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flask import Flask, Response, g, request
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from rates_app.api import docs, locations, operations, problems, rates
+from rates_app.api.edge import Edge
+from rates_app.api.limits import Limiter
+from rates_app.api.service import Service
+from rates_app.cache.reads import Reads
+from rates_app.cache.redis import Redis
+from rates_app.store.databases import Databases
+
+if TYPE_CHECKING:
+    from rates_app.settings import Settings
+
+EXPOSED = "ETag, Link, Location, RateLimit, RateLimit-Policy, Retry-After, X-Request-ID"
+READ_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+def create_app(settings: Settings) -> Flask:
+    """Make the WSGI application of one process; call it after a fork.
+
+    Args:
+        settings: Where the stores are, and the limits.
+
+    Returns:
+        The application; ``app.extensions["rates"].close()`` lets go of its connections.
+    """
+    app = Flask(__name__, static_folder=None)
+    redis = Redis(settings)
+    databases = Databases(settings)
+    databases.open()
+    limiter = Limiter(settings.rate_limit, redis)
+    limiter.start()
+    app.extensions["rates"] = Service(settings, databases, redis, Reads(databases, redis), limiter)
+    app.url_map.strict_slashes = False
+    app.before_request(_note_request)
+    app.after_request(_share)
+    for views in (rates.views, locations.views, operations.views, docs.views):
+        app.register_blueprint(views)
+    problems.register(app)
+    app.wsgi_app = Edge(app.wsgi_app, limiter, settings)  # type: ignore[method-assign]
+    if proxies := settings.trusted_proxies:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies)  # type: ignore[method-assign]
+    return app
+
+
+def _note_request() -> None:
+    g.request_id = request.environ["rates.request_id"]
+    if request.url_rule is not None:
+        request.environ["rates.route"] = request.url_rule.rule
+
+
+def _share(response: Response) -> Response:
+    """Let pages of any origin read (CORS); nothing here depends on cookies, so there is nothing to steal."""
+    if request.method in READ_METHODS:
+        response.headers["Access-Control-Allow-Origin"] = "*"
+        response.headers["Access-Control-Expose-Headers"] = EXPOSED
+    if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+        response.headers["Access-Control-Allow-Methods"] = "GET, HEAD"
+        response.headers["Access-Control-Allow-Headers"] = "Accept, If-None-Match, X-Request-ID"
+        response.headers["Access-Control-Max-Age"] = "86400"
+    return response

@@ -1,0 +1,91 @@
+"""The arguments of each resource, as models that check and describe them."""
+
+from __future__ import annotations
+
+import re
+from datetime import date, datetime
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+_ISO_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+def _day(value: object) -> date:
+    """Take a day as ``strptime("%Y-%m-%d")`` does: existing clients may write 2021-1-1."""
+    try:
+        return datetime.strptime(str(value), "%Y-%m-%d").date()  # noqa: DTZ007 - a calendar day has no zone
+    except ValueError:
+        raise ValueError("is not a day in the form YYYY-MM-DD") from None
+
+
+def _iso_day(value: object) -> date:
+    if not _ISO_DAY.fullmatch(str(value)):
+        raise ValueError("is not a day in the form YYYY-MM-DD")
+    return _day(value)
+
+
+def _no_nul(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("contains a NUL character")
+    return value
+
+
+Day = Annotated[
+    date,
+    BeforeValidator(_day),
+    WithJsonSchema({"type": "string", "pattern": "^[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}$", "examples": ["2021-01-31"]}),
+]
+IsoDay = Annotated[
+    date, BeforeValidator(_iso_day), WithJsonSchema({"type": "string", "format": "date", "examples": ["2021-01-31"]})
+]
+Text = Annotated[str, AfterValidator(_no_nul)]
+Code = Annotated[Text, Field(min_length=1, max_length=100, description="A port's UN/LOCODE or a region's slug.")]
+
+
+class RatesArguments(BaseModel):
+    """Arguments of ``GET /rates``; unknown ones are ignored, as they always were."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    date_from: Day = Field(description="First day.")
+    date_to: Day = Field(description="Last day, included.")
+    orig_code: Code = Field(description="Origin: a port's code or a region's slug, exactly as it is written.")
+    dest_code: Code = Field(description="Destination: a port's code or a region's slug, exactly as it is written.")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class RatesV1Arguments(_Strict):
+    """Arguments of ``GET /v1/rates``."""
+
+    origin: Code
+    destination: Code
+    date_from: IsoDay = Field(description="First day.")
+    date_to: IsoDay = Field(description="Last day, included.")
+    currency: Literal["USD"] = Field("USD", description="Currency of the prices.")
+    interval: Literal["day", "week", "month"] = Field(
+        "day", description="What one row stands for; weeks are ISO weeks."
+    )
+    format: Literal["json", "csv", "ndjson"] | None = Field(
+        None, description="Form of the answer; without it the Accept header decides."
+    )
+
+
+class LocationsArguments(_Strict):
+    """Arguments of ``GET /v1/locations``."""
+
+    q: Annotated[Text, Field(max_length=100)] = Field(
+        "", description="The beginning of a code or a word of the name, or a name with a typing error."
+    )
+    limit: int = Field(20, ge=1, le=100, description="How many to return at most.")
+
+
+class LanesArguments(_Strict):
+    """Arguments of ``GET /v1/lanes``."""
+
+    origin: Code | None = Field(None, description="Only lanes from this port, or from under this region.")
+    destination: Code | None = Field(None, description="Only lanes to this port, or to under this region.")
+    limit: int = Field(20, ge=1, le=500, description="How many to return at most.")

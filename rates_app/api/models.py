@@ -1,0 +1,84 @@
+"""The shapes of JSON answers."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+
+class DayRate(BaseModel):
+    """A day's average."""
+
+    count: int | None = Field(description="Prices of the day; null without any.")
+    day: date
+    price: float | None = Field(description="Average in USD; null under 3 prices.")
+
+
+class DayRates(BaseModel):
+    """Every day of the range, newest first."""
+
+    rates: list[DayRate]
+
+
+class Place(BaseModel):
+    """A port or a region."""
+
+    code: str
+    kind: Literal["port", "region"]
+    name: str
+    path: list[str] = Field(description="Names of the regions above it, nearest first.")
+
+
+class IntervalRate(BaseModel):
+    """The prices of an interval in USD; null under 3 prices."""
+
+    date_from: date
+    date_to: date
+    count: int
+    low: float | None = Field(description="10th percentile.")
+    average: float | None
+    median: float | None
+    high: float | None = Field(description="90th percentile.")
+
+
+class Rates(BaseModel):
+    """Rates between two locations, oldest interval first."""
+
+    origin: Place
+    destination: Place
+    currency: Literal["USD"]
+    interval: Literal["day", "week", "month"]
+    rates: list[IntervalRate]
+
+
+class Places(BaseModel):
+    """Locations, the best match first."""
+
+    locations: list[Place]
+
+
+class PlaceWithChildren(Place):
+    """A location and the locations right under it."""
+
+    children: list[Place]
+
+
+class LaneCoverage(BaseModel):
+    """A lane and how well it is covered."""
+
+    origin: str
+    origin_name: str
+    destination: str
+    destination_name: str
+    prices: int
+    days: int
+    first_day: date
+    last_day: date
+
+
+class Lanes(BaseModel):
+    """Lanes, the busiest first."""
+
+    lanes: list[LaneCoverage]

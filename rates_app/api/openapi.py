@@ -1,0 +1,229 @@
+"""OpenAPI 3.1 from what the views are declared with, so that the description cannot differ from the code.
+
+A view states its arguments and answers as pydantic models in :func:`operation`; the same models check requests and
+describe them. OpenAPI 3.1 uses JSON Schema as it is, so the models' own schemas go into the document unchanged.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+from flask import request
+from pydantic import BaseModel, ValidationError
+from pydantic.json_schema import models_json_schema
+
+from rates_app.api.problems import MEDIA_TYPE, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flask import Flask
+    from flask.typing import ResponseReturnValue
+
+    View = Callable[..., ResponseReturnValue]
+
+SCHEMAS = "#/components/schemas/{model}"
+
+
+class ProblemBody(BaseModel):
+    """What went wrong (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    request_id: str
+    errors: list[dict[str, Any]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What an answer consists of: a JSON model, or text of other media types as well."""
+
+    description: str
+    model: type[BaseModel] | None = None
+    other_types: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """The description of a view."""
+
+    summary: str
+    tag: str
+    answers: dict[int, Content]
+    query: type[BaseModel] | None = None
+    path: dict[str, str] = field(default_factory=dict)
+    headers: type[BaseModel] | None = None
+    body: dict[str, Any] | None = None
+    scope: str | None = None
+    problems: tuple[int, ...] = ()
+
+
+def _complaint(error: Any, model: type[BaseModel]) -> dict[str, str]:
+    name = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return {"parameter": name, "detail": f"is not known here; there are {', '.join(model.model_fields)}"}
+    if error["type"] == "missing":
+        return {"parameter": name, "detail": "is missing"}
+    return {"parameter": name, "detail": error["msg"].removeprefix("Value error, ")}
+
+
+def check_arguments(model: type[BaseModel], values: dict[str, str]) -> BaseModel:
+    """Check arguments and convert them.
+
+    Raises:
+        Problem: With one entry in ``errors`` for each argument that does not fit.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        errors = [_complaint(each, model) for each in error.errors(include_url=False, include_input=False)]
+        detail = "; ".join(
+            f"{each['parameter']}: {each['detail']}" if each["parameter"] else each["detail"] for each in errors
+        )
+        raise Problem("invalid-arguments", detail, errors=errors) from None
+
+
+def operation(
+    *,
+    summary: str,
+    tag: str,
+    answers: dict[int, Content],
+    query: type[BaseModel] | None = None,
+    path: dict[str, str] | None = None,
+    headers: type[BaseModel] | None = None,
+    body: dict[str, Any] | None = None,
+    scope: str | None = None,
+    problems: tuple[int, ...] = (),
+) -> Callable[[View], View]:
+    """Describe a view, and give it its checked arguments as ``query``.
+
+    Args:
+        summary: What it does, in a line.
+        tag: The chapter of the description that it belongs to.
+        answers: What it answers, by status.
+        query: The arguments in the address; where one is given twice, the first counts.
+        path: What each variable part of the path means.
+        headers: Request headers to describe; the view reads them itself.
+        body: The request body's ``content``, as OpenAPI writes it.
+        scope: The scope that a token needs.
+        problems: Further statuses that come with a problem object.
+    """
+
+    def decorate(view: View) -> View:
+        @wraps(view)
+        def checked(**arguments: Any) -> ResponseReturnValue:
+            if query is not None:
+                arguments["query"] = check_arguments(query, request.args.to_dict())
+            return view(**arguments)
+
+        description = Operation(
+            summary=summary,
+            tag=tag,
+            answers=answers,
+            query=query,
+            path=path or {},
+            headers=headers,
+            body=body,
+            scope=scope,
+            problems=problems,
+        )
+        checked.operation = description  # type: ignore[attr-defined]
+        return checked
+
+    return decorate
+
+
+def _parameters(model: type[BaseModel], place: str) -> list[dict[str, Any]]:
+    schema = model.model_json_schema(by_alias=True)
+    required = schema.get("required", [])
+    return [
+        {
+            "name": name,
+            "in": place,
+            "required": name in required,
+            "description": each.pop("description", ""),
+            "schema": {key: value for key, value in each.items() if key != "title"},
+        }
+        for name, each in schema["properties"].items()
+    ]
+
+
+def _response(content: Content) -> dict[str, Any]:
+    types: dict[str, Any] = {}
+    if content.model is not None:
+        types["application/json"] = {"schema": {"$ref": SCHEMAS.format(model=content.model.__name__)}}
+    for media_type in content.other_types:
+        types[media_type] = {"schema": {"type": "string"}}
+    return {"description": content.description, **({"content": types} if types else {})}
+
+
+def _operation(described: Operation, name: str, doc: str) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "operationId": name,
+        "summary": described.summary,
+        "description": doc,
+        "tags": [described.tag],
+        "parameters": [
+            {"name": part, "in": "path", "required": True, "description": meaning, "schema": {"type": "string"}}
+            for part, meaning in described.path.items()
+        ],
+        "responses": {str(status): _response(content) for status, content in described.answers.items()},
+    }
+    if described.query is not None:
+        result["parameters"] += _parameters(described.query, "query")
+    if described.headers is not None:
+        result["parameters"] += _parameters(described.headers, "header")
+    if described.body is not None:
+        result["requestBody"] = {"required": True, "content": described.body}
+    statuses = {*described.problems, 429, 500, 503}
+    if described.query is not None:
+        statuses.add(400)
+    if described.scope is not None:
+        result["security"] = [{"token": [described.scope]}]
+        statuses |= {401, 403}
+    problem = {MEDIA_TYPE: {"schema": {"$ref": SCHEMAS.format(model=ProblemBody.__name__)}}}
+    for status in sorted(statuses):
+        result["responses"].setdefault(str(status), {"description": "A problem", "content": problem})
+    return result
+
+
+def document(app: Flask, *, title: str, version: str, description: str) -> dict[str, Any]:
+    """Describe all of an application's views that carry an :func:`operation`.
+
+    Returns:
+        The OpenAPI 3.1 document.
+    """
+    paths: dict[str, dict[str, Any]] = {}
+    models: dict[type[BaseModel], None] = {ProblemBody: None}
+    for rule in app.url_map.iter_rules():
+        view = app.view_functions[rule.endpoint]
+        described: Operation | None = getattr(view, "operation", None)
+        if described is None:
+            continue
+        models |= {content.model: None for content in described.answers.values() if content.model is not None}
+        path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
+        method = next(iter((rule.methods or set()) - {"HEAD", "OPTIONS"})).lower()
+        doc = " ".join((view.__doc__ or "").split())
+        paths.setdefault(path, {})[method] = _operation(described, view.__name__, doc)
+    _, schemas = models_json_schema([(model, "serialization") for model in models], ref_template=SCHEMAS)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": title,
+            "version": version,
+            "description": description,
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/"}],
+        "paths": dict(sorted(paths.items())),
+        "components": {
+            "schemas": schemas["$defs"],
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }

@@ -1,0 +1,35 @@
+"""What the platform asks a pod: is it alive, can it serve, what does it measure."""
+
+from __future__ import annotations
+
+import orjson
+from flask import Blueprint, Response
+
+from rates_app.api.service import service
+from rates_app.ops.health import readiness
+from rates_app.ops.metrics import exposition
+
+views = Blueprint("operations", __name__)
+
+JSON = "application/json"
+
+
+@views.get("/healthz")
+def alive() -> Response:
+    """Answer as long as the process does: a database that is away is no reason to restart it."""
+    return Response(b'{"status":"ok"}', content_type=JSON, headers={"Cache-Control": "no-store"})
+
+
+@views.get("/readyz")
+def ready() -> Response:
+    """Tell whether requests should be sent here, and what was checked."""
+    ok, checks = readiness(service().databases, service().redis)
+    body = orjson.dumps({"status": "ok" if ok else "unavailable", "checks": checks})
+    return Response(body, 200 if ok else 503, content_type=JSON, headers={"Cache-Control": "no-store"})
+
+
+@views.get("/metrics")
+def metrics() -> Response:
+    """Give the metrics of all workers in Prometheus' text format."""
+    body, media_type = exposition()
+    return Response(body, content_type=media_type)

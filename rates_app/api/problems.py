@@ -1,0 +1,172 @@
+"""Errors as application/problem+json (RFC 9457): what is wrong, and what to do."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
+import structlog
+from flask import Blueprint, Response, g, request
+from werkzeug.exceptions import HTTPException, NotFound
+
+from rates_app.store.databases import QueryTooSlow, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from flask import Flask
+    from flask.typing import ResponseReturnValue
+
+log = structlog.get_logger()
+pages = Blueprint("problems", __name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Kind(NamedTuple):
+    """A kind of problem that clients may want to tell apart, and its page's advice."""
+
+    status: int
+    title: str
+    advice: str
+
+
+KINDS = {
+    "invalid-arguments": Kind(
+        400, "Arguments are missing or do not fit", "The member `errors` names each one and says what fits."
+    ),
+    "unknown-location": Kind(
+        400,
+        "A location is not known",
+        "The member `errors` names it and suggests near ones; `/v1/locations?q=` finds any by code or name.",
+    ),
+    "not-acceptable": Kind(
+        406, "No such representation", "Accept application/json, text/csv or application/x-ndjson, or set `format`."
+    ),
+    "unauthorized": Kind(
+        401, "A token is needed", "Send `Authorization: Bearer TOKEN`; whoever runs the service makes tokens."
+    ),
+    "forbidden": Kind(403, "The token does not allow this", "Ask for a token with the scope that `detail` names."),
+    "too-many-requests": Kind(
+        429, "Too many requests", "Wait for the seconds in Retry-After; RateLimit headers say how much is left."
+    ),
+    "too-slow": Kind(
+        503, "The question takes too long", "Ask for fewer days or a longer interval, or try again later."
+    ),
+    "unavailable": Kind(503, "No database can answer", "Try again after the seconds in Retry-After."),
+    "overloaded": Kind(503, "The service is beyond its capacity", "Try again after the seconds in Retry-After."),
+}
+
+
+class Problem(Exception):
+    """An error of a kind in :data:`KINDS`.
+
+    Args:
+        kind: The kind's name.
+        detail: What is wrong in this case.
+        errors: One object for each argument that does not fit.
+        headers: Further headers of the answer.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        detail: str,
+        *,
+        errors: Sequence[Mapping[str, Any]] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+        self.errors = errors
+        self.headers = headers or {}
+
+
+def problem_body(
+    status: int,
+    title: str,
+    detail: str,
+    *,
+    kind: str | None = None,
+    instance: str,
+    request_id: str,
+    errors: Sequence[Mapping[str, Any]] = (),
+) -> bytes:
+    """Render the problem object of RFC 9457, 3.1."""
+    body: dict[str, Any] = {
+        "type": f"/problems/{kind}" if kind else "about:blank",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "instance": instance,
+        "request_id": request_id,
+    }
+    if errors:
+        body["errors"] = errors
+    return orjson.dumps(body)
+
+
+def _respond(
+    status: int,
+    title: str,
+    detail: str,
+    *,
+    kind: str | None = None,
+    errors: Sequence[Mapping[str, Any]] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    body = problem_body(status, title, detail, kind=kind, instance=request.path, request_id=g.request_id, errors=errors)
+    response = Response(body, status, content_type=MEDIA_TYPE)
+    response.headers.update(headers or {})
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _on_problem(problem: Problem) -> Response:
+    kind = KINDS[problem.kind]
+    return _respond(
+        kind.status, kind.title, problem.detail, kind=problem.kind, errors=problem.errors, headers=problem.headers
+    )
+
+
+def _on_unavailable(error: Unavailable) -> Response:
+    name = "too-slow" if isinstance(error, QueryTooSlow) else "unavailable"
+    log.warning("request not answered", reason=str(error))
+    return _on_problem(Problem(name, str(error), headers={"Retry-After": "2"}))
+
+
+def _on_http_error(error: HTTPException) -> ResponseReturnValue:
+    if error.code is None or error.code < HTTPStatus.BAD_REQUEST:  # a redirect is no error
+        return error
+    response = _respond(error.code, error.name, error.description or error.name)
+    for name, value in error.get_headers():
+        if name.lower() not in {"content-type", "content-length"}:
+            response.headers[name] = value
+    return response
+
+
+def _on_bug(_error: Exception) -> Response:
+    log.exception("unexpected error")
+    return _respond(
+        500, "Internal Server Error", f"Something went wrong here; tell whoever runs it the request id {g.request_id}."
+    )
+
+
+@pages.get("/problems/<name>")
+def explain(name: str) -> Response:
+    """Say what a kind of problem means: where its `type` leads."""
+    kind = KINDS.get(name)
+    if kind is None:
+        raise NotFound(f"There is no such kind of problem; there are {', '.join(KINDS)}.")
+    return Response(f"{kind.title} (status {kind.status})\n\n{kind.advice}\n", content_type="text/plain; charset=utf-8")
+
+
+def register(app: Flask) -> None:
+    """Answer every error of an application with a problem."""
+    app.register_blueprint(pages)
+    app.register_error_handler(Problem, _on_problem)
+    app.register_error_handler(Unavailable, _on_unavailable)
+    app.register_error_handler(HTTPException, _on_http_error)
+    app.register_error_handler(Exception, _on_bug)

@@ -1,0 +1,39 @@
+"""What the views of one process share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from flask import current_app
+
+if TYPE_CHECKING:
+    from rates_app.api.limits import Limiter
+    from rates_app.cache.reads import Reads
+    from rates_app.cache.redis import Redis
+    from rates_app.settings import Settings
+    from rates_app.store.databases import Databases
+
+_KEY = "rates"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The stores and helpers of an application."""
+
+    settings: Settings
+    databases: Databases
+    redis: Redis
+    reads: Reads
+    limiter: Limiter
+
+    def close(self) -> None:
+        """Let go of every connection and thread."""
+        self.limiter.stop()
+        self.databases.close()
+        self.redis.close()
+
+
+def service() -> Service:
+    """Return the service of the application that handles the present request."""
+    return cast("Service", current_app.extensions[_KEY])
