@@ -1,0 +1,107 @@
+"""The service on real stores, with prices that the tests publish themselves."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+from flask import Flask
+
+from rates_app.api import create_app
+from rates_app.rates.locations import read_locations, store_locations
+from rates_app.settings import Settings
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import Database
+
+SAMPLE = Path(__file__).parents[3] / "sample_data"
+
+Row = tuple[str, str, date, int]  # origin, destination, day, cents
+
+
+@dataclass
+class Publisher:
+    """Publishes and withdraws prices the plainest way there is: one INSERT … SELECT from raw rows."""
+
+    url: str
+    batches: list[int] = field(default_factory=list)
+
+    def publish(self, rows: list[Row]) -> int:
+        """Publish rows as one batch.
+
+        Returns:
+            The batch's id.
+        """
+        with psycopg.connect(self.url) as connection:
+            connection.execute("CREATE TEMPORARY TABLE raw (origin text, destination text, day date, cents integer)")
+            with connection.cursor().copy("COPY raw FROM STDIN") as copy:
+                for row in rows:
+                    copy.write_row(row)
+            batch = connection.execute(
+                """
+                INSERT INTO batches (name, supplier, content_hash, bytes, format, compression, state, rows)
+                VALUES ('test', 'test', %s, 1, 'csv', 'none', 'published', %s) RETURNING id
+                """,
+                (hashlib.sha256(repr((rows, time.time_ns())).encode()).digest(), len(rows)),
+            ).fetchone()
+            assert batch is not None
+            connection.execute(
+                """
+                WITH weighted AS (
+                    SELECT oa.ancestor_id AS origin_id, da.ancestor_id AS destination_id, day, cents, count(*) AS weight
+                    FROM raw
+                    JOIN locations o ON o.code = origin JOIN location_ancestors oa ON oa.location_id = o.id
+                    JOIN locations d ON d.code = destination JOIN location_ancestors da ON da.location_id = d.id
+                    GROUP BY 1, 2, 3, 4
+                )
+                INSERT INTO rollups
+                SELECT origin_id, destination_id, day, %s, sum(weight), sum(cents * weight),
+                       array_agg(cents ORDER BY cents), array_agg(weight ORDER BY cents)
+                FROM weighted GROUP BY origin_id, destination_id, day
+                """,
+                batch,
+            )
+            connection.execute("UPDATE generation SET number = number + 1, changed_at = now()")
+        self.batches.append(batch[0])
+        return int(batch[0])
+
+    def withdraw(self, batch: int) -> None:
+        """Take a batch back out."""
+        with psycopg.connect(self.url) as connection:
+            connection.execute("UPDATE batches SET state = 'withdrawn' WHERE id = %s", (batch,))
+            connection.execute("UPDATE generation SET number = number + 1, changed_at = now()")
+
+
+@pytest.fixture
+def publisher(database: Database) -> Publisher:
+    """A database with the sample's ports and regions and no prices."""
+    with psycopg.connect(database.url) as connection:
+        store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
+    return Publisher(database.url)
+
+
+@pytest.fixture
+def settings(database: Database, redis_url: str, tmp_path: Path) -> Settings:
+    return Settings.model_validate(
+        {
+            "database_url": database.url,
+            "replica_urls": ",".join(database.replica_urls),
+            "redis_url": redis_url,
+            "data_dir": tmp_path,
+            "rate_limit": "1000000/minute",
+        }
+    )
+
+
+@pytest.fixture
+def app(settings: Settings, publisher: Publisher) -> Iterator[Flask]:  # noqa: ARG001 - the tree has to be there
+    application = create_app(settings)
+    yield application
+    application.extensions["rates"].close()
