@@ -115,3 +115,19 @@ def load_settings() -> Settings:
             for problem in error.errors(include_input=False, include_url=False)
         ]
         raise SettingsError("settings that need a look:\n  " + "\n  ".join(lines)) from None
+
+
+def settings_table() -> list[tuple[str, str, str]]:
+    """Describe every setting.
+
+    Returns:
+        Its variable, its default (empty if it must be given or has none) and what it does, in the order of the class.
+    """
+    return [
+        (
+            f"RATES_{name.upper()}",
+            "" if field.is_required() or field.default in {None, ()} else str(field.default),
+            field.description or "",
+        )
+        for name, field in Settings.model_fields.items()
+    ]

@@ -9,7 +9,7 @@ import multiprocessing
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 import psycopg
 import structlog
@@ -33,6 +33,11 @@ log = structlog.get_logger()
 MOST_ATTEMPTS = 3
 
 
+#: What a batch goes through, in the order in which progress is told.
+Step = Literal["reading", "staging", "verifying", "publishing"]
+STEPS: tuple[Step, ...] = get_args(Step)
+
+
 class Stager(Protocol):
     """Stages slices of a batch; the in-process engine and Spark each have one."""
 
@@ -54,7 +59,7 @@ def ingest(
     deadline: datetime | None = None,
     again: bool = False,
     stager: Stager | None = None,
-    progress: Callable[[str, int, int], None] = lambda _step, _done, _total: None,
+    progress: Callable[[Step, int, int], None] = lambda _step, _done, _total: None,
 ) -> tuple[Batch, bool]:
     """Take a file to its end: published, or refused as a whole.
 
@@ -145,7 +150,7 @@ def _begin(connection: Connection, batch: Batch, plain: str, slice_bytes: int) -
 
 
 def _stage(
-    connection: Connection, plain: str, batch: Batch, stager: Stager, progress: Callable[[str, int, int], None]
+    connection: Connection, plain: str, batch: Batch, stager: Stager, progress: Callable[[Step, int, int], None]
 ) -> None:
     before = ledger.progress(connection, batch.id)
     connection.commit()

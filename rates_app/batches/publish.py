@@ -84,9 +84,9 @@ def _gather(connection: Connection, batch_id: int) -> str:
     """Make the winners of a batch one table, to be attached to ``prices`` as a whole."""
     table = f"b{batch_id}"
     connection.execute(
-        sql.SQL("CREATE TABLE staging.{} (LIKE prices, CHECK (batch_id = {})) PARTITION BY LIST (slice)").format(
-            sql.Identifier(table), sql.Literal(batch_id)
-        )
+        sql.SQL(
+            "CREATE TABLE staging.{} (LIKE prices, CONSTRAINT of_batch CHECK (batch_id = {})) PARTITION BY LIST (slice)"
+        ).format(sql.Identifier(table), sql.Literal(batch_id))
     )
     winners = connection.execute("SELECT number, winner FROM slices WHERE batch_id = %s", (batch_id,)).fetchall()
     for number, winner in winners:

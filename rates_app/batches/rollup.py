@@ -109,6 +109,23 @@ def build_region_rollups(connection: Connection, batch_id: int) -> None:
                     copy.write_row((day, batch_id, *astuple(pair)))
 
 
+def rebuild_for_tree(connection: Connection) -> int:
+    """Make the regions' rollups of every batch again after the tree of locations has changed.
+
+    Args:
+        connection: A connection to the primary, inside the transaction that changes the tree, so that readers see
+            the new tree and its rollups together.
+
+    Returns:
+        How many batches there were.
+    """
+    batches = connection.execute("SELECT DISTINCT batch_id FROM rollups ORDER BY batch_id").fetchall()
+    for (batch_id,) in batches:
+        build_region_rollups(connection, batch_id)
+    connection.execute("UPDATE generation SET number = number + 1, changed_at = clock_timestamp()")
+    return len(batches)
+
+
 def region_pairs(lanes: Sequence[Lane], ancestors: dict[int, list[int]]) -> Iterator[Pair]:
     """Add up one day's lanes to every pair of locations above them.
 

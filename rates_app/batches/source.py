@@ -67,7 +67,7 @@ def inspect(uri: str, progress: Callable[[int], object] = lambda _: None) -> Sou
         progress: Told the number of bytes read, chunk by chunk.
 
     Raises:
-        Unreadable: The file is missing, empty, UTF-16, or damaged where it tells its format.
+        Unreadable: The file is missing, empty, or no text that could be a batch.
     """
     digest = hashlib.sha256()
     size = 0
@@ -82,8 +82,11 @@ def inspect(uri: str, progress: Callable[[int], object] = lambda _: None) -> Sou
         raise Unreadable(f"{uri} is empty")
     compression: Compression = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "none")
     if compression != "none":
-        with open_uri(uri) as file:
-            head = next(_plain_chunks(uri, file, compression), b"")
+        try:
+            with open_uri(uri) as file:
+                head = next(_plain_chunks(uri, file, compression), b"")
+        except Unreadable:
+            head = b""  # `expand` will say so again, when there is a batch to be refused for it
     if head.startswith(_UTF16_BOMS):
         raise Unreadable(f"{uri} is UTF-16: save it as UTF-8")
     if head.startswith(b"PAR1"):

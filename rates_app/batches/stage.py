@@ -114,7 +114,9 @@ def _create_table(connection: Connection, batch: Batch, part: Slice) -> str:
         sql.SQL(
             """
             CREATE TABLE staging.{table} (
-                LIKE prices, CHECK (batch_id = {batch}), CHECK (slice = {slice})
+                LIKE prices,
+                CONSTRAINT of_batch CHECK (batch_id = {batch}),
+                CONSTRAINT of_slice CHECK (slice = {slice})
             );
             ALTER TABLE staging.{table} ALTER batch_id SET DEFAULT {batch}, ALTER slice SET DEFAULT {slice};
             """

@@ -78,7 +78,8 @@ def daily_averages(connection: Connection, question: Question) -> list[DayAverag
         Every day of the question, newest first. The average is exact: both sums are whole numbers of cents.
     """
     rows = connection.execute(
-        f"SELECT day, sum(count)::bigint, sum(rollups.total_cents)::bigint {_VISIBLE} GROUP BY day", _parameters(question)
+        f"SELECT day, sum(count)::bigint, sum(rollups.total_cents)::bigint {_VISIBLE} GROUP BY day",
+        _parameters(question),
     ).fetchall()
     found = {day: (count, cents) for day, count, cents in rows}
     averages = []
@@ -99,7 +100,8 @@ def rates(connection: Connection, question: Question, interval: Interval) -> lis
     with connection.cursor("rates") as cursor:  # server-side: a wide question's prices never sit in memory at once
         cursor.itersize = 500
         cursor.execute(
-            f"SELECT day, count, rollups.total_cents, price_cents, weights {_VISIBLE} ORDER BY day", _parameters(question)
+            f"SELECT day, count, rollups.total_cents, price_cents, weights {_VISIBLE} ORDER BY day",
+            _parameters(question),
         )
         spans = {interval_start(first, interval): (first, last) for first, last in intervals(question, interval)}
         found = {

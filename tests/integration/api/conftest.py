@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -12,13 +11,16 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from flask import Flask
 
 from rates_app.api import create_app
 from rates_app.rates.locations import read_locations, store_locations
 from rates_app.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flask import Flask
+
     from tests.integration.conftest import Database
 
 SAMPLE = Path(__file__).parents[3] / "sample_data"
@@ -46,7 +48,7 @@ class Publisher:
                     copy.write_row(row)
             batch = connection.execute(
                 """
-                INSERT INTO batches (name, supplier, content_hash, bytes, format, compression, state, rows)
+                INSERT INTO batches (name, supplier, content_hash, size_bytes, format, compression, state, rows)
                 VALUES ('test', 'test', %s, 1, 'csv', 'none', 'published', %s) RETURNING id
                 """,
                 (hashlib.sha256(repr((rows, time.time_ns())).encode()).digest(), len(rows)),
@@ -101,7 +103,7 @@ def settings(database: Database, redis_url: str, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def app(settings: Settings, publisher: Publisher) -> Iterator[Flask]:  # noqa: ARG001 - the tree has to be there
+def app(settings: Settings, publisher: Publisher) -> Iterator[Flask]:
     application = create_app(settings)
     yield application
     application.extensions["rates"].close()

@@ -1,0 +1,302 @@
+"""The `rates` command: one image, one command, several roles."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import psycopg
+import typer
+from psycopg.rows import TupleRow
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from rates_app.batches import engine, ledger, publish
+from rates_app.batches.model import Batch, BatchError, State
+from rates_app.batches.rollup import rebuild_for_tree
+from rates_app.ops.logs import configure_logs
+from rates_app.rates.locations import LocationsError, read_locations, store_locations
+from rates_app.settings import Settings, SettingsError, load_settings, settings_table
+from rates_app.store.databases import Unavailable
+from rates_app.store.migrate import migrate as migrate_database
+from rates_app.store.tokens import Scope, TokenError, create_token, list_tokens, revoke_token
+
+app = typer.Typer(
+    name="rates",
+    help="""Freight rates: ingest, serve and watch container prices between ports and regions.
+
+    On your own machine, `rates dev` starts everything. In a cluster each role is a command of its own:
+    `rates migrate` before an update, `rates serve` for consumers, `rates dispatch` for suppliers' files.
+    Settings are environment variables: `rates settings` lists them.
+    """,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out = Console()
+err = Console(stderr=True)
+
+BatchNumber = Annotated[int, typer.Argument(metavar="BATCH", min=1, help="The batch's number, from `rates batches`.")]
+
+
+def _settings() -> Settings:
+    settings = load_settings()
+    configure_logs(settings)
+    return settings
+
+
+def _connect(settings: Settings) -> psycopg.Connection[TupleRow]:
+    return psycopg.connect(settings.database_url.get_secret_value(), application_name="rates-cli", connect_timeout=5)
+
+
+@app.command(rich_help_panel="Roles")
+def serve() -> None:
+    """Serve the page and the API until SIGTERM, then finish what runs."""
+    from rates_app.serve import serve as serve_http  # noqa: PLC0415 - other roles need no web server
+
+    serve_http()
+
+
+@app.command(rich_help_panel="Roles")
+def migrate() -> None:
+    """Bring the database to this version's schema; harmless when it is there already."""
+    migrate_database(_settings().database_url.get_secret_value())
+    out.print("The schema is up to date.")
+
+
+@app.command(rich_help_panel="Roles")
+def dev(
+    port: Annotated[
+        int | None, typer.Option(envvar="RATES_PORT", help="Port of the page; the next free one if taken.")
+    ] = None,
+    data: Annotated[Path, typer.Option(envvar="RATES_DATA_DIR", help="Folder that everything is kept in.")] = Path(
+        ".rates"
+    ),
+) -> None:
+    """Run everything on this machine: PostgreSQL with a replica, Redis, the service, and the sample data."""
+    from rates_app.local.stack import dev as run  # noqa: PLC0415 - only here are the embedded servers needed
+
+    raise typer.Exit(run(data, port))
+
+
+@app.command(rich_help_panel="Batches")
+def locations(
+    ports: Annotated[Path, typer.Argument(help="CSV with the columns code, name, parent_slug.")],
+    regions: Annotated[Path, typer.Argument(help="CSV with the columns slug, name, parent_slug.")],
+) -> None:
+    """Load the tree of ports and regions; known ones take over changed names and parents.
+
+    Example: `rates locations sample_data/ports.csv sample_data/regions.csv`
+    """
+    rows = read_locations(ports, regions)
+    with _connect(_settings()) as connection:
+        moved = store_locations(connection, rows)
+        rebuilt = rebuild_for_tree(connection) if moved else 0
+    out.print(f"{len(rows)} locations are in place." + (f" {rebuilt} batches were added up again." if moved else ""))
+
+
+@app.command(rich_help_panel="Batches")
+def ingest(
+    file: Annotated[str, typer.Argument(help="CSV, NDJSON or Parquet; gzip or zstd if you like. A path or s3://…")],
+    supplier: Annotated[str, typer.Option(help="Who delivers it.")] = "local",
+    tolerance: Annotated[int, typer.Option(min=0, help="Bad rows to leave out instead of refusing the batch.")] = 0,
+    deadline: Annotated[datetime | None, typer.Option(help="When it has to be published (UTC).")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Take a refused or withdrawn file as a new batch.")] = False,
+) -> None:
+    """Take a file of prices: all of it is published, or nothing and the reason.
+
+    The file needs the columns orig_code, dest_code, day and price, in any order. The same content again does nothing.
+    Killed at any moment, run it again: it goes on where it stopped.
+
+    Example: `rates ingest sample_data/prices-2021-01.csv.gz`
+    """
+    columns = (
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        TextColumn("{task.completed:,}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, transient=True) as bars:
+        tasks = {step: bars.add_task(step, total=None, visible=False) for step in engine.STEPS}
+
+        def show(step: engine.Step, done: int, total: int) -> None:
+            bars.update(tasks[step], completed=done, total=total or None, visible=True)
+
+        batch, worked = engine.ingest(
+            _settings(),
+            file,
+            supplier=supplier,
+            tolerance=tolerance,
+            deadline=deadline.replace(tzinfo=UTC) if deadline else None,
+            again=again,
+            progress=show,
+        )
+    prefix = "" if worked else "This content was delivered before. "
+    if batch.state == "published":
+        out.print(f"{prefix}Batch {batch.id} is published: {batch.rows:,} prices, generation {batch.generation}.")
+        return
+    err.print(f"{prefix}Batch {batch.id} is {batch.state}: {batch.failure or 'to take it again, add --again'}.")
+    raise typer.Exit(1)
+
+
+@app.command(rich_help_panel="Batches")
+def batches(
+    batch: Annotated[int | None, typer.Argument(metavar="[BATCH]", help="Show this one, with its progress.")] = None,
+    state: Annotated[State | None, typer.Option(help="Only batches in this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many to list.")] = 20,
+) -> None:
+    """List the newest batches, or show one: where it stands, its pace and the time left."""
+    with _connect(_settings()) as connection:
+        if batch is None:
+            out.print(_batches_table(ledger.list_batches(connection, limit=limit, state=state)))
+        else:
+            _show_batch(ledger.find_batch(connection, batch), ledger.progress(connection, batch))
+
+
+def _batches_table(found: list[Batch]) -> Table:
+    table = Table("Batch", "Name", "Supplier", "State", "Rows", "Rejected", "Received", "Took", box=None)
+    for batch in found:
+        took = f"{(batch.ended_at - batch.received_at).total_seconds():.1f} s" if batch.ended_at else "…"
+        cells = (batch.rows, batch.rejected)
+        table.add_row(
+            str(batch.id),
+            batch.name,
+            batch.supplier,
+            batch.state,
+            *("" if cell is None else f"{cell:,}" for cell in cells),
+            f"{batch.received_at:%Y-%m-%d %H:%M:%S}",
+            took,
+        )
+    return table
+
+
+def _show_batch(batch: Batch, progress: ledger.Progress) -> None:
+    table = Table(show_header=False, box=None)
+    for name, value in (
+        ("batch", f"{batch.id}, {batch.name} from {batch.supplier}"),
+        ("state", batch.state + (f": {batch.failure}" if batch.failure else "")),
+        ("content", f"{batch.size_bytes:,} bytes of {batch.format}, {batch.content_hash.hex()[:16]}…"),
+        ("slices", f"{progress.staged} of {progress.slices} staged"),
+        ("rows", f"{progress.rows:,}, {progress.rejected:,} rejected"),
+        ("pace", f"{progress.rows_per_second:,.0f} rows a second" if progress.rows_per_second else "-"),
+        (
+            "left",
+            f"{progress.seconds_left:,.0f} s" if progress.seconds_left is not None and not batch.ended_at else "-",
+        ),
+        ("days", f"{batch.first_day} to {batch.last_day} on {batch.lanes:,} lanes" if batch.lanes else "-"),
+        *((step, f"{at:%Y-%m-%d %H:%M:%S}") for step, at in _moments(batch) if at),
+    ):
+        table.add_row(name, value)
+    out.print(table)
+
+
+def _moments(batch: Batch) -> tuple[tuple[str, datetime | None], ...]:
+    return (
+        ("received", batch.received_at),
+        ("started", batch.started_at),
+        ("verified", batch.verified_at),
+        ("published", batch.published_at),
+        ("deadline", batch.deadline),
+        ("ended", batch.ended_at),
+    )
+
+
+@app.command(rich_help_panel="Batches")
+def rejects(batch: BatchNumber) -> None:
+    """Print every bad value of a batch as tab-separated line, field, reason, value."""
+    with _connect(_settings()) as connection:
+        found = ledger.find_batch(connection, batch)
+        count = 0
+        for count, reject in enumerate(ledger.iter_rejects(connection, batch), start=1):  # noqa: B007 - counts
+            sys.stdout.write("\t".join(("" if part is None else str(part)) for part in reject) + "\n")
+    err.print(f"{count:,} bad values; batch {batch} is {found.state}{f': {found.failure}' if found.failure else ''}.")
+
+
+@app.command(rich_help_panel="Batches")
+def withdraw(
+    batch: BatchNumber,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Take a published batch back out, at once and for every reader."""
+    with _connect(_settings()) as connection:
+        found = ledger.find_batch(connection, batch)
+        if not yes:
+            typer.confirm(f"Withdraw batch {batch}, {found.name} with {found.rows or 0:,} prices?", abort=True)
+        withdrawn = publish.withdraw(connection, batch)
+    out.print(f"Batch {batch} is withdrawn, generation {withdrawn.generation}.")
+
+
+tokens = typer.Typer(no_args_is_help=True, help="Bearer tokens for suppliers and operators who write by HTTP.")
+app.add_typer(tokens, name="token", rich_help_panel="Operations")
+
+
+@tokens.command("create")
+def token_create(
+    name: Annotated[str, typer.Argument(help="Whose it is; shown as the supplier of its batches.")],
+    scope: Annotated[list[Scope], typer.Option(help="What it allows; give it several times for several.")],
+    days: Annotated[int | None, typer.Option(min=1, help="Days until it expires; never if not given.")] = None,
+) -> None:
+    """Make a token and print it, once: only its hash is kept.
+
+    Example: `rates token create acme --scope batches:write --days 365`
+    """
+    expires = datetime.now(UTC) + timedelta(days=days) if days else None
+    with _connect(_settings()) as connection:
+        secret = create_token(connection, name, scope, expires)
+    sys.stdout.write(secret + "\n")
+    err.print("Keep it now: it cannot be shown again.")
+
+
+@tokens.command("list")
+def token_list() -> None:
+    """List the tokens: names, scopes and expiry, never a secret."""
+    table = Table("Name", "Scopes", "Created", "Expires", box=None)
+    with _connect(_settings()) as connection:
+        for token in list_tokens(connection):
+            expires = "never" if token.expires_at is None else f"{token.expires_at:%Y-%m-%d}"
+            table.add_row(token.name, ", ".join(token.scopes), f"{token.created_at:%Y-%m-%d}", expires)
+    out.print(table)
+
+
+@tokens.command("revoke")
+def token_revoke(name: Annotated[str, typer.Argument(help="Whose it is.")]) -> None:
+    """Make a token worthless at once."""
+    with _connect(_settings()) as connection:
+        revoke_token(connection, name)
+    out.print(f"The token of {name} is revoked.")
+
+
+@app.command(rich_help_panel="Operations")
+def settings(
+    markdown: Annotated[bool, typer.Option("--markdown", help="As the table of docs/settings.md.")] = False,
+) -> None:
+    """List every setting: its variable, its default and what it does."""
+    rows = settings_table()
+    if markdown:
+        sys.stdout.write("| variable | default | what it does |\n| --- | --- | --- |\n")
+        sys.stdout.writelines(
+            f"| `{name}` | {f'`{default}`' if default else ''} | {text} |\n" for name, default, text in rows
+        )
+        return
+    table = Table("Variable", "Default", "What it does", box=None)
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+
+
+def main() -> None:
+    """Run the command; a fault that the user can mend is one line, with exit code 1, and no traceback."""
+    try:
+        app()
+    except (BatchError, LocationsError, SettingsError, TokenError, Unavailable) as error:
+        err.print(f"rates: {error}", markup=False, highlight=False)
+        raise SystemExit(1) from None
+    except psycopg.OperationalError as error:
+        first_line = str(error).strip().partition("\n")[0]
+        err.print(f"rates: the database cannot be reached (RATES_DATABASE_URL): {first_line}", markup=False)
+        raise SystemExit(1) from None

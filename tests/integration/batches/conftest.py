@@ -1,0 +1,47 @@
+"""A database with the sample's tree, and files that suppliers might deliver."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from rates_app.rates.locations import read_locations, store_locations
+from rates_app.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.integration.conftest import Database
+
+SAMPLE = Path(__file__).parents[3] / "sample_data"
+
+Deliver = "Callable[[str, bytes], str]"
+
+
+@pytest.fixture
+def settings(database: Database, tmp_path: Path) -> Settings:
+    with psycopg.connect(database.url) as connection:
+        store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
+    return Settings.model_validate(
+        {
+            "database_url": database.url,
+            "replica_urls": database.replica_urls,
+            "data_dir": tmp_path / "data",
+            "slice_bytes": 256 * 1024,
+        }
+    )
+
+
+@pytest.fixture
+def deliver(tmp_path: Path) -> Callable[[str, bytes], str]:
+    """Write a file as a supplier would, and give its path."""
+
+    def write(name: str, content: bytes) -> str:
+        path = tmp_path / name
+        path.write_bytes(content)
+        return str(path)
+
+    return write
