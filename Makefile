@@ -5,7 +5,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/bin:$(PATH)
 
 UV_VERSION := 0.13.9
-COMPILE := uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate pyproject.toml
+COMPILE := uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate
 
 .PHONY: help run test check lock lock-check clean
 
@@ -22,14 +22,15 @@ check: .venv/.ready ## Lint, types, and whether the lock files match pyproject.t
 	@ruff check . && ruff format --check . && mypy && $(MAKE) --no-print-directory lock-check
 
 lock: | .tools/bin/uv ## Resolve the dependencies again, keeping what is pinned where it still fits
-	@$(COMPILE) --group dev --output-file requirements/dev.txt
-	@$(COMPILE) --constraints requirements/dev.txt --output-file requirements/app.txt
-	@$(COMPILE) --constraints requirements/dev.txt --group spark --output-file requirements/spark.txt
+	@$(COMPILE) pyproject.toml --group dev --output-file requirements/dev.txt
+	@$(COMPILE) --constraints requirements/dev.txt pyproject.toml --output-file requirements/app.txt
+	@$(COMPILE) --constraints requirements/dev.txt pyproject.toml --group spark --output-file requirements/spark.txt
+	@$(COMPILE) --constraints requirements/dev.txt --group build --output-file requirements/build.txt
 
 lock-check: | .tools/bin/uv ## Fail if pyproject.toml asks for something that the lock files do not hold
-	@for set in "dev --group dev" "app" "spark --group spark"; do \
-	  read -r name group <<<"$$set"; fresh=$$(mktemp); cp requirements/$$name.txt $$fresh; \
-	  $(COMPILE) --constraints requirements/dev.txt $$group --output-file $$fresh >/dev/null; \
+	@for set in "dev pyproject.toml --group dev" "app pyproject.toml" "spark pyproject.toml --group spark" "build --group build"; do \
+	  read -r name input <<<"$$set"; fresh=$$(mktemp); cp requirements/$$name.txt $$fresh; \
+	  $(COMPILE) --constraints requirements/dev.txt $$input --output-file $$fresh >/dev/null; \
 	  diff -u requirements/$$name.txt $$fresh || { echo "requirements/$$name.txt is stale: run 'make lock' and commit it" >&2; exit 1; }; \
 	  rm -f $$fresh; done
 

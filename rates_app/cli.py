@@ -22,7 +22,7 @@ from rates_app.rates.locations import LocationsError, read_locations, store_loca
 from rates_app.settings import Settings, SettingsError, load_settings, settings_table
 from rates_app.store.databases import Unavailable
 from rates_app.store.migrate import migrate as migrate_database
-from rates_app.store.tokens import Scope, TokenError, create_token, list_tokens, revoke_token
+from rates_app.store.tokens import SCOPES, TokenError, create_token, list_tokens, revoke_token
 
 app = typer.Typer(
     name="rates",
@@ -238,7 +238,7 @@ app.add_typer(tokens, name="token", rich_help_panel="Operations")
 @tokens.command("create")
 def token_create(
     name: Annotated[str, typer.Argument(help="Whose it is; shown as the supplier of its batches.")],
-    scope: Annotated[list[Scope], typer.Option(help="What it allows; give it several times for several.")],
+    scope: Annotated[list[str], typer.Option(help=f"What it allows, once for each of {', '.join(SCOPES)}.")],
     days: Annotated[int | None, typer.Option(min=1, help="Days until it expires; never if not given.")] = None,
 ) -> None:
     """Make a token and print it, once: only its hash is kept.

@@ -18,7 +18,7 @@ from rates_app.local.postgres import PostgresServer
 from rates_app.local.redis import RedisServer
 
 if TYPE_CHECKING:
-    from xdist.workermanage import WorkerController  # type: ignore[import-untyped]
+    from xdist.workermanage import WorkerController
 
 FOLDER = pytest.StashKey[Path]()
 

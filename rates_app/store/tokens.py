@@ -42,7 +42,7 @@ def _hash(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
 
 
-def create_token(connection: Connection, name: str, scopes: list[Scope], expires_at: datetime | None = None) -> str:
+def create_token(connection: Connection, name: str, scopes: list[str], expires_at: datetime | None = None) -> str:
     """Make a token.
 
     Args:

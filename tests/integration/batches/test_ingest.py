@@ -269,9 +269,9 @@ def test_averages_agree_with_plain_arithmetic(settings: Settings) -> None:
         for (origin, destination), prices in list(lanes.items())[::10]:
             question = Question(origin, destination, date(2020, 12, 31), date(2021, 2, 1))
             for average in daily_averages(connection, question):
-                cents = [c for (day, c) in prices.elements() if day == average.day]
-                assert average.count == (len(cents) or None)
-                expected = sum(cents) / len(cents) / 100 if len(cents) >= 3 else None
+                paid = [price for (day, price) in prices.elements() if day == average.day]
+                assert average.count == (len(paid) or None)
+                expected = sum(paid) / len(paid) / 100 if len(paid) >= 3 else None
                 assert average.price == (None if expected is None else pytest.approx(expected, rel=1e-15))
 
 
