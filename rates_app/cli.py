@@ -294,9 +294,9 @@ def main() -> None:
     try:
         app()
     except (BatchError, LocationsError, SettingsError, TokenError, Unavailable) as error:
-        err.print(f"rates: {error}", markup=False, highlight=False)
+        err.print(f"rates: {error}", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
     except psycopg.OperationalError as error:
         first_line = str(error).strip().partition("\n")[0]
-        err.print(f"rates: the database cannot be reached (RATES_DATABASE_URL): {first_line}", markup=False)
+        err.print(f"rates: the database of RATES_DATABASE_URL: {first_line}", markup=False, soft_wrap=True)
         raise SystemExit(1) from None
