@@ -8,6 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+#: Longer than any UN/LOCODE or slug; what is longer is not looked up.
+MAX_CODE = 100
+
 _ISO_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
@@ -39,8 +42,11 @@ Day = Annotated[
 IsoDay = Annotated[
     date, BeforeValidator(_iso_day), WithJsonSchema({"type": "string", "format": "date", "examples": ["2021-01-31"]})
 ]
-Text = Annotated[str, AfterValidator(_no_nul)]
-Code = Annotated[Text, Field(min_length=1, max_length=100, description="A port's UN/LOCODE or a region's slug.")]
+Code = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_CODE, description="A port's UN/LOCODE or a region's slug."),
+    AfterValidator(_no_nul),
+]
 
 
 class RatesArguments(BaseModel):
@@ -77,7 +83,7 @@ class RatesV1Arguments(_Strict):
 class LocationsArguments(_Strict):
     """Arguments of ``GET /v1/locations``."""
 
-    q: Annotated[Text, Field(max_length=100)] = Field(
+    q: Annotated[str, Field(max_length=MAX_CODE), AfterValidator(_no_nul)] = Field(
         "", description="The beginning of a code or a word of the name, or a name with a typing error."
     )
     limit: int = Field(20, ge=1, le=100, description="How many to return at most.")

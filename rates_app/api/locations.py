@@ -8,7 +8,7 @@ import orjson
 from flask import Blueprint
 from werkzeug.exceptions import NotFound
 
-from rates_app.api.arguments import LanesArguments, LocationsArguments
+from rates_app.api.arguments import MAX_CODE, LanesArguments, LocationsArguments
 from rates_app.api.models import Lanes, Places, PlaceWithChildren
 from rates_app.api.openapi import Content, operation
 from rates_app.api.responses import answer_question
@@ -52,8 +52,8 @@ def search(query: LocationsArguments) -> Response:
 )
 def location(code: str) -> Response:
     """One location with the names of the regions above it and the locations right under it."""
-    if "\0" in code:
-        raise NotFound("No location's code contains a NUL character.")
+    if "\0" in code or len(code) > MAX_CODE:
+        raise NotFound("No location has such a code; search with /v1/locations?q=")
 
     def render(connection: Connection) -> tuple[bytes, str]:
         place = find_locations(connection, [code]).get(code)

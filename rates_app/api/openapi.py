@@ -148,10 +148,19 @@ def _parameters(model: type[BaseModel], place: str) -> list[dict[str, Any]]:
             "in": place,
             "required": name in required,
             "description": each.pop("description", ""),
-            "schema": {key: value for key, value in each.items() if key != "title"},
+            "schema": _parameter_schema(each),
         }
         for name, each in schema["properties"].items()
     ]
+
+
+def _parameter_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """Take null out of an optional parameter's schema: in an address a value is there or not."""
+    kept = {key: value for key, value in schema.items() if key not in {"title", "anyOf"}}
+    for alternative in schema.get("anyOf", []):
+        if alternative != {"type": "null"}:
+            kept |= {key: value for key, value in alternative.items() if key != "description"}
+    return {key: value for key, value in kept.items() if value is not None}
 
 
 def _response(content: Content) -> dict[str, Any]:
@@ -170,7 +179,13 @@ def _operation(described: Operation, name: str, doc: str) -> dict[str, Any]:
         "description": doc,
         "tags": [described.tag],
         "parameters": [
-            {"name": part, "in": "path", "required": True, "description": meaning, "schema": {"type": "string"}}
+            {
+                "name": part,
+                "in": "path",
+                "required": True,
+                "description": meaning,
+                "schema": {"type": "string", "minLength": 1, "maxLength": 100},
+            }
             for part, meaning in described.path.items()
         ],
         "responses": {str(status): _response(content) for status, content in described.answers.items()},

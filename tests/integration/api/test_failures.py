@@ -1,0 +1,235 @@
+"""Stores that are away, slow or behind: answers get slower, never wrong, and errors say what they are."""
+
+from __future__ import annotations
+
+import socket
+import time
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from prometheus_client import REGISTRY
+from pydantic import SecretStr
+
+from rates_app.api import create_app
+from rates_app.local.redis import RedisServer
+from rates_app.local.server import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from flask import Flask
+    from flask.testing import FlaskClient
+
+    from rates_app.local.postgres import Cluster
+    from rates_app.settings import Settings
+    from tests.integration.api.conftest import Publisher
+    from tests.integration.conftest import Database
+
+QUESTION = "/rates?date_from=2021-01-01&date_to=2021-01-01&orig_code=CNGGZ&dest_code=EETLL"
+
+
+@pytest.fixture
+def make_app(settings: Settings, publisher: Publisher) -> Iterator[Callable[..., Flask]]:
+    apps = []
+
+    def make(**changes: Any) -> Flask:
+        apps.append(create_app(settings.model_copy(update=changes)))
+        return apps[-1]
+
+    yield make
+    for app in apps:
+        app.extensions["rates"].close()
+
+
+def publish_day(publisher: Publisher, *dollars: int) -> int:
+    return publisher.publish([("CNGGZ", "EETLL", date(2021, 1, 1), each * 100) for each in dollars])
+
+
+def price(client: FlaskClient) -> float:
+    answer: Any = client.get(QUESTION)
+    assert answer.status_code == 200, answer.text
+    return float(answer.json["rates"][0]["price"])
+
+
+def hits(level: str, result: str) -> float:
+    return REGISTRY.get_sample_value("rates_cache_requests_total", {"level": level, "result": result}) or 0
+
+
+def nowhere(scheme: str = "postgresql") -> SecretStr:
+    return SecretStr(f"{scheme}://rates:x@127.0.0.1:{free_port()}/rates")
+
+
+def test_answers_are_kept_until_the_very_next_request_after_a_publish(
+    make_app: Callable[..., Flask], publisher: Publisher
+) -> None:
+    one, other = make_app().test_client(), make_app().test_client()
+    publish_day(publisher, 100, 100, 100)
+    assert price(one) == 100
+
+    before = hits("redis", "hit")
+    assert price(other) == 100  # another process finds it in Redis
+    assert hits("redis", "hit") == before + 1
+
+    batch = publish_day(publisher, 400, 400, 400)
+    assert price(other) == price(one) == 250
+    publisher.withdraw(batch)
+    assert price(one) == price(other) == 100
+
+
+def test_without_redis_answers_come_from_the_database(make_app: Callable[..., Flask], publisher: Publisher) -> None:
+    client = make_app(redis_url=nowhere("redis")).test_client()
+    for dollars in (100, 200):
+        publish_day(publisher, dollars, dollars, dollars)
+        assert price(client) == price(client)
+    assert price(client) == 150
+    ready: Any = client.get("/readyz")
+    assert (ready.status_code, ready.json["checks"]["redis (not needed)"]) == (200, "unreachable")
+
+
+def test_a_redis_that_hangs_is_left_alone_after_one_try(make_app: Callable[..., Flask], publisher: Publisher) -> None:
+    publish_day(publisher, 100, 100, 100)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and never answers
+        url = SecretStr(f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+        app = make_app(redis_url=url)
+        client = app.test_client()
+        assert [price(client) for _ in range(5)] == [100] * 5
+        silent.settimeout(0)
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):  # nobody else has tried
+            silent.accept()
+
+
+def test_redis_is_used_again_when_it_is_back(
+    make_app: Callable[..., Flask], publisher: Publisher, servers_folder: Path
+) -> None:
+    server = RedisServer(servers_folder / "own-redis")
+    server.start()
+    try:
+        app = make_app(redis_url=SecretStr(server.database_url(0)))
+        client = app.test_client()
+        publish_day(publisher, 100, 100, 100)
+        assert price(client) == 100
+        server.stop()
+        assert price(client) == 100
+        assert app.extensions["rates"].redis.state == "unreachable"
+        server.start()
+        app.extensions["rates"].redis.retry_now()
+        before = hits("redis", "hit")
+        assert price(client) == price(client) == 100
+        assert hits("redis", "hit") > before
+        assert app.extensions["rates"].redis.state == "ok"
+    finally:
+        server.stop()
+
+
+def test_what_another_version_has_left_in_redis_is_no_answer(
+    make_app: Callable[..., Flask], publisher: Publisher
+) -> None:
+    publish_day(publisher, 100, 100, 100)
+    app = make_app()
+    client = app.test_client()
+    price(client)
+    redis = app.extensions["rates"].redis.client
+    for key in redis.keys("rates:answer:*"):
+        redis.set(key, b'{"type":"x"}\n...')
+
+    assert price(client) == 100
+
+
+def test_a_replica_that_lags_is_not_asked(
+    make_app: Callable[..., Flask], publisher: Publisher, cluster: Cluster
+) -> None:
+    behind = SecretStr(cluster.replica.database_url("rates_template"))  # a database in which nothing was published yet
+    client = make_app(redis_url=None, replica_urls=(behind,)).test_client()
+    before = REGISTRY.get_sample_value("rates_database_reads_total", {"server": "replica-1", "result": "stale"}) or 0
+
+    publish_day(publisher, 100, 100, 100)
+    assert price(client) == 100
+    publish_day(publisher, 400, 400, 400)
+    assert price(client) == 250
+    assert (
+        REGISTRY.get_sample_value("rates_database_reads_total", {"server": "replica-1", "result": "stale"})
+        == before + 2
+    )
+
+
+def test_the_replica_alone_still_answers(
+    make_app: Callable[..., Flask], publisher: Publisher, database: Database
+) -> None:
+    publish_day(publisher, 100, 100, 100)
+    with psycopg.connect(database.replica_urls[0], autocommit=True) as replica:
+        while replica.execute("SELECT number FROM generation").fetchone() != (2,):
+            time.sleep(0.01)
+    client = make_app(database_url=nowhere()).test_client()
+
+    assert price(client) == 100
+    ready: Any = client.get("/readyz")
+    assert (ready.status_code, ready.json["checks"]["primary"], ready.json["checks"]["replica-1"]) == (
+        200,
+        "unreachable",
+        "ok",
+    )
+
+
+def test_the_primary_alone_still_answers(make_app: Callable[..., Flask], publisher: Publisher) -> None:
+    publish_day(publisher, 100, 100, 100)
+    client = make_app(replica_urls=(nowhere(),)).test_client()
+
+    assert price(client) == 100
+    assert client.get("/readyz").status_code == 200
+
+
+def test_without_any_database_it_says_so(make_app: Callable[..., Flask]) -> None:
+    client = make_app(database_url=nowhere(), replica_urls=(nowhere(),)).test_client()
+
+    answer = client.get(QUESTION)
+
+    problem: Any = answer.get_json(force=True)
+    assert (answer.status_code, problem["type"]) == (503, "/problems/unavailable")
+    assert int(answer.headers["Retry-After"]) > 0
+    assert client.get("/readyz").status_code == 503
+    assert client.get("/healthz").status_code == 200
+
+
+def test_a_database_that_was_never_migrated_is_not_ready(make_app: Callable[..., Flask], cluster: Cluster) -> None:
+    with psycopg.connect(cluster.primary.admin_url, autocommit=True) as admin:
+        admin.execute("CREATE DATABASE unmigrated OWNER rates")
+    url = SecretStr(cluster.primary.database_url("unmigrated"))
+    ready: Any = make_app(database_url=url, replica_urls=()).test_client().get("/readyz")
+
+    assert ready.status_code == 503
+    assert "rates migrate" in ready.json["checks"]["primary"]
+
+
+def test_a_query_that_runs_into_its_deadline_is_503(
+    make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "rates_app.api.rates.daily_averages", lambda connection, _question: connection.execute("SELECT pg_sleep(30)")
+    )
+    client = make_app(query_timeout_seconds=0.2).test_client()
+
+    answer = client.get(QUESTION)
+
+    problem: Any = answer.get_json(force=True)
+    assert (answer.status_code, problem["type"]) == (503, "/problems/too-slow")
+    assert "Retry-After" in answer.headers
+
+
+def test_connections_that_a_restart_has_cut_are_replaced(
+    make_app: Callable[..., Flask], publisher: Publisher, database: Database
+) -> None:
+    publish_day(publisher, 100, 100, 100)
+    client = make_app().test_client()
+    assert price(client) == 100
+    name = database.url.rsplit("/", 1)[1]
+    with psycopg.connect(database.url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()",
+            (name,),
+        )
+
+    assert price(client) == 100

@@ -1,0 +1,335 @@
+"""The contract of ``/rates``, which existing clients depend on, and of ``/v1/rates``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import random
+import statistics
+from collections import defaultdict
+from datetime import date, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from flask.testing import FlaskClient
+
+    from tests.integration.api.conftest import Publisher, Row
+
+SAMPLE = Path(__file__).parents[3] / "sample_data"
+
+DAYS = [date(2021, 1, day) for day in range(1, 6)]
+ROWS: list[Any] = [
+    *[("CNGGZ", "EETLL", DAYS[0], cents) for cents in (100_000, 100_100, 100_100)],
+    *[("CNGGZ", "EETLL", DAYS[1], cents) for cents in (90_000, 90_001)],
+    *[("CNCWN", "EETLL", DAYS[1], 90_002)],
+]
+
+
+def get_rates(client: FlaskClient, **changes: str | None) -> Any:
+    arguments = {"date_from": "2021-01-01", "date_to": "2021-01-03", "orig_code": "CNGGZ", "dest_code": "EETLL"}
+    return client.get(
+        "/rates", query_string={name: value for name, value in (arguments | changes).items() if value is not None}
+    )
+
+
+def test_every_day_newest_first(client: FlaskClient, publisher: Publisher) -> None:
+    publisher.publish(ROWS)
+
+    answer = get_rates(client)
+
+    assert answer.status_code == 200
+    assert answer.content_type == "application/json"
+    assert answer.json == {
+        "rates": [
+            {"count": None, "day": "2021-01-03", "price": None},
+            {"count": 2, "day": "2021-01-02", "price": None},
+            {"count": 3, "day": "2021-01-01", "price": 300_200 / 300},
+        ]
+    }
+
+
+def test_a_region_stands_for_the_ports_under_it(client: FlaskClient, publisher: Publisher) -> None:
+    publisher.publish(ROWS)
+
+    rates = get_rates(client, orig_code="china_main", date_from="2021-01-02", date_to="2021-01-02").json["rates"]
+
+    assert rates == [{"count": 3, "day": "2021-01-02", "price": 900.01}]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"orig_code": "XXXXX"},
+        {"dest_code": "no_such_region"},
+        {"orig_code": "cnggz"},
+        {"orig_code": "CHINA_MAIN"},
+        {"dest_code": " EETLL"},
+        {"dest_code": "�'; DROP TABLE rollups --"},
+    ],
+)
+def test_an_unknown_location_has_no_prices(client: FlaskClient, publisher: Publisher, changes: dict[str, str]) -> None:
+    publisher.publish(ROWS)
+
+    answer = get_rates(client, **changes)
+
+    assert answer.status_code == 200
+    assert [each["day"] for each in answer.json["rates"]] == ["2021-01-03", "2021-01-02", "2021-01-01"]
+    assert all(each["count"] is None and each["price"] is None for each in answer.json["rates"])
+
+
+def test_a_reversed_range_has_no_days(client: FlaskClient) -> None:
+    answer = get_rates(client, date_from="2021-01-03", date_to="2021-01-01")
+
+    assert (answer.status_code, answer.json) == (200, {"rates": []})
+
+
+@pytest.mark.parametrize("day", ["2021-1-1", "2021-01-1", "2021-1-01"])
+def test_days_are_taken_as_strptime_takes_them(client: FlaskClient, day: str) -> None:
+    assert get_rates(client, date_from=day, date_to=day).json["rates"][0]["day"] == "2021-01-01"
+
+
+@pytest.mark.parametrize("day", ["0001-01-01", "9999-12-31"])
+def test_days_go_from_the_first_year_to_the_last(client: FlaskClient, day: str) -> None:
+    assert get_rates(client, date_from=day, date_to=day).json["rates"] == [{"count": None, "day": day, "price": None}]
+
+
+@pytest.mark.parametrize("name", ["date_from", "date_to", "orig_code", "dest_code"])
+@pytest.mark.parametrize("value", [None, "", "\0", "CN\0GZ", "x" * 101, "x" * 5000])
+def test_missing_and_bad_arguments_are_refused(client: FlaskClient, name: str, value: str | None) -> None:
+    answer = get_rates(client, **{name: value})
+
+    assert answer.status_code == 400
+    assert answer.content_type == "application/problem+json"
+    assert [error["parameter"] for error in answer.json["errors"]] == [name]
+
+
+@pytest.mark.parametrize(
+    "day",
+    [
+        "today",
+        "2021-13-01",
+        "2021-02-29",
+        "2021/01/01",
+        "21-01-01",
+        "0000-01-01",
+        "10000-01-01",
+        "2021-01-01T00",
+        "1e9",
+    ],
+)
+def test_what_is_no_day_is_refused(client: FlaskClient, day: str) -> None:
+    assert get_rates(client, date_from=day).status_code == 400
+
+
+def test_a_range_is_bounded(client: FlaskClient) -> None:
+    longest = get_rates(client, date_from="2011-01-01", date_to="2021-01-07")
+    assert (longest.status_code, len(longest.json["rates"])) == (200, 3660)
+
+    assert get_rates(client, date_from="2011-01-01", date_to="2021-01-08").status_code == 400
+    assert get_rates(client, date_from="0001-01-01", date_to="9999-12-31").status_code == 400
+
+
+def test_the_first_of_two_values_counts_and_unknown_parameters_do_not(client: FlaskClient) -> None:
+    answer: Any = client.get(
+        "/rates?date_from=2021-01-01&date_to=2021-01-01&date_to=2021-01-09&orig_code=A&dest_code=B&colour=red"
+    )
+
+    assert [each["day"] for each in answer.json["rates"]] == ["2021-01-01"]
+
+
+V1 = "/v1/rates?origin=CNGGZ&destination=EETLL&date_from=2021-01-01&date_to=2021-01-02"
+
+
+def test_v1_tells_of_the_locations_and_the_spread(client: FlaskClient, publisher: Publisher) -> None:
+    publisher.publish(ROWS)
+
+    answer: Any = client.get(V1)
+
+    assert answer.json["origin"] == {
+        "code": "CNGGZ",
+        "kind": "port",
+        "name": "Guangzhou",
+        "path": ["China South Main", "China Main"],
+    }
+    assert (answer.json["currency"], answer.json["interval"]) == ("USD", "day")
+    assert answer.json["rates"] == [
+        {
+            "date_from": "2021-01-01",
+            "date_to": "2021-01-01",
+            "count": 3,
+            "low": 1000.2,
+            "average": 1000.67,
+            "median": 1001.0,
+            "high": 1001.0,
+        },
+        {
+            "date_from": "2021-01-02",
+            "date_to": "2021-01-02",
+            "count": 2,
+            "low": None,
+            "average": None,
+            "median": None,
+            "high": None,
+        },
+    ]
+
+
+@pytest.mark.parametrize("how", ["&format=csv", "Accept"])
+def test_v1_as_csv(client: FlaskClient, publisher: Publisher, how: str) -> None:
+    publisher.publish(ROWS)
+
+    answer = client.get(V1, headers={"Accept": "text/csv"}) if how == "Accept" else client.get(V1 + how)
+
+    assert answer.mimetype == "text/csv"
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    assert [row["average"] for row in rows] == ["1000.67", ""]
+
+
+def test_v1_as_ndjson(client: FlaskClient, publisher: Publisher) -> None:
+    publisher.publish(ROWS)
+
+    lines = client.get(V1 + "&format=ndjson").text.splitlines()
+
+    assert len(lines) == 2
+    assert '"average":1000.67' in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "parameters"),
+    [
+        ("&colour=red", 400, ["colour"]),
+        ("&interval=year", 400, ["interval"]),
+        ("&currency=EUR", 400, ["currency"]),
+        ("&format=xml", 400, ["format"]),
+    ],
+)
+def test_v1_names_what_does_not_fit(client: FlaskClient, arguments: str, status: int, parameters: list[str]) -> None:
+    answer = client.get(V1 + arguments)
+
+    assert answer.status_code == status
+    assert [error["parameter"] for error in answer.get_json(force=True)["errors"]] == parameters
+
+
+@pytest.mark.parametrize("day", ["2021-1-1", "20210101", "1609459200", "2021-01-01T00:00:00", ""])
+def test_v1_takes_iso_days_only(client: FlaskClient, day: str) -> None:
+    answer = client.get(V1.replace("2021-01-01", day))
+
+    assert answer.status_code == 400
+
+
+def test_v1_refuses_a_reversed_range(client: FlaskClient) -> None:
+    assert client.get(V1.replace("2021-01-02", "2020-12-31")).status_code == 400
+
+
+def test_v1_names_an_unknown_location_and_suggests_near_ones(client: FlaskClient) -> None:
+    answer = client.get(V1.replace("CNGGZ", "chna_main"))
+
+    problem = answer.get_json(force=True)
+    assert (answer.status_code, answer.content_type) == (400, "application/problem+json")
+    assert problem["type"] == "/problems/unknown-location"
+    assert problem["errors"][0]["parameter"] == "origin"
+    assert "china_main" in problem["errors"][0]["near"]
+    assert client.get(problem["type"]).status_code == 200
+
+
+def test_v1_refuses_what_it_cannot_write(client: FlaskClient) -> None:
+    assert client.get(V1, headers={"Accept": "image/png"}).status_code == 406
+
+
+class Reference:
+    """The same questions answered in plain Python from the delivered files, without the service's code."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        self.prices: dict[tuple[str, str, date], list[int]] = defaultdict(list)
+        for origin, destination, day, cents in rows:
+            self.prices[origin, destination, day].append(cents)
+        self.ports: dict[str, list[str]] = defaultdict(list)
+        parents = {}
+        with (SAMPLE / "regions.csv").open() as file:
+            for row in csv.DictReader(file):
+                parents[row["slug"]] = row["parent_slug"]
+        with (SAMPLE / "ports.csv").open() as file:
+            for row in csv.DictReader(file):
+                self.ports[row["code"]].append(row["code"])
+                region = row["parent_slug"]
+                while region:
+                    self.ports[region].append(row["code"])
+                    region = parents[region]
+
+    def cents(self, origin: str, destination: str, day: date) -> list[int]:
+        return sorted(
+            cents
+            for start in self.ports.get(origin, [])
+            for end in self.ports.get(destination, [])
+            for cents in self.prices.get((start, end, day), [])
+        )
+
+
+def test_500_random_questions_agree_with_plain_python(
+    client: FlaskClient, publisher: Publisher, sample_rows: list[Row]
+) -> None:
+    # Some days with one or two prices only, and two batches: what a thinned-out month of two suppliers looks like.
+    chance = random.Random(20211)
+    rows = [row for row in sample_rows if row[2].day % 7 or chance.random() < 0.4]
+    half = len(rows) // 2
+    publisher.publish(rows[:half])
+    publisher.publish(rows[half:])
+    reference = Reference(rows)
+    origins = sorted({row[0] for row in rows})
+    destinations = sorted({row[1] for row in rows})
+    regions = [code for code, ports in reference.ports.items() if ports != [code]]
+    answered = 0
+
+    for _ in range(500):
+        origin = chance.choice([chance.choice(origins), chance.choice(regions), "NOWHERE"])
+        destination = chance.choice([chance.choice(destinations), chance.choice(regions)])
+        first = date(2020, 12, 28) + timedelta(chance.randrange(30))
+        days = [first + timedelta(offset) for offset in range(chance.randrange(12))]
+        if not days:
+            continue
+        cents = {day: reference.cents(origin, destination, day) for day in days}
+
+        rates = get_rates(
+            client, orig_code=origin, dest_code=destination, date_from=str(days[0]), date_to=str(days[-1])
+        ).json["rates"]
+
+        assert rates == [
+            {
+                "count": len(cents[day]) or None,
+                "day": str(day),
+                "price": float(sum(cents[day]) / (100 * len(cents[day]))) if len(cents[day]) >= 3 else None,
+            }
+            for day in reversed(days)
+        ]
+        answered += sum(each["price"] is not None for each in rates)
+        if origin == "NOWHERE":
+            continue
+
+        v1: Any = client.get(
+            "/v1/rates",
+            query_string={
+                "origin": origin,
+                "destination": destination,
+                "date_from": str(days[0]),
+                "date_to": str(days[-1]),
+                "interval": "month",
+            },
+        ).json
+        months: dict[int, list[int]] = {}
+        for day in days:
+            months.setdefault(day.month, []).extend(cents[day])
+        for rate, prices in zip(v1["rates"], months.values(), strict=True):
+            assert rate["count"] == len(prices)
+            if len(prices) < 3:
+                assert rate["median"] is None
+                continue
+            tenths = statistics.quantiles(prices, n=10, method="inclusive")
+            assert rate["average"] == pytest.approx(statistics.fmean(prices) / 100, abs=0.0051)
+            assert rate["median"] == pytest.approx(statistics.median(prices) / 100, abs=0.0051)
+            assert rate["low"] == pytest.approx(tenths[0] / 100, abs=0.0051)
+            assert rate["high"] == pytest.approx(tenths[8] / 100, abs=0.0051)
+
+    assert answered > 300

@@ -1,0 +1,96 @@
+"""The service as it is run: several workers, one set of metrics, and a stop that loses nothing."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import httpx
+
+if TYPE_CHECKING:
+    from tests.integration.api.conftest import Publisher, Row, Served
+
+QUESTION = "/rates?date_from=2021-01-01&date_to=2021-01-31&orig_code=CNGGZ&dest_code=EETLL"
+
+
+class Load:
+    """Clients that ask without a pause, half of them on a connection of its own each time.
+
+    Like a load balancer they stop sending when the readiness check fails, and as late as it may notice.
+    """
+
+    def __init__(self, url: str, clients: int = 8) -> None:
+        self.url = url
+        self.statuses: list[int] = []
+        self.failures: list[str] = []
+        self.closing = 0
+        self.stop = threading.Event()
+        self.threads = [threading.Thread(target=self._ask, args=(number % 2 == 0,)) for number in range(clients)]
+        for thread in self.threads:
+            thread.start()
+
+    def _ask(self, keep: bool) -> None:
+        with httpx.Client(timeout=30) as kept:
+            while not self.stop.is_set():
+                try:
+                    answer = kept.get(self.url + QUESTION) if keep else httpx.get(self.url + QUESTION, timeout=30)
+                    self.statuses.append(answer.status_code)
+                    self.closing += answer.headers["Connection"] == "close"
+                except httpx.TransportError as error:
+                    self.failures.append(repr(error))
+
+    def end(self) -> None:
+        self.stop.set()
+        for thread in self.threads:
+            thread.join()
+
+
+def test_sigterm_loses_no_request(served: Served, publisher: Publisher, sample_rows: list[Row]) -> None:
+    publisher.publish(sample_rows[:2000])
+    load = Load(served.url)
+    while len(load.statuses) < 100:
+        time.sleep(0.01)
+    answered = len(load.statuses)
+    assert load.closing == 0
+
+    served.process.terminate()
+    time.sleep(0.2)
+    ready = httpx.get(f"{served.url}/readyz")
+    assert ready.status_code == 503
+    assert ready.json()["checks"]["server"] == "draining"
+    assert httpx.get(f"{served.url}/healthz").status_code == 200
+    time.sleep(0.5)  # a balancer takes its time to notice; draining lasts a second here
+    load.end()
+
+    assert served.terminate() == 0
+    assert load.failures == []
+    assert set(load.statuses) == {200}
+    assert len(load.statuses) > answered
+    assert load.closing > 0  # clients that keep connections are told to look for another pod
+
+
+def test_a_request_in_progress_is_finished(served: Served, publisher: Publisher) -> None:
+    with httpx.stream("GET", f"{served.url}{QUESTION}") as slow_reader:
+        served.process.terminate()
+        time.sleep(1.5)
+        assert slow_reader.read().startswith(b'{"rates"')
+    assert served.terminate() == 0
+
+
+def test_metrics_add_up_over_workers_and_logs_are_json_lines(served: Served) -> None:
+    for _ in range(40):
+        httpx.get(served.url + QUESTION)  # new connections: both workers get some
+
+    text = httpx.get(f"{served.url}/metrics").text
+    assert 'rates_http_requests_total{method="GET",route="/rates",status="200"} 40.0' in text
+    assert "rates_http_requests_in_progress 1.0" in text  # this very request
+
+    assert served.terminate() == 0
+    events = [json.loads(line) for line in served.output]
+    requests = [event for event in events if event["event"] == "request"]
+    assert len(requests) == 40
+    assert {"timestamp", "level", "request_id", "method", "route", "status", "duration_ms", "bytes"} <= set(requests[0])
+    assert {event["generation"] for event in requests} == {1}
+    assert not any("orig_code" in line for line in served.output)  # what somebody asks is nobody's business
