@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from flask import Flask, Response, g, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from rates_app.api import docs, locations, operations, problems, rates
+from rates_app.api import batches, docs, locations, operations, problems, rates
 from rates_app.api.edge import Edge
 from rates_app.api.limits import Limiter
 from rates_app.api.service import Service
@@ -41,7 +41,7 @@ def create_app(settings: Settings) -> Flask:
     app.url_map.strict_slashes = False
     app.before_request(_note_request)
     app.after_request(_share)
-    for views in (rates.views, locations.views, operations.views, docs.views):
+    for views in (rates.views, locations.views, batches.views, operations.views, docs.views):
         app.register_blueprint(views)
     problems.register(app)
     app.wsgi_app = Edge(app.wsgi_app, limiter, settings)  # type: ignore[method-assign]
@@ -58,7 +58,7 @@ def _note_request() -> None:
 
 def _share(response: Response) -> Response:
     """Let pages of any origin read (CORS); nothing here depends on cookies, so there is nothing to steal."""
-    if request.method in READ_METHODS:
+    if request.method in READ_METHODS:  # what writes is for programs, not for other sites' pages
         response.headers["Access-Control-Allow-Origin"] = "*"
         response.headers["Access-Control-Expose-Headers"] = EXPOSED
     if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:

@@ -6,7 +6,7 @@ import re
 from datetime import date, datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 #: Longer than any UN/LOCODE or slug; what is longer is not looked up.
 MAX_CODE = 100
@@ -95,3 +95,41 @@ class LanesArguments(_Strict):
     origin: Code | None = Field(None, description="Only lanes from this port, or from under this region.")
     destination: Code | None = Field(None, description="Only lanes to this port, or to under this region.")
     limit: int = Field(20, ge=1, le=500, description="How many to return at most.")
+
+
+State = Literal["received", "staging", "verified", "published", "refused", "withdrawn", "failed"]
+
+
+class BatchesArguments(_Strict):
+    """Arguments of ``GET /v1/batches``."""
+
+    limit: int = Field(50, ge=1, le=500, description="How many to return at most.")
+    before: int | None = Field(None, ge=1, lt=2**31, description="Only batches with a lower number.")
+    state: State | None = Field(None, description="Only batches in this state.")
+
+
+class RejectsArguments(_Strict):
+    """Arguments of ``GET /v1/batches/{batch}/rejects``."""
+
+    format: Literal["json", "csv", "ndjson"] | None = Field(
+        None, description="Form of the answer; without it the Accept header decides."
+    )
+
+
+class DeliveryArguments(_Strict):
+    """Arguments of ``POST /v1/batches``."""
+
+    name: str = Field("delivery", min_length=1, max_length=200, description="What you call the file.")
+    tolerance: int = Field(
+        0, ge=0, lt=2**63, description="Bad rows that may be left out instead of refusing the batch."
+    )
+    deadline: AwareDatetime | None = Field(None, description="When it has to be published, with its offset from UTC.")
+    again: bool = Field(False, description="Take content that was refused or withdrawn before as a new batch.")
+
+
+class DeliveryHeaders(BaseModel):
+    """Headers of ``POST /v1/batches``."""
+
+    idempotency_key: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_no_nul)] | None = Field(
+        None, alias="Idempotency-Key", description="Your own name for this delivery, to repeat it safely."
+    )

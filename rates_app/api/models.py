@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -82,3 +82,65 @@ class Lanes(BaseModel):
     """Lanes, the busiest first."""
 
     lanes: list[LaneCoverage]
+
+
+class BatchProgress(BaseModel):
+    """How far a batch is."""
+
+    slices: int
+    staged: int
+    rows: int
+    rejected: int
+    rows_per_second: float | None
+    seconds_left: float | None
+
+
+class BatchBody(BaseModel):
+    """What a supplier delivered and how far it is."""
+
+    id: int
+    name: str
+    supplier: str
+    content_hash: str = Field(description="SHA-256 of the bytes as they were sent.")
+    size_bytes: int
+    format: Literal["csv", "ndjson", "parquet"]
+    compression: Literal["none", "gzip", "zstd"]
+    state: Literal["received", "staging", "verified", "published", "refused", "withdrawn", "failed"]
+    tolerance: int
+    rows: int | None
+    rejected: int | None
+    total: float | None = Field(description="Sum of all prices in USD.")
+    first_day: date | None
+    last_day: date | None
+    lanes: int | None
+    generation: int | None = Field(description="The generation that its publish or withdrawal began.")
+    failure: str | None
+    deadline: datetime | None
+    received_at: datetime
+    started_at: datetime | None
+    verified_at: datetime | None
+    published_at: datetime | None
+    ended_at: datetime | None
+    progress: BatchProgress | None = None
+
+
+class BatchesBody(BaseModel):
+    """Batches, newest first."""
+
+    batches: list[BatchBody]
+    next: str | None = Field(description="Where older ones are; null at the end.")
+
+
+class RejectBody(BaseModel):
+    """A value that cannot be taken."""
+
+    line: int
+    field: str
+    reason: str
+    value: str | None
+
+
+class RejectsBody(BaseModel):
+    """Every bad value of a batch, in the order of its file."""
+
+    rejects: list[RejectBody]

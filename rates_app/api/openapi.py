@@ -140,7 +140,7 @@ def operation(
 
 
 def _parameters(model: type[BaseModel], place: str) -> list[dict[str, Any]]:
-    schema = model.model_json_schema(by_alias=True)
+    schema = model.model_json_schema()
     required = schema.get("required", [])
     return [
         {

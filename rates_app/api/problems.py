@@ -44,6 +44,10 @@ KINDS = {
     "not-acceptable": Kind(
         406, "No such representation", "Accept application/json, text/csv or application/x-ndjson, or set `format`."
     ),
+    "unreadable": Kind(422, "The delivery is no batch", "Deliver CSV, NDJSON or Parquet, plain, gzip or zstd."),
+    "too-large": Kind(413, "The delivery is too large", "Deliver it in parts."),
+    "key-reused": Kind(422, "The Idempotency-Key is taken", "Use a new key for new content."),
+    "wrong-state": Kind(409, "The batch is in another state", "Look at it first: `/v1/batches/{batch}`."),
     "unauthorized": Kind(
         401, "A token is needed", "Send `Authorization: Bearer TOKEN`; whoever runs the service makes tokens."
     ),

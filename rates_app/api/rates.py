@@ -14,7 +14,7 @@ from rates_app.api.arguments import RatesArguments, RatesV1Arguments
 from rates_app.api.models import DayRates, Rates
 from rates_app.api.openapi import Content, operation
 from rates_app.api.problems import Problem
-from rates_app.api.responses import answer_question, choose_media_type
+from rates_app.api.responses import MEDIA_TYPES, answer_question, choose_media_type
 from rates_app.api.service import service
 from rates_app.rates.locations import Location, find_locations, search_locations
 from rates_app.rates.model import Question
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 views = Blueprint("rates", __name__)
 
-MEDIA_TYPES = {"json": "application/json", "csv": "text/csv", "ndjson": "application/x-ndjson"}
 COLUMNS = ("date_from", "date_to", "count", "low", "average", "median", "high")
 SUGGESTIONS = 3
 

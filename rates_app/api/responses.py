@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 #: At equal quality the client gets the smallest.
 CODINGS = ("br", "gzip", "identity")
 
+#: What tables can be written as, by the name that the argument ``format`` has for it.
+MEDIA_TYPES = {"json": "application/json", "csv": "text/csv", "ndjson": "application/x-ndjson"}
+
 
 def choose_coding(answer: Answer) -> str:
     """Choose the content coding that the client likes best (RFC 9110, 12.5.3)."""

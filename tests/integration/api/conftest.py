@@ -96,6 +96,7 @@ def publisher(database: Database) -> Publisher:
     """A database with the sample's ports and regions and no prices."""
     with psycopg.connect(database.url) as connection:
         store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
+        connection.execute("UPDATE generation SET number = number + 1")
     return Publisher(database.url)
 
 
@@ -192,7 +193,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
         "RATES_REDIS_URL": settings.redis_url.get_secret_value(),
         "RATES_DATA_DIR": str(settings.data_dir),
         "RATES_RATE_LIMIT": settings.rate_limit,
-        "RATES_DRAIN_SECONDS": "1",
+        "RATES_DRAIN_SECONDS": "3",
     }
 
 

@@ -1,0 +1,278 @@
+"""Batches over HTTP: deliver, look, withdraw."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from contextlib import ExitStack
+from dataclasses import asdict
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import psycopg
+from flask import Blueprint, Response, request
+from werkzeug.exceptions import NotFound
+
+from rates_app.api.arguments import BatchesArguments, DeliveryArguments, DeliveryHeaders, RejectsArguments
+from rates_app.api.authorization import require
+from rates_app.api.models import BatchBody, BatchesBody, RejectsBody
+from rates_app.api.openapi import Content, check_arguments, operation
+from rates_app.api.problems import Problem
+from rates_app.api.responses import MEDIA_TYPES, choose_media_type
+from rates_app.api.service import service
+from rates_app.batches import ledger, publish
+from rates_app.batches.model import NoSuchBatch, Unreadable, WrongState
+from rates_app.batches.receive import KeyReused, TooLarge, receive
+from rates_app.store.databases import QueryTooSlow, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rates_app.batches.model import Batch, Reject
+    from rates_app.store.databases import Connection
+
+views = Blueprint("batches", __name__)
+
+BATCH = {"batch": "The batch's number."}
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+#: A file name that is safe in any folder and any shell.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+
+
+def _number(text: str) -> int:
+    """Take a batch's number from a path.
+
+    Raises:
+        NotFound: It is no number that a batch can have.
+    """
+    if not text.isascii() or not text.isdigit() or int(text[:12]) >= 2**31:
+        raise NotFound(f"There is no batch {text[:20]!r}; /v1/batches lists them.")
+    return int(text)
+
+
+def _find(batch: str) -> tuple[Batch, ledger.Progress]:
+    number = _number(batch)
+
+    def read(connection: Connection) -> tuple[Batch, ledger.Progress]:
+        return ledger.find_batch(connection, number), ledger.progress(connection, number)
+
+    try:
+        return service().databases.read(read, prefer="primary")
+    except NoSuchBatch:
+        raise NotFound(f"There is no batch {number}; /v1/batches lists them.") from None
+
+
+def _body(batch: Batch, progress: ledger.Progress | None = None) -> dict[str, Any]:
+    body = asdict(batch)
+    del body["superseded"]
+    body["content_hash"] = batch.content_hash.hex()
+    body["total"] = None if body["total_cents"] is None else float(body["total_cents"] / 100)
+    del body["total_cents"]
+    if progress is not None:
+        body["progress"] = {
+            "slices": progress.slices,
+            "staged": progress.staged,
+            "rows": progress.rows,
+            "rejected": progress.rejected,
+            "rows_per_second": progress.rows_per_second,
+            "seconds_left": None if batch.ended_at else progress.seconds_left,
+        }
+    return body
+
+
+def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(
+        orjson.dumps(body), status, {"Cache-Control": "no-store", **(headers or {})}, content_type="application/json"
+    )
+
+
+@views.get("/v1/batches")
+@operation(
+    summary="The newest batches",
+    tag="Batches",
+    query=BatchesArguments,
+    answers={200: Content("Batches, newest first; `next` leads to older ones", BatchesBody)},
+)
+def batches(query: BatchesArguments) -> Response:
+    """List batches, newest first, a page at a time: `before` is the last number of the page before."""
+
+    def read(connection: Connection) -> list[Batch]:
+        return ledger.list_batches(connection, limit=query.limit + 1, before=query.before, state=query.state)
+
+    found = service().databases.read(read, prefer="primary")
+    page = found[: query.limit]
+    following = None
+    if len(found) > query.limit:
+        state = f"&state={query.state}" if query.state else ""
+        following = f"/v1/batches?limit={query.limit}&before={page[-1].id}{state}"
+    headers = {"Link": f'<{following}>; rel="next"'} if following else {}
+    return _json({"batches": [_body(batch) for batch in page], "next": following}, headers=headers)
+
+
+@views.get("/v1/batches/<batch>")
+@operation(
+    summary="A batch",
+    tag="Batches",
+    path=BATCH,
+    answers={200: Content("Its state, progress and timings", BatchBody)},
+    problems=(404,),
+)
+def batch_by_number(batch: str) -> Response:
+    """Where a batch stands: its state, how many of its slices are staged, its pace and the time left."""
+    return _json(_body(*_find(batch)))
+
+
+@views.get("/v1/batches/<batch>/rejects")
+@operation(
+    summary="The bad values of a batch",
+    tag="Batches",
+    path=BATCH,
+    query=RejectsArguments,
+    answers={200: Content("Every bad value", RejectsBody, ("text/csv", "application/x-ndjson"))},
+    problems=(404, 406),
+)
+def batch_rejects(batch: str, query: RejectsArguments) -> Response:
+    """Every bad value in the order of the file: its line, its field, why it cannot be taken, and what stood there."""
+    media_type = MEDIA_TYPES[query.format] if query.format else choose_media_type(list(MEDIA_TYPES.values()))
+    found, _ = _find(batch)
+    return Response(
+        _stream(found.id, _FORMS[media_type]),
+        headers={"Cache-Control": "no-store", "Vary": "Accept"},
+        content_type=media_type,
+    )
+
+
+def _stream(number: int, write: Callable[[Iterator[Reject]], Iterator[bytes]]) -> Iterator[bytes]:
+    """Begin to read, so that an error still has its own status, and go on while the answer is being sent."""
+    with ExitStack() as stack:
+        try:
+            connection = stack.enter_context(service().databases.primary.connection())
+            rejects = ledger.iter_rejects(connection, number)
+            first = next(rejects, None)
+        except psycopg.errors.QueryCanceled as error:
+            raise QueryTooSlow("the query took longer than it may") from error
+        except psycopg.OperationalError as error:
+            raise Unavailable("the primary database cannot be reached") from error
+        held = stack.pop_all()
+
+    def rest() -> Iterator[bytes]:
+        with held:
+            yield from write(rejects if first is None else chain([first], rejects))
+
+    return rest()
+
+
+def _rejects_json(rejects: Iterator[Reject]) -> Iterator[bytes]:
+    yield b'{"rejects":['
+    for number, reject in enumerate(rejects):
+        yield (b"," if number else b"") + orjson.dumps(reject._asdict())
+    yield b"]}"
+
+
+def _rejects_ndjson(rejects: Iterator[Reject]) -> Iterator[bytes]:
+    for reject in rejects:
+        yield orjson.dumps(reject._asdict()) + b"\n"
+
+
+def _rejects_csv(rejects: Iterator[Reject]) -> Iterator[bytes]:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(("line", "field", "reason", "value"))
+    for reject in rejects:
+        writer.writerow(reject)
+        yield text.getvalue().encode()
+        text.seek(0)
+        text.truncate()
+    yield text.getvalue().encode()
+
+
+_FORMS = {
+    "application/json": _rejects_json,
+    "application/x-ndjson": _rejects_ndjson,
+    "text/csv": _rejects_csv,
+}
+
+
+@views.post("/v1/batches")
+@operation(
+    summary="Deliver a batch",
+    tag="Batches",
+    query=DeliveryArguments,
+    headers=DeliveryHeaders,
+    body={
+        "text/csv": BINARY,
+        "application/x-ndjson": BINARY,
+        "application/vnd.apache.parquet": BINARY,
+        "application/gzip": BINARY,
+        "application/zstd": BINARY,
+        "application/octet-stream": BINARY,
+    },
+    scope="batches:write",
+    answers={
+        200: Content("This content was delivered before: its batch", BatchBody),
+        202: Content("Taken in; Location leads to its progress", BatchBody),
+    },
+    problems=(409, 413, 422),
+)
+def deliver(query: DeliveryArguments) -> Response:
+    """Deliver a file as it is, whatever its size: CSV, NDJSON or Parquet; plain, gzip or zstd.
+
+    It needs the columns `orig_code`, `dest_code`, `day` and `price`. All of it is published, or nothing and
+    `/rejects` lists every bad value. The same content again is the same batch.
+    """
+    token = require("batches:write")
+    if not _NAME.fullmatch(query.name):
+        detail = "may have letters, digits, dots, dashes and underscores only, and not begin with a dot"
+        raise Problem("invalid-arguments", f"name: {detail}", errors=[{"parameter": "name", "detail": detail}])
+    limit = service().settings.max_upload_bytes
+    request.max_content_length = limit  # a length that is too large is refused before a byte is read
+    given = {name: request.headers[name] for name in ("Idempotency-Key",) if name in request.headers}
+    headers = check_arguments(DeliveryHeaders, given)
+    assert isinstance(headers, DeliveryHeaders)  # noqa: S101 - what the model was asked for
+    try:
+        batch, new = receive(
+            service().settings,
+            service().databases,
+            request.stream,
+            name=query.name,
+            supplier=token.name,
+            tolerance=query.tolerance,
+            deadline=query.deadline,
+            again=query.again,
+            idempotency_key=headers.idempotency_key,
+        )
+    except TooLarge as error:
+        raise Problem("too-large", str(error)) from error
+    except Unreadable as error:
+        raise Problem("unreadable", str(error)) from error
+    except KeyReused as error:
+        raise Problem("key-reused", str(error)) from error
+    location = f"/v1/batches/{batch.id}"
+    request.environ["rates.served"] = {"batch_id": batch.id}
+    return _json(_body(batch), 202 if new else 200, {"Location": location})
+
+
+@views.delete("/v1/batches/<batch>")
+@operation(
+    summary="Withdraw a batch",
+    tag="Batches",
+    path=BATCH,
+    scope="batches:withdraw",
+    answers={200: Content("The batch, withdrawn", BatchBody)},
+    problems=(404, 409),
+)
+def withdraw(batch: str) -> Response:
+    """Take a published batch back out, at once and for every reader; again does nothing."""
+    require("batches:withdraw")
+    number = _number(batch)
+    try:
+        with service().databases.write() as connection:
+            withdrawn = publish.withdraw(connection, number)
+    except NoSuchBatch:
+        raise NotFound(f"There is no batch {number}; /v1/batches lists them.") from None
+    except WrongState as error:
+        raise Problem("wrong-state", str(error)) from error
+    request.environ["rates.served"] = {"batch_id": number, "generation": withdrawn.generation}
+    return _json(_body(withdrawn))

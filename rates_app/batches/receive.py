@@ -1,0 +1,114 @@
+"""Take a delivery in: keep the bytes where the dispatcher looks for them, and enter them in the ledger once."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Protocol
+
+from rates_app.batches import ledger
+from rates_app.batches.model import Batch, BatchError, Unreadable
+from rates_app.batches.source import inspect
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from rates_app.settings import Settings
+    from rates_app.store.databases import Connection, Databases
+
+CHUNK = 2**20
+
+
+class Body(Protocol):
+    """What bytes are read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """Read some bytes; none at the end."""
+
+
+class TooLarge(BatchError):
+    """The delivery is larger than ``RATES_MAX_UPLOAD_BYTES``."""
+
+
+class KeyReused(BatchError):
+    """The supplier has delivered something else under the same Idempotency-Key."""
+
+
+def receive(
+    settings: Settings,
+    databases: Databases,
+    body: Body,
+    *,
+    name: str,
+    supplier: str,
+    tolerance: int = 0,
+    deadline: datetime | None = None,
+    again: bool = False,
+    idempotency_key: str | None = None,
+) -> tuple[Batch, bool]:
+    """Store a delivery without ever holding it in memory.
+
+    The file appears under its name only when it is whole and in the ledger, so a dispatcher never sees a part of it,
+    and an interrupted delivery leaves nothing.
+
+    Args:
+        settings: Where deliveries are kept, and how large one may be.
+        databases: The ledger's.
+        body: The bytes.
+        name: What the supplier calls it.
+        supplier: Who delivers it.
+        tolerance: Bad rows that may be left out instead of refusing the batch.
+        deadline: When it has to be published.
+        again: Take content that was refused or withdrawn before as a new batch.
+        idempotency_key: The supplier's own name for this delivery, to repeat it safely.
+
+    Returns:
+        The batch, and whether it is new.
+
+    Raises:
+        TooLarge: There are more bytes than may be.
+        Unreadable: The bytes are no batch at all.
+        KeyReused: The key belongs to other content.
+        Unavailable: The ledger cannot be reached; nothing was kept.
+    """
+    folder = settings.data_dir / "incoming"
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{uuid.uuid4().hex}.partial"
+    try:
+        size = 0
+        with partial.open("xb") as file:
+            while chunk := body.read(CHUNK):
+                size += len(chunk)
+                if size > settings.max_upload_bytes:
+                    raise TooLarge(f"a batch may have {settings.max_upload_bytes} bytes: deliver it in parts")
+                file.write(chunk)
+        try:
+            source = inspect(str(partial))
+        except Unreadable as error:
+            raise Unreadable(str(error).replace(str(partial), name)) from None
+        with databases.write() as connection:
+            if idempotency_key is not None:
+                _claim_key(connection, supplier, idempotency_key, source.content_hash)
+            batch, new = ledger.accept(
+                connection, source, name=name, supplier=supplier, tolerance=tolerance, deadline=deadline, again=again
+            )
+            if new:
+                # Named by its content: delivered twice at once it is one file. It is renamed before the commit, so
+                # that no batch is in the ledger whose bytes are not there.
+                partial.replace(folder / f"{source.content_hash.hex()[:16]}-{name}")
+        return batch, new
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _claim_key(connection: Connection, supplier: str, key: str, content_hash: bytes) -> None:
+    """Bind a key to the content that it first came with."""
+    row = connection.execute(
+        """
+        INSERT INTO deliveries (supplier, idempotency_key, content_hash) VALUES (%s, %s, %s)
+        ON CONFLICT (supplier, idempotency_key) DO UPDATE SET content_hash = deliveries.content_hash
+        RETURNING content_hash
+        """,
+        (supplier, key, content_hash),
+    ).fetchone()
+    if row != (content_hash,):
+        raise KeyReused(f"the Idempotency-Key {key!r} was used for other content: take a new one")

@@ -1,0 +1,214 @@
+"""Batches over HTTP: delivered without a token never, with one exactly once, and withdrawn at once."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from rates_app.api import create_app
+from rates_app.batches.engine import ingest
+from rates_app.store.tokens import create_token, revoke_token
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from flask.testing import FlaskClient
+
+    from rates_app.settings import Settings
+    from tests.integration.api.conftest import Publisher
+
+GOOD = b"orig_code,dest_code,day,price\n" + b"CNGGZ,EETLL,2021-01-01,1000\n" * 3
+BAD = GOOD + b"CNGGZ,NOWHR,2021-01-01,1000\nCNGGZ,EETLL,2021-02-30,-5\n"
+QUESTION = "/rates?date_from=2021-01-01&date_to=2021-01-01&orig_code=CNGGZ&dest_code=EETLL"
+
+
+@pytest.fixture
+def token(publisher: Publisher) -> Callable[..., dict[str, str]]:
+    def make(*scopes: Any, expires_at: datetime | None = None) -> dict[str, str]:
+        with psycopg.connect(publisher.url) as connection:
+            name = f"supplier-{len(scopes)}-{expires_at}"
+            return {"Authorization": f"Bearer {create_token(connection, name, list(scopes), expires_at)}"}
+
+    return make
+
+
+@pytest.fixture
+def writer(token: Callable[..., dict[str, str]]) -> dict[str, str]:
+    return token("batches:write", "batches:withdraw")
+
+
+def deliver(client: FlaskClient, body: bytes, headers: dict[str, str], query: str = "?name=prices.csv") -> Any:
+    return client.post(f"/v1/batches{query}", data=body, headers={"Content-Type": "text/csv", **headers})
+
+
+def incoming(settings: Settings) -> list[Path]:
+    return sorted((settings.data_dir / "incoming").glob("*")) + sorted((settings.data_dir / "incoming").glob(".*"))
+
+
+def test_a_delivery_is_taken_in_once(client: FlaskClient, settings: Settings, writer: dict[str, str]) -> None:
+    first = deliver(client, GOOD, writer)
+    assert (first.status_code, first.json["state"]) == (202, "received")
+    assert first.headers["Location"] == f"/v1/batches/{first.json['id']}"
+    (file,) = incoming(settings)
+    assert file.read_bytes() == GOOD
+    assert file.name.endswith("-prices.csv")
+
+    again = deliver(client, GOOD, writer, "?name=other.csv")
+    assert (again.status_code, again.json["id"]) == (200, first.json["id"])
+    assert incoming(settings) == [file]
+
+    shown: Any = client.get(first.headers["Location"]).json
+    assert shown["supplier"] == first.json["supplier"]
+    assert shown["progress"]["slices"] == 0
+
+
+def test_a_key_stands_for_one_content(client: FlaskClient, writer: dict[str, str]) -> None:
+    headers = {**writer, "Idempotency-Key": "monday"}
+    first = deliver(client, GOOD, headers)
+    assert deliver(client, GOOD, headers).json["id"] == first.json["id"]
+
+    other = deliver(client, GOOD + GOOD[30:], headers)
+    assert (other.status_code, other.get_json(force=True)["type"]) == (422, "/problems/key-reused")
+
+
+def test_who_has_no_token_cannot_write(
+    client: FlaskClient, publisher: Publisher, token: Callable[..., dict[str, str]]
+) -> None:
+    expired = token("batches:write", expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    for headers in ({}, {"Authorization": "Bearer rates_made-up"}, {"Authorization": "Basic eDp5"}, expired):
+        answer = deliver(client, GOOD, headers)
+        assert answer.status_code == 401
+        assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+
+    reader = token("batches:withdraw")
+    forbidden = deliver(client, GOOD, reader)
+    assert forbidden.status_code == 403
+    assert 'scope="batches:write"' in forbidden.headers["WWW-Authenticate"]
+
+    writer = token("batches:write", "batches:withdraw")
+    assert deliver(client, GOOD, writer).status_code == 202
+    with psycopg.connect(publisher.url) as connection:
+        revoke_token(connection, "supplier-2-None")
+    assert deliver(client, BAD, writer).status_code == 401
+
+
+def test_tokens_are_not_kept(publisher: Publisher, writer: dict[str, str]) -> None:
+    secret = writer["Authorization"].removeprefix("Bearer ")
+    with psycopg.connect(publisher.url) as connection:
+        (row,) = connection.execute("SELECT tokens::text, encode(hash, 'escape') FROM tokens").fetchall()
+    assert secret not in str(row)
+
+
+@pytest.mark.parametrize("body", [b"", b"\xff\xfeo\0r\0", gzip.compress(GOOD)[:-9]])
+def test_what_is_no_batch_is_refused(
+    client: FlaskClient, settings: Settings, writer: dict[str, str], body: bytes
+) -> None:
+    answer = deliver(client, body, writer)
+
+    assert (answer.status_code, answer.content_type) == (422, "application/problem+json")
+    assert str(settings.data_dir) not in answer.text
+    assert incoming(settings) == []
+
+
+def test_a_delivery_is_bounded_whether_or_not_it_tells_its_length(
+    settings: Settings, publisher: Publisher, writer: dict[str, str]
+) -> None:
+    app = create_app(settings.model_copy(update={"max_upload_bytes": 100}))
+    try:
+        client = app.test_client()
+        told = deliver(client, GOOD * 10, writer)
+        untold = client.post(
+            "/v1/batches",
+            input_stream=io.BytesIO(GOOD * 10),
+            headers=writer,
+            environ_base={"wsgi.input_terminated": True},
+        )
+        assert (told.status_code, untold.status_code) == (413, 413)
+        assert incoming(settings) == []
+    finally:
+        app.extensions["rates"].close()
+
+
+@pytest.mark.parametrize("name", ["../x", ".hidden", "a/b", "a b", "x" * 201, ""])
+def test_a_name_cannot_lead_out_of_its_folder(client: FlaskClient, writer: dict[str, str], name: str) -> None:
+    answer = client.post("/v1/batches", query_string={"name": name}, data=GOOD, headers=writer)
+    assert answer.status_code == 400
+
+
+def test_withdrawing_is_seen_by_the_next_request(
+    client: FlaskClient, settings: Settings, writer: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "good.csv").write_bytes(GOOD)
+    batch, _ = ingest(settings, str(tmp_path / "good.csv"))
+    before: Any = client.get(QUESTION).json
+    assert before["rates"][0]["price"] == 1000
+
+    assert client.delete(f"/v1/batches/{batch.id}").status_code == 401
+    withdrawn = client.delete(f"/v1/batches/{batch.id}", headers=writer)
+    assert (withdrawn.status_code, withdrawn.get_json()["state"]) == (200, "withdrawn")
+
+    after: Any = client.get(QUESTION).json
+    assert after["rates"][0]["price"] is None
+    assert client.delete(f"/v1/batches/{batch.id}", headers=writer).status_code == 200
+
+
+def test_only_a_published_batch_can_be_withdrawn(client: FlaskClient, writer: dict[str, str]) -> None:
+    number = deliver(client, GOOD, writer).json["id"]
+
+    answer = client.delete(f"/v1/batches/{number}", headers=writer)
+
+    assert (answer.status_code, answer.get_json(force=True)["type"]) == (409, "/problems/wrong-state")
+
+
+def test_rejects_in_every_form(client: FlaskClient, settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "bad.csv").write_bytes(BAD)
+    batch, _ = ingest(settings, str(tmp_path / "bad.csv"))
+
+    found: Any = client.get(f"/v1/batches/{batch.id}/rejects").json
+    assert [(each["line"], each["field"], each["value"]) for each in found["rejects"]] == [
+        (5, "dest_code", "NOWHR"),
+        (6, "day", "2021-02-30"),
+        (6, "price", "-5"),
+    ]
+    lines = client.get(f"/v1/batches/{batch.id}/rejects?format=ndjson").text.splitlines()
+    assert [json.loads(line) for line in lines] == found["rejects"]
+    table = client.get(f"/v1/batches/{batch.id}/rejects", headers={"Accept": "text/csv"}).text.splitlines()
+    assert table[0] == "line,field,reason,value"
+    assert len(table) == 4
+
+
+def test_a_batch_without_rejects_has_an_empty_report(client: FlaskClient, writer: dict[str, str]) -> None:
+    number = deliver(client, GOOD, writer).json["id"]
+
+    assert client.get(f"/v1/batches/{number}/rejects").json == {"rejects": []}
+    assert client.get(f"/v1/batches/{number}/rejects?format=ndjson").text == ""
+    assert client.get(f"/v1/batches/{number}/rejects?format=csv").text == "line,field,reason,value\r\n"
+
+
+def test_batches_a_page_at_a_time(client: FlaskClient, writer: dict[str, str]) -> None:
+    numbers = [deliver(client, GOOD + GOOD[30:] * i, writer).json["id"] for i in range(5)]
+
+    seen = []
+    following: str | None = "/v1/batches?limit=2"
+    while following:
+        page = client.get(following)
+        body: Any = page.json
+        seen.append([batch["id"] for batch in body["batches"]])
+        following = body["next"]
+        assert (following is not None) == ("Link" in page.headers)
+
+    assert seen == [numbers[4:2:-1], numbers[2:0:-1], numbers[:1]]
+
+
+@pytest.mark.parametrize("number", ["0", "999", "x", "99999999999999999999", "1e3", "-1", "²"])
+def test_a_batch_that_is_not_there(client: FlaskClient, number: str) -> None:
+    for path in (f"/v1/batches/{number}", f"/v1/batches/{number}/rejects"):
+        answer = client.get(path)
+        assert (answer.status_code, answer.content_type) == (404, "application/problem+json")
