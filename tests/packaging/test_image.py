@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "Dockerfile"
 
+pytestmark = pytest.mark.xdist_group("image")  # the image is built once
+
 
 def stages() -> list[list[tuple[str, str]]]:
     """The instructions of each stage, as (name, value)."""
