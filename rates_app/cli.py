@@ -17,12 +17,17 @@ from rich.table import Table
 from rates_app.batches import engine, ledger, publish
 from rates_app.batches.model import Batch, BatchError, State
 from rates_app.batches.rollup import rebuild_for_tree
+from rates_app.notify.cli import app as notify_app
+from rates_app.notify.settings import NotifySettings
 from rates_app.ops.logs import configure_logs
 from rates_app.rates.locations import LocationsError, read_locations, store_locations
 from rates_app.settings import Settings, SettingsError, load_settings, settings_table
 from rates_app.store.databases import Unavailable
 from rates_app.store.migrate import migrate as migrate_database
 from rates_app.store.tokens import SCOPES, TokenError, create_token, list_tokens, revoke_token
+from rates_app.watch.cli import search_logs, watch_pods
+from rates_app.watch.errors import NoAccess, SearchError
+from rates_app.watch.settings import WatchSettings
 
 app = typer.Typer(
     name="rates",
@@ -271,12 +276,17 @@ def token_revoke(name: Annotated[str, typer.Argument(help="Whose it is.")]) -> N
     out.print(f"The token of {name} is revoked.")
 
 
+app.add_typer(notify_app, name="notify", rich_help_panel="Operations")
+app.command("watch-pods", rich_help_panel="Roles")(watch_pods)
+app.command("search-logs", rich_help_panel="Operations")(search_logs)
+
+
 @app.command(rich_help_panel="Operations")
 def settings(
     markdown: Annotated[bool, typer.Option("--markdown", help="As the table of docs/settings.md.")] = False,
 ) -> None:
     """List every setting: its variable, its default and what it does."""
-    rows = settings_table()
+    rows = [row for kind in (Settings, NotifySettings, WatchSettings) for row in settings_table(kind)]
     if markdown:
         sys.stdout.write("| variable | default | what it does |\n| --- | --- | --- |\n")
         sys.stdout.writelines(
@@ -293,7 +303,7 @@ def main() -> None:
     """Run the command; a fault that the user can mend is one line, with exit code 1, and no traceback."""
     try:
         app()
-    except (BatchError, LocationsError, SettingsError, TokenError, Unavailable) as error:
+    except (BatchError, LocationsError, NoAccess, SearchError, SettingsError, TokenError, Unavailable) as error:
         err.print(f"rates: {error}", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
     except psycopg.OperationalError as error:

@@ -8,20 +8,33 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Kind = TypeVar("Kind", bound=BaseSettings)
 
 
 class SettingsError(Exception):
     """A setting is missing or does not fit; the message names each variable and says why."""
 
 
-class Settings(BaseSettings):
-    """The settings of one process, whatever its role."""
+class ProcessSettings(BaseSettings):
+    """What every process needs to know of itself, also one that has no database."""
 
     model_config = SettingsConfigDict(env_prefix="RATES_", frozen=True, extra="ignore")
+
+    environment: str = Field(default="local", description="Name of the stack, shown in logs, metrics and the page.")
+    version: str = Field(default="dev", description="Version that is running: the image's tag or commit.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least level that is logged."
+    )
+    log_format: Literal["json", "console"] = Field(default="json", description="One JSON object a line, or for people.")
+
+
+class Settings(ProcessSettings):
+    """The settings of a process that works on prices, whatever its role."""
 
     # Stores
     database_url: SecretStr = Field(description="PostgreSQL primary, as postgresql://user:password@host:port/name.")
@@ -72,14 +85,6 @@ class Settings(BaseSettings):
         default=64 * 2**30, description="Largest batch that POST /v1/batches takes, in bytes as sent."
     )
 
-    # Operations
-    environment: str = Field(default="local", description="Name of the stack, shown in logs, metrics and the page.")
-    version: str = Field(default="dev", description="Version that is running: the image's tag or commit.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="Least level that is logged."
-    )
-    log_format: Literal["json", "console"] = Field(default="json", description="One JSON object a line, or for people.")
-
     @field_validator("replica_urls", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
@@ -107,27 +112,46 @@ def load_settings() -> Settings:
     Raises:
         SettingsError: A variable is missing or wrong; the message names it and never repeats a secret's value.
     """
+    return read_settings(Settings)
+
+
+def read_settings(kind: type[Kind]) -> Kind:
+    """Read one kind of settings from the environment.
+
+    Args:
+        kind: The class that describes them.
+
+    Returns:
+        The settings.
+
+    Raises:
+        SettingsError: As for :func:`load_settings`.
+    """
     try:
-        return Settings()
+        return kind()
     except ValidationError as error:
+        prefix = kind.model_config["env_prefix"]
         lines = [
-            f"RATES_{'_'.join(str(part) for part in problem['loc'][:1]).upper()}: {problem['msg']}"
+            ": ".join([*(f"{prefix}{str(part).upper()}" for part in problem["loc"][:1]), problem["msg"]])
             for problem in error.errors(include_input=False, include_url=False)
         ]
         raise SettingsError("settings that need a look:\n  " + "\n  ".join(lines)) from None
 
 
-def settings_table() -> list[tuple[str, str, str]]:
-    """Describe every setting.
+def settings_table(kind: type[BaseSettings]) -> list[tuple[str, str, str]]:
+    """Describe every setting of one kind.
+
+    Args:
+        kind: The class that describes them.
 
     Returns:
         Its variable, its default (empty if it must be given or has none) and what it does, in the order of the class.
     """
     return [
         (
-            f"RATES_{name.upper()}",
+            f"{kind.model_config['env_prefix']}{name.upper()}",
             "" if field.is_required() or field.default in {None, ()} else str(field.default),
             field.description or "",
         )
-        for name, field in Settings.model_fields.items()
+        for name, field in kind.model_fields.items()
     ]

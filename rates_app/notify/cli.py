@@ -11,10 +11,9 @@ from rich.table import Table
 
 from rates_app.notify.dead_letters import DeadLetters
 from rates_app.notify.notice import Notice, Severity, State
-from rates_app.notify.settings import load_notify_settings
-from rates_app.notify.targets import configured
-from rates_app.notify.targets.base import NotDelivered, Refused
-from rates_app.runbooks import runbook_url
+from rates_app.notify.settings import NotifySettings
+from rates_app.notify.target import NotDelivered, Notifier, Refused
+from rates_app.settings import read_settings
 
 app = typer.Typer(help="Try the targets of notices, and look after notices that did not arrive.", no_args_is_help=True)
 
@@ -24,13 +23,20 @@ NONE_SET_UP = (
 )
 
 
+def _targets(settings: NotifySettings) -> list[Notifier]:
+    from rates_app.notify.targets import configured  # noqa: PLC0415 - the targets' clients are slow to load
+
+    return configured(settings)
+
+
 @app.command("test")
-def test(
+def send_test(
     severity: Annotated[Severity, typer.Option(help="Send it as a notice of this severity.")] = Severity.CRITICAL,
 ) -> None:
     """Send a test notice and its all-clear to every target, and say which of them took both."""
     console = Console(stderr=True)
-    targets = configured(load_notify_settings())
+    settings = read_settings(NotifySettings)
+    targets = _targets(settings)
     if not targets:
         console.print(NONE_SET_UP)
         raise typer.Exit(1)
@@ -41,7 +47,7 @@ def test(
         severity=severity,
         title="Test of the notices of freight rates",
         summary="Nothing is wrong: somebody ran `rates notify test`. The all-clear follows at once.",
-        runbook=runbook_url("test-notice"),
+        runbook=settings.runbook("test-notice"),
         started_at=now,
     )
     resolved = firing.model_copy(update={"state": State.RESOLVED, "ended_at": now})
@@ -65,7 +71,7 @@ def test(
 def dead_letters() -> None:
     """List the notices that their target has not taken."""
     table = Table("since", "target", "state", "notice", "why")
-    for _, letter in DeadLetters(load_notify_settings().dead_letters).waiting():
+    for _, letter in DeadLetters(read_settings(NotifySettings).dead_letters).waiting():
         notice = letter.notice
         table.add_row(f"{notice.started_at:%Y-%m-%d %H:%M}", letter.target, notice.state, notice.title, letter.reason)
     Console().print(table if table.rows else "No notice waits.")
@@ -74,15 +80,18 @@ def dead_letters() -> None:
 @app.command("redeliver")
 def redeliver() -> None:
     """Try every dead letter again, the refused ones too; those that fail stay."""
-    settings = load_notify_settings()
+    settings = read_settings(NotifySettings)
     console = Console(stderr=True)
-    targets = {target.name: target for target in configured(settings)}
+    targets = {target.name: target for target in _targets(settings)}
     failed = False
     for path, letter in DeadLetters(settings.dead_letters).waiting():
+        target = targets.get(letter.target)
+        if target is None:
+            failed = True
+            console.print(f"{path}: {letter.target} is not set up any more; delete the file, or set it up again")
+            continue
         try:
-            if letter.target not in targets:
-                raise NotDelivered("is not set up any more; delete the file, or set it up again")
-            targets[letter.target].send(letter.notice)
+            target.send(letter.notice)
         except (NotDelivered, Refused) as error:
             failed = True
             console.print(f"{path}: {letter.target}: [red]failed[/red], {error}")

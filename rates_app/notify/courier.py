@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING
 import structlog
 from prometheus_client import Counter, Gauge
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_any, stop_when_event_set
+from tenacity.nap import sleep_using_event
 from tenacity.wait import wait_exponential_jitter
 
 from rates_app.notify.dead_letters import DeadLetter, DeadLetters
-from rates_app.notify.targets.base import NotDelivered, Refused
+from rates_app.notify.target import NotDelivered, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rates_app.notify.notice import Notice
     from rates_app.notify.settings import NotifySettings
-    from rates_app.notify.targets.base import Notifier
+    from rates_app.notify.target import Notifier
 
 log = structlog.get_logger()
 
@@ -79,7 +80,7 @@ class Courier:
             retry=retry_if_exception_type(NotDelivered),
             stop=stop_any(stop_after_attempt(self._settings.attempts), stop_when_event_set(self._stopping)),
             wait=wait_exponential_jitter(initial=self._settings.retry_seconds, max=60, jitter=0.1),
-            sleep=self._stopping.wait,
+            sleep=sleep_using_event(self._stopping),
             reraise=True,
         ):
             with attempt:

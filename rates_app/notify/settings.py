@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from rates_app.notify.notice import Severity
-from rates_app.settings import SettingsError
 
 
 class NotifySettings(BaseSettings):
@@ -17,8 +16,13 @@ class NotifySettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="RATES_NOTIFY_", frozen=True, extra="ignore")
 
+    runbooks_url: str = Field(
+        default="https://github.com/freight-rates/freight-rates/blob/main/runbooks",
+        description="Address of the folder with the pages that say what to do.",
+    )
     dead_letters: Path = Field(
-        default=Path(".rates/dead-letters"), description="Folder that keeps notices while their target cannot be reached."
+        default=Path(".rates/dead-letters"),
+        description="Folder that keeps notices while their target cannot be reached.",
     )
     attempts: PositiveInt = Field(default=4, description="Times a notice is tried before it is kept for later.")
     retry_seconds: PositiveFloat = Field(
@@ -35,14 +39,18 @@ class NotifySettings(BaseSettings):
         default=(), description="Recipients of e-mails, separated by commas."
     )
     sns_topic_arn: str | None = Field(default=None, description="SNS topic; its subscriptions send the e-mails.")
-    slack_url: SecretStr | None = Field(default=None, description="Incoming webhook of Slack or one that takes the same.")
+    slack_url: SecretStr | None = Field(
+        default=None, description="Incoming webhook of Slack or one that takes the same."
+    )
     pagerduty_key: SecretStr | None = Field(default=None, description="Integration key of PagerDuty's Events API v2.")
     pagerduty_url: str = Field(
         default="https://events.pagerduty.com", description="Address of the Events API, or one that takes the same."
     )
     pagerduty_least: Severity = Field(default=Severity.CRITICAL, description="Least severity that wakes somebody.")
     jira_url: str | None = Field(default=None, description="Address of Jira, such as https://example.atlassian.net.")
-    jira_user: str | None = Field(default=None, description="User of the token; without one it is sent as a bearer token.")
+    jira_user: str | None = Field(
+        default=None, description="User of the token; without one it is sent as a bearer token."
+    )
     jira_token: SecretStr | None = Field(default=None, description="API token of Jira.")
     jira_project: str | None = Field(default=None, description="Key of the project that takes the tickets.")
     jira_issue_type: str = Field(default="Task", description="Type of the tickets.")
@@ -52,14 +60,19 @@ class NotifySettings(BaseSettings):
     github_repository: str | None = Field(default=None, description="Repository that takes the tickets, as owner/name.")
     ticket_least: Severity = Field(default=Severity.WARNING, description="Least severity that opens a ticket.")
 
-    @model_validator(mode="before")
+    def runbook(self, page: str) -> str:
+        """Give the address of a runbook's page.
+
+        Args:
+            page: Its name in ``runbooks/``, without ending.
+        """
+        return f"{self.runbooks_url.rstrip('/')}/{page}.md"
+
+    @field_validator("email_to", mode="before")
     @classmethod
-    def _split(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def _split(cls, value: object) -> object:
         """Take ``a@x,b@x`` from the environment as a tuple."""
-        to = values.get("email_to")
-        if isinstance(to, str):
-            values["email_to"] = tuple(part.strip() for part in to.split(",") if part.strip())
-        return values
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _complete(self) -> NotifySettings:
@@ -75,22 +88,3 @@ class NotifySettings(BaseSettings):
                 given = ", ".join(f"RATES_NOTIFY_{name.upper()}" for name in names if name not in missing)
                 raise ValueError(f"{given} also needs {variables}")
         return self
-
-
-def load_notify_settings() -> NotifySettings:
-    """Read the notifiers' settings from the environment.
-
-    Returns:
-        The settings.
-
-    Raises:
-        SettingsError: A variable is missing or wrong; the message names it and never repeats a secret's value.
-    """
-    try:
-        return NotifySettings()
-    except ValidationError as error:
-        lines = [
-            ": ".join([*(f"RATES_NOTIFY_{str(part).upper()}" for part in problem["loc"][:1]), problem["msg"]])
-            for problem in error.errors(include_input=False, include_url=False)
-        ]
-        raise SettingsError("settings that need a look:\n  " + "\n  ".join(lines)) from None

@@ -13,7 +13,7 @@ from gunicorn.glogging import Logger as GunicornLogger
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor, WrappedLogger
 
-    from rates_app.settings import Settings
+    from rates_app.settings import ProcessSettings
 
 
 def _json(event: EventDict, **_: Any) -> str:
@@ -28,7 +28,7 @@ def _no_addresses(_logger: WrappedLogger, _method: str, event: EventDict) -> Eve
     return event
 
 
-def configure_logs(settings: Settings) -> None:
+def configure_logs(settings: ProcessSettings) -> None:
     """Send everything that this process logs, its libraries' records included, through one formatter.
 
     Args:

@@ -13,7 +13,7 @@ from rates_app.notify.targets.sns import Sns
 
 if TYPE_CHECKING:
     from rates_app.notify.settings import NotifySettings
-    from rates_app.notify.targets.base import Notifier
+    from rates_app.notify.target import Notifier
 
 
 def configured(settings: NotifySettings) -> list[Notifier]:

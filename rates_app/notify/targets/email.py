@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from rates_app.notify.notice import Severity, State
-from rates_app.notify.targets.base import NotDelivered, Refused
+from rates_app.notify.target import NotDelivered, Refused
 
 if TYPE_CHECKING:
     from rates_app.notify.notice import Notice

@@ -8,7 +8,7 @@ import github
 import requests
 
 from rates_app.notify.notice import State
-from rates_app.notify.targets.base import NotDelivered, failure
+from rates_app.notify.target import NotDelivered, failure
 
 if TYPE_CHECKING:
     from rates_app.notify.notice import Notice, Severity

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pagerduty
 
 from rates_app.notify.notice import State
-from rates_app.notify.targets.base import NotDelivered, failure
+from rates_app.notify.target import NotDelivered, failure
 
 if TYPE_CHECKING:
     from rates_app.notify.notice import Notice, Severity
@@ -31,7 +31,7 @@ class PagerDuty:
     def __init__(self, *, key: str, url: str, least: Severity, timeout: float) -> None:
         self.least = least
         self._events = pagerduty.EventsApiV2Client(key, base_url=url)
-        self._events.timeout = timeout
+        self._events.timeout = max(1, round(timeout))
         # The library would retry a busy server without end; here that is done in one place for all targets.
         self._events.retry = {429: 1}
         self._events.sleep_timer = 0.1
@@ -65,6 +65,8 @@ class PagerDuty:
                 links=[{"href": notice.runbook, "text": "What to do"}],
             )
         except pagerduty.HttpError as error:
+            if error.response is None:
+                raise NotDelivered(str(error)) from error
             raise failure(error.response.status_code, error.response.text) from error
         except pagerduty.Error as error:
             raise NotDelivered(str(error)) from error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from slack_sdk.webhook import WebhookClient
 
 from rates_app.notify.notice import Severity, State
-from rates_app.notify.targets.base import NotDelivered, failure
+from rates_app.notify.target import NotDelivered, failure
 
 if TYPE_CHECKING:
     from rates_app.notify.notice import Notice
@@ -49,9 +49,7 @@ class Slack:
             "title": _escape(notice.title),
             "title_link": notice.runbook,
             "text": _escape(notice.summary) + (f"\n```{_escape(notice.excerpt)}```" if notice.excerpt else ""),
-            "fields": [
-                {"title": name, "value": _escape(value), "short": True} for name, value in notice.facts.items()
-            ],
+            "fields": [{"title": name, "value": _escape(value), "short": True} for name, value in notice.facts.items()],
             "footer": notice.label,
             "ts": int((notice.ended_at or notice.started_at).timestamp()),
             "mrkdwn_in": ["text"],

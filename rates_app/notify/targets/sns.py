@@ -9,7 +9,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from rates_app.notify.notice import Severity
-from rates_app.notify.targets.base import NotDelivered, Refused
+from rates_app.notify.target import NotDelivered, Refused
 
 if TYPE_CHECKING:
     from mypy_boto3_sns.type_defs import PublishInputTypeDef

@@ -1,0 +1,50 @@
+"""Health and metrics of a role that serves nothing else."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+from prometheus_client import make_wsgi_app
+from prometheus_client.exposition import ThreadingWSGIServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from wsgiref.simple_server import WSGIServer
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        """Keep probes out of the log: there are several each minute."""
+
+
+def start_exporter(host: str, port: int, ready: Callable[[], bool]) -> WSGIServer:
+    """Serve ``/healthz``, ``/readyz`` and ``/metrics`` on a thread of its own.
+
+    Args:
+        host: Address to listen on.
+        port: Port to listen on; 0 takes a free one.
+        ready: Whether this process does its work; asked on every ``/readyz``.
+
+    Returns:
+        The server, to be shut down.
+    """
+    metrics: WSGIApplication = make_wsgi_app()
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO")
+        if path == "/metrics":
+            return metrics(environ, start_response)
+        status, text = "404 Not Found", b"There are /healthz, /readyz and /metrics.\n"
+        if path == "/healthz" or (path == "/readyz" and ready()):
+            status, text = "200 OK", b"ok\n"
+        elif path == "/readyz":
+            status, text = "503 Service Unavailable", b"not ready\n"
+        start_response(status, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(text)))])
+        return [text]
+
+    server = make_server(host, port, application, server_class=ThreadingWSGIServer, handler_class=_Quiet)
+    threading.Thread(target=server.serve_forever, name="exporter", daemon=True).start()
+    return server

@@ -1,0 +1,68 @@
+"""``rates watch-pods`` and ``rates search-logs``."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from rates_app.watch.errors import SearchError
+
+UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+
+
+def watch_pods() -> None:
+    """Watch the cluster's pods and Spark applications: tell what goes wrong, and when it is over."""
+    from rates_app.watch.run import run  # noqa: PLC0415 - the other roles need no cluster
+
+    run()
+
+
+def search_logs(
+    group: Annotated[
+        list[str],
+        typer.Option(envvar="RATES_LOG_GROUPS", help="Log group to search; once for each.", show_default=False),
+    ],
+    since: Annotated[str, typer.Option(help="How far back: 30m, 1h, 2d; at most 7d.")] = "1h",
+    keyword: Annotated[
+        list[str] | None,
+        typer.Option(help="Text to look for instead of the watcher's own problems; once for each.", show_default=False),
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Lines to show, at most.")] = 200,
+) -> None:
+    """Search CloudWatch Logs for what `rates watch-pods` watches for, where only logs are at hand.
+
+    Example: `rates search-logs --group /aws/containerinsights/prod-blue/application --since 1h --keyword OOMKilled`
+    """
+    import boto3  # noqa: PLC0415 - only here, and slow to load
+
+    from rates_app.watch.log_search import search  # noqa: PLC0415
+
+    amount = re.fullmatch(r"(\d{1,6})([mhd])", since)
+    if amount is None:
+        raise SearchError(f"--since {since}: write it as 30m, 1h or 2d")
+    found = search(
+        boto3.client("logs"),
+        group,
+        since=timedelta(**{UNITS[amount[2]]: int(amount[1])}),
+        keywords=keyword or (),
+        limit=limit,
+    )
+    table = Table("time (UTC)", "problem", "log stream", "line", "runbook", box=None)
+    for hit in found.hits:
+        rule = hit.rule
+        table.add_row(
+            f"{hit.at:%m-%d %H:%M:%S}",
+            rule.name if rule else "",
+            hit.stream,
+            hit.line,
+            f"runbooks/{rule.runbook}.md" if rule else "",
+        )
+    if found.hits:
+        Console().print(table)
+    more = "" if found.complete else f" There are more: raise --limit above {limit} or shorten --since."
+    Console(stderr=True).print(f"{len(found.hits)} lines, {found.scanned_bytes / 2**20:,.1f} MiB scanned.{more}")

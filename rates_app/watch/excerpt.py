@@ -1,0 +1,80 @@
+"""The last lines of a container's log, fit to be sent: few, short, and without secrets."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import structlog
+import urllib3
+from kubernetes.client import ApiException
+
+if TYPE_CHECKING:
+    from kubernetes.client import CoreV1Api
+
+    from rates_app.watch.rules import Finding
+
+log = structlog.get_logger()
+
+LINE_CHARACTERS = 300
+
+_SECRETS = (
+    (re.compile(r"(?i)(\w+://)[^/\s:@]*:[^/\s@]+@"), r"\1…@"),  # user and password in an address
+    (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}"), r"\1 …"),
+    (
+        re.compile(
+            r"""(?i)(["']?[\w-]*(?:password|passwd|secret|token|api[_-]?key)["']?\s*[=:]\s*)["']?[^\s"',;}]+["']?"""
+        ),
+        r"\1…",
+    ),
+    (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), "…"),  # AWS access key
+    (re.compile(r"\b[\w.+-]+@[\w-]+\.[\w.-]+\b"), "…@…"),  # e-mail address
+)
+
+
+def redact(text: str) -> str:
+    """Blank out what looks like a secret or an e-mail address.
+
+    Args:
+        text: Lines of a log.
+
+    Returns:
+        The lines with ``…`` in those places, each cut to a few hundred characters.
+    """
+    for pattern, replacement in _SECRETS:
+        text = pattern.sub(replacement, text)
+    return "\n".join(line[:LINE_CHARACTERS] for line in text.splitlines())
+
+
+def last_lines(core: CoreV1Api, finding: Finding, lines: int) -> str:
+    """Read the end of the log of the container that a finding is about.
+
+    Args:
+        core: The Kubernetes API.
+        finding: The finding; a container that crashed is asked for the log of its last run.
+        lines: How many lines.
+
+    Returns:
+        The lines without secrets; empty where there is no log, as before a container first starts.
+    """
+    if not finding.node and not finding.container and finding.rule.name != "spark-failed":
+        return ""  # it never ran
+    for previous in (True, False):
+        try:
+            text = core.read_namespaced_pod_log(
+                finding.name,
+                finding.namespace,
+                container=finding.container or None,
+                previous=previous,
+                tail_lines=lines,
+                limit_bytes=32_768,
+                _request_timeout=(5, 10),
+            )
+        except ApiException as error:
+            log.info("no log", pod=finding.name, container=finding.container, previous=previous, status=error.status)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            log.warning("log not read", pod=finding.name, error=str(error))
+            return ""
+        else:
+            return redact(str(text))
+    return ""
