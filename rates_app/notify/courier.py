@@ -79,7 +79,7 @@ class Courier:
         for attempt in Retrying(
             retry=retry_if_exception_type(NotDelivered),
             stop=stop_any(stop_after_attempt(self._settings.attempts), stop_when_event_set(self._stopping)),
-            wait=wait_exponential_jitter(initial=self._settings.retry_seconds, max=60, jitter=0.1),
+            wait=wait_exponential_jitter(multiplier=self._settings.retry_seconds, max=60, jitter=0.1),
             sleep=sleep_using_event(self._stopping),
             reraise=True,
         ):

@@ -94,7 +94,7 @@ class Jira:
                     self._client.transition_issue(ticket, self._done)
             elif not tickets:
                 self._client.create_issue(
-                    project=self._project,
+                    project={"key": self._project},
                     issuetype={"name": self._issue_type},
                     summary=" ".join(notice.title.split())[:SUMMARY_CHARACTERS],
                     description=notice.text(),

@@ -1,10 +1,14 @@
-"""PagerDuty's Events API v2, or a pager that takes the same: it wakes somebody, and lets them sleep again."""
+"""PagerDuty's Events API v2, or a pager that takes the same: it wakes somebody, and lets them sleep again.
+
+The contract is PagerDuty's "Send an Alert Event": one POST to ``/v2/enqueue``.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
 
-import pagerduty
+import requests
 
 from rates_app.notify.notice import State
 from rates_app.notify.target import NotDelivered, failure
@@ -30,12 +34,9 @@ class PagerDuty:
 
     def __init__(self, *, key: str, url: str, least: Severity, timeout: float) -> None:
         self.least = least
-        self._events = pagerduty.EventsApiV2Client(key, base_url=url)
-        self._events.timeout = max(1, round(timeout))
-        # The library would retry a busy server without end; here that is done in one place for all targets.
-        self._events.retry = {429: 1}
-        self._events.sleep_timer = 0.1
-        self._events.max_network_attempts = 0
+        self._key = key
+        self._url = f"{url.rstrip('/')}/v2/enqueue"
+        self._timeout = timeout
 
     @classmethod
     def configured(cls, settings: NotifySettings) -> PagerDuty | None:
@@ -51,22 +52,22 @@ class PagerDuty:
 
     def send(self, notice: Notice) -> None:
         """Trigger the incident, or resolve it."""
+        event: dict[str, Any] = {"routing_key": self._key, "dedup_key": notice.key, "event_action": "resolve"}
+        if notice.state is State.FIRING:
+            event |= {
+                "event_action": "trigger",
+                "payload": {
+                    "summary": notice.title[:SUMMARY_CHARACTERS],
+                    "source": notice.facts.get("namespace", "rates"),
+                    "severity": notice.severity,
+                    "timestamp": notice.started_at.isoformat(),
+                    "custom_details": {"summary": notice.summary, **notice.facts, "log": notice.excerpt},
+                },
+                "links": [{"href": notice.runbook, "text": "What to do"}],
+            }
         try:
-            if notice.state is State.RESOLVED:
-                self._events.resolve(notice.key)
-                return
-            self._events.trigger(
-                summary=notice.title[:SUMMARY_CHARACTERS],
-                source=notice.facts.get("namespace", "rates"),
-                dedup_key=notice.key,
-                severity=notice.severity,
-                payload={"timestamp": notice.started_at.isoformat()},
-                custom_details={"summary": notice.summary, **notice.facts, "log": notice.excerpt},
-                links=[{"href": notice.runbook, "text": "What to do"}],
-            )
-        except pagerduty.HttpError as error:
-            if error.response is None:
-                raise NotDelivered(str(error)) from error
-            raise failure(error.response.status_code, error.response.text) from error
-        except pagerduty.Error as error:
-            raise NotDelivered(str(error)) from error
+            response = requests.post(self._url, json=event, timeout=self._timeout, allow_redirects=False)
+        except requests.RequestException as error:
+            raise NotDelivered(f"{type(error).__name__}: {error}") from error
+        if response.status_code != HTTPStatus.ACCEPTED:
+            raise failure(response.status_code, response.text)

@@ -1,0 +1,135 @@
+"""No notice is lost and none overtakes another, whatever a target does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from typer.testing import CliRunner
+
+from rates_app.cli import app
+from rates_app.notify.courier import Courier
+from rates_app.notify.notice import Severity
+from rates_app.notify.settings import NotifySettings
+from rates_app.notify.targets import configured
+from tests.integration.notify.servers import FIRING, RESOLVED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.integration.notify.servers import Desk, MailServer
+
+
+@pytest.fixture
+def courier(desk: Desk, tmp_path: Path) -> Iterator[Courier]:
+    settings = NotifySettings(
+        slack_url=f"{desk.url}/chat", dead_letters=tmp_path / "dead", attempts=3, retry_seconds=0.01, timeout_seconds=2
+    )
+    made = Courier(configured(settings), settings)
+    yield made
+    made.close()
+
+
+def told(desk: Desk) -> list[str]:
+    return [body["text"].split("]")[0] + "]" for body in desk.bodies("POST", "/chat")]
+
+
+def test_a_notice_is_tried_again_until_it_is_taken(desk: Desk, courier: Courier) -> None:
+    desk.statuses = [503, 429, 0]
+    courier.deliver(FIRING)
+    courier.wait()
+    assert told(desk) == ["[FIRING]"] * 3
+    assert courier.dead_letters.waiting() == []
+
+
+def test_an_end_never_overtakes_its_beginning(desk: Desk, courier: Courier) -> None:
+    desk.statuses = [503] * 4
+    courier.deliver(FIRING)
+    courier.deliver(RESOLVED)
+    courier.wait()
+    assert told(desk) == ["[FIRING]"] * 4  # three attempts, and one more before the end would have been sent
+    assert [letter.notice.state for _, letter in courier.dead_letters.waiting()] == ["firing", "resolved"]
+    courier.redeliver()
+    courier.wait()
+    assert told(desk)[4:] == ["[FIRING]", "[RESOLVED]"]
+    assert courier.dead_letters.waiting() == []
+
+
+def test_a_refused_notice_waits_for_a_person_and_holds_up_no_other(desk: Desk, courier: Courier) -> None:
+    desk.statuses = [400]
+    courier.deliver(FIRING)
+    courier.deliver(RESOLVED)
+    courier.wait()
+    assert told(desk) == ["[FIRING]", "[RESOLVED]"]
+    ((_, letter),) = courier.dead_letters.waiting()
+    assert (letter.refused, letter.notice) == (True, FIRING)
+
+
+def test_dead_letters_outlive_the_process(desk: Desk, tmp_path: Path) -> None:
+    settings = NotifySettings(
+        slack_url=f"{desk.url}/chat", dead_letters=tmp_path, attempts=1, retry_seconds=0.01, timeout_seconds=2
+    )
+    desk.statuses = [500]
+    first = Courier(configured(settings), settings)
+    first.deliver(FIRING)
+    first.close()
+    second = Courier(configured(settings), settings)
+    second.deliver(RESOLVED)
+    second.close()
+    assert told(desk) == ["[FIRING]", "[FIRING]", "[RESOLVED]"]
+
+
+def test_only_what_is_grave_enough_wakes_anybody(desk: Desk, tmp_path: Path) -> None:
+    settings = NotifySettings(pagerduty_key="k", pagerduty_url=desk.url, dead_letters=tmp_path)
+    courier = Courier(configured(settings), settings)
+    courier.deliver(FIRING.model_copy(update={"severity": Severity.WARNING}))
+    courier.deliver(FIRING)
+    courier.close()
+    assert [body["payload"]["severity"] for body in desk.bodies("POST", "/v2/enqueue")] == ["critical"]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
+    monkeypatch.setenv("RATES_NOTIFY_DEAD_LETTERS", str(tmp_path / "dead"))
+    monkeypatch.setenv("RATES_NOTIFY_RETRY_SECONDS", "0.01")
+    return lambda *arguments: CliRunner().invoke(app, ["notify", *arguments])
+
+
+def test_the_command_tries_every_target(
+    run: Callable[..., Any], desk: Desk, mail_server: MailServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("test").exit_code == 1  # none is set up
+    monkeypatch.setenv("RATES_NOTIFY_SLACK_URL", f"{desk.url}/chat")
+    monkeypatch.setenv("RATES_NOTIFY_SMTP_URL", mail_server.url)
+    monkeypatch.setenv("RATES_NOTIFY_EMAIL_FROM", "alarm@rates.example")
+    monkeypatch.setenv("RATES_NOTIFY_EMAIL_TO", "ops@rates.example")
+    result = run("test")
+    assert result.exit_code == 0, result.output
+    assert told(desk) == ["[FIRING]", "[RESOLVED]"]
+    assert len(mail_server.inbox.messages) == 2
+    desk.statuses = [500]
+    failed = run("test")
+    assert failed.exit_code == 1
+    assert "slack: failed, answered 500" in failed.output
+    assert "email: took both notices" in failed.output
+
+
+def test_the_command_redelivers_what_waits(
+    run: Callable[..., Any], desk: Desk, courier: Courier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.statuses = [400]
+    courier.deliver(FIRING)
+    courier.wait()
+    monkeypatch.setenv("RATES_NOTIFY_SLACK_URL", f"{desk.url}/chat")
+    assert "answered 400" in run("dead-letters").output.replace("\n", " ")
+    assert run("redeliver").exit_code == 0
+    assert told(desk) == ["[FIRING]", "[FIRING]"]
+    assert "No notice waits" in run("dead-letters").output
+
+
+def test_half_a_target_is_refused(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RATES_NOTIFY_GITHUB_TOKEN", "secret-token")
+    result = run("test")
+    assert "RATES_NOTIFY_GITHUB_REPOSITORY" in str(result.exception)
+    assert "secret-token" not in str(result.exception)

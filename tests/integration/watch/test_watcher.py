@@ -1,0 +1,180 @@
+"""Incidents from beginning to end: recorded events in, exactly the expected notices out, in order."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from kubernetes import client
+
+from rates_app.notify.courier import Courier
+from rates_app.notify.notice import Severity
+from rates_app.notify.settings import NotifySettings
+from rates_app.watch import stream, watcher
+from rates_app.watch.access import lists
+from rates_app.watch.errors import NoAccess
+from rates_app.watch.incidents import Incidents
+from rates_app.watch.memory import Memory
+from rates_app.watch.settings import WatchSettings
+from rates_app.watch.watcher import Watcher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rates_app.notify.notice import Notice
+    from tests.integration.watch.cluster import Cluster
+
+RECORDED = Path(__file__).parent / "recorded"
+
+
+class Reader:
+    """A target that only reads."""
+
+    name, least = "reader", Severity.INFO
+
+    def __init__(self) -> None:
+        self.notices: list[Notice] = []
+
+    def send(self, notice: Notice) -> None:
+        self.notices.append(notice)
+
+    def told(self) -> list[str]:
+        return [f"{notice.state} {notice.key.partition('/')[2]}" for notice in self.notices]
+
+    def wait(self, count: int) -> None:
+        deadline = time.monotonic() + 15
+        while len(self.notices) < count:
+            assert time.monotonic() < deadline, self.told()
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def reader() -> Reader:
+    return Reader()
+
+
+@pytest.fixture
+def start(
+    api: client.ApiClient, cluster: Cluster, reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Callable[[], None]]]:
+    monkeypatch.setattr(stream, "BACKOFF", (0.01,))
+    monkeypatch.setattr(stream, "ABSENT_SECONDS", 0.1)
+    monkeypatch.setattr(watcher, "TICK_SECONDS", 0.05)
+    stops: list[Callable[[], None]] = []
+
+    def begin(**settings: Any) -> Callable[[], None]:
+        patience = WatchSettings(**{"wait_seconds": 0.4, "clear_seconds": 0.4, **settings})
+        notify = NotifySettings(dead_letters=tmp_path)
+        watching = Watcher(
+            api,
+            patience,
+            Incidents("test", patience, notify.runbook),
+            Memory(client.CoreV1Api(api), "rates", patience.config_map),
+            Courier([reader], notify),
+        )
+        thread = threading.Thread(target=watching.run)
+        thread.start()
+
+        def stop() -> None:
+            watching.stop()
+            thread.join(timeout=10)
+            assert not thread.is_alive()
+
+        stops.append(stop)
+        deadline = time.monotonic() + 10
+        while not watching.ready:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return stop
+
+    yield begin
+    cluster.break_connections()
+    for stop in stops:
+        stop()
+
+
+def test_a_bad_night_is_told_in_order_and_so_is_its_end(
+    start: Callable[..., Any], cluster: Cluster, reader: Reader
+) -> None:
+    cluster.logs["rates-dispatcher-5c8f6b7d9-l200x", "true"] = (
+        "connecting to postgresql://rates:hunter2@db/rates\nPermissionError: incoming bucket\n"
+    )
+    cluster.logs["batch-41-driver", "true"] = "java.lang.OutOfMemoryError\n"
+    start()
+    for number, recording in enumerate(("bad-rollout", "crash", "spark-failed"), start=1):
+        cluster.replay(RECORDED / f"{recording}.jsonl")
+        reader.wait(number)
+    for number, recording in enumerate(("spark-again", "crash-mended", "rollback"), start=4):
+        cluster.replay(RECORDED / f"{recording}.jsonl")
+        reader.wait(number)
+    assert reader.told() == [
+        "firing rates/rates-app/image-pull",
+        "firing rates/rates-dispatcher/crash-loop",
+        "firing rates/batch-41/spark-failed",
+        "resolved rates/batch-41/spark-failed",
+        "resolved rates/rates-dispatcher/crash-loop",
+        "resolved rates/rates-app/image-pull",
+    ]
+    rollout, crash, spark, *_ = reader.notices
+    assert rollout.facts["pods"].endswith("and 7 more")
+    assert "ip-10-0-0-17" in rollout.facts["node"]
+    assert rollout.runbook.endswith("/image-pull-failure.md")
+    assert crash.excerpt == "connecting to postgresql://…@db/rates\nPermissionError: incoming bucket"
+    assert crash.facts["container"] == "app"
+    assert spark.excerpt == "java.lang.OutOfMemoryError"
+    assert all(notice.ended_at for notice in reader.notices[3:])
+
+
+def test_what_mends_itself_at_once_is_not_told(start: Callable[..., Any], cluster: Cluster, reader: Reader) -> None:
+    start()
+    cluster.replay(RECORDED / "crash.jsonl")
+    cluster.replay(RECORDED / "crash-mended.jsonl")
+    cluster.replay(RECORDED / "spark-failed.jsonl")
+    reader.wait(1)
+    assert reader.told() == ["firing rates/batch-41/spark-failed"]
+
+
+def test_a_new_watcher_tells_nothing_twice_and_the_end_of_what_ended_meanwhile(
+    start: Callable[..., Any], cluster: Cluster, reader: Reader
+) -> None:
+    stop = start()
+    cluster.replay(RECORDED / "crash.jsonl")
+    cluster.replay(RECORDED / "spark-failed.jsonl")
+    reader.wait(2)
+    time.sleep(0.2)  # a tick, which keeps what was told
+    cluster.break_connections()
+    stop()
+    cluster.replay(RECORDED / "crash-mended.jsonl")
+    start()
+    reader.wait(3)
+    assert sorted(reader.told()) == [
+        "firing rates/batch-41/spark-failed",
+        "firing rates/rates-dispatcher/crash-loop",
+        "resolved rates/rates-dispatcher/crash-loop",
+    ]
+
+
+def test_a_thousand_flapping_events_are_a_handful_of_messages(
+    start: Callable[..., Any], cluster: Cluster, reader: Reader
+) -> None:
+    start()
+    for _ in range(250):
+        cluster.replay(RECORDED / "crash.jsonl")
+        cluster.replay(RECORDED / "crash-mended.jsonl")
+    cluster.replay(RECORDED / "spark-failed.jsonl")  # seen after all of them
+    deadline = time.monotonic() + 20
+    while "firing rates/batch-41/spark-failed" not in reader.told():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert 1 <= len(reader.notices) <= 5
+
+
+def test_only_what_the_account_may_see_is_watched(cluster: Cluster, api: client.ApiClient) -> None:
+    assert sorted(lists(api, WatchSettings())) == ["pods in all namespaces", "sparkapplications in all namespaces"]
+    cluster.allowed = {("", "pods", "rates"), ("", "pods", "default")}
+    assert sorted(lists(api, WatchSettings(namespaces=("rates",)))) == ["pods in rates"]
+    with pytest.raises(NoAccess, match="pods in argocd"):
+        lists(api, WatchSettings(namespaces=("rates", "argocd")))

@@ -1,0 +1,115 @@
+"""Few notices, and none missing, on a clock that the test turns."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from rates_app.watch.incidents import Incidents
+from rates_app.watch.rules import CRASH_LOOP, IMAGE_PULL, OUT_OF_MEMORY, Finding, Rule
+from rates_app.watch.settings import WatchSettings
+
+START = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
+
+
+class Night:
+    """Incidents with a clock, and what was told."""
+
+    def __init__(self, **settings: float) -> None:
+        self.settings = WatchSettings(**settings)  # type: ignore[arg-type]  # numbers, checked by the class
+        self.incidents = Incidents("prod", self.settings, lambda page: f"runbooks/{page}.md")
+        self.now = START
+        self.told: list[str] = []
+        self.facts: list[dict[str, str]] = []
+
+    def see(self, pod: str, *rules: Rule, workload: str = "app") -> None:
+        found = [Finding(rule, "rates", workload, pod, "node-1", "app", rule.name, "", self.now) for rule in rules]
+        self.incidents.see(pod, found, self.now)
+
+    def wait(self, seconds: float) -> None:
+        end = self.now + timedelta(seconds=seconds)
+        while self.now < end:
+            self.now = min(end, self.now + timedelta(seconds=5))
+            for notice in self.incidents.tick(self.now, lambda _: ""):
+                self.told.append(f"{notice.state} {notice.key.removeprefix('prod/')}")
+                self.facts.append(notice.facts)
+
+
+def test_a_problem_is_told_once_when_it_lasts_and_once_when_it_is_over() -> None:
+    night = Night()
+    night.see("a", CRASH_LOOP)
+    night.wait(25)
+    assert night.told == []
+    night.wait(3600)
+    assert night.told == ["firing rates/app/crash-loop"]
+    night.see("a")
+    night.wait(295)
+    assert len(night.told) == 1
+    night.wait(10)
+    assert night.told[1:] == ["resolved rates/app/crash-loop"]
+    assert night.incidents.open == 0
+
+
+def test_all_pods_of_a_rollout_are_one_message() -> None:
+    night = Night()
+    for number in range(60):
+        night.see(f"pod-{number:02d}", IMAGE_PULL)
+        night.wait(0.4)
+    night.wait(600)
+    for number in range(60):
+        night.see(f"pod-{number:02d}")
+    night.wait(600)
+    assert night.told == ["firing rates/app/image-pull", "resolved rates/app/image-pull"]
+    assert night.facts[1]["pods"] == "60 in all"
+
+
+def test_what_is_over_before_it_lasted_is_not_told() -> None:
+    night = Night()
+    night.see("a", CRASH_LOOP)
+    night.wait(10)
+    night.see("a")
+    night.wait(3600)
+    assert night.told == []
+
+
+def test_slow_flapping_becomes_one_long_incident() -> None:
+    night = Night()
+    for _ in range(36):  # six hours of ten minutes each: broken for four of them, well for six
+        night.see("a", CRASH_LOOP)
+        night.wait(240)
+        night.see("a")
+        night.wait(360)
+    assert len(night.told) <= 5
+    night.wait(3 * 3600)
+    assert night.told[-1] == "resolved rates/app/crash-loop"
+    assert night.told.count("firing rates/app/crash-loop") == night.told.count("resolved rates/app/crash-loop")
+
+
+def test_many_problems_at_once_are_told_as_one_after_the_first_few() -> None:
+    night = Night()
+    for number in range(40):
+        night.see(f"pod-{number}", CRASH_LOOP if number % 2 else OUT_OF_MEMORY, workload=f"app-{number:02d}")
+    night.wait(900)
+    assert len(night.told) == 7
+    assert all("crash-loop" in line for line in night.told[:6])  # the gravest are told first
+    assert night.told[6] == "firing //storm"
+    assert night.facts[6]["problems"].endswith("and 29 more")
+    for number in range(39):
+        night.see(f"pod-{number}", workload=f"app-{number:02d}")
+    night.wait(3600)
+    assert len(night.told) == 7 + 6  # one problem of the storm is left
+    night.see("pod-39", workload="app-39")
+    night.wait(3600)
+    assert night.told[13:] == ["resolved //storm"]
+    assert night.incidents.open == 0
+
+
+def test_a_restart_neither_repeats_nor_forgets() -> None:
+    night = Night()
+    night.see("a", CRASH_LOOP)
+    night.see("b", IMAGE_PULL)
+    night.wait(60)
+    later = Night()
+    later.incidents.recall(night.incidents.remember(), later.now)
+    later.see("a", CRASH_LOOP)
+    later.wait(3600)
+    assert later.told == ["resolved rates/app/image-pull"]
