@@ -1,13 +1,14 @@
 """Move an image from one stack to the next: one line of one file, as a commit to be reviewed.
 
-``make release DIGEST=sha256:…`` gives dev the image that CI has built, ``make promote TO=staging`` (then ``prod``) takes
-what the stack before runs. Argo CD does the rest once the commit is on the branch that it follows.
+``make release DIGEST=sha256:…`` gives dev the image that CI has built, ``make promote TO=staging`` (then ``prod``)
+takes what the stack before runs. Argo CD does the rest once the commit is on the branch that it follows.
 """
 
 from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -63,7 +64,9 @@ def put(stack: str, digest: str) -> bool:
         PromotionError: The digest is none, or the file has changes that are not committed.
     """
     if not DIGEST.fullmatch(digest):
-        raise PromotionError(f"'{digest}' is no digest: give sha256: and 64 hexadecimal digits, as the registry shows it")
+        raise PromotionError(
+            f"'{digest}' is no digest: give sha256: and 64 hexadecimal digits, as the registry shows it"
+        )
     path = image_file(stack)
     if _git("status", "--porcelain", "--", str(path)):
         raise PromotionError(f"{path} has changes that are not committed: commit or restore it first")
@@ -75,14 +78,15 @@ def put(stack: str, digest: str) -> bool:
 
 
 def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(STACKS), *arguments], capture_output=True, text=True, check=False)
+    command = ["git", "-C", str(STACKS), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise PromotionError(f"git {arguments[0]} failed: {done.stderr.strip()}")
     return done.stdout
 
 
-def _report(stack: str, digest: str, *, changed: bool) -> None:
-    if changed:
+def _put_and_report(stack: str, digest: str) -> None:
+    if put(stack, digest):
         typer.echo(f"{stack}: {digest}, committed. Push it on a branch and have its one line reviewed.")
     else:
         typer.echo(f"{stack} runs {digest} already: nothing to do.")
@@ -91,27 +95,22 @@ def _report(stack: str, digest: str, *, changed: bool) -> None:
 @app.command()
 def release(digest: Annotated[str, typer.Argument(help="Digest of the image that CI has built.")]) -> None:
     """Give dev a new image."""
-    try:
-        _report("dev", digest, changed=put("dev", digest))
-    except PromotionError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
+    _put_and_report("dev", digest)
 
 
 @app.command()
 def promote(to: Annotated[str, typer.Argument(help="Stack to promote to: staging or prod.")]) -> None:
     """Give a stack what the one before it runs."""
-    try:
-        if to not in PREDECESSOR:
-            raise PromotionError(f"'{to}' has no stack before it: promote to {' or '.join(PREDECESSOR)}")
-        digest = digest_of(PREDECESSOR[to])
-        if not digest:
-            raise PromotionError(f"{PREDECESSOR[to]} has no image yet: run that first")
-        _report(to, digest, changed=put(to, digest))
-    except PromotionError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
+    if to not in PREDECESSOR:
+        raise PromotionError(f"'{to}' has no stack before it: promote to {' or '.join(PREDECESSOR)}")
+    digest = digest_of(PREDECESSOR[to])
+    if not digest:
+        raise PromotionError(f"{PREDECESSOR[to]} has no image yet: run that first")
+    _put_and_report(to, digest)
 
 
 if __name__ == "__main__":
-    app()
+    try:
+        app()
+    except PromotionError as error:
+        sys.exit(str(error))

@@ -114,7 +114,9 @@ def merge(base: Manifest, more: Manifest) -> Manifest:
     """Merge values as Helm does: maps key by key, all else whole."""
     merged = dict(base)
     for key, value in more.items():
-        merged[key] = merge(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
+        merged[key] = (
+            merge(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
+        )
     return merged
 
 
@@ -186,7 +188,9 @@ def applications(environment: str) -> dict[str, Manifest]:
     return {one["metadata"]["name"].removeprefix(f"{cluster['metadata']['name']}-"): one for one in made}
 
 
-def synced(source: Manifest, *values: Manifest, namespace: str, kubernetes: str = "1.34", crds: bool = False) -> list[Manifest]:
+def synced(
+    source: Manifest, *values: Manifest, namespace: str, kubernetes: str = "1.34", crds: bool = False
+) -> list[Manifest]:
     """Render what Argo CD would sync from an application's source in this repository."""
     settings = source["helm"]
     return render(
@@ -253,7 +257,9 @@ def the(manifests: list[Manifest], kind: str, name: str | None = None) -> Manife
 def batch(manifests: list[Manifest]) -> Manifest:
     """Return the SparkApplication that the dispatcher would submit from the template among the manifests."""
     text = the(manifests, "ConfigMap", "rates-batch-template")["data"]["sparkapplication.yaml"]
-    application: Manifest = yaml.safe_load(text.replace("$batch_id", "0192f0c2").replace("$source", "s3://incoming/a.csv"))
+    application: Manifest = yaml.safe_load(
+        text.replace("$batch_id", "0192f0c2").replace("$source", "s3://incoming/a.csv")
+    )
     return application
 
 

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def document(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, str(tree / "helm/document.py"), *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, str(tree / "helm/document.py"), *arguments], capture_output=True, text=True, check=False
+    )
 
 
 def test_tables_of_values_are_fresh() -> None:

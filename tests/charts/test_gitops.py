@@ -97,10 +97,15 @@ def test_cluster_gets_the_platform_and_our_charts(environment: str) -> None:
 def test_cluster_outside_aws_gets_no_aws_and_brings_its_own_secret() -> None:
     secret = cluster_secret("dev")
     secret["metadata"]["annotations"] = {
-        key: value for key, value in secret["metadata"]["annotations"].items() if key in ("rates.io/cluster-name", "rates.io/registry")
+        key: value
+        for key, value in secret["metadata"]["annotations"].items()
+        if key in ("rates.io/cluster-name", "rates.io/registry")
     }
     filled = fill(application_set("clusters")["spec"]["template"], secret)
-    made = {one["metadata"]["name"].removeprefix("rates-dev-blue-"): one for one in synced(filled["spec"]["source"], namespace="argocd")}
+    made = {
+        one["metadata"]["name"].removeprefix("rates-dev-blue-"): one
+        for one in synced(filled["spec"]["source"], namespace="argocd")
+    }
     assert made.keys() == PLATFORM - {"aws-load-balancer-controller", "cluster-autoscaler"} | set(CHARTS)
     manifests = synced(made["rates-app"]["spec"]["source"], IMAGE, namespace="rates")
     assert of_kind(manifests, "ExternalSecret", "Ingress") == []
@@ -172,7 +177,9 @@ def test_what_others_write_is_left_alone(environment: str) -> None:
     service = the(manifests, "Ingress")["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]["name"]
     assert any(f"actions.{service}" in path for path in ignored["Ingress"]["jqPathExpressions"])
     webhooks = {one["kind"] for one in applications(environment)["spark-ingest"]["spec"]["ignoreDifferences"]}
-    assert webhooks == {one["kind"] for one in stack(environment, "spark-ingest") if one["kind"].endswith("WebhookConfiguration")}
+    assert webhooks == {
+        one["kind"] for one in stack(environment, "spark-ingest") if one["kind"].endswith("WebhookConfiguration")
+    }
 
 
 def test_only_prod_has_windows_and_an_operator_may_always_sync() -> None:
@@ -209,7 +216,10 @@ def test_custom_metric_of_the_autoscaler_is_the_adapters() -> None:
 
 @pytest.mark.parametrize("environment", STACKS)
 def test_what_pulumi_knows_reaches_the_charts(environment: str) -> None:
-    facts = {key.removeprefix("rates.io/"): value for key, value in cluster_secret(environment)["metadata"]["annotations"].items()}
+    facts = {
+        key.removeprefix("rates.io/"): value
+        for key, value in cluster_secret(environment)["metadata"]["annotations"].items()
+    }
     manifests = stack(environment, "rates-app")
     ingress = the(manifests, "Ingress")
     assert ingress["spec"]["rules"][0]["host"] == facts["domain"]
@@ -258,13 +268,20 @@ def test_preview_is_whole_and_small_and_goes_without_a_trace() -> None:
     allowed = {one["kind"] for one in project("previews")["clusterResourceWhitelist"]}
     assert {one["kind"] for one in manifests if one["kind"] in CLUSTER_WIDE} <= allowed
     servers = of_kind(manifests, "Deployment", "StatefulSet")
-    assert {one["metadata"]["name"] for one in servers} == {"rates-app", "preview-stores-postgresql", "preview-stores-redis"}
+    assert {one["metadata"]["name"] for one in servers} == {
+        "rates-app",
+        "preview-stores-postgresql",
+        "preview-stores-redis",
+    }
     assert all(one["spec"]["replicas"] == 1 for one in servers)
     secret = the(manifests, "ExternalSecret")["spec"]["target"]["name"]
     container = the(manifests, "Deployment", "rates-app")["spec"]["template"]["spec"]["containers"][0]
     assert container["envFrom"] == [{"secretRef": {"name": secret}}]
     assert container["image"].endswith(":" + "0f" * 20)
-    assert the(manifests, "Job", "rates-app-sample-data")["spec"]["template"]["spec"]["containers"][0]["args"][0] == "ingest"
+    assert (
+        the(manifests, "Job", "rates-app-sample-data")["spec"]["template"]["spec"]["containers"][0]["args"][0]
+        == "ingest"
+    )
 
 
 def test_preview_can_reach_its_stores() -> None:

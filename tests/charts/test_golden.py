@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,25 +42,30 @@ def ours(manifests: list[Manifest]) -> list[Manifest]:
     ]
 
 
+def ours_of(environment: str, chart: str) -> list[Manifest]:
+    return ours(stack(environment, chart))
+
+
+def applications_of(environment: str) -> list[Manifest]:
+    return [cluster_application(environment), *applications(environment).values()]
+
+
+def rules_and_watcher() -> list[Manifest]:
+    return [one for one in stack("prod", "monitoring") if "dashboard" not in one["metadata"]["name"]]
+
+
 CASES: dict[str, Callable[[], list[Manifest]]] = {
     **{
-        f"{environment}-{chart}": lambda environment=environment, chart=chart: ours(stack(environment, chart))
+        f"{environment}-{chart}": partial(ours_of, environment, chart)
         for environment in STACKS
         for chart in ("rates-app", "spark-ingest")
     },
-    **{
-        f"{environment}-applications": lambda environment=environment: [
-            cluster_application(environment),
-            *applications(environment).values(),
-        ]
-        for environment in STACKS
-    },
-    # Stacks differ in a label alone.
-    "prod-monitoring": lambda: [one for one in stack("prod", "monitoring") if "dashboard" not in one["metadata"]["name"]],
-    # Stacks use the other strategies.
+    **{f"{environment}-applications": partial(applications_of, environment) for environment in STACKS},
+    # The stacks' differ in a label alone, and use the other strategies.
+    "prod-monitoring": rules_and_watcher,
     "strategy-bluegreen": lambda: of_kind(strategy("blueGreen"), "Rollout", "AnalysisTemplate", "Service"),
     "preview": lambda: [preview()[0], *preview()[1]],
-    "gitops": lambda: render("gitops", REQUIRED["gitops"], namespace="argocd"),
+    "gitops": partial(render, "gitops", REQUIRED["gitops"], namespace="argocd"),
 }
 
 

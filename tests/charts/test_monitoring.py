@@ -31,7 +31,9 @@ ALERTMANAGER_ONLY = {"application-sync-failed", "application-degraded"}
 
 
 def groups() -> list[Manifest]:
-    return [group for rule in of_kind(stack("prod", "monitoring"), "PrometheusRule") for group in rule["spec"]["groups"]]
+    return [
+        group for rule in of_kind(stack("prod", "monitoring"), "PrometheusRule") for group in rule["spec"]["groups"]
+    ]
 
 
 def rules() -> dict[str, Manifest]:
@@ -122,7 +124,7 @@ def test_links_between_runbooks_lead_somewhere() -> None:
 
 
 def test_no_runbook_is_of_an_alert_that_is_gone() -> None:
-    pages = {path.stem for path in (ROOT / "runbooks").glob("*.md")}
+    pages = {path.stem for path in PAGES}
     assert pages - ALERTMANAGER_ONLY == {kebab(alert) for alert in CASES}
 
 
@@ -142,7 +144,9 @@ def test_expression_asks_only_for_metrics_that_exist(where: str, expression: str
     assert all(METRICS.fullmatch(metric) for metric in asked), (where, asked)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "helm/monitoring/dashboards").glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "helm/monitoring/dashboards").glob("*.json")), ids=lambda path: path.stem
+)
 def test_dashboard_is_one_that_grafana_and_prometheus_take(path: Path, tmp_path: Path) -> None:
     dashboard = json.loads(path.read_text())
     assert dashboard["uid"] == f"rates-{path.stem}"
@@ -167,7 +171,11 @@ def test_dashboard_is_one_that_grafana_and_prometheus_take(path: Path, tmp_path:
 
 
 def test_dashboards_reach_grafana() -> None:
-    maps = [one for one in of_kind(stack("prod", "monitoring"), "ConfigMap") if "grafana_dashboard" in one["metadata"]["labels"]]
+    maps = [
+        one
+        for one in of_kind(stack("prod", "monitoring"), "ConfigMap")
+        if "grafana_dashboard" in one["metadata"]["labels"]
+    ]
     files = {path.name: path.read_text() for path in (ROOT / "helm/monitoring/dashboards").glob("*.json")}
     assert {key: json.loads(text) for one in maps for key, text in one["data"].items()} == {
         key: json.loads(text) for key, text in files.items()
@@ -177,6 +185,10 @@ def test_dashboards_reach_grafana() -> None:
 def test_watcher_reads_pods_and_events_of_its_namespaces_and_nothing_else() -> None:
     roles = of_kind(stack("prod", "monitoring"), "Role", "ClusterRole")
     assert [role["metadata"]["namespace"] for role in roles] == ["rates"]
-    assert roles[0]["rules"] == [{"apiGroups": [""], "resources": ["pods", "events"], "verbs": ["get", "list", "watch"]}]
-    account = the(stack("prod", "monitoring"), "Deployment", "rates-watcher")["spec"]["template"]["spec"]["serviceAccountName"]
+    assert roles[0]["rules"] == [
+        {"apiGroups": [""], "resources": ["pods", "events"], "verbs": ["get", "list", "watch"]}
+    ]
+    account = the(stack("prod", "monitoring"), "Deployment", "rates-watcher")["spec"]["template"]["spec"][
+        "serviceAccountName"
+    ]
     assert account == "rates-watcher"

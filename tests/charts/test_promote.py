@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DIGEST = "sha256:" + "a" * 64
-IDENTITY = {f"GIT_{role}_{part}": value for role in ("AUTHOR", "COMMITTER") for part, value in (("NAME", "t"), ("EMAIL", "t@example.com"))}
+IDENTITY = {
+    f"GIT_{role}_{part}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for part, value in (("NAME", "t"), ("EMAIL", "t@example.com"))
+}
 
 
 @pytest.fixture
@@ -41,7 +45,11 @@ def promote(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_image_moves_from_stack_to_stack_by_commits_of_one_line(tree: Path) -> None:
-    for arguments, stack in ((("release", DIGEST), "dev"), (("promote", "staging"), "staging"), (("promote", "prod"), "prod")):
+    for arguments, stack in (
+        (("release", DIGEST), "dev"),
+        (("promote", "staging"), "staging"),
+        (("promote", "prod"), "prod"),
+    ):
         done = promote(tree, *arguments)
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith(f"{stack}: {DIGEST}, committed.")

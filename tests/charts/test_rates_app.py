@@ -13,7 +13,7 @@ import pytest
 
 from rates_app.settings import Settings
 
-from .rendering import ROOT, STACKS, STRATEGIES, REQUIRED, Manifest, of_kind, preview, render, stack, strategy, the
+from .rendering import REQUIRED, ROOT, STACKS, STRATEGIES, Manifest, of_kind, preview, render, stack, strategy, the
 
 WORKLOADS = ("Deployment", "Rollout")
 
@@ -29,18 +29,23 @@ def environment_of(manifests: list[Manifest]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "shutdown", [{}, {"preStopSeconds": 0, "drainSeconds": 0, "graceSeconds": 1}, {"preStopSeconds": 40, "graceSeconds": 120}]
+    "shutdown",
+    [{}, {"preStopSeconds": 0, "drainSeconds": 0, "graceSeconds": 1}, {"preStopSeconds": 40, "graceSeconds": 120}],
 )
 def test_kubernetes_waits_longer_than_the_pod_takes_to_end(shutdown: dict[str, int]) -> None:
     manifests = render(
-        "rates-app", REQUIRED["rates-app"], {"shutdown": shutdown, "ingress": {"enabled": True, "host": "rates.example.com"}}
+        "rates-app",
+        REQUIRED["rates-app"],
+        {"shutdown": shutdown, "ingress": {"enabled": True, "host": "rates.example.com"}},
     )
     spec = workload(manifests)["spec"]["template"]["spec"]
     pre_stop = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
     variables = environment_of(manifests)
     drain, grace = float(variables["RATES_DRAIN_SECONDS"]), float(variables["RATES_GRACE_SECONDS"])
     assert spec["terminationGracePeriodSeconds"] >= pre_stop + drain + grace + 10
-    attributes = the(manifests, "Ingress")["metadata"]["annotations"]["alb.ingress.kubernetes.io/target-group-attributes"]
+    attributes = the(manifests, "Ingress")["metadata"]["annotations"][
+        "alb.ingress.kubernetes.io/target-group-attributes"
+    ]
     assert f"deregistration_delay.timeout_seconds={int(drain + grace)}," in attributes
 
 
@@ -96,7 +101,11 @@ def test_blue_green_asks_a_rate_before_and_measures_after() -> None:
     services = {service["metadata"]["name"] for service in of_kind(manifests, "Service")}
     assert {update["activeService"], update["previewService"]} <= services
     names = {one["metadata"]["name"] for one in of_kind(manifests, "AnalysisTemplate")}
-    used = [one["templateName"] for when in ("prePromotionAnalysis", "postPromotionAnalysis") for one in update[when]["templates"]]
+    used = [
+        one["templateName"]
+        for when in ("prePromotionAnalysis", "postPromotionAnalysis")
+        for one in update[when]["templates"]
+    ]
     assert set(used) == names
     smoke = the(manifests, "AnalysisTemplate", "rates-app-smoke")["spec"]["metrics"][0]["provider"]["job"]["spec"]
     variables = {one["name"]: one["value"] for one in smoke["template"]["spec"]["containers"][0]["env"]}
@@ -115,8 +124,20 @@ def test_argo_cd_migrates_after_the_secret_and_before_the_pods(environment: str)
     manifests = preview()[1] if environment == "preview" else stack(environment, "rates-app")
     migration = the(manifests, "Job", "rates-app-migrate")
     assert migration["metadata"]["annotations"]["argocd.argoproj.io/hook"] == "Sync"
-    needed = of_kind(manifests, "ExternalSecret", "SecretStore", "NetworkPolicy", "ServiceAccount", "PriorityClass", "StatefulSet")
-    assert max(wave(one) for one in needed) < wave(migration) < wave(the(manifests, workload([one for one in manifests if one["metadata"]["name"] == "rates-app"])["kind"], "rates-app"))
+    needed = of_kind(
+        manifests, "ExternalSecret", "SecretStore", "NetworkPolicy", "ServiceAccount", "PriorityClass", "StatefulSet"
+    )
+    assert (
+        max(wave(one) for one in needed)
+        < wave(migration)
+        < wave(
+            the(
+                manifests,
+                workload([one for one in manifests if one["metadata"]["name"] == "rates-app"])["kind"],
+                "rates-app",
+            )
+        )
+    )
 
 
 def test_migration_is_one_pod_of_a_fixed_name() -> None:
@@ -217,7 +238,9 @@ def test_helm_test_asks_a_real_rate_and_can_fail(answer: Any, require_price: str
     try:
         variables = {one["name"]: one["value"] for one in container["env"]}
         variables |= {"SERVICE": f"127.0.0.1:{server.server_port}", "REQUIRE_PRICE": require_price}
-        done = subprocess.run([sys.executable, *container["command"][1:]], env=variables, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, *container["command"][1:]], env=variables, capture_output=True, text=True, check=False
+        )
     finally:
         server.shutdown()
         server.server_close()

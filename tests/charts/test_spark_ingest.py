@@ -6,7 +6,7 @@ import copy
 
 import pytest
 
-from .rendering import STACKS, IMAGE, Manifest, applications, batch, of_kind, pods, stack, synced, the
+from .rendering import IMAGE, STACKS, Manifest, applications, batch, of_kind, pods, stack, synced, the
 
 
 @pytest.mark.parametrize("environment", STACKS)
@@ -15,7 +15,10 @@ def test_release_holds_no_spark_application_and_a_batch_carries_none_of_its_labe
     assert of_kind(manifests, "SparkApplication", "ScheduledSparkApplication") == []
     application = batch(manifests)
     release = applications(environment)["spark-ingest"]["spec"]["source"]["helm"]["releaseName"]
-    for labels in (application["metadata"]["labels"], *(application["spec"][role]["template"]["metadata"]["labels"] for role in ("driver", "executor"))):
+    for labels in (
+        application["metadata"]["labels"],
+        *(application["spec"][role]["template"]["metadata"]["labels"] for role in ("driver", "executor")),
+    ):
         assert labels["app.kubernetes.io/instance"] != release
         assert labels["rates.io/batch"] == "0192f0c2"
 
@@ -26,7 +29,10 @@ def test_batch_can_lose_spot_nodes_and_is_tried_again(environment: str) -> None:
     tolerated = [taint["key"] for taint in spec["executor"]["template"]["spec"]["tolerations"]]
     assert tolerated == ["rates.io/spot"]
     assert "tolerations" not in spec["driver"]["template"]["spec"]
-    assert spec["driver"]["template"]["metadata"]["annotations"]["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
+    assert (
+        spec["driver"]["template"]["metadata"]["annotations"]["cluster-autoscaler.kubernetes.io/safe-to-evict"]
+        == "false"
+    )
     assert spec["restartPolicy"]["type"] == "OnFailure"
     assert spec["restartPolicy"]["onFailureRetries"] > 0
     assert spec["restartPolicy"]["onSubmissionFailureRetries"] > 0
@@ -74,13 +80,20 @@ def test_new_image_changes_the_template_and_the_dispatcher_but_no_selector() -> 
     old, new = (the(manifests, "Deployment", "rates-dispatcher") for manifests in (before, after))
     assert old["spec"]["selector"] == new["spec"]["selector"]
     key = "checksum/batch-template"
-    assert old["spec"]["template"]["metadata"]["annotations"][key] != new["spec"]["template"]["metadata"]["annotations"][key]
+    assert (
+        old["spec"]["template"]["metadata"]["annotations"][key]
+        != new["spec"]["template"]["metadata"]["annotations"][key]
+    )
 
 
 def test_dispatcher_may_start_batches_and_neither_change_nor_end_them() -> None:
     role = the(stack("prod", "spark-ingest"), "Role", "rates-dispatcher")
     assert role["rules"] == [
-        {"apiGroups": ["sparkoperator.k8s.io"], "resources": ["sparkapplications"], "verbs": ["create", "get", "list", "watch"]}
+        {
+            "apiGroups": ["sparkoperator.k8s.io"],
+            "resources": ["sparkapplications"],
+            "verbs": ["create", "get", "list", "watch"],
+        }
     ]
 
 

@@ -28,8 +28,16 @@ def test_this_version_replaces_nothing_of_the_last(name: str) -> None:
 def test_ordinary_changes_replace_nothing(environment: str, chart: str) -> None:
     source = applications(environment)[chart]["spec"]["source"]
     changes: dict[str, Manifest] = {
-        "rates-app": {"autoscaling": {"maxReplicas": 99}, "settings": {"threads": 16}, "shutdown": {"graceSeconds": 60}},
-        "spark-ingest": {"dispatcher": {"replicas": 4}, "spark": {"executor": {"max": 20}}, "settings": {"pool_size": 2}},
+        "rates-app": {
+            "autoscaling": {"maxReplicas": 99},
+            "settings": {"threads": 16},
+            "shutdown": {"graceSeconds": 60},
+        },
+        "spark-ingest": {
+            "dispatcher": {"replicas": 4},
+            "spark": {"executor": {"max": 20}},
+            "settings": {"pool_size": 2},
+        },
         "monitoring": {"watcher": {"namespaces": ["rates", "monitoring"]}},
     }
     after = synced(source, {"image": {"digest": "sha256:" + "f" * 64}}, changes[chart], namespace="rates", crds=True)
@@ -65,9 +73,9 @@ def test_change_of_strategy_is_seen_as_a_replacement() -> None:
 def test_replacements_are_seen(kind: str, change: Manifest, line: str) -> None:
     before = strategy("rolling")
     after = copy.deepcopy(before)
-    changed = the(after, kind, line.split(" ")[0].split("/")[1])
+    changed = the(after, kind, line.split(" ", maxsplit=1)[0].split("/")[1])
     for key, value in change.items():
         changed[key] = {**changed[key], **value} if isinstance(value, dict) else value
     assert replacements(before, after) == [line]
     after.remove(changed)
-    assert replacements(before, after) == [f"{line.split(' ')[0]} is deleted"]
+    assert replacements(before, after) == [f"{line.split(' ', maxsplit=1)[0]} is deleted"]

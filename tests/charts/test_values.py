@@ -46,7 +46,16 @@ WRONG: list[tuple[str, Manifest, str]] = [
 
 @pytest.mark.parametrize("chart", CHARTS)
 def test_chart_passes_lint_with_its_required_values(chart: str) -> None:
-    helm("lint", "--strict", str(charts() / "helm" / chart), "--kube-version", "1.34", "--values", "-", stdin=json.dumps(REQUIRED[chart]))
+    helm(
+        "lint",
+        "--strict",
+        str(charts() / "helm" / chart),
+        "--kube-version",
+        "1.34",
+        "--values",
+        "-",
+        stdin=json.dumps(REQUIRED[chart]),
+    )
 
 
 @pytest.mark.parametrize("chart", CHARTS)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .rendering import Manifest
+if TYPE_CHECKING:
+    from .rendering import Manifest
 
 # Kinds whose disappearance drops requests, a running batch, or what either needs.
 NEEDED = {
