@@ -51,7 +51,8 @@ chart-tools: ## Build helm and promtool from their Go modules, unless they are t
 chart-docs: .venv/.ready ## Write the charts' tables of values anew
 	@python helm/document.py
 
-golden: .venv/.ready chart-tools ## Accept what the charts render now as the golden files; look at the diff
+golden: .venv/.ready chart-tools ## Accept what the charts render now; REPLACE=yes if it replaces what runs
+	@test "$(REPLACE)" = yes || python -m pytest tests/charts/test_upgrades.py --quiet
 	@UPDATE_GOLDEN=1 python -m pytest tests/charts/test_golden.py --quiet
 
 release: .venv/.ready ## DIGEST=sha256:…  Commit a new image for dev

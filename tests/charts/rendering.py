@@ -17,7 +17,7 @@ from .tools import module, program
 Manifest = dict[str, Any]
 
 ROOT = Path(__file__).parents[2]
-CHARTS = ("rates-app", "spark-ingest", "monitoring", "preview-stores", "gitops", "gitops/cluster")
+CHARTS = ("rates-app", "spark-ingest", "monitoring", "preview-stores", "gitops/root", "gitops/cluster")
 STRATEGIES = ("rolling", "blueGreen", "canary")
 STACKS = ("dev", "staging", "prod")
 KUBERNETES = ("1.31", "1.32", "1.33", "1.34")
@@ -33,7 +33,7 @@ REQUIRED: dict[str, Manifest] = {
     "spark-ingest": {"image": {"repository": "registry.example.com/rates-app", **IMAGE["image"]}},
     "monitoring": {"image": {"repository": "registry.example.com/rates-app", **IMAGE["image"]}},
     "preview-stores": {},
-    "gitops": {"previews": {"enabled": True}},
+    "gitops/root": {"previews": {"enabled": True}},
     "gitops/cluster": {
         "cluster": {
             "name": "local",
@@ -141,7 +141,8 @@ def cluster_secret(environment: str, **annotations: str) -> Manifest:
         "region": "eu-west-1",
         "domain": f"{environment}.rates.example.com",
         "certificate-arn": "arn:aws:acm:eu-west-1:111122223333:certificate/0a1b",
-        "registry": "111122223333.dkr.ecr.eu-west-1.amazonaws.com",
+        "target-group-arn": "arn:aws:elasticloadbalancing:eu-west-1:111122223333:targetgroup/rates/0a1b",
+        "registry": f"111122223333.dkr.ecr.eu-west-1.amazonaws.com/rates-{environment}",
         "database-secret": f"rates-{environment}-database",
         "cache-secret": f"rates-{environment}-cache",
         "incoming-bucket": f"rates-{environment}-incoming",
@@ -150,6 +151,7 @@ def cluster_secret(environment: str, **annotations: str) -> Manifest:
         "incoming-queue-url": f"https://sqs.eu-west-1.amazonaws.com/111122223333/rates-{environment}-incoming",
         "alerts-topic-arn": f"arn:aws:sns:eu-west-1:111122223333:rates-{environment}-alerts",
         "vpc-id": "vpc-0123456789abcdef0",
+        "standby": "",
         **annotations,
     }
     return {
@@ -167,9 +169,14 @@ def cluster_secret(environment: str, **annotations: str) -> Manifest:
     }
 
 
+def gitops_tree() -> list[Manifest]:
+    """Return what the root application syncs, with previews on."""
+    return render("gitops/root", REQUIRED["gitops/root"], namespace="argocd")
+
+
 def application_set(name: str) -> Manifest:
     """Return an ApplicationSet of the gitops chart."""
-    rendered = render("gitops", REQUIRED["gitops"], namespace="argocd")
+    rendered = gitops_tree()
     return next(one for one in rendered if one["kind"] == "ApplicationSet" and one["metadata"]["name"] == name)
 
 
@@ -239,7 +246,7 @@ def everything() -> dict[str, list[Manifest]]:
     rendered |= {f"strategy/{name}": strategy(name) for name in STRATEGIES}
     rendered |= {f"{environment}/applications": list(applications(environment).values()) for environment in STACKS}
     rendered["preview"] = preview()[1]
-    rendered["gitops"] = render("gitops", REQUIRED["gitops"], namespace="argocd")
+    rendered["gitops"] = gitops_tree()
     return rendered
 
 

@@ -24,6 +24,31 @@ DEFINITIONS = {
     "spark-operator": "charts/spark-operator-chart/crds",
 }
 
+# The load balancer controller publishes no Go module of its second version, so this follows its reference:
+# https://kubernetes-sigs.github.io/aws-load-balancer-controller/latest/guide/targetgroupbinding/spec/
+TARGET_GROUP_BINDING: dict[str, Any] = {
+    "type": "object",
+    "required": ["spec"],
+    "properties": {
+        "apiVersion": {"type": "string"},
+        "kind": {"type": "string"},
+        "metadata": {"type": "object"},
+        "spec": {
+            "type": "object",
+            "required": ["serviceRef", "targetGroupARN"],
+            "properties": {
+                "targetGroupARN": {"type": "string", "minLength": 1},
+                "targetType": {"type": "string", "enum": ["instance", "ip"]},
+                "serviceRef": {
+                    "type": "object",
+                    "required": ["name", "port"],
+                    "properties": {"name": {"type": "string"}, "port": {"x-kubernetes-int-or-string": True}},
+                },
+            },
+        },
+    },
+}
+
 
 def problems(manifest: Manifest, kubernetes: str) -> list[str]:
     """Return what a schema has against a manifest, with the place; unknown fields and unknown kinds included."""
@@ -54,7 +79,7 @@ def _folder(kubernetes: str) -> Path:
 
 @cache
 def _custom_kinds() -> dict[tuple[str, str], Draft202012Validator]:
-    kinds = {}
+    kinds = {("elbv2.k8s.aws/v1beta1", "TargetGroupBinding"): Draft202012Validator(_strict(TARGET_GROUP_BINDING))}
     for name, folder in DEFINITIONS.items():
         for path in sorted((module(name) / folder).glob("*.yaml")):
             for definition in yaml.load_all(path.read_text(), Loader=Loader):

@@ -10,7 +10,6 @@ import yaml
 
 from .rendering import (
     IMAGE,
-    REQUIRED,
     ROOT,
     STACKS,
     Manifest,
@@ -20,6 +19,7 @@ from .rendering import (
     cluster_application,
     cluster_secret,
     fill,
+    gitops_tree,
     of_kind,
     preview,
     render,
@@ -30,15 +30,8 @@ from .rendering import (
 from .schemas import problems
 
 CHARTS = ("rates-app", "spark-ingest", "monitoring")
-PLATFORM = {
-    "external-secrets",
-    "kube-prometheus-stack",
-    "aws-load-balancer-controller",
-    "argo-rollouts",
-    "metrics-server",
-    "prometheus-adapter",
-    "cluster-autoscaler",
-}
+EVERYWHERE = {"external-secrets", "kube-prometheus-stack", "argo-rollouts", "prometheus-adapter"}
+PLATFORM = EVERYWHERE | {"aws-load-balancer-controller", "cluster-autoscaler"}
 # Kinds without a namespace among what we ever sync.
 CLUSTER_WIDE = {
     "ClusterRole": "rbac.authorization.k8s.io",
@@ -51,12 +44,8 @@ CLUSTER_WIDE = {
 }
 
 
-def gitops() -> list[Manifest]:
-    return render("gitops", REQUIRED["gitops"], namespace="argocd")
-
-
 def project(name: str) -> Manifest:
-    spec: Manifest = the(gitops(), "AppProject", name)["spec"]
+    spec: Manifest = the(gitops_tree(), "AppProject", name)["spec"]
     return spec
 
 
@@ -75,7 +64,7 @@ def permits(spec: Manifest, application: Manifest) -> bool:
 
 
 def test_root_application_fits_its_schema_and_names_the_chart() -> None:
-    root = yaml.safe_load((ROOT / "helm/gitops/root.yaml").read_text())
+    root = yaml.safe_load((ROOT / "helm/gitops/root-application.yaml").read_text())
     assert problems(root, "1.34") == []
     assert (ROOT / root["spec"]["source"]["path"] / "Chart.yaml").exists()
     assert synced(root["spec"]["source"], namespace="argocd")
@@ -106,10 +95,20 @@ def test_cluster_outside_aws_gets_no_aws_and_brings_its_own_secret() -> None:
         one["metadata"]["name"].removeprefix("rates-dev-blue-"): one
         for one in synced(filled["spec"]["source"], namespace="argocd")
     }
-    assert made.keys() == PLATFORM - {"aws-load-balancer-controller", "cluster-autoscaler"} | set(CHARTS)
+    assert made.keys() == EVERYWHERE | {"metrics-server"} | set(CHARTS)
     manifests = synced(made["rates-app"]["spec"]["source"], IMAGE, namespace="rates")
-    assert of_kind(manifests, "ExternalSecret", "Ingress") == []
+    assert of_kind(manifests, "ExternalSecret", "TargetGroupBinding") == []
     assert "sns_configs" not in yaml.safe_dump(made["kube-prometheus-stack"])
+
+
+def test_standby_neither_migrates_nor_takes_batches() -> None:
+    filled = fill(application_set("clusters")["spec"]["template"], cluster_secret("prod", standby="true"))
+    made = synced(filled["spec"]["source"], namespace="argocd")
+    ours = {one["metadata"]["name"].removeprefix("rates-prod-blue-"): one["spec"]["source"] for one in made}
+    assert ours.keys() == PLATFORM | {"rates-app", "monitoring"}
+    assert of_kind(synced(ours["rates-app"], IMAGE, namespace="rates"), "Job") == []
+    rules = of_kind(synced(ours["monitoring"], IMAGE, namespace="rates"), "PrometheusRule")
+    assert {one["metadata"]["name"] for one in rules} == {"rates-service", "rates-stores", "rates-platform"}
 
 
 @pytest.mark.parametrize("fact", ["database-secret", "certificate-arn", "incoming-queue-url"])
@@ -130,8 +129,8 @@ def test_projects_keep_applications_apart() -> None:
     elsewhere = {**applications("prod")["rates-app"]}
     assert not permits(project("platform"), elsewhere)
     assert not permits(project("previews"), elsewhere)
-    assert not permits(project("rates-prod"), applications("prod")["metrics-server"])
-    assert "*" not in {repo for one in of_kind(gitops(), "AppProject") for repo in one["spec"]["sourceRepos"]}
+    assert not permits(project("rates-prod"), applications("prod")["argo-rollouts"])
+    assert "*" not in {repo for one in of_kind(gitops_tree(), "AppProject") for repo in one["spec"]["sourceRepos"]}
 
 
 @pytest.mark.parametrize("chart", CHARTS)
@@ -174,8 +173,6 @@ def test_what_others_write_is_left_alone(environment: str) -> None:
     manifests = stack(environment, "rates-app")
     kind = the(manifests, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["kind"]
     assert ignored[kind]["jsonPointers"] == ["/spec/replicas"]
-    service = the(manifests, "Ingress")["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]["name"]
-    assert any(f"actions.{service}" in path for path in ignored["Ingress"]["jqPathExpressions"])
     webhooks = {one["kind"] for one in applications(environment)["spark-ingest"]["spec"]["ignoreDifferences"]}
     assert webhooks == {
         one["kind"] for one in stack(environment, "spark-ingest") if one["kind"].endswith("WebhookConfiguration")
@@ -221,13 +218,9 @@ def test_what_pulumi_knows_reaches_the_charts(environment: str) -> None:
         for key, value in cluster_secret(environment)["metadata"]["annotations"].items()
     }
     manifests = stack(environment, "rates-app")
-    ingress = the(manifests, "Ingress")
-    assert ingress["spec"]["rules"][0]["host"] == facts["domain"]
-    assert ingress["metadata"]["annotations"]["alb.ingress.kubernetes.io/certificate-arn"] == facts["certificate-arn"]
-    assert ingress["metadata"]["annotations"]["alb.ingress.kubernetes.io/load-balancer-name"] == facts["cluster-name"]
-    keys = {one["secretKey"]: one["remoteRef"]["key"] for one in the(manifests, "ExternalSecret")["spec"]["data"]}
-    assert keys["RATES_DATABASE_URL"] == facts["database-secret"]
-    assert keys["RATES_REDIS_URL"] == facts["cache-secret"]
+    assert the(manifests, "TargetGroupBinding")["spec"]["targetGroupARN"] == facts["target-group-arn"]
+    keys = [one["extract"]["key"] for one in the(manifests, "ExternalSecret")["spec"]["dataFrom"]]
+    assert keys == [facts["database-secret"], facts["cache-secret"]]
     ingest = yaml.safe_dump(stack(environment, "spark-ingest"), width=1000)
     for fact in ("incoming-queue-url", "incoming-bucket", "processed-bucket", "rejected-bucket", "registry"):
         assert facts[fact] in ingest, fact
@@ -297,7 +290,7 @@ def test_preview_can_reach_its_stores() -> None:
 
 
 def test_previews_are_asked_for_one_by_one() -> None:
-    assert of_kind(render("gitops", namespace="argocd"), "ApplicationSet") == [application_set("clusters")]
+    assert of_kind(render("gitops/root", namespace="argocd"), "ApplicationSet") == [application_set("clusters")]
     generators = application_set("previews")["spec"]["generators"][0]["matrix"]["generators"]
     (pull_request,) = [one["pullRequest"] for one in generators if "pullRequest" in one]
     assert pull_request["github"]["labels"] == ["preview"]
@@ -306,7 +299,7 @@ def test_previews_are_asked_for_one_by_one() -> None:
 
 
 def test_notifications_name_templates_and_runbooks_that_exist() -> None:
-    data = the(gitops(), "ConfigMap", "argocd-notifications-cm")["data"]
+    data = the(gitops_tree(), "ConfigMap", "argocd-notifications-cm")["data"]
     parsed = {key: yaml.safe_load(value) for key, value in data.items()}
     triggers = {trigger for one in parsed["subscriptions"] for trigger in one["triggers"]}
     assert triggers == {key.removeprefix("trigger.") for key in parsed if key.startswith("trigger.")}

@@ -14,14 +14,13 @@ import pytest
 import yaml
 
 from .rendering import (
-    REQUIRED,
     STACKS,
     Manifest,
     applications,
     cluster_application,
+    gitops_tree,
     of_kind,
     preview,
-    render,
     stack,
     strategy,
 )
@@ -65,7 +64,7 @@ CASES: dict[str, Callable[[], list[Manifest]]] = {
     "prod-monitoring": rules_and_watcher,
     "strategy-bluegreen": lambda: of_kind(strategy("blueGreen"), "Rollout", "AnalysisTemplate", "Service"),
     "preview": lambda: [preview()[0], *preview()[1]],
-    "gitops": partial(render, "gitops", REQUIRED["gitops"], namespace="argocd"),
+    "gitops": gitops_tree,
 }
 
 

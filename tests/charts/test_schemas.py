@@ -12,6 +12,7 @@ from .rendering import (
     applications,
     batch,
     cluster_application,
+    gitops_tree,
     preview,
     render,
     stack,
@@ -46,7 +47,7 @@ def test_applications_fit_the_schemas(environment: str) -> None:
 
 def test_gitops_tree_and_preview_fit_the_schemas() -> None:
     application, manifests = preview()
-    manifests = [application, *manifests, *render("gitops", REQUIRED["gitops"], namespace="argocd")]
+    manifests = [application, *manifests, *gitops_tree()]
     assert all_problems(manifests, "1.34") == []
 
 

@@ -26,9 +26,12 @@ def test_release_holds_no_spark_application_and_a_batch_carries_none_of_its_labe
 @pytest.mark.parametrize("environment", STACKS)
 def test_batch_can_lose_spot_nodes_and_is_tried_again(environment: str) -> None:
     spec = batch(stack(environment, "spark-ingest"))["spec"]
-    tolerated = [taint["key"] for taint in spec["executor"]["template"]["spec"]["tolerations"]]
-    assert tolerated == ["rates.io/spot"]
-    assert "tolerations" not in spec["driver"]["template"]["spec"]
+    executor = spec["executor"]["template"]["spec"]
+    assert executor["nodeSelector"] == {"rates.io/workload": "spark"}
+    assert executor["tolerations"] == [
+        {"key": "rates.io/workload", "operator": "Equal", "value": "spark", "effect": "NoSchedule"}
+    ]
+    assert not {"tolerations", "nodeSelector"} & spec["driver"]["template"]["spec"].keys()
     assert (
         spec["driver"]["template"]["metadata"]["annotations"]["cluster-autoscaler.kubernetes.io/safe-to-evict"]
         == "false"

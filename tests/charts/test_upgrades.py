@@ -1,7 +1,7 @@
 """From the last release to this one, nothing is replaced that serves requests or that a running batch needs.
 
 The golden files are the last release. `make golden` runs these tests before it overwrites them: a replacement cannot be
-accepted by accident.
+accepted by accident, only with REPLACE=yes.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ NEEDED = {
     "Service",
     "ServiceAccount",
     "StatefulSet",
+    "TargetGroupBinding",
 }
 
 # Fields that Kubernetes refuses to change, and those whose change makes a controller build the thing anew.
@@ -33,11 +34,10 @@ FIXED: dict[str, list[tuple[str, ...]]] = {
     "PriorityClass": [("value",), ("preemptionPolicy",)],
     "RoleBinding": [("roleRef",)],
     "ResourceQuota": [("spec", "scopeSelector")],
+    "TargetGroupBinding": [("spec", "targetGroupARN"), ("spec", "targetType")],
     "Ingress": [
         ("spec", "ingressClassName"),
         ("metadata", "annotations", "alb.ingress.kubernetes.io/scheme"),
-        ("metadata", "annotations", "alb.ingress.kubernetes.io/load-balancer-name"),
-        ("metadata", "annotations", "alb.ingress.kubernetes.io/group.name"),
     ],
 }
 

@@ -13,11 +13,13 @@ readOnlyRootFilesystem: true
 capabilities: { drop: [ALL] }
 {{- end -}}
 
-{{/* The settings, and what an ingress implies: one proxy in front, and HTTPS if it has a certificate. */}}
+{{/* The settings, and what a load balancer implies: one proxy in front, and HTTPS if it has a certificate. */}}
 {{- define "rates-app.settings" -}}
 {{- $implied := dict -}}
 {{- if .Values.ingress.enabled -}}
 {{- $implied = dict "trusted_proxies" 1 "require_https" (not (empty .Values.ingress.certificateArn)) -}}
+{{- else if .Values.targetGroup.arn -}}
+{{- $implied = dict "trusted_proxies" 1 "require_https" true -}}
 {{- end -}}
 {{- mergeOverwrite $implied .Values.settings | toYaml -}}
 {{- end -}}
@@ -119,7 +121,20 @@ spec:
       emptyDir: { sizeLimit: {{ .Values.temporarySpace }} }
 {{- end -}}
 
-{{/* A Job of one pod that runs one role of the image. Takes root, component, args. */}}
+{{- define "rates-app.jobContainer" -}}
+- name: {{ .name }}
+  image: {{ include "rates-app.image" .root }}
+  args: {{ toJson .args }}
+  {{- include "rates-app.environment" .root | nindent 2 }}
+  resources:
+    {{- toYaml .root.Values.resources | nindent 4 }}
+  securityContext:
+    {{- include "rates-app.containerSecurityContext" .root | nindent 4 }}
+  volumeMounts:
+    - { name: tmp, mountPath: /tmp }
+{{- end -}}
+
+{{/* A Job of one pod that runs a command of the image. Takes root, component, args, annotations; first: a command before it. */}}
 {{- define "rates-app.job" -}}
 {{- $root := .root -}}
 apiVersion: batch/v1
@@ -156,17 +171,12 @@ spec:
       {{- end }}
       securityContext:
         {{- include "rates-app.podSecurityContext" $root | nindent 8 }}
+      {{- with .first }}
+      initContainers:
+        {{- include "rates-app.jobContainer" (dict "root" $root "name" "first" "args" .) | nindent 8 }}
+      {{- end }}
       containers:
-        - name: {{ .component }}
-          image: {{ include "rates-app.image" $root }}
-          args: {{ toJson .args }}
-          {{- include "rates-app.environment" $root | nindent 10 }}
-          resources:
-            {{- toYaml $root.Values.resources | nindent 12 }}
-          securityContext:
-            {{- include "rates-app.containerSecurityContext" $root | nindent 12 }}
-          volumeMounts:
-            - { name: tmp, mountPath: /tmp }
+        {{- include "rates-app.jobContainer" (dict "root" $root "name" .component "args" .args) | nindent 8 }}
       volumes:
         - name: tmp
           emptyDir: { sizeLimit: {{ $root.Values.temporarySpace }} }
