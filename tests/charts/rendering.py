@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -47,6 +47,9 @@ REQUIRED: dict[str, Manifest] = {
 }
 
 
+_COPIES = TemporaryDirectory(prefix="charts-")
+
+
 class Loader(yaml.CSafeLoader):
     """PyYAML's loader, which alone among YAML's readers has no value for a bare `=`."""
 
@@ -61,7 +64,7 @@ class RenderError(Exception):
 @cache
 def charts() -> Path:
     """Return a copy of the charts' folder in which spark-ingest has its dependency, from the operator's Go module."""
-    copy = Path(mkdtemp(prefix="charts-"))
+    copy = Path(_COPIES.name)
     shutil.copytree(ROOT / "helm", copy / "helm", ignore=shutil.ignore_patterns("charts"))
     operator = module("spark-operator") / "charts/spark-operator-chart"
     helm("package", str(operator), "--destination", str(copy / "helm/spark-ingest/charts"))
@@ -122,12 +125,12 @@ def merge(base: Manifest, more: Manifest) -> Manifest:
 
 def fill(template: Any, parameters: Manifest) -> Any:
     """Fill in an ApplicationSet's template as its controller does, with Go's own templates and Sprig, through Helm."""
-    folder = Path(mkdtemp(prefix="fill-"))
-    (folder / "templates").mkdir()
-    (folder / "Chart.yaml").write_text("{apiVersion: v2, name: fill, version: 0.1.0}")
-    (folder / "templates/filled.yaml").write_text("{{ tpl .Values.template .Values.parameters }}")
     values = {"template": yaml.safe_dump(template, width=10_000), "parameters": parameters}
-    output = helm("template", "fill", str(folder), "--values", "-", stdin=json.dumps(values))
+    with TemporaryDirectory(prefix="fill-") as folder:
+        (Path(folder) / "templates").mkdir()
+        (Path(folder) / "Chart.yaml").write_text("{apiVersion: v2, name: fill, version: 0.1.0}")
+        (Path(folder) / "templates/filled.yaml").write_text("{{ tpl .Values.template .Values.parameters }}")
+        output = helm("template", "fill", folder, "--values", "-", stdin=json.dumps(values))
     assert "<no value>" not in output, output
     return yaml.safe_load(output)
 
