@@ -5,9 +5,14 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/bin:$(PATH)
 
 UV_VERSION := 0.13.9
+HELM := helm.sh/helm/v3@v3.22.0
+PROMTOOL := github.com/prometheus/prometheus@v0.316.0
+# Tools for the charts, built once for all checkouts; a helm or promtool that is on the PATH already is used instead.
+CHART_TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/freight-rates/bin
+export PATH := $(PATH):$(CHART_TOOLS)
 COMPILE := uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate
 
-.PHONY: help run test check lock lock-check clean
+.PHONY: help run test check lock lock-check clean chart-tools chart-docs golden release promote
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -15,7 +20,7 @@ help: ## List the targets
 run: .venv/.ready ## Run the whole system on this machine: PostgreSQL with a replica, Redis, the service, the sample data
 	@exec rates dev
 
-test: .venv/.ready ## Set up everything the tests need and run them
+test: .venv/.ready chart-tools ## Set up everything the tests need and run them
 	@python -m pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered
 
 check: .venv/.ready ## Lint, types, and whether the lock files match pyproject.toml
@@ -33,6 +38,28 @@ lock-check: | .tools/bin/uv ## Fail if pyproject.toml asks for something that th
 	  $(COMPILE) --constraints requirements/dev.txt $$input --output-file $$fresh >/dev/null; \
 	  diff -u requirements/$$name.txt $$fresh || { echo "requirements/$$name.txt is stale: run 'make lock' and commit it" >&2; exit 1; }; \
 	  rm -f $$fresh; done
+
+chart-tools: ## Build helm and promtool from their Go modules, unless they are there already
+	@command -v helm >/dev/null || { echo "Building helm ($(HELM)) into $(CHART_TOOLS), two minutes"; \
+	  GOBIN="$(CHART_TOOLS)" go install "$(subst @,/cmd/helm@,$(HELM))"; }
+	@# promtool's module replaces some of its dependencies, so it is built from a module that requires it.
+	@command -v promtool >/dev/null || { echo "Building promtool ($(PROMTOOL)) into $(CHART_TOOLS), five minutes"; \
+	  build=$$(mktemp -d); trap 'rm -rf "$$build"' EXIT; cd "$$build"; go mod init build >/dev/null 2>&1; \
+	  go get "$(subst @,/cmd/promtool@,$(PROMTOOL))" >/dev/null 2>&1; mkdir -p "$(CHART_TOOLS)"; \
+	  go build -trimpath -o "$(CHART_TOOLS)/promtool" "$(firstword $(subst @, ,$(PROMTOOL)))/cmd/promtool"; }
+
+chart-docs: .venv/.ready ## Write the charts' tables of values anew
+	@python helm/document.py
+
+golden: .venv/.ready chart-tools ## Accept what the charts render now; REPLACE=yes if it replaces what runs
+	@test "$(REPLACE)" = yes || python -m pytest tests/charts/test_upgrades.py --quiet
+	@UPDATE_GOLDEN=1 python -m pytest tests/charts/test_golden.py --quiet
+
+release: .venv/.ready ## DIGEST=sha256:…  Commit a new image for dev
+	@python helm/gitops/promote.py release "$(DIGEST)"
+
+promote: .venv/.ready ## TO=staging|prod  Commit for a stack what the one before it runs
+	@python helm/gitops/promote.py promote "$(TO)"
 
 clean: ## Remove the environment and the local data
 	rm -rf .venv .tools .rates

@@ -1,0 +1,116 @@
+"""Move an image from one stack to the next: one line of one file, as a commit to be reviewed.
+
+``make release DIGEST=sha256:…`` gives dev the image that CI has built, ``make promote TO=staging`` (then ``prod``)
+takes what the stack before runs. Argo CD does the rest once the commit is on the branch that it follows.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+STACKS = Path(__file__).parent / "stacks"
+PREDECESSOR = {"staging": "dev", "prod": "staging"}
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+app = typer.Typer(help=__doc__, no_args_is_help=True)
+
+
+class PromotionError(Exception):
+    """The promotion cannot be made; the message says what to do."""
+
+
+def image_file(stack: str) -> Path:
+    """Return the file that holds a stack's digest.
+
+    Args:
+        stack: dev, staging or prod.
+
+    Returns:
+        Its path.
+    """
+    return STACKS / stack / "image.yaml"
+
+
+def digest_of(stack: str) -> str:
+    """Return the digest that a stack runs.
+
+    Args:
+        stack: dev, staging or prod.
+
+    Returns:
+        The digest; empty before the stack's first release.
+    """
+    return str(yaml.safe_load(image_file(stack).read_text())["image"]["digest"])
+
+
+def put(stack: str, digest: str) -> bool:
+    """Write a digest into a stack's file and commit it.
+
+    Args:
+        stack: dev, staging or prod.
+        digest: The image's digest.
+
+    Returns:
+        Whether there was anything to do.
+
+    Raises:
+        PromotionError: The digest is none, or the file has changes that are not committed.
+    """
+    if not DIGEST.fullmatch(digest):
+        raise PromotionError(
+            f"'{digest}' is no digest: give sha256: and 64 hexadecimal digits, as the registry shows it"
+        )
+    path = image_file(stack)
+    if _git("status", "--porcelain", "--", str(path)):
+        raise PromotionError(f"{path} has changes that are not committed: commit or restore it first")
+    if digest_of(stack) == digest:
+        return False
+    path.write_text(f'image: {{ digest: "{digest}" }}\n')
+    _git("commit", "--quiet", "--message", f"Run {digest[:19]} in {stack}", "--", str(path))
+    return True
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(STACKS), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise PromotionError(f"git {arguments[0]} failed: {done.stderr.strip()}")
+    return done.stdout
+
+
+def _put_and_report(stack: str, digest: str) -> None:
+    if put(stack, digest):
+        typer.echo(f"{stack}: {digest}, committed. Push it on a branch and have its one line reviewed.")
+    else:
+        typer.echo(f"{stack} runs {digest} already: nothing to do.")
+
+
+@app.command()
+def release(digest: Annotated[str, typer.Argument(help="Digest of the image that CI has built.")]) -> None:
+    """Give dev a new image."""
+    _put_and_report("dev", digest)
+
+
+@app.command()
+def promote(to: Annotated[str, typer.Argument(help="Stack to promote to: staging or prod.")]) -> None:
+    """Give a stack what the one before it runs."""
+    if to not in PREDECESSOR:
+        raise PromotionError(f"'{to}' has no stack before it: promote to {' or '.join(PREDECESSOR)}")
+    digest = digest_of(PREDECESSOR[to])
+    if not digest:
+        raise PromotionError(f"{PREDECESSOR[to]} has no image yet: run that first")
+    _put_and_report(to, digest)
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except PromotionError as error:
+        sys.exit(str(error))

@@ -1,0 +1,23 @@
+{{/* Fields of the cluster's secret, for the ApplicationSet controller to fill in. A cluster outside AWS lacks some. */}}
+{{- define "gitops.annotation" -}}
+{{ printf `{{ default "" (index .metadata.annotations "rates.io/%s") }}` . }}
+{{- end -}}
+{{- define "gitops.label" -}}
+{{ printf `{{ index .metadata.labels "rates.io/%s" }}` . }}
+{{- end -}}
+
+{{/* What an application may need of its cluster: all that Pulumi knows, and nothing that it does not. */}}
+{{- define "gitops.clusterFacts" -}}
+name: '{{ include "gitops.annotation" "cluster-name" }}'
+server: '{{ `{{ .server }}` }}'
+{{- range list "environment" "colour" "size" }}
+{{ . }}: '{{ include "gitops.label" . }}'
+{{- end }}
+{{- range list "region" "domain" "certificate-arn" "target-group-arn" "registry" "database-secret" "cache-secret" "incoming-bucket" "processed-bucket" "rejected-bucket" "incoming-queue-url" "alerts-topic-arn" "vpc-id" "standby" }}
+{{ camelcase (replace "-" "_" .) | untitle }}: '{{ include "gitops.annotation" . }}'
+{{- end }}
+{{- end -}}
+
+{{- define "gitops.runbooks" -}}
+{{ trimSuffix ".git" .Values.repoURL }}/blob/{{ .Values.revision }}/runbooks
+{{- end -}}

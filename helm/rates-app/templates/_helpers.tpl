@@ -1,0 +1,59 @@
+{{- define "rates-app.fullname" -}}
+{{- if contains .Chart.Name .Release.Name -}}{{ .Release.Name | trunc 50 | trimSuffix "-" }}
+{{- else -}}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 50 | trimSuffix "-" }}
+{{- end -}}
+{{- end -}}
+
+{{- define "rates-app.selectorLabels" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{/* Without the chart's version: a new chart that changes nothing for the pods must not replace them. */}}
+{{- define "rates-app.podLabels" -}}
+{{ include "rates-app.selectorLabels" . }}
+app.kubernetes.io/component: server
+app.kubernetes.io/part-of: freight-rates
+{{- end -}}
+
+{{- define "rates-app.labels" -}}
+{{ include "rates-app.podLabels" . }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end -}}
+
+{{/* Labels of a Job and its pods: never those that the Service and the disruption budget select. */}}
+{{- define "rates-app.jobLabels" -}}
+app.kubernetes.io/name: {{ .root.Chart.Name }}-{{ .component }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+app.kubernetes.io/part-of: freight-rates
+{{- end -}}
+
+{{- define "rates-app.serviceAccountName" -}}
+{{ .Values.serviceAccount.name | default (include "rates-app.fullname" .) }}
+{{- end -}}
+
+{{- define "rates-app.secretName" -}}
+{{ .Values.secrets.existing | default (include "rates-app.fullname" .) }}
+{{- end -}}
+
+{{- define "rates-app.image" -}}
+{{- with .Values.image -}}
+{{- if not .repository }}{{ fail "image.repository is empty: set it to the registry's path of the image, for example registry.example.com/rates-app" }}{{ end -}}
+{{- if and .digest .tag }}{{ fail "image.digest and image.tag are both set: keep the digest, or the tag for an image that has no digest yet" }}{{ end -}}
+{{- if .digest }}{{ .repository }}@{{ .digest }}
+{{- else if .tag }}{{ .repository }}:{{ .tag }}
+{{- else }}{{ fail "image.digest is empty: no image was released to this stack yet; see 'Promotion' in docs/gitops.md" }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* preStop, then the app's own drain and grace, then room to exit: SIGKILL must never be what ends a request. */}}
+{{- define "rates-app.terminationSeconds" -}}
+{{ add .Values.shutdown.preStopSeconds .Values.shutdown.drainSeconds .Values.shutdown.graceSeconds 10 }}
+{{- end -}}
+
+{{- define "rates-app.usesALB" -}}
+{{- if and .Values.ingress.enabled (eq .Values.ingress.className "alb") }}true{{ end -}}
+{{- end -}}

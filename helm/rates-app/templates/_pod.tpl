@@ -1,0 +1,218 @@
+{{- define "rates-app.podSecurityContext" -}}
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+fsGroup: 10001
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile: { type: RuntimeDefault }
+{{- end -}}
+
+{{- define "rates-app.containerSecurityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: { drop: [ALL] }
+{{- end -}}
+
+{{/* The settings, and what a load balancer implies: one proxy in front, and HTTPS if it has a certificate. */}}
+{{- define "rates-app.settings" -}}
+{{- $implied := dict -}}
+{{- if .Values.ingress.enabled -}}
+{{- $implied = dict "trusted_proxies" 1 "require_https" (not (empty .Values.ingress.certificateArn)) -}}
+{{- else if .Values.targetGroup.arn -}}
+{{- $implied = dict "trusted_proxies" 1 "require_https" true -}}
+{{- end -}}
+{{- mergeOverwrite $implied .Values.settings | toYaml -}}
+{{- end -}}
+
+{{/* The environment of every container that runs the image, whatever its role. */}}
+{{- define "rates-app.environment" -}}
+envFrom:
+  - secretRef: { name: {{ include "rates-app.secretName" . }} }
+env:
+  - { name: RATES_ENVIRONMENT, value: {{ .Values.environment | quote }} }
+  - { name: RATES_VERSION, value: {{ .Values.image.tag | default (.Values.image.digest | trimPrefix "sha256:" | trunc 12) | quote }} }
+  - { name: RATES_DATA_DIR, value: /tmp/rates }
+  - { name: RATES_DRAIN_SECONDS, value: {{ .Values.shutdown.drainSeconds | quote }} }
+  - { name: RATES_GRACE_SECONDS, value: {{ .Values.shutdown.graceSeconds | quote }} }
+  {{- with .Values.aws }}
+  {{- if .region }}
+  - { name: AWS_REGION, value: {{ .region | quote }} }
+  - { name: RATES_INCOMING_BUCKET, value: {{ .incomingBucket | quote }} }
+  - { name: RATES_PROCESSED_BUCKET, value: {{ .processedBucket | quote }} }
+  - { name: RATES_REJECTED_BUCKET, value: {{ .rejectedBucket | quote }} }
+  {{- end }}
+  {{- end }}
+  {{- range $name, $value := include "rates-app.settings" . | fromYaml }}
+  - { name: RATES_{{ upper $name }}, value: {{ $value | toString | quote }} }
+  {{- end }}
+{{- end -}}
+
+{{/* The pod template that the Deployment and the Rollout share. */}}
+{{- define "rates-app.podTemplate" -}}
+metadata:
+  labels:
+    {{- include "rates-app.podLabels" . | nindent 4 }}
+  annotations:
+    kubectl.kubernetes.io/default-container: server
+spec:
+  serviceAccountName: {{ include "rates-app.serviceAccountName" . }}
+  automountServiceAccountToken: false
+  enableServiceLinks: false
+  {{- with .Values.priorityClass.name }}
+  priorityClassName: {{ . }}
+  {{- end }}
+  terminationGracePeriodSeconds: {{ include "rates-app.terminationSeconds" . }}
+  securityContext:
+    {{- include "rates-app.podSecurityContext" . | nindent 4 }}
+  topologySpreadConstraints:
+    {{- range $key := list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
+    - topologyKey: {{ $key }}
+      maxSkew: 1
+      # A skewed pod that serves is better than an even one that waits for a zone to come back.
+      whenUnsatisfiable: ScheduleAnyway
+      nodeTaintsPolicy: Honor
+      matchLabelKeys: [{{ ternary "pod-template-hash" "rollouts-pod-template-hash" (eq $.Values.strategy.type "rolling") }}]
+      labelSelector:
+        matchLabels:
+          {{- include "rates-app.selectorLabels" $ | nindent 10 }}
+    {{- end }}
+  {{- with .Values.nodeSelector }}
+  nodeSelector:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .Values.tolerations }}
+  tolerations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  containers:
+    - name: server
+      image: {{ include "rates-app.image" . }}
+      args: [serve]
+      {{- include "rates-app.environment" . | nindent 6 }}
+      ports:
+        - { name: http, containerPort: 8080, protocol: TCP }
+      startupProbe:
+        httpGet: { path: /healthz, port: http }
+        periodSeconds: 2
+        timeoutSeconds: 2
+        failureThreshold: 45
+      livenessProbe:
+        httpGet: { path: /healthz, port: http }
+        periodSeconds: 10
+        timeoutSeconds: 5
+        # A minute: a restart helps a process that hangs, and hurts one that is merely busy.
+        failureThreshold: 6
+      readinessProbe:
+        httpGet: { path: /readyz, port: http }
+        periodSeconds: 5
+        timeoutSeconds: 3
+        failureThreshold: 2
+      lifecycle:
+        # Load balancers learn of a pod's end later than the pod does: serve on until they have.
+        preStop: { sleep: { seconds: {{ .Values.shutdown.preStopSeconds }} } }
+      resources:
+        {{- toYaml .Values.resources | nindent 8 }}
+      securityContext:
+        {{- include "rates-app.containerSecurityContext" . | nindent 8 }}
+      volumeMounts:
+        - { name: tmp, mountPath: /tmp }
+  volumes:
+    - name: tmp
+      emptyDir: { sizeLimit: {{ .Values.temporarySpace }} }
+{{- end -}}
+
+{{- define "rates-app.jobContainer" -}}
+- name: {{ .name }}
+  image: {{ include "rates-app.image" .root }}
+  args: {{ toJson .args }}
+  {{- include "rates-app.environment" .root | nindent 2 }}
+  resources:
+    {{- toYaml .root.Values.resources | nindent 4 }}
+  securityContext:
+    {{- include "rates-app.containerSecurityContext" .root | nindent 4 }}
+  volumeMounts:
+    - { name: tmp, mountPath: /tmp }
+{{- end -}}
+
+{{/* A Job of one pod that runs a command of the image. Takes root, component, args, annotations; first: a command before it. */}}
+{{- define "rates-app.job" -}}
+{{- $root := .root -}}
+apiVersion: batch/v1
+kind: Job
+metadata:
+  name: {{ include "rates-app.fullname" $root }}-{{ .component }}
+  labels:
+    {{- include "rates-app.jobLabels" . | nindent 4 }}
+  annotations:
+    {{- .annotations | nindent 4 }}
+spec:
+  # One name, one pod: a second start finds the first, and the role's advisory lock guards against other clusters.
+  parallelism: 1
+  completions: 1
+  backoffLimit: 3
+  activeDeadlineSeconds: {{ $root.Values.migration.deadlineSeconds }}
+  template:
+    metadata:
+      labels:
+        {{- include "rates-app.jobLabels" . | nindent 8 }}
+    spec:
+      restartPolicy: Never
+      # Before the first release the chart's own account does not exist yet; the Job needs none.
+      serviceAccountName: default
+      automountServiceAccountToken: false
+      enableServiceLinks: false
+      {{- with $root.Values.nodeSelector }}
+      nodeSelector:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with $root.Values.tolerations }}
+      tolerations:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      securityContext:
+        {{- include "rates-app.podSecurityContext" $root | nindent 8 }}
+      {{- with .first }}
+      initContainers:
+        {{- include "rates-app.jobContainer" (dict "root" $root "name" "first" "args" .) | nindent 8 }}
+      {{- end }}
+      containers:
+        {{- include "rates-app.jobContainer" (dict "root" $root "name" .component "args" .args) | nindent 8 }}
+      volumes:
+        - name: tmp
+          emptyDir: { sizeLimit: {{ $root.Values.temporarySpace }} }
+{{- end -}}
+
+{{/*
+Asks SERVICE for one day's rate and fails unless the answer has the form that clients depend on. In Python, because
+the image has it and no shell tools.
+*/}}
+{{- define "rates-app.askRate" -}}
+command:
+  - python
+  - -c
+  - |
+    import json, os, sys, urllib.parse, urllib.request
+    query = urllib.parse.urlencode({
+        "date_from": os.environ["DAY"], "date_to": os.environ["DAY"],
+        "orig_code": os.environ["ORIGIN"], "dest_code": os.environ["DESTINATION"],
+    })
+    with urllib.request.urlopen(f"http://{os.environ['SERVICE']}/rates?{query}", timeout=10) as answer:
+        rates = json.load(answer)["rates"]
+    print(json.dumps(rates))
+    if [rate["day"] for rate in rates] != [os.environ["DAY"]] or not {"count", "price"} <= rates[0].keys():
+        sys.exit("the answer is not one rate for the day that was asked for")
+    if os.environ["REQUIRE_PRICE"] == "true" and rates[0]["price"] is None:
+        sys.exit("there is no price for that lane and day: are the batches published?")
+env:
+  - { name: DAY, value: {{ .root.Values.test.day | quote }} }
+  - { name: ORIGIN, value: {{ .root.Values.test.origin | quote }} }
+  - { name: DESTINATION, value: {{ .root.Values.test.destination | quote }} }
+  - { name: REQUIRE_PRICE, value: {{ .root.Values.test.requirePrice | quote }} }
+  - { name: SERVICE, value: {{ .service | quote }} }
+image: {{ include "rates-app.image" .root }}
+resources:
+  requests: { cpu: 50m, memory: 64Mi, ephemeral-storage: 16Mi }
+  limits: { cpu: 500m, memory: 128Mi, ephemeral-storage: 64Mi }
+securityContext:
+  {{- include "rates-app.containerSecurityContext" .root | nindent 2 }}
+{{- end -}}

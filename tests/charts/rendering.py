@@ -1,0 +1,295 @@
+"""Rendering the charts as Helm and Argo CD would."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+
+from .tools import module, program
+
+Manifest = dict[str, Any]
+
+ROOT = Path(__file__).parents[2]
+CHARTS = ("rates-app", "spark-ingest", "monitoring", "preview-stores", "gitops/root", "gitops/cluster")
+STRATEGIES = ("rolling", "blueGreen", "canary")
+STACKS = ("dev", "staging", "prod")
+KUBERNETES = ("1.31", "1.32", "1.33", "1.34")
+
+# Stands for whatever was released last, so that a promotion changes no golden file.
+IMAGE = {"image": {"digest": "sha256:" + "e" * 64}}
+# What a chart cannot do without; the rest are defaults.
+REQUIRED: dict[str, Manifest] = {
+    "rates-app": {
+        "image": {"repository": "registry.example.com/rates-app", **IMAGE["image"]},
+        "secrets": {"region": "eu-west-1", "database": "database", "cache": "cache"},
+    },
+    "spark-ingest": {"image": {"repository": "registry.example.com/rates-app", **IMAGE["image"]}},
+    "monitoring": {"image": {"repository": "registry.example.com/rates-app", **IMAGE["image"]}},
+    "preview-stores": {},
+    "gitops/root": {"previews": {"enabled": True}},
+    "gitops/cluster": {
+        "cluster": {
+            "name": "local",
+            "server": "https://kubernetes.default.svc",
+            "environment": "dev",
+            "colour": "blue",
+            "size": "small",
+            "registry": "registry.example.com",
+        }
+    },
+}
+
+
+_COPIES = TemporaryDirectory(prefix="charts-")
+
+
+class Loader(yaml.CSafeLoader):
+    """PyYAML's loader, which alone among YAML's readers has no value for a bare `=`."""
+
+
+Loader.add_constructor("tag:yaml.org,2002:value", lambda _, node: node.value)
+
+
+class RenderError(Exception):
+    """Helm refused; the message is Helm's own."""
+
+
+@cache
+def charts() -> Path:
+    """Return a copy of the charts' folder in which spark-ingest has its dependency, from the operator's Go module."""
+    copy = Path(_COPIES.name)
+    shutil.copytree(ROOT / "helm", copy / "helm", ignore=shutil.ignore_patterns("charts"))
+    operator = module("spark-operator") / "charts/spark-operator-chart"
+    helm("package", str(operator), "--destination", str(copy / "helm/spark-ingest/charts"))
+    return copy
+
+
+def helm(*arguments: str, stdin: str | None = None) -> str:
+    """Run Helm and return what it prints."""
+    done = subprocess.run([program("helm"), *arguments], capture_output=True, text=True, input=stdin, check=False)
+    if done.returncode:
+        raise RenderError(done.stderr)
+    return done.stdout
+
+
+def render(
+    chart: str,
+    *values: Manifest,
+    files: tuple[str, ...] = (),
+    release: str | None = None,
+    namespace: str = "rates",
+    kubernetes: str = "1.34",
+    crds: bool = False,
+) -> list[Manifest]:
+    """Render a chart.
+
+    Args:
+        chart: Folder below ``helm/``.
+        values: Values that win over those of the files, the last one most.
+        files: Value files, from the repository's root.
+        release: Name of the release; the chart's own unless given.
+        namespace: Namespace of the release.
+        kubernetes: Version of Kubernetes to render for.
+        crds: Whether to include the definitions that a dependency brings.
+
+    Returns:
+        The manifests, in Helm's order.
+    """
+    arguments = [release or chart.rsplit("/", 1)[-1], str(charts() / "helm" / chart)]
+    arguments += ["--namespace", namespace, "--kube-version", kubernetes, *(["--include-crds"] if crds else [])]
+    for file in files:
+        arguments += ["--values", str(charts() / file.removeprefix("/"))]
+    merged: Manifest = {}
+    for more in values:
+        merged = merge(merged, more)
+    output = helm("template", *arguments, "--values", "-", stdin=json.dumps(merged))
+    return [manifest for manifest in yaml.load_all(output, Loader=Loader) if manifest]
+
+
+def merge(base: Manifest, more: Manifest) -> Manifest:
+    """Merge values as Helm does: maps key by key, all else whole."""
+    merged = dict(base)
+    for key, value in more.items():
+        merged[key] = (
+            merge(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
+        )
+    return merged
+
+
+def fill(template: Any, parameters: Manifest) -> Any:
+    """Fill in an ApplicationSet's template as its controller does, with Go's own templates and Sprig, through Helm."""
+    values = {"template": yaml.safe_dump(template, width=10_000), "parameters": parameters}
+    with TemporaryDirectory(prefix="fill-") as folder:
+        (Path(folder) / "templates").mkdir()
+        (Path(folder) / "Chart.yaml").write_text("{apiVersion: v2, name: fill, version: 0.1.0}")
+        (Path(folder) / "templates/filled.yaml").write_text("{{ tpl .Values.template .Values.parameters }}")
+        output = helm("template", "fill", folder, "--values", "-", stdin=json.dumps(values))
+    assert "<no value>" not in output, output
+    return yaml.safe_load(output)
+
+
+def cluster_secret(environment: str, **annotations: str) -> Manifest:
+    """Return the parameters of a cluster that Pulumi has registered in Argo CD, as the cluster generator gives them."""
+    size = {"dev": "small", "staging": "medium", "prod": "large"}[environment]
+    name = f"rates-{environment}-blue"
+    facts = {
+        "cluster-name": name,
+        "region": "eu-west-1",
+        "domain": f"{environment}.rates.example.com",
+        "certificate-arn": "arn:aws:acm:eu-west-1:111122223333:certificate/0a1b",
+        "target-group-arn": "arn:aws:elasticloadbalancing:eu-west-1:111122223333:targetgroup/rates/0a1b",
+        "registry": f"111122223333.dkr.ecr.eu-west-1.amazonaws.com/rates-{environment}",
+        "database-secret": f"rates-{environment}-database",
+        "cache-secret": f"rates-{environment}-cache",
+        "incoming-bucket": f"rates-{environment}-incoming",
+        "processed-bucket": f"rates-{environment}-processed",
+        "rejected-bucket": f"rates-{environment}-rejected",
+        "incoming-queue-url": f"https://sqs.eu-west-1.amazonaws.com/111122223333/rates-{environment}-incoming",
+        "alerts-topic-arn": f"arn:aws:sns:eu-west-1:111122223333:rates-{environment}-alerts",
+        "vpc-id": "vpc-0123456789abcdef0",
+        "standby": "",
+        **annotations,
+    }
+    return {
+        "name": name,
+        "server": "https://kubernetes.default.svc",
+        "metadata": {
+            "labels": {
+                "argocd.argoproj.io/secret-type": "cluster",
+                "rates.io/environment": environment,
+                "rates.io/colour": "blue",
+                "rates.io/size": size,
+            },
+            "annotations": {f"rates.io/{key}": value for key, value in facts.items()},
+        },
+    }
+
+
+def gitops_tree() -> list[Manifest]:
+    """Return what the root application syncs, with previews on."""
+    return render("gitops/root", REQUIRED["gitops/root"], namespace="argocd")
+
+
+def application_set(name: str) -> Manifest:
+    """Return an ApplicationSet of the gitops chart."""
+    rendered = gitops_tree()
+    return next(one for one in rendered if one["kind"] == "ApplicationSet" and one["metadata"]["name"] == name)
+
+
+@cache
+def cluster_application(environment: str) -> Manifest:
+    """Return the application that the ApplicationSet `clusters` makes for a stack's cluster."""
+    filled: Manifest = fill(application_set("clusters")["spec"]["template"], cluster_secret(environment))
+    return {"apiVersion": "argoproj.io/v1alpha1", "kind": "Application", **filled}
+
+
+@cache
+def applications(environment: str) -> dict[str, Manifest]:
+    """Return the applications of a stack's cluster by name, without the cluster's name in front."""
+    cluster = cluster_application(environment)
+    made = synced(cluster["spec"]["source"], namespace="argocd")
+    return {one["metadata"]["name"].removeprefix(f"{cluster['metadata']['name']}-"): one for one in made}
+
+
+def synced(
+    source: Manifest, *values: Manifest, namespace: str, kubernetes: str = "1.34", crds: bool = False
+) -> list[Manifest]:
+    """Render what Argo CD would sync from an application's source in this repository."""
+    settings = source["helm"]
+    return render(
+        source["path"].removeprefix("helm/"),
+        settings.get("valuesObject", {}),
+        *values,
+        files=tuple(settings.get("valueFiles", ())),
+        release=settings.get("releaseName"),
+        namespace=namespace,
+        kubernetes=kubernetes,
+        crds=crds,
+    )
+
+
+@cache
+def stack(environment: str, chart: str, kubernetes: str = "1.34") -> list[Manifest]:
+    """Return what Argo CD syncs for one of our charts in a stack's cluster."""
+    application = applications(environment)[chart]["spec"]
+    namespace = application["destination"]["namespace"]
+    return synced(application["source"], IMAGE, namespace=namespace, kubernetes=kubernetes, crds=True)
+
+
+@cache
+def preview() -> tuple[Manifest, list[Manifest]]:
+    """Return the application of pull request 7, and all that it syncs."""
+    parameters = {**cluster_secret("dev"), "number": 7, "head_sha": "0f" * 20}
+    filled: Manifest = fill(application_set("previews")["spec"]["template"], parameters)
+    namespace = filled["spec"]["destination"]["namespace"]
+    manifests = [one for source in filled["spec"]["sources"] for one in synced(source, namespace=namespace)]
+    return {"apiVersion": "argoproj.io/v1alpha1", "kind": "Application", **filled}, manifests
+
+
+def strategy(name: str, kubernetes: str = "1.34") -> list[Manifest]:
+    """Return rates-app with an ingress under one of its strategies."""
+    exposed = {"strategy": {"type": name}, "ingress": {"enabled": True, "host": "rates.example.com"}}
+    return render("rates-app", REQUIRED["rates-app"], exposed, kubernetes=kubernetes)
+
+
+def everything() -> dict[str, list[Manifest]]:
+    """Return all that is ever synced, by a name for messages: stacks, strategies, the preview and the GitOps tree."""
+    rendered = {
+        f"{environment}/{chart}": stack(environment, chart)
+        for environment in STACKS
+        for chart in ("rates-app", "spark-ingest", "monitoring")
+    }
+    rendered |= {f"strategy/{name}": strategy(name) for name in STRATEGIES}
+    rendered |= {f"{environment}/applications": list(applications(environment).values()) for environment in STACKS}
+    rendered["preview"] = preview()[1]
+    rendered["gitops"] = gitops_tree()
+    return rendered
+
+
+def of_kind(manifests: list[Manifest], *kinds: str) -> list[Manifest]:
+    """Return the manifests of some kinds."""
+    return [manifest for manifest in manifests if manifest["kind"] in kinds]
+
+
+def the(manifests: list[Manifest], kind: str, name: str | None = None) -> Manifest:
+    """Return the one manifest of a kind, or of a kind and name."""
+    (found,) = [one for one in of_kind(manifests, kind) if name in (None, one["metadata"]["name"])]
+    return found
+
+
+def batch(manifests: list[Manifest]) -> Manifest:
+    """Return the SparkApplication that the dispatcher would submit from the template among the manifests."""
+    text = the(manifests, "ConfigMap", "rates-batch-template")["data"]["sparkapplication.yaml"]
+    application: Manifest = yaml.safe_load(
+        text.replace("$batch_id", "0192f0c2").replace("$source", "s3://incoming/a.csv")
+    )
+    return application
+
+
+def pods(manifests: list[Manifest]) -> dict[str, Manifest]:
+    """Return every pod template among the manifests by kind and name, those of batches and of analyses included."""
+    found: dict[str, Manifest] = {}
+    for one in manifests:
+        name = f"{one['kind']}/{one['metadata']['name']}"
+        match one["kind"]:
+            case "Deployment" | "StatefulSet" | "DaemonSet" | "Rollout" | "Job":
+                found[name] = one["spec"]["template"]
+            case "CronJob":
+                found[name] = one["spec"]["jobTemplate"]["spec"]["template"]
+            case "Pod":
+                found[name] = one
+            case "AnalysisTemplate":
+                for metric in one["spec"]["metrics"]:
+                    if job := metric["provider"].get("job"):
+                        found[f"{name}/{metric['name']}"] = job["spec"]["template"]
+            case "ConfigMap" if one["metadata"]["name"] == "rates-batch-template":
+                spark = batch([one])["spec"]
+                found |= {f"SparkApplication/{role}": spark[role]["template"] for role in ("driver", "executor")}
+    return found

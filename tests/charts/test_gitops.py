@@ -1,0 +1,317 @@
+"""The GitOps tree: what the root makes of the clusters that Pulumi registers."""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatchcase
+
+import pytest
+import yaml
+
+from .rendering import (
+    IMAGE,
+    ROOT,
+    STACKS,
+    Manifest,
+    RenderError,
+    application_set,
+    applications,
+    cluster_application,
+    cluster_secret,
+    fill,
+    gitops_tree,
+    of_kind,
+    preview,
+    render,
+    stack,
+    synced,
+    the,
+)
+from .schemas import problems
+
+CHARTS = ("rates-app", "spark-ingest", "monitoring")
+EVERYWHERE = {"external-secrets", "kube-prometheus-stack", "argo-rollouts", "prometheus-adapter"}
+PLATFORM = EVERYWHERE | {"aws-load-balancer-controller", "cluster-autoscaler"}
+# Kinds without a namespace among what we ever sync.
+CLUSTER_WIDE = {
+    "ClusterRole": "rbac.authorization.k8s.io",
+    "ClusterRoleBinding": "rbac.authorization.k8s.io",
+    "CustomResourceDefinition": "apiextensions.k8s.io",
+    "MutatingWebhookConfiguration": "admissionregistration.k8s.io",
+    "Namespace": "",
+    "PriorityClass": "scheduling.k8s.io",
+    "ValidatingWebhookConfiguration": "admissionregistration.k8s.io",
+}
+
+
+def project(name: str) -> Manifest:
+    spec: Manifest = the(gitops_tree(), "AppProject", name)["spec"]
+    return spec
+
+
+def wave(application: Manifest) -> int:
+    return int(application["metadata"]["annotations"]["argocd.argoproj.io/sync-wave"])
+
+
+def permits(spec: Manifest, application: Manifest) -> bool:
+    """Whether a project lets an application read its sources and write to its destination."""
+    sources = application["spec"].get("sources") or [application["spec"]["source"]]
+    destination = application["spec"]["destination"]
+    return all(source["repoURL"] in spec["sourceRepos"] for source in sources) and any(
+        fnmatchcase(destination["namespace"], one["namespace"]) and fnmatchcase(destination["server"], one["server"])
+        for one in spec["destinations"]
+    )
+
+
+def test_root_application_fits_its_schema_and_names_the_chart() -> None:
+    root = yaml.safe_load((ROOT / "helm/gitops/root-application.yaml").read_text())
+    assert problems(root, "1.34") == []
+    assert (ROOT / root["spec"]["source"]["path"] / "Chart.yaml").exists()
+    assert synced(root["spec"]["source"], namespace="argocd")
+
+
+def test_clusters_reads_exactly_what_pulumi_registers() -> None:
+    text = yaml.safe_dump(application_set("clusters")["spec"]["template"], width=1000)
+    secret = cluster_secret("prod")["metadata"]
+    assert set(re.findall(r'\.metadata\.annotations "(rates\.io/[a-z-]+)"', text)) == set(secret["annotations"])
+    labels = {label for label in secret["labels"] if label.startswith("rates.io/")}
+    assert set(re.findall(r'\.metadata\.labels "(rates\.io/[a-z-]+)"', text)) == labels
+
+
+@pytest.mark.parametrize("environment", STACKS)
+def test_cluster_gets_the_platform_and_our_charts(environment: str) -> None:
+    assert applications(environment).keys() == PLATFORM | set(CHARTS)
+
+
+def test_cluster_outside_aws_gets_no_aws_and_brings_its_own_secret() -> None:
+    secret = cluster_secret("dev")
+    secret["metadata"]["annotations"] = {
+        key: value
+        for key, value in secret["metadata"]["annotations"].items()
+        if key in ("rates.io/cluster-name", "rates.io/registry")
+    }
+    filled = fill(application_set("clusters")["spec"]["template"], secret)
+    made = {
+        one["metadata"]["name"].removeprefix("rates-dev-blue-"): one
+        for one in synced(filled["spec"]["source"], namespace="argocd")
+    }
+    assert made.keys() == EVERYWHERE | {"metrics-server"} | set(CHARTS)
+    manifests = synced(made["rates-app"]["spec"]["source"], IMAGE, namespace="rates")
+    assert of_kind(manifests, "ExternalSecret", "TargetGroupBinding") == []
+    assert "sns_configs" not in yaml.safe_dump(made["kube-prometheus-stack"])
+
+
+def test_standby_neither_migrates_nor_takes_batches() -> None:
+    filled = fill(application_set("clusters")["spec"]["template"], cluster_secret("prod", standby="true"))
+    made = synced(filled["spec"]["source"], namespace="argocd")
+    ours = {one["metadata"]["name"].removeprefix("rates-prod-blue-"): one["spec"]["source"] for one in made}
+    assert ours.keys() == PLATFORM | {"rates-app", "monitoring"}
+    assert of_kind(synced(ours["rates-app"], IMAGE, namespace="rates"), "Job") == []
+    rules = of_kind(synced(ours["monitoring"], IMAGE, namespace="rates"), "PrometheusRule")
+    assert {one["metadata"]["name"] for one in rules} == {"rates-service", "rates-stores", "rates-platform"}
+
+
+@pytest.mark.parametrize("fact", ["database-secret", "certificate-arn", "incoming-queue-url"])
+def test_fact_that_is_missing_in_aws_is_named(fact: str) -> None:
+    filled = fill(application_set("clusters")["spec"]["template"], cluster_secret("prod", **{fact: ""}))
+    words = fact.split("-")
+    with pytest.raises(RenderError, match=words[0] + "".join(word.title() for word in words[1:])):
+        synced(filled["spec"]["source"], namespace="argocd")
+
+
+@pytest.mark.parametrize("environment", STACKS)
+def test_every_application_is_permitted_by_a_project_that_exists(environment: str) -> None:
+    for application in [cluster_application(environment), *applications(environment).values()]:
+        assert permits(project(application["spec"]["project"]), application), application["metadata"]["name"]
+
+
+def test_projects_keep_applications_apart() -> None:
+    elsewhere = {**applications("prod")["rates-app"]}
+    assert not permits(project("platform"), elsewhere)
+    assert not permits(project("previews"), elsewhere)
+    assert not permits(project("rates-prod"), applications("prod")["argo-rollouts"])
+    assert "*" not in {repo for one in of_kind(gitops_tree(), "AppProject") for repo in one["spec"]["sourceRepos"]}
+
+
+@pytest.mark.parametrize("chart", CHARTS)
+def test_projects_permit_the_kinds_that_our_charts_make_and_no_wildcard(chart: str) -> None:
+    allowed = {(one["group"], one["kind"]) for one in project("rates-prod")["clusterResourceWhitelist"]}
+    made = {(CLUSTER_WIDE[one["kind"]], one["kind"]) for one in stack("prod", chart) if one["kind"] in CLUSTER_WIDE}
+    assert made <= allowed
+    assert ("*", "*") not in allowed
+
+
+@pytest.mark.parametrize("environment", STACKS)
+def test_waves_bring_up_an_empty_cluster_in_order(environment: str) -> None:
+    made = {name: wave(one) for name, one in applications(environment).items()}
+    assert made["external-secrets"] < made["kube-prometheus-stack"]
+    others = PLATFORM - {"external-secrets", "kube-prometheus-stack"}
+    assert all(made["kube-prometheus-stack"] < made[name] < made["rates-app"] for name in others)
+    assert made["rates-app"] < made["spark-ingest"] == made["monitoring"]
+
+
+@pytest.mark.parametrize("environment", STACKS)
+def test_every_application_prunes_heals_and_retries(environment: str) -> None:
+    for application in [cluster_application(environment), *applications(environment).values(), preview()[0]]:
+        policy = application["spec"]["syncPolicy"]
+        assert policy["automated"] == {"prune": True, "selfHeal": True}
+        assert policy["retry"]["backoff"]["duration"]
+
+
+@pytest.mark.parametrize("environment", STACKS)
+def test_deleting_an_application_of_a_cluster_deletes_nothing_that_runs(environment: str) -> None:
+    assert application_set("clusters")["spec"]["syncPolicy"]["preserveResourcesOnDeletion"] is True
+    for application in [cluster_application(environment), *applications(environment).values()]:
+        assert "finalizers" not in application["metadata"]
+
+
+@pytest.mark.parametrize("environment", STACKS)
+def test_what_others_write_is_left_alone(environment: str) -> None:
+    spec = applications(environment)["rates-app"]["spec"]
+    assert "RespectIgnoreDifferences=true" in spec["syncPolicy"]["syncOptions"]
+    ignored = {one["kind"]: one for one in spec["ignoreDifferences"]}
+    manifests = stack(environment, "rates-app")
+    kind = the(manifests, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["kind"]
+    assert ignored[kind]["jsonPointers"] == ["/spec/replicas"]
+    webhooks = {one["kind"] for one in applications(environment)["spark-ingest"]["spec"]["ignoreDifferences"]}
+    assert webhooks == {
+        one["kind"] for one in stack(environment, "spark-ingest") if one["kind"].endswith("WebhookConfiguration")
+    }
+
+
+def test_only_prod_has_windows_and_an_operator_may_always_sync() -> None:
+    assert all("syncWindows" not in project(f"rates-{environment}") for environment in ("dev", "staging"))
+    windows = project("rates-prod")["syncWindows"]
+    assert windows
+    assert all(window["manualSync"] and window["timeZone"] == "Etc/UTC" for window in windows)
+
+
+@pytest.mark.parametrize("environment", STACKS)
+def test_add_ons_are_pinned_and_limited(environment: str) -> None:
+    for name in PLATFORM:
+        source = applications(environment)[name]["spec"]["source"]
+        assert re.fullmatch(r"\d+\.\d+\.\d+", source["targetRevision"]), name
+        assert "limits" in yaml.safe_dump(source["helm"]["valuesObject"]), name
+
+
+def test_add_ons_know_their_cluster() -> None:
+    made = {name: one["spec"]["source"]["helm"].get("valuesObject") for name, one in applications("prod").items()}
+    facts = cluster_secret("prod")["metadata"]["annotations"]
+    balancer = made["aws-load-balancer-controller"]
+    assert (balancer["clusterName"], balancer["vpcId"]) == (facts["rates.io/cluster-name"], facts["rates.io/vpc-id"])
+    assert made["cluster-autoscaler"]["autoDiscovery"]["clusterName"] == facts["rates.io/cluster-name"]
+    receivers = {one["name"]: one for one in made["kube-prometheus-stack"]["alertmanager"]["config"]["receivers"]}
+    assert receivers["operators"]["sns_configs"][0]["topic_arn"] == facts["rates.io/alerts-topic-arn"]
+
+
+def test_custom_metric_of_the_autoscaler_is_the_adapters() -> None:
+    rules = applications("prod")["prometheus-adapter"]["spec"]["source"]["helm"]["valuesObject"]["rules"]["custom"]
+    metrics = the(stack("prod", "rates-app"), "HorizontalPodAutoscaler")["spec"]["metrics"]
+    wanted = {metric["pods"]["metric"]["name"] for metric in metrics if metric["type"] == "Pods"}
+    assert wanted == {rule["name"]["as"] for rule in rules}
+
+
+@pytest.mark.parametrize("environment", STACKS)
+def test_what_pulumi_knows_reaches_the_charts(environment: str) -> None:
+    facts = {
+        key.removeprefix("rates.io/"): value
+        for key, value in cluster_secret(environment)["metadata"]["annotations"].items()
+    }
+    manifests = stack(environment, "rates-app")
+    assert the(manifests, "TargetGroupBinding")["spec"]["targetGroupARN"] == facts["target-group-arn"]
+    keys = [one["extract"]["key"] for one in the(manifests, "ExternalSecret")["spec"]["dataFrom"]]
+    assert keys == [facts["database-secret"], facts["cache-secret"]]
+    ingest = yaml.safe_dump(stack(environment, "spark-ingest"), width=1000)
+    for fact in ("incoming-queue-url", "incoming-bucket", "processed-bucket", "rejected-bucket", "registry"):
+        assert facts[fact] in ingest, fact
+
+
+def test_nothing_that_pulumi_knows_is_said_again_in_the_values_of_stacks() -> None:
+    for path in (ROOT / "helm/gitops").glob("s*/*/*.yaml"):
+        text = path.read_text()
+        assert not re.search(r"arn:|amazonaws|[a-z]{2}-[a-z]+-\d\b", text), path
+
+
+def test_values_of_stacks_and_sizes_are_all_used() -> None:
+    used = {
+        file
+        for environment in STACKS
+        for chart in CHARTS
+        for file in applications(environment)[chart]["spec"]["source"]["helm"]["valueFiles"]
+    } | {file for source in preview()[0]["spec"]["sources"] for file in source["helm"].get("valueFiles", [])}
+    assert used == {f"/{path.relative_to(ROOT)}" for path in (ROOT / "helm/gitops").glob("s*/*/*.yaml")}
+
+
+@pytest.mark.parametrize("environment", STACKS)
+def test_application_without_a_released_image_says_so(environment: str) -> None:
+    source = applications(environment)["rates-app"]["spec"]["source"]
+    with pytest.raises(RenderError, match="no image was released to this stack yet"):
+        synced(source, {"image": {"digest": ""}}, namespace="rates")
+
+
+def test_preview_is_whole_and_small_and_goes_without_a_trace() -> None:
+    application, manifests = preview()
+    assert permits(project("previews"), application)
+    assert application["metadata"]["finalizers"] == ["resources-finalizer.argocd.argoproj.io"]
+    namespace = application["spec"]["destination"]["namespace"]
+    assert namespace == "preview-7"
+    # The namespace is the preview's own object, so that it is deleted with the rest.
+    assert the(manifests, "Namespace")["metadata"]["name"] == namespace
+    assert not any("CreateNamespace" in option for option in application["spec"]["syncPolicy"]["syncOptions"])
+    allowed = {one["kind"] for one in project("previews")["clusterResourceWhitelist"]}
+    assert {one["kind"] for one in manifests if one["kind"] in CLUSTER_WIDE} <= allowed
+    servers = of_kind(manifests, "Deployment", "StatefulSet")
+    assert {one["metadata"]["name"] for one in servers} == {
+        "rates-app",
+        "preview-stores-postgresql",
+        "preview-stores-redis",
+    }
+    assert all(one["spec"]["replicas"] == 1 for one in servers)
+    secret = the(manifests, "ExternalSecret")["spec"]["target"]["name"]
+    container = the(manifests, "Deployment", "rates-app")["spec"]["template"]["spec"]["containers"][0]
+    assert container["envFrom"] == [{"secretRef": {"name": secret}}]
+    assert container["image"].endswith(":" + "0f" * 20)
+    assert (
+        the(manifests, "Job", "rates-app-sample-data")["spec"]["template"]["spec"]["containers"][0]["args"][0]
+        == "ingest"
+    )
+
+
+def test_preview_can_reach_its_stores() -> None:
+    manifests = preview()[1]
+    stores = {"app.kubernetes.io/name": "preview-stores"}
+    egress = the(manifests, "NetworkPolicy", "rates-app")["spec"]["egress"]
+    assert any({"podSelector": {"matchLabels": stores}} in rule.get("to", []) for rule in egress)
+    addresses = the(manifests, "ExternalSecret")["spec"]["target"]["template"]["data"]
+    services = {one["metadata"]["name"]: one["spec"]["ports"][0]["port"] for one in of_kind(manifests, "Service")}
+    for key in ("RATES_DATABASE_URL", "RATES_REDIS_URL"):
+        host, port = addresses[key].split("@")[1].split("/")[0].split(":")
+        assert services[host] == int(port)
+
+
+def test_previews_are_asked_for_one_by_one() -> None:
+    assert of_kind(render("gitops/root", namespace="argocd"), "ApplicationSet") == [application_set("clusters")]
+    generators = application_set("previews")["spec"]["generators"][0]["matrix"]["generators"]
+    (pull_request,) = [one["pullRequest"] for one in generators if "pullRequest" in one]
+    assert pull_request["github"]["labels"] == ["preview"]
+    (clusters,) = [one["clusters"] for one in generators if "clusters" in one]
+    assert clusters["selector"]["matchLabels"]["rates.io/environment"] == "dev"
+
+
+def test_notifications_name_templates_and_runbooks_that_exist() -> None:
+    data = the(gitops_tree(), "ConfigMap", "argocd-notifications-cm")["data"]
+    parsed = {key: yaml.safe_load(value) for key, value in data.items()}
+    triggers = {trigger for one in parsed["subscriptions"] for trigger in one["triggers"]}
+    assert triggers == {key.removeprefix("trigger.") for key in parsed if key.startswith("trigger.")}
+    sent = {template for trigger in triggers for one in parsed[f"trigger.{trigger}"] for template in one["send"]}
+    assert sent == {key.removeprefix("template.") for key in parsed if key.startswith("template.")}
+    for template in sent:
+        page = parsed[f"template.{template}"]["alertmanager"]["annotations"]["runbook_url"].rsplit("/", 1)[1]
+        assert (ROOT / "runbooks" / page).exists(), page
+
+
+def test_argo_cd_is_installed_as_the_tree_needs_it() -> None:
+    values = yaml.safe_load((ROOT / "helm/gitops/argocd-values.yaml").read_text())
+    assert "health.argoproj.io_Application" in "".join(values["configs"]["cm"])
+    assert values["configs"]["cm"]["application.resourceTrackingMethod"] == "annotation"
+    assert values["notifications"]["cm"]["create"] is False

@@ -1,0 +1,83 @@
+"""What the charts render, kept as files, so that a review shows what a change does to a cluster.
+
+`make golden` writes them anew; the diff is for reading.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from .rendering import (
+    STACKS,
+    Manifest,
+    applications,
+    cluster_application,
+    gitops_tree,
+    of_kind,
+    preview,
+    stack,
+    strategy,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def ours(manifests: list[Manifest]) -> list[Manifest]:
+    """Leave out what the operator's own chart makes: its version pins it."""
+    labels = [one["metadata"].get("labels", {}).get("helm.sh/chart", "") for one in manifests]
+    return [
+        manifest
+        for manifest, label in zip(manifests, labels, strict=True)
+        if not label.startswith("spark-operator-") and manifest["kind"] != "CustomResourceDefinition"
+    ]
+
+
+def ours_of(environment: str, chart: str) -> list[Manifest]:
+    return ours(stack(environment, chart))
+
+
+def applications_of(environment: str) -> list[Manifest]:
+    return [cluster_application(environment), *applications(environment).values()]
+
+
+def rules_and_watcher() -> list[Manifest]:
+    return [one for one in stack("prod", "monitoring") if "dashboard" not in one["metadata"]["name"]]
+
+
+CASES: dict[str, Callable[[], list[Manifest]]] = {
+    **{
+        f"{environment}-{chart}": partial(ours_of, environment, chart)
+        for environment in STACKS
+        for chart in ("rates-app", "spark-ingest")
+    },
+    **{f"{environment}-applications": partial(applications_of, environment) for environment in STACKS},
+    # The stacks' differ in a label alone, and use the other strategies.
+    "prod-monitoring": rules_and_watcher,
+    "strategy-bluegreen": lambda: of_kind(strategy("blueGreen"), "Rollout", "AnalysisTemplate", "Service"),
+    "preview": lambda: [preview()[0], *preview()[1]],
+    "gitops": gitops_tree,
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_render_is_as_it_was(name: str) -> None:
+    text = yaml.safe_dump_all(CASES[name](), sort_keys=False, width=140)
+    path = GOLDEN / f"{name}.yaml"
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    assert path.exists(), f"{path.name} is missing: run 'make golden' and look at it"
+    assert text == path.read_text(), "the render changed; if that is meant, run 'make golden' and look at the diff"
+
+
+def test_no_golden_file_is_left_over() -> None:
+    assert {path.stem for path in GOLDEN.iterdir()} == set(CASES)

@@ -1,0 +1,194 @@
+"""Alerts fire when they should and not otherwise, lead to a runbook that helps, and dashboards ask what exists."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from .rendering import ROOT, Manifest, of_kind, stack, the
+from .tools import program
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CASES: dict[str, dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "alerts.yaml").read_text())
+SECTIONS = ("Meaning", "Impact", "Diagnosis", "Mitigation", "How to know it is over", "Prevention")
+# What the application exports, and what kube-state-metrics, the kubelet, the operators and Argo CD do.
+METRICS = re.compile(
+    r"rates_(http_requests_total|http_request_duration_seconds_(bucket|sum|count)|http_requests_in_progress"
+    r"|cache_requests_total|database_reads_total|replica_lag_seconds|pool_connections|generation"
+    r"|generation_published_timestamp_seconds|batches|batch_rows_total|batch_slices|batch_publish_seconds"
+    r"|batch_deadline_slack_seconds|requests_shed_total)"
+)
+PAGES = sorted(path for path in (ROOT / "runbooks").glob("*.md") if path.stem != "README")
+ALERTMANAGER_ONLY = {"application-sync-failed", "application-degraded"}
+
+
+def groups() -> list[Manifest]:
+    return [
+        group for rule in of_kind(stack("prod", "monitoring"), "PrometheusRule") for group in rule["spec"]["groups"]
+    ]
+
+
+def rules() -> dict[str, Manifest]:
+    return {rule["alert"]: rule for group in groups() for rule in group["rules"] if "alert" in rule}
+
+
+def kebab(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()
+
+
+def page(alert: str) -> Path:
+    return ROOT / "runbooks" / f"{kebab(alert)}.md"
+
+
+@pytest.fixture(scope="module")
+def rule_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("rules") / "rules.yaml"
+    path.write_text(yaml.safe_dump({"groups": groups()}))
+    return path
+
+
+def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([program("promtool"), *arguments], capture_output=True, text=True, check=False)
+
+
+def test_prometheus_takes_the_rules(rule_file: Path) -> None:
+    done = promtool("check", "rules", "--lint=all", "--lint-fatal", str(rule_file))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_is_tried_both_ways() -> None:
+    assert CASES.keys() == rules().keys()
+    assert {alert for alert, case in CASES.items() if "quiet" not in case} == {"Watchdog"}
+
+
+@pytest.mark.parametrize("way", ["fires", "quiet"])
+@pytest.mark.parametrize("alert", CASES)
+def test_alert_fires_when_it_should_and_only_then(alert: str, way: str, rule_file: Path, tmp_path: Path) -> None:
+    case = CASES[alert]
+    if way not in case:
+        assert rules()[alert]["expr"] == "vector(1)"
+        return
+    firing = [{"labels": "{}", "value": 1}] if way == "fires" else []
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": series, "values": str(values)} for series, values in case[way].items()],
+        "promql_expr_test": [
+            {
+                "expr": f'group(ALERTS{{alertname="{alert}", alertstate="firing"}})',
+                "eval_time": case["at"],
+                "exp_samples": firing,
+            }
+        ],
+    }
+    path = tmp_path / "test.yaml"
+    path.write_text(yaml.safe_dump({"rule_files": [str(rule_file)], "evaluation_interval": "1m", "tests": [test]}))
+    done = promtool("test", "rules", str(path))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("alert", CASES)
+def test_alert_says_how_bad_it_is_and_leads_to_its_runbook(alert: str) -> None:
+    rule = rules()[alert]
+    assert rule["labels"]["severity"] in ("critical", "warning", "none")
+    assert rule["labels"]["environment"] == "prod"
+    assert rule["annotations"]["summary"]
+    assert rule["annotations"]["description"]
+    assert rule["annotations"]["runbook_url"].endswith(f"/blob/main/runbooks/{kebab(alert)}.md")
+    assert page(alert).exists(), f"write {page(alert).relative_to(ROOT)}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_runbook_has_every_section_and_commands_to_run(path: Path) -> None:
+    text = path.read_text()
+    parts = re.split(r"^## (.+)$", text, flags=re.MULTILINE)
+    sections = dict(zip(parts[1::2], parts[2::2], strict=True))
+    assert tuple(sections) == SECTIONS
+    assert all(len(section.split()) >= 5 for section in sections.values()), "a section says too little"
+    assert "```" in sections["Diagnosis"]
+
+
+def test_links_between_runbooks_lead_somewhere() -> None:
+    for path in (ROOT / "runbooks").glob("*.md"):
+        for target in re.findall(r"\]\(([^):]+)\)", path.read_text()):
+            assert (path.parent / target).exists(), (path.name, target)
+    listed = re.findall(r"^- \[.+\]\((.+)\)$", (ROOT / "runbooks/README.md").read_text(), flags=re.MULTILINE)
+    assert listed == [path.name for path in PAGES]
+
+
+def test_no_runbook_is_of_an_alert_that_is_gone() -> None:
+    pages = {path.stem for path in PAGES}
+    assert pages - ALERTMANAGER_ONLY == {kebab(alert) for alert in CASES}
+
+
+def expressions() -> Iterator[tuple[str, str]]:
+    for group in groups():
+        for rule in group["rules"]:
+            yield rule.get("alert") or rule["record"], rule["expr"]
+    for path in sorted((ROOT / "helm/monitoring/dashboards").glob("*.json")):
+        for panel in json.loads(path.read_text())["panels"]:
+            for target in panel.get("targets", []):
+                yield f"{path.stem}: {panel['title']}", target["expr"]
+
+
+@pytest.mark.parametrize(("where", "expression"), list(expressions()))
+def test_expression_asks_only_for_metrics_that_exist(where: str, expression: str) -> None:
+    asked = set(re.findall(r"\brates_\w+", expression)) - {"rates_app"}
+    assert all(METRICS.fullmatch(metric) for metric in asked), (where, asked)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "helm/monitoring/dashboards").glob("*.json")), ids=lambda path: path.stem
+)
+def test_dashboard_is_one_that_grafana_and_prometheus_take(path: Path, tmp_path: Path) -> None:
+    dashboard = json.loads(path.read_text())
+    assert dashboard["uid"] == f"rates-{path.stem}"
+    assert dashboard["title"]
+    panels = dashboard["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    for panel in panels:
+        grid = panel["gridPos"]
+        assert grid["x"] + grid["w"] <= 24
+        assert panel["type"] == "row" or panel["description"], panel["title"]
+    records = [
+        {"record": f"check:{panel['id']}_{number}", "expr": target["expr"].replace("$__rate_interval", "5m")}
+        for panel in panels
+        for number, target in enumerate(panel.get("targets", []))
+    ]
+    assert records
+    checked = tmp_path / "expressions.yaml"
+    text = yaml.safe_dump({"groups": [{"name": "expressions", "rules": records}]})
+    checked.write_text(text.replace("$namespace", "rates"))
+    done = promtool("check", "rules", str(checked))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_dashboards_reach_grafana() -> None:
+    maps = [
+        one
+        for one in of_kind(stack("prod", "monitoring"), "ConfigMap")
+        if "grafana_dashboard" in one["metadata"]["labels"]
+    ]
+    files = {path.name: path.read_text() for path in (ROOT / "helm/monitoring/dashboards").glob("*.json")}
+    assert {key: json.loads(text) for one in maps for key, text in one["data"].items()} == {
+        key: json.loads(text) for key, text in files.items()
+    }
+
+
+def test_watcher_reads_pods_and_events_of_its_namespaces_and_nothing_else() -> None:
+    roles = of_kind(stack("prod", "monitoring"), "Role", "ClusterRole")
+    assert [role["metadata"]["namespace"] for role in roles] == ["rates"]
+    assert roles[0]["rules"] == [
+        {"apiGroups": [""], "resources": ["pods", "events"], "verbs": ["get", "list", "watch"]}
+    ]
+    account = the(stack("prod", "monitoring"), "Deployment", "rates-watcher")["spec"]["template"]["spec"][
+        "serviceAccountName"
+    ]
+    assert account == "rates-watcher"

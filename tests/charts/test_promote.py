@@ -1,0 +1,103 @@
+"""A promotion is a commit of one line, and is refused where it makes no sense."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .rendering import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DIGEST = "sha256:" + "a" * 64
+IDENTITY = {
+    f"GIT_{role}_{part}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for part, value in (("NAME", "t"), ("EMAIL", "t@example.com"))
+}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    shutil.copytree(ROOT / "helm/gitops", tmp_path / "gitops")
+    for stack in ("dev", "staging", "prod"):
+        (tmp_path / f"gitops/stacks/{stack}/image.yaml").write_text('image: { digest: "" }\n')
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "--message", "Start")
+    return tmp_path
+
+
+def git(tree: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(tree), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **IDENTITY}).stdout
+
+
+def promote(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(tree / "gitops/promote.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **IDENTITY})
+
+
+def test_image_moves_from_stack_to_stack_by_commits_of_one_line(tree: Path) -> None:
+    for arguments, stack in (
+        (("release", DIGEST), "dev"),
+        (("promote", "staging"), "staging"),
+        (("promote", "prod"), "prod"),
+    ):
+        done = promote(tree, *arguments)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(f"{stack}: {DIGEST}, committed.")
+        assert git(tree, "show", "--numstat", "--format=%s").split("\n") == [
+            f"Run {DIGEST[:19]} in {stack}",
+            "",
+            f"1\t1\tgitops/stacks/{stack}/image.yaml",
+            "",
+        ]
+
+
+def test_promotion_leaves_other_changes_out_of_its_commit(tree: Path) -> None:
+    (tree / "gitops/values.yaml").write_text("changed: true\n")
+    git(tree, "add", ".")
+    assert promote(tree, "release", DIGEST).returncode == 0
+    assert "values.yaml" not in git(tree, "show", "--stat")
+
+
+def test_same_image_again_is_nothing_to_do(tree: Path) -> None:
+    promote(tree, "release", DIGEST)
+    head = git(tree, "rev-parse", "HEAD")
+    done = promote(tree, "release", DIGEST)
+    assert done.returncode == 0
+    assert "nothing to do" in done.stdout
+    assert git(tree, "rev-parse", "HEAD") == head
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("release", "v1.2.3"), "'v1.2.3' is no digest"),
+        (("release", ""), "'' is no digest"),
+        (("promote", "dev"), "'dev' has no stack before it: promote to staging or prod"),
+        (("promote", "staging"), "dev has no image yet"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(tree: Path, arguments: tuple[str, ...], message: str) -> None:
+    head = git(tree, "rev-parse", "HEAD")
+    done = promote(tree, *arguments)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert git(tree, "rev-parse", "HEAD") == head
+
+
+def test_uncommitted_change_of_the_file_is_not_overwritten(tree: Path) -> None:
+    path = tree / "gitops/stacks/dev/image.yaml"
+    path.write_text('image: { digest: "" } # mine\n')
+    done = promote(tree, "release", DIGEST)
+    assert done.returncode == 1
+    assert "has changes that are not committed" in done.stderr
+    assert "# mine" in path.read_text()

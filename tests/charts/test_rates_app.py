@@ -1,0 +1,247 @@
+"""What rates-app promises beyond the policies: shutdown, scaling, strategies, order."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+
+from rates_app.settings import Settings
+
+from .rendering import REQUIRED, ROOT, STACKS, STRATEGIES, Manifest, of_kind, preview, render, stack, strategy, the
+
+WORKLOADS = ("Deployment", "Rollout")
+
+
+def workload(manifests: list[Manifest]) -> Manifest:
+    (found,) = of_kind(manifests, *WORKLOADS)
+    return found
+
+
+def environment_of(manifests: list[Manifest]) -> dict[str, str]:
+    (container,) = workload(manifests)["spec"]["template"]["spec"]["containers"]
+    return {variable["name"]: variable["value"] for variable in container["env"]}
+
+
+@pytest.mark.parametrize(
+    "shutdown",
+    [{}, {"preStopSeconds": 0, "drainSeconds": 0, "graceSeconds": 1}, {"preStopSeconds": 40, "graceSeconds": 120}],
+)
+def test_kubernetes_waits_longer_than_the_pod_takes_to_end(shutdown: dict[str, int]) -> None:
+    manifests = render(
+        "rates-app",
+        REQUIRED["rates-app"],
+        {"shutdown": shutdown, "ingress": {"enabled": True, "host": "rates.example.com"}},
+    )
+    spec = workload(manifests)["spec"]["template"]["spec"]
+    pre_stop = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    variables = environment_of(manifests)
+    drain, grace = float(variables["RATES_DRAIN_SECONDS"]), float(variables["RATES_GRACE_SECONDS"])
+    assert spec["terminationGracePeriodSeconds"] >= pre_stop + drain + grace + 10
+    attributes = the(manifests, "Ingress")["metadata"]["annotations"][
+        "alb.ingress.kubernetes.io/target-group-attributes"
+    ]
+    assert f"deregistration_delay.timeout_seconds={int(drain + grace)}," in attributes
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_strategy_makes_one_workload_that_the_autoscaler_owns(name: str) -> None:
+    manifests = strategy(name)
+    made = workload(manifests)
+    assert made["kind"] == ("Deployment" if name == "rolling" else "Rollout")
+    assert "replicas" not in made["spec"]
+    target = the(manifests, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]
+    assert target == {"apiVersion": made["apiVersion"], "kind": made["kind"], "name": made["metadata"]["name"]}
+
+
+def test_replicas_are_set_without_the_autoscaler() -> None:
+    manifests = render("rates-app", REQUIRED["rates-app"], {"autoscaling": {"enabled": False}, "replicas": 5})
+    assert workload(manifests)["spec"]["replicas"] == 5
+    assert of_kind(manifests, "HorizontalPodAutoscaler") == []
+
+
+@pytest.mark.parametrize("name", ["rolling", "canary"])
+def test_no_update_takes_away_capacity(name: str) -> None:
+    spec = workload(strategy(name))["spec"]["strategy"]
+    update = spec["rollingUpdate"] if name == "rolling" else spec["canary"]
+    assert update["maxUnavailable"] == 0
+
+
+def test_canary_steers_the_load_balancer_and_is_measured() -> None:
+    manifests = strategy("canary")
+    canary = workload(manifests)["spec"]["strategy"]["canary"]
+    services = {service["metadata"]["name"] for service in of_kind(manifests, "Service")}
+    assert {canary["stableService"], canary["canaryService"]} <= services
+    ingress = the(manifests, "Ingress")
+    assert canary["trafficRouting"]["alb"]["ingress"] == ingress["metadata"]["name"]
+    backend = ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]
+    assert backend == {"name": canary["stableService"], "port": {"name": "use-annotation"}}
+    weights = [step["setWeight"] for step in canary["steps"] if "setWeight" in step]
+    assert weights == sorted(weights)
+    templates = {one["metadata"]["name"]: one for one in of_kind(manifests, "AnalysisTemplate")}
+    measured = [templates[one["templateName"]] for one in canary["analysis"]["templates"]]
+    metrics = {metric["name"] for one in measured for metric in one["spec"]["metrics"]}
+    assert metrics == {"error-ratio", "latency-p95", "generations-behind"}
+
+
+def test_canary_without_a_load_balancer_goes_by_pods() -> None:
+    manifests = render("rates-app", REQUIRED["rates-app"], {"strategy": {"type": "canary"}})
+    assert not {"trafficRouting", "canaryService"} & workload(manifests)["spec"]["strategy"]["canary"].keys()
+    assert {one["metadata"]["name"] for one in of_kind(manifests, "Service")} == {"rates-app", "rates-app-metrics"}
+
+
+def test_blue_green_asks_a_rate_before_and_measures_after() -> None:
+    manifests = strategy("blueGreen")
+    update = workload(manifests)["spec"]["strategy"]["blueGreen"]
+    services = {service["metadata"]["name"] for service in of_kind(manifests, "Service")}
+    assert {update["activeService"], update["previewService"]} <= services
+    names = {one["metadata"]["name"] for one in of_kind(manifests, "AnalysisTemplate")}
+    used = [
+        one["templateName"]
+        for when in ("prePromotionAnalysis", "postPromotionAnalysis")
+        for one in update[when]["templates"]
+    ]
+    assert set(used) == names
+    smoke = the(manifests, "AnalysisTemplate", "rates-app-smoke")["spec"]["metrics"][0]["provider"]["job"]["spec"]
+    variables = {one["name"]: one["value"] for one in smoke["template"]["spec"]["containers"][0]["env"]}
+    assert variables["SERVICE"] == update["previewService"]
+    for template in of_kind(manifests, "AnalysisTemplate"):
+        # Without a count a measurement never ends, and neither would the promotion.
+        assert all("count" in metric or "job" in metric["provider"] for metric in template["spec"]["metrics"])
+
+
+def wave(manifest: Manifest) -> int:
+    return int(manifest["metadata"].get("annotations", {}).get("argocd.argoproj.io/sync-wave", 0))
+
+
+@pytest.mark.parametrize("environment", [*STACKS, "preview"])
+def test_argo_cd_migrates_after_the_secret_and_before_the_pods(environment: str) -> None:
+    manifests = preview()[1] if environment == "preview" else stack(environment, "rates-app")
+    migration = the(manifests, "Job", "rates-app-migrate")
+    assert migration["metadata"]["annotations"]["argocd.argoproj.io/hook"] == "Sync"
+    needed = of_kind(
+        manifests, "ExternalSecret", "SecretStore", "NetworkPolicy", "ServiceAccount", "PriorityClass", "StatefulSet"
+    )
+    assert (
+        max(wave(one) for one in needed)
+        < wave(migration)
+        < wave(
+            the(
+                manifests,
+                workload([one for one in manifests if one["metadata"]["name"] == "rates-app"])["kind"],
+                "rates-app",
+            )
+        )
+    )
+
+
+def test_migration_is_one_pod_of_a_fixed_name() -> None:
+    job = the(stack("prod", "rates-app"), "Job")
+    assert job["spec"]["parallelism"] == job["spec"]["completions"] == 1
+    assert job["metadata"]["annotations"]["argocd.argoproj.io/hook-delete-policy"] == "BeforeHookCreation"
+    assert job["spec"]["template"]["spec"]["containers"][0]["args"] == ["migrate"]
+
+
+@pytest.mark.parametrize(("existing", "hook"), [("", "post-install,pre-upgrade"), ("mine", "pre-install,pre-upgrade")])
+def test_helm_migrates_before_a_release_that_finds_its_secret(existing: str, hook: str) -> None:
+    manifests = render("rates-app", REQUIRED["rates-app"], {"secrets": {"existing": existing}})
+    assert the(manifests, "Job")["metadata"]["annotations"]["helm.sh/hook"] == hook
+    assert bool(of_kind(manifests, "ExternalSecret")) is not bool(existing)
+
+
+def test_pods_of_jobs_get_no_traffic() -> None:
+    manifests = stack("prod", "rates-app")
+    selector = the(manifests, "Service", "rates-app")["spec"]["selector"]
+    labels = the(manifests, "Job")["spec"]["template"]["metadata"]["labels"]
+    assert not selector.items() <= labels.items()
+
+
+def test_autoscaler_follows_sudden_traffic_up_at_once_and_down_slowly() -> None:
+    for environment in STACKS:
+        spec = the(stack(environment, "rates-app"), "HorizontalPodAutoscaler")["spec"]
+        assert spec["minReplicas"] >= 2
+        up, down = spec["behavior"]["scaleUp"], spec["behavior"]["scaleDown"]
+        assert up["stabilizationWindowSeconds"] == 0
+        assert max(policy["value"] for policy in up["policies"] if policy["type"] == "Percent") >= 100
+        assert down["stabilizationWindowSeconds"] >= 300
+        assert {metric["type"] for metric in spec["metrics"]} == {"Resource", "Pods"}
+
+
+@pytest.mark.parametrize("chart", ["rates-app", "spark-ingest"])
+def test_settings_of_the_schema_are_settings_of_the_application(chart: str) -> None:
+    schema = json.loads((ROOT / "helm" / chart / "values.schema.json").read_text())
+    assert schema["properties"]["settings"]["properties"].keys() <= Settings.model_fields.keys()
+
+
+@pytest.mark.parametrize("environment", STACKS)
+def test_environment_fits_the_application(environment: str) -> None:
+    """The application's own settings take what the chart gives, value by value."""
+    variables = environment_of(stack(environment, "rates-app"))
+    own = {
+        name.removeprefix("RATES_").lower(): value
+        for name, value in variables.items()
+        if name.removeprefix("RATES_").lower() in Settings.model_fields
+    }
+    settings = Settings(database_url="postgresql://u:p@h/d", **own)  # type: ignore[arg-type]  # as text, as in a pod
+    assert settings.environment == environment
+    assert settings.trusted_proxies == 1
+    assert settings.require_https is True
+    assert settings.data_dir.is_relative_to("/tmp")
+
+
+def test_a_setting_wins_over_what_the_ingress_implies() -> None:
+    manifests = render(
+        "rates-app",
+        REQUIRED["rates-app"],
+        {"ingress": {"enabled": True, "host": "rates.example.com"}, "settings": {"trusted_proxies": 0}},
+    )
+    assert environment_of(manifests)["RATES_TRUSTED_PROXIES"] == "0"
+
+
+class Service(BaseHTTPRequestHandler):
+    """Answers as the service does, or as a broken one would."""
+
+    answer: Any = None
+
+    def do_GET(self) -> None:
+        assert self.path == "/rates?date_from=2021-01-05&date_to=2021-01-05&orig_code=CNSGH&dest_code=SEGOT"
+        body = json.dumps(self.answer).encode()
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        """Say nothing."""
+
+
+@pytest.mark.parametrize(
+    ("answer", "require_price", "passes"),
+    [
+        ({"rates": [{"count": 3, "day": "2021-01-05", "price": 1140}]}, "true", True),
+        ({"rates": [{"count": None, "day": "2021-01-05", "price": None}]}, "false", True),
+        ({"rates": [{"count": None, "day": "2021-01-05", "price": None}]}, "true", False),
+        ({"rates": []}, "false", False),
+        ({"rates": [{"count": 3, "day": "2021-01-06", "price": 1140}]}, "false", False),
+        ({"rates": [{"day": "2021-01-05"}]}, "false", False),
+        ({"error": "no"}, "false", False),
+    ],
+)
+def test_helm_test_asks_a_real_rate_and_can_fail(answer: Any, require_price: str, passes: bool) -> None:
+    (container,) = the(strategy("rolling"), "Pod")["spec"]["containers"]
+    server = HTTPServer(("127.0.0.1", 0), type("Answering", (Service,), {"answer": answer}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        variables = {one["name"]: one["value"] for one in container["env"]}
+        variables |= {"SERVICE": f"127.0.0.1:{server.server_port}", "REQUIRE_PRICE": require_price}
+        done = subprocess.run(
+            [sys.executable, *container["command"][1:]], env=variables, capture_output=True, text=True, check=False
+        )
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert (done.returncode == 0) is passes, done.stderr

@@ -1,0 +1,115 @@
+"""What spark-ingest promises: batches that no release touches, and that give way to serving."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from .rendering import IMAGE, STACKS, Manifest, applications, batch, of_kind, pods, stack, synced, the
+
+
+@pytest.mark.parametrize("environment", STACKS)
+def test_release_holds_no_spark_application_and_a_batch_carries_none_of_its_labels(environment: str) -> None:
+    manifests = stack(environment, "spark-ingest")
+    assert of_kind(manifests, "SparkApplication", "ScheduledSparkApplication") == []
+    application = batch(manifests)
+    release = applications(environment)["spark-ingest"]["spec"]["source"]["helm"]["releaseName"]
+    for labels in (
+        application["metadata"]["labels"],
+        *(application["spec"][role]["template"]["metadata"]["labels"] for role in ("driver", "executor")),
+    ):
+        assert labels["app.kubernetes.io/instance"] != release
+        assert labels["rates.io/batch"] == "0192f0c2"
+
+
+@pytest.mark.parametrize("environment", STACKS)
+def test_batch_can_lose_spot_nodes_and_is_tried_again(environment: str) -> None:
+    spec = batch(stack(environment, "spark-ingest"))["spec"]
+    executor = spec["executor"]["template"]["spec"]
+    assert executor["nodeSelector"] == {"rates.io/workload": "spark"}
+    assert executor["tolerations"] == [
+        {"key": "rates.io/workload", "operator": "Equal", "value": "spark", "effect": "NoSchedule"}
+    ]
+    assert not {"tolerations", "nodeSelector"} & spec["driver"]["template"]["spec"].keys()
+    assert (
+        spec["driver"]["template"]["metadata"]["annotations"]["cluster-autoscaler.kubernetes.io/safe-to-evict"]
+        == "false"
+    )
+    assert spec["restartPolicy"]["type"] == "OnFailure"
+    assert spec["restartPolicy"]["onFailureRetries"] > 0
+    assert spec["restartPolicy"]["onSubmissionFailureRetries"] > 0
+    allocation = spec["dynamicAllocation"]
+    assert allocation["enabled"]
+    assert allocation["minExecutors"] <= allocation["initialExecutors"] <= allocation["maxExecutors"]
+
+
+@pytest.mark.parametrize("environment", STACKS)
+def test_serving_beats_the_dispatcher_which_beats_batches(environment: str) -> None:
+    classes = of_kind([*stack(environment, "rates-app"), *stack(environment, "spark-ingest")], "PriorityClass")
+    value = {one["metadata"]["name"]: one["value"] for one in classes}
+    assert value["rates-serving"] > value["rates-ingest"] > value["rates-batch"] > 0
+    assert all(one["preemptionPolicy"] == "Never" for one in classes if one["metadata"]["name"] != "rates-serving")
+    for owner, template in pods(stack(environment, "spark-ingest")).items():
+        if owner.startswith("SparkApplication"):
+            assert template["spec"]["priorityClassName"] == "rates-batch"
+
+
+def quantity(text: str) -> float:
+    units = {"Gi": 2**30, "Mi": 2**20, "g": 2**30, "m": 2**20}
+    unit = next((unit for unit in units if text.endswith(unit)), "")
+    return float(text.removesuffix(unit)) * units.get(unit, 1)
+
+
+@pytest.mark.parametrize("environment", STACKS)
+def test_quota_holds_a_whole_batch_and_counts_batches_alone(environment: str) -> None:
+    manifests = stack(environment, "spark-ingest")
+    quota = the(manifests, "ResourceQuota")["spec"]
+    assert quota["scopeSelector"]["matchExpressions"][0]["values"] == ["rates-batch"]
+    spec = batch(manifests)["spec"]
+    executors = spec["dynamicAllocation"]["maxExecutors"]
+    # Spark adds a tenth to the heap, and Python's share, two fifths in all.
+    memory = 1.4 * (quantity(spec["driver"]["memory"]) + executors * quantity(spec["executor"]["memory"]))
+    assert quantity(quota["hard"]["requests.memory"]) >= memory
+    assert float(quota["hard"]["requests.cpu"]) >= spec["driver"]["cores"] + executors * spec["executor"]["cores"]
+    assert int(quota["hard"]["pods"]) >= 1 + executors
+
+
+def test_new_image_changes_the_template_and_the_dispatcher_but_no_selector() -> None:
+    source = applications("prod")["spark-ingest"]["spec"]["source"]
+    before = synced(source, IMAGE, namespace="rates")
+    after = synced(source, {"image": {"digest": "sha256:" + "f" * 64}}, namespace="rates")
+    assert batch(before)["spec"]["image"] != batch(after)["spec"]["image"]
+    old, new = (the(manifests, "Deployment", "rates-dispatcher") for manifests in (before, after))
+    assert old["spec"]["selector"] == new["spec"]["selector"]
+    key = "checksum/batch-template"
+    assert (
+        old["spec"]["template"]["metadata"]["annotations"][key]
+        != new["spec"]["template"]["metadata"]["annotations"][key]
+    )
+
+
+def test_dispatcher_may_start_batches_and_neither_change_nor_end_them() -> None:
+    role = the(stack("prod", "spark-ingest"), "Role", "rates-dispatcher")
+    assert role["rules"] == [
+        {
+            "apiGroups": ["sparkoperator.k8s.io"],
+            "resources": ["sparkapplications"],
+            "verbs": ["create", "get", "list", "watch"],
+        }
+    ]
+
+
+def test_housekeeping_never_runs_twice_at_a_time() -> None:
+    spec = the(stack("prod", "spark-ingest"), "CronJob")["spec"]
+    assert spec["concurrencyPolicy"] == "Forbid"
+    # It ends before the next one starts.
+    assert spec["schedule"] == "*/10 * * * *"
+    assert spec["jobTemplate"]["spec"]["activeDeadlineSeconds"] < 600
+
+
+def test_driver_runs_as_the_account_that_the_operators_chart_makes() -> None:
+    manifests = stack("prod", "spark-ingest")
+    account = batch(manifests)["spec"]["driver"]["serviceAccount"]
+    binding: Manifest = copy.deepcopy(the(manifests, "RoleBinding", account))
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account, "namespace": "rates"}]

@@ -1,0 +1,71 @@
+"""What an upgrade from one render to the next would delete, or could only change by deleting it first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .rendering import Manifest
+
+# Kinds whose disappearance drops requests, a running batch, or what either needs.
+NEEDED = {
+    "CustomResourceDefinition",
+    "Deployment",
+    "ExternalSecret",
+    "HTTPRoute",
+    "Ingress",
+    "Namespace",
+    "PriorityClass",
+    "Role",
+    "RoleBinding",
+    "Rollout",
+    "Service",
+    "ServiceAccount",
+    "StatefulSet",
+    "TargetGroupBinding",
+}
+
+# Fields that Kubernetes refuses to change, and those whose change makes a controller build the thing anew.
+FIXED: dict[str, list[tuple[str, ...]]] = {
+    "Deployment": [("spec", "selector")],
+    "Rollout": [("spec", "selector")],
+    "StatefulSet": [("spec", "selector"), ("spec", "serviceName"), ("spec", "volumeClaimTemplates")],
+    "Service": [("spec", "clusterIP")],
+    "PriorityClass": [("value",), ("preemptionPolicy",)],
+    "RoleBinding": [("roleRef",)],
+    "ResourceQuota": [("spec", "scopeSelector")],
+    "TargetGroupBinding": [("spec", "targetGroupARN"), ("spec", "targetType")],
+    "Ingress": [
+        ("spec", "ingressClassName"),
+        ("metadata", "annotations", "alb.ingress.kubernetes.io/scheme"),
+    ],
+}
+
+
+def replacements(before: list[Manifest], after: list[Manifest]) -> list[str]:
+    """Return what an upgrade deletes or replaces, one line an object; nothing for an upgrade without loss."""
+    new = {_identity(one): one for one in after}
+    lines = []
+    for identity, old in ((_identity(one), one) for one in before):
+        kind, name = identity
+        if identity not in new:
+            if kind in NEEDED:
+                lines.append(f"{kind}/{name} is deleted")
+            continue
+        lines += [
+            f"{kind}/{name} is replaced: {'.'.join(path)} changes"
+            for path in FIXED.get(kind, [])
+            if _at(old, path) != _at(new[identity], path)
+        ]
+    return lines
+
+
+def _identity(manifest: Manifest) -> tuple[str, str]:
+    return manifest["kind"], manifest["metadata"]["name"]
+
+
+def _at(manifest: Manifest, path: tuple[str, ...]) -> Any:
+    value: Any = manifest
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
