@@ -50,6 +50,9 @@ class Settings(BaseSettings):
     grace_seconds: PositiveInt = Field(
         default=30, description="After draining: how long requests in progress may take to finish."
     )
+    shed_seconds: PositiveFloat = Field(
+        default=1.0, description="A request that has waited this long for a thread is refused with 503 at once."
+    )
     max_range_days: PositiveInt = Field(default=3660, description="Days that one question may span, at most.")
     query_timeout_seconds: PositiveFloat = Field(
         default=5.0, description="Time a database query may take before the request is answered 503."

@@ -158,7 +158,13 @@ class Databases:
     def read(
         self, read: Callable[[Connection], Result], *, prefer: Literal["replica", "primary"] = "replica"
     ) -> Result:
-        """Answer a read from the first server that can.
+        """Answer a read from the first server that can, as :meth:`read_from` does."""
+        return self.read_from(read, prefer=prefer)[0]
+
+    def read_from(
+        self, read: Callable[[Connection], Result], *, prefer: Literal["replica", "primary"] = "replica"
+    ) -> tuple[Result, str]:
+        """Answer a read from the first server that can, and say which it was.
 
         Args:
             read: Runs the queries on the connection it is given. It may run again on another, so it only reads;
@@ -166,7 +172,7 @@ class Databases:
             prefer: Which to ask first; the other kind is asked when it cannot answer.
 
         Returns:
-            What ``read`` returns.
+            What ``read`` returns, and the server's name.
 
         Raises:
             Unavailable: No server could answer.
@@ -188,7 +194,7 @@ class Databases:
                 READS.labels(server.name, "error").inc()
             else:
                 READS.labels(server.name, "ok").inc()
-                return result
+                return result, server.name
         raise Unavailable("no database can answer at the moment")
 
     @contextmanager

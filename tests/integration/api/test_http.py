@@ -128,7 +128,7 @@ def test_a_bug_is_a_problem_that_tells_nothing_of_the_inside(
     def fail(*_: object) -> None:
         raise RuntimeError("password=secret")
 
-    monkeypatch.setattr("rates_app.api.rates.daily_averages", fail)
+    monkeypatch.setattr("rates_app.rates.answers.daily_averages", fail)
 
     answer = client.get(MONTH)
 
