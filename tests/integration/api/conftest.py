@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from flask import Flask
     from flask.testing import FlaskClient
 
+    from rates_app.store.generation import Warm
     from tests.integration.conftest import Database
 
 SAMPLE = Path(__file__).parents[3] / "sample_data"
@@ -45,6 +46,7 @@ class Publisher:
 
     url: str
     batches: list[int] = field(default_factory=list)
+    warm: Warm | None = None
 
     def publish(self, rows: list[Row]) -> int:
         """Publish rows as one batch.
@@ -82,7 +84,7 @@ class Publisher:
                 batch,
             )
             note_slots(connection, batch[0])
-            raise_generation(connection, batch[0])
+            raise_generation(connection, batch[0], self.warm)
         self.batches.append(batch[0])
         return int(batch[0])
 
@@ -90,7 +92,7 @@ class Publisher:
         """Take a batch back out."""
         with psycopg.connect(self.url) as connection:
             connection.execute("UPDATE batches SET state = 'withdrawn' WHERE id = %s", (batch,))
-            raise_generation(connection, batch)
+            raise_generation(connection, batch, self.warm)
 
 
 @pytest.fixture

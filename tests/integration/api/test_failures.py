@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from flask.testing import FlaskClient
 
     from rates_app.local.postgres import Cluster
+    from rates_app.rates.model import Question
     from rates_app.settings import Settings
+    from rates_app.store.databases import Connection
     from tests.integration.api.conftest import Publisher
     from tests.integration.conftest import Database
 
@@ -209,7 +211,8 @@ def test_a_query_that_runs_into_its_deadline_is_503(
     make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "rates_app.rates.answers.daily_averages", lambda connection, _question: connection.execute("SELECT pg_sleep(30)")
+        "rates_app.rates.answers.daily_averages",
+        lambda connection, _question: connection.execute("SELECT pg_sleep(30)"),
     )
     client = make_app(query_timeout_seconds=0.2).test_client()
 
