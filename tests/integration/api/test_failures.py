@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from flask.testing import FlaskClient
 
     from rates_app.local.postgres import Cluster
-    from rates_app.rates.model import Question
     from rates_app.settings import Settings
-    from rates_app.store.databases import Connection
     from tests.integration.api.conftest import Publisher
     from tests.integration.conftest import Database
 
