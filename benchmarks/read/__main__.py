@@ -13,10 +13,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from contextlib import contextmanager
+from collections import defaultdict
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -25,26 +25,23 @@ from typing import TYPE_CHECKING
 import httpx
 import psycopg
 
+from benchmarks.stores import sample_stores
 from rates_app.batches import publish
 from rates_app.batches.engine import ingest
 from rates_app.cache.redis import Redis
-from rates_app.local.postgres import primary_with_replica
-from rates_app.local.redis import RedisServer
 from rates_app.local.server import free_port
-from rates_app.ops.logs import configure_logs
-from rates_app.rates.locations import read_locations, store_locations
 from rates_app.rates.warm import warmer
-from rates_app.settings import Settings
-from rates_app.store.generation import raise_generation
-from rates_app.store.migrate import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rates_app.settings import Settings
+
 HERE = Path(__file__).parent
-SAMPLE = HERE.parents[1] / "sample_data"
 HOT = "/rates?date_from=2021-01-01&date_to=2021-01-31&orig_code=CNGGZ&dest_code=EETLL"
 CONNECTIONS = (1, 8, 64, 256)
+ROUNDS = 3
+CONSTANT = "Flask, constant bytes"
 SERVE = [sys.executable, "-c", "from rates_app.serve import serve; serve()"]
 GUNICORN = [
     *(sys.executable, "-m", "gunicorn", "--worker-class=gthread", "--workers=2", "--threads=8", "--keep-alive=75"),
@@ -96,7 +93,7 @@ class Bench:
         port = free_port()
         if "gunicorn" in command:
             command = [*command, f"--bind=127.0.0.1:{port}"]
-        with (self.folder / "log").open("wb") as log:
+        with (self.folder / f"log-{port}").open("wb") as log:
             process = subprocess.Popen(
                 command,
                 env={**self.environment, "RATES_PORT": str(port), "RATES_DRAIN_SECONDS": "0", **environment},
@@ -113,7 +110,7 @@ class Bench:
                 except httpx.TransportError:
                     time.sleep(0.1)
             else:
-                raise TimeoutError((self.folder / "log").read_text())
+                raise TimeoutError((self.folder / f"log-{port}").read_text())
             yield url
         finally:
             process.send_signal(signal.SIGTERM)
@@ -166,40 +163,18 @@ class Bench:
 
 @contextmanager
 def bench(seconds: int) -> Iterator[Bench]:
-    """Start the stores and fill them with the sample."""
-    folder = Path(tempfile.mkdtemp(prefix="rates-benchmark-"))
-    folder.chmod(0o711)
-    redis = RedisServer(folder / "redis")
-    try:
-        with primary_with_replica(folder, fast=True) as cluster, redis:
-            migrate(cluster.primary.url)
-            settings = Settings.model_validate(
-                {
-                    "database_url": cluster.primary.url,
-                    "replica_urls": cluster.replica.url,
-                    "redis_url": redis.database_url(0),
-                    "data_dir": folder,
-                    "log_level": "error",
-                }
-            )
-            configure_logs(settings)
-            with psycopg.connect(cluster.primary.url) as connection:
-                store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
-                raise_generation(connection, None)
-            ingest(settings, str(SAMPLE / "prices-2021-01.csv.gz"))
-            with psycopg.connect(cluster.primary.url, autocommit=True) as connection:
-                connection.execute("VACUUM ANALYZE")
-                lanes = connection.execute(
-                    """
-                    SELECT DISTINCT o.code, d.code FROM prices
-                    JOIN locations o ON o.id = origin_id JOIN locations d ON d.id = destination_id
-                    """
-                ).fetchall()
-            (folder / "hot").write_text(HOT + "\n")
-            (folder / "cold").write_text("".join(_cold(lanes)))
-            yield Bench(folder, settings, seconds)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    """Start the stores and write down what will be asked."""
+    with sample_stores() as settings:
+        with psycopg.connect(settings.database_url.get_secret_value()) as connection:
+            lanes = connection.execute(
+                """
+                SELECT DISTINCT o.code, d.code FROM prices
+                JOIN locations o ON o.id = origin_id JOIN locations d ON d.id = destination_id
+                """
+            ).fetchall()
+        (settings.data_dir / "hot").write_text(HOT + "\n")
+        (settings.data_dir / "cold").write_text("".join(_cold(lanes)))
+        yield Bench(settings.data_dir, settings, seconds)
 
 
 def _cold(lanes: list[tuple[str, str]]) -> list[str]:
@@ -227,29 +202,30 @@ def compare(bench: Bench) -> None:
     """Print the tables."""
     with bench.server(SERVE) as url:
         (bench.folder / "body").write_bytes(httpx.get(url + HOT).content)
-    results: dict[tuple[str, int], Result] = {}
-    others = [
-        (name, [*GUNICORN, f"benchmarks.read.others:{app}"], "hot")
-        for name, app in (
-            ("Flask, constant bytes", "constant"),
-            ("bare WSGI, constant bytes", "bare"),
-            ("plain Flask and psycopg", "plain"),
-        )
-    ]
-    for name, command, paths in [("ours, hot", SERVE, "hot"), ("ours, cold", SERVE, "cold"), *others]:
-        with bench.server(command) as url:
-            for connections in CONNECTIONS:
-                results[name, connections] = bench.load(url, connections, paths)
-    with bench.server(SERVE) as url, bench.publishing():
-        for connections in CONNECTIONS:
-            results["ours, hot, a publish every second", connections] = bench.load(url, connections)
+    servers = {
+        "ours": SERVE,
+        CONSTANT: [*GUNICORN, "benchmarks.read.others:constant"],
+        "bare WSGI, constant bytes": [*GUNICORN, "benchmarks.read.others:bare"],
+        "plain Flask and psycopg": [*GUNICORN, "benchmarks.read.others:plain"],
+    }
+    runs: dict[tuple[str, int], list[Result]] = defaultdict(list)
+    with ExitStack() as stack:
+        urls = {name: stack.enter_context(bench.server(command)) for name, command in servers.items()}
+        # Turn by turn, so that what else the machine does meets all of them alike.
+        for connections in CONNECTIONS * ROUNDS:
+            for name, url in urls.items():
+                runs["ours, hot" if name == "ours" else name, connections].append(bench.load(url, connections))
+            runs["ours, cold", connections].append(bench.load(urls["ours"], connections, "cold"))
+            with bench.publishing():
+                runs["ours, hot, a change every second", connections].append(bench.load(urls["ours"], connections))
+    results = {run: sorted(each, key=lambda result: result.per_second)[len(each) // 2] for run, each in runs.items()}
     for connections in CONNECTIONS:
         print(f"\n{connections} connection{'s' if connections > 1 else ''}:\n")
         print("| server | requests/s | p50 ms | p99 ms | p99.9 ms | of Flask's constant | errors |")
         print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
         for (name, number), result in results.items():
             if number == connections:
-                print(_row(name, result, results["Flask, constant bytes", connections]))
+                print(_row(name, result, results[CONSTANT, connections]))
 
 
 def overload(bench: Bench) -> None:
@@ -282,7 +258,7 @@ def overload(bench: Bench) -> None:
 def main() -> None:
     """Run everything, or less for a first look."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=int, default=5, help="length of each of the 24 measurements")
+    parser.add_argument("--seconds", type=int, default=3, help="length of each of the 72 measurements")
     arguments = parser.parse_args()
     if shutil.which("wrk") is None:
         sys.exit("wrk is missing: install it with 'apt install wrk' (Debian, Ubuntu) or from your package manager")

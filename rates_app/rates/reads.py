@@ -116,7 +116,8 @@ class Reads:
 
     def _compute(self, lane: Lane | None, media_type: str, render: Render, least: int) -> tuple[_Computed, str]:
         def read(connection: Connection) -> _Computed:
-            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            if connection.isolation_level is None:  # the primary's are for writing, too
+                connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             version = _version(connection, lane)
             if version.generation < least:
                 raise Stale(f"at generation {version.generation}, needed {least}")
