@@ -18,6 +18,7 @@ from rates_app.rates.reads import Reads
 from rates_app.rates.warm import tell_hits
 from rates_app.store.databases import Databases
 from rates_app.store.lease import Lease
+from rates_app.store.metrics import measure_pools
 
 if TYPE_CHECKING:
     from rates_app.settings import Settings
@@ -43,7 +44,12 @@ def create_app(settings: Settings) -> Flask:
     lease.start()
     answers = ProcessAnswers()
     limiter = Limiter(settings.rate_limit, redis)
-    housekeeping = Periodic(EXCHANGE_SECONDS, limiter.exchange, lambda: tell_hits(redis, answers.take_hits()))
+    housekeeping = Periodic(
+        EXCHANGE_SECONDS,
+        limiter.exchange,
+        lambda: tell_hits(redis, answers.take_hits()),
+        lambda: measure_pools(databases),
+    )
     housekeeping.start()
     reads = Reads(databases, redis, lease)
     app.extensions["rates"] = Service(settings, databases, redis, reads, lease, limiter, housekeeping)

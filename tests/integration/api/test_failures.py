@@ -162,7 +162,7 @@ def test_the_replica_alone_still_answers(
 ) -> None:
     publish_day(publisher, 100, 100, 100)
     with psycopg.connect(database.replica_urls[0], autocommit=True) as replica:
-        while replica.execute("SELECT number FROM generation").fetchone() != (2,):
+        while replica.execute("SELECT number FROM generation").fetchone() != (3,):
             time.sleep(0.01)
     client = make_app(database_url=nowhere()).test_client()
 

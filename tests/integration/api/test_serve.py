@@ -61,7 +61,7 @@ def test_sigterm_loses_no_request(served: Served, publisher: Publisher, sample_r
     assert ready.status_code == 503
     assert ready.json()["checks"]["server"] == "draining"
     assert httpx.get(f"{served.url}/healthz").status_code == 200
-    time.sleep(0.5)  # a balancer takes its time to notice; draining lasts a second here
+    time.sleep(0.5)  # a balancer takes its time to notice; draining lasts 3 s here
     load.end()
 
     assert served.terminate() == 0
@@ -74,7 +74,7 @@ def test_sigterm_loses_no_request(served: Served, publisher: Publisher, sample_r
 def test_a_request_in_progress_is_finished(served: Served, publisher: Publisher) -> None:
     with httpx.stream("GET", f"{served.url}{QUESTION}") as slow_reader:
         served.process.terminate()
-        time.sleep(1.5)
+        time.sleep(4)  # the drain is over, the answer is not
         assert slow_reader.read().startswith(b'{"rates"')
     assert served.terminate() == 0
 
@@ -86,11 +86,15 @@ def test_metrics_add_up_over_workers_and_logs_are_json_lines(served: Served) -> 
     text = httpx.get(f"{served.url}/metrics").text
     assert 'rates_http_requests_total{method="GET",route="/rates",status="200"} 40.0' in text
     assert "rates_http_requests_in_progress 1.0" in text  # this very request
+    assert 'rates_replica_lag_seconds{server="replica-1"}' in text
+    assert 'rates_pool_connections{server="primary",state="open"}' in text
+    assert 'rates_batches{state="published"} 0.0' in text
+    assert "rates_generation 2.0" in text
 
     assert served.terminate() == 0
     events = [json.loads(line) for line in served.output]
     requests = [event for event in events if event["event"] == "request"]
     assert len(requests) == 40
     assert {"timestamp", "level", "request_id", "method", "route", "status", "duration_ms", "bytes"} <= set(requests[0])
-    assert {event["generation"] for event in requests} == {1}
+    assert {event["generation"] for event in requests} == {2}
     assert not any("orig_code" in line for line in served.output)  # what somebody asks is nobody's business
