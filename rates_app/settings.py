@@ -58,7 +58,9 @@ class Settings(BaseSettings):
         default=5.0, description="Time a database query may take before the request is answered 503."
     )
     rate_limit: str = Field(
-        default="1200/minute", description="Requests per client address, as COUNT/PERIOD (second, minute, hour, day)."
+        default="1200/minute",
+        pattern=r"^[1-9][0-9]*/(second|minute|hour|day)$",
+        description="Requests per client address, as COUNT/PERIOD (second, minute, hour, day).",
     )
     trusted_proxies: NonNegativeInt = Field(
         default=0, description="Proxies in front whose X-Forwarded-For is believed; 0 believes none."
