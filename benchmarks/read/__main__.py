@@ -228,6 +228,17 @@ def compare(bench: Bench) -> None:
                 print(_row(name, result, results[CONSTANT, connections]))
 
 
+def workers(bench: Bench) -> None:
+    """Show what the number of worker processes and their threads does."""
+    print("\n64 connections, by workers and threads:\n")
+    print("| workers | threads | hot, requests/s | cold, requests/s |")
+    print("| ---: | ---: | ---: | ---: |")
+    for processes, threads in ((1, 8), (2, 1), (2, 4), (2, 8), (2, 32), (4, 8)):
+        with bench.server(SERVE, RATES_WORKERS=str(processes), RATES_THREADS=str(threads)) as url:
+            hot, cold = bench.load(url, 64), bench.load(url, 64, "cold")
+        print(f"| {processes} | {threads} | {hot.per_second:,.0f} | {cold.per_second:,.0f} |")
+
+
 def overload(bench: Bench) -> None:
     """Show what a patient client sees while far more is asked than can be answered."""
     with bench.server(SERVE, RATES_SHED_SECONDS="0.25") as url:
@@ -265,6 +276,7 @@ def main() -> None:
     with bench(arguments.seconds) as prepared:
         print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before, {sys.version.split()[0]}")
         compare(prepared)
+        workers(prepared)
         overload(prepared)
 
 

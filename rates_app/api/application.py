@@ -78,6 +78,6 @@ def _share(response: Response) -> Response:
         response.headers["Access-Control-Expose-Headers"] = EXPOSED
     if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
         response.headers["Access-Control-Allow-Methods"] = "GET, HEAD"
-        response.headers["Access-Control-Allow-Headers"] = "Accept, If-None-Match, X-Request-ID"
+        response.headers["Access-Control-Allow-Headers"] = "Accept, If-None-Match, X-Rates-Explain, X-Request-ID"
         response.headers["Access-Control-Max-Age"] = "86400"
     return response

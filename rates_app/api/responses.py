@@ -24,15 +24,9 @@ MEDIA_TYPES: dict[str, MediaType] = {"json": "application/json", "csv": "text/cs
 def choose_coding(answer: Answer) -> str:
     """Choose the content coding that the client likes best (RFC 9110, 12.5.3)."""
     accepted = request.accept_encodings
-    qualities = {coding: accepted.quality(coding) if accepted else 0.0 for coding in CODINGS if coding in answer.bodies}
-    if "identity" not in accepted.values() and qualities["identity"] == 0.0 and not _refuses_identity():
-        qualities["identity"] = 0.0001  # acceptable unless it is ruled out, but nobody's first choice
+    qualities = {coding: accepted.quality(coding) for coding in CODINGS if coding in answer.bodies}
     best = max(qualities, key=lambda coding: qualities[coding])  # the first of equals: CODINGS puts the smallest first
     return best if qualities[best] > 0 else "identity"
-
-
-def _refuses_identity() -> bool:
-    return any(coding == "*" and quality == 0 for coding, quality in request.accept_encodings)
 
 
 def choose_media_type(wanted: str | None) -> MediaType:

@@ -98,6 +98,8 @@ class Reads:
             version = Version(versions.generation, slot, versions.of(slot))
             PUBLISHED.set(versions.published)
         else:
+            if self._databases.primary.left_alone:
+                return None  # it failed a moment ago: requests must not queue up behind attempts to connect
             try:
                 version = self._databases.primary.read(lambda connection: _version(connection, lane))
             except PoolTimeout as error:

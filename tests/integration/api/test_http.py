@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from typing import TYPE_CHECKING, Any
 
 import brotli
@@ -68,6 +69,15 @@ def test_content_coding_by_quality(client: FlaskClient, accepted: str | None, co
     assert decode(answer.data) == plain.data
     assert answer.headers["Vary"] == "Accept-Encoding"
     assert (answer.headers["ETag"] == plain.headers["ETag"]) == (coding is None)
+
+
+def test_an_answer_says_where_it_came_from_when_asked(client: FlaskClient) -> None:
+    assert "Cache-Status" not in client.get("/v1/lanes").headers
+
+    sources = [client.get(MONTH, headers={"X-Rates-Explain": "1"}).headers["Cache-Status"] for _ in range(2)]
+
+    assert re.fullmatch(r'rates; fwd=miss; detail="(primary|replica-1), generation 3"', sources[0])
+    assert sources[1] == 'rates; hit; detail="process, generation 3"'
 
 
 def test_short_answers_are_not_compressed(client: FlaskClient) -> None:
