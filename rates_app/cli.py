@@ -23,6 +23,7 @@ from rates_app.ops.logs import configure_logs
 from rates_app.rates.locations import LocationsError, read_locations, store_locations
 from rates_app.settings import Settings, SettingsError, load_settings, settings_table
 from rates_app.store.databases import Unavailable
+from rates_app.store.generation import raise_generation
 from rates_app.store.migrate import migrate as migrate_database
 from rates_app.store.tokens import SCOPES, TokenError, create_token, list_tokens, revoke_token
 from rates_app.watch.cli import search_logs, watch_pods
@@ -101,6 +102,7 @@ def locations(
     with _connect(_settings()) as connection:
         moved = store_locations(connection, rows)
         rebuilt = rebuild_for_tree(connection) if moved else 0
+        raise_generation(connection, None)
     out.print(f"{len(rows)} locations are in place." + (f" {rebuilt} batches were added up again." if moved else ""))
 
 

@@ -23,6 +23,7 @@ from rates_app.api import create_app
 from rates_app.ops.draining import begin_draining, is_draining
 from rates_app.ops.logs import ServerLogger, configure_logs
 from rates_app.ops.metrics import FOLDER_VARIABLE, forget_worker
+from rates_app.ops.queueing import waited
 from rates_app.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -58,7 +59,17 @@ class DrainingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
 
 class DrainingWorker(ThreadWorker):  # type: ignore[misc]
-    """A worker that, when it stops, first takes the connections that clients have opened already."""
+    """A worker that notes how long requests wait, and that takes all waiting connections before it stops."""
+
+    def enqueue_req(self, conn: Any) -> None:
+        """Note when a connection began to wait for a thread."""
+        conn.queued_at = time.monotonic()
+        super().enqueue_req(conn)
+
+    def handle(self, conn: Any) -> Any:
+        """Handle a request, in a thread."""
+        waited.seconds = time.monotonic() - conn.queued_at
+        return super().handle(conn)
 
     def set_accept_enabled(self, enabled: bool) -> None:
         """Before the listener is left for good, accept what the kernel has queued: closing would reset it."""

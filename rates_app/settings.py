@@ -63,12 +63,17 @@ class Settings(ProcessSettings):
     grace_seconds: PositiveInt = Field(
         default=30, description="After draining: how long requests in progress may take to finish."
     )
+    shed_seconds: PositiveFloat = Field(
+        default=1.0, description="A request that has waited this long for a thread is refused with 503 at once."
+    )
     max_range_days: PositiveInt = Field(default=3660, description="Days that one question may span, at most.")
     query_timeout_seconds: PositiveFloat = Field(
         default=5.0, description="Time a database query may take before the request is answered 503."
     )
     rate_limit: str = Field(
-        default="1200/minute", description="Requests per client address, as COUNT/PERIOD (second, minute, hour, day)."
+        default="1200/minute",
+        pattern=r"^[1-9][0-9]*/(second|minute|hour|day)$",
+        description="Requests per client address, as COUNT/PERIOD (second, minute, hour, day).",
     )
     trusted_proxies: NonNegativeInt = Field(
         default=0, description="Proxies in front whose X-Forwarded-For is believed; 0 believes none."

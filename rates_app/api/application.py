@@ -9,16 +9,21 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from rates_app.api import batches, docs, locations, operations, problems, rates
 from rates_app.api.edge import Edge
-from rates_app.api.limits import Limiter
+from rates_app.api.limits import EXCHANGE_SECONDS, Limiter
+from rates_app.api.periodic import Periodic
 from rates_app.api.service import Service
-from rates_app.cache.reads import Reads
+from rates_app.cache.process import ProcessAnswers
 from rates_app.cache.redis import Redis
+from rates_app.rates.reads import Reads
+from rates_app.rates.warm import tell_hits
 from rates_app.store.databases import Databases
+from rates_app.store.lease import Lease
+from rates_app.store.metrics import measure_pools
 
 if TYPE_CHECKING:
     from rates_app.settings import Settings
 
-EXPOSED = "ETag, Link, Location, RateLimit, RateLimit-Policy, Retry-After, X-Request-ID"
+EXPOSED = "Cache-Status, ETag, Link, Location, RateLimit, RateLimit-Policy, Retry-After, X-Request-ID"
 READ_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -35,16 +40,26 @@ def create_app(settings: Settings) -> Flask:
     redis = Redis(settings)
     databases = Databases(settings)
     databases.open()
+    lease = Lease(settings.database_url.get_secret_value(), f"rates-{settings.environment}")
+    lease.start()
+    answers = ProcessAnswers()
     limiter = Limiter(settings.rate_limit, redis)
-    limiter.start()
-    app.extensions["rates"] = Service(settings, databases, redis, Reads(databases, redis), limiter)
+    housekeeping = Periodic(
+        EXCHANGE_SECONDS,
+        limiter.exchange,
+        lambda: tell_hits(redis, answers.take_hits()),
+        lambda: measure_pools(databases),
+    )
+    housekeeping.start()
+    reads = Reads(databases, redis, lease)
+    app.extensions["rates"] = Service(settings, databases, redis, reads, lease, limiter, housekeeping)
     app.url_map.strict_slashes = False
     app.before_request(_note_request)
     app.after_request(_share)
     for views in (rates.views, locations.views, batches.views, operations.views, docs.views):
         app.register_blueprint(views)
     problems.register(app)
-    app.wsgi_app = Edge(app.wsgi_app, limiter, settings)  # type: ignore[method-assign]
+    app.wsgi_app = Edge(app.wsgi_app, settings, limiter, lease, answers)  # type: ignore[method-assign]
     if proxies := settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies)  # type: ignore[method-assign]
     return app
@@ -63,6 +78,6 @@ def _share(response: Response) -> Response:
         response.headers["Access-Control-Expose-Headers"] = EXPOSED
     if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
         response.headers["Access-Control-Allow-Methods"] = "GET, HEAD"
-        response.headers["Access-Control-Allow-Headers"] = "Accept, If-None-Match, X-Request-ID"
+        response.headers["Access-Control-Allow-Headers"] = "Accept, If-None-Match, X-Rates-Explain, X-Request-ID"
         response.headers["Access-Control-Max-Age"] = "86400"
     return response

@@ -20,11 +20,12 @@ from rates_app.api.authorization import require
 from rates_app.api.models import BatchBody, BatchesBody, RejectsBody
 from rates_app.api.openapi import Content, check_arguments, operation
 from rates_app.api.problems import Problem
-from rates_app.api.responses import MEDIA_TYPES, choose_media_type
+from rates_app.api.responses import choose_media_type
 from rates_app.api.service import service
 from rates_app.batches import ledger, publish
 from rates_app.batches.model import NoSuchBatch, Unreadable, WrongState
 from rates_app.batches.receive import KeyReused, TooLarge, receive
+from rates_app.rates.warm import warmer
 from rates_app.store.databases import QueryTooSlow, Unavailable
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def batch_by_number(batch: str) -> Response:
 )
 def batch_rejects(batch: str, query: RejectsArguments) -> Response:
     """Every bad value in the order of the file: its line, its field, why it cannot be taken, and what stood there."""
-    media_type = MEDIA_TYPES[query.format] if query.format else choose_media_type(list(MEDIA_TYPES.values()))
+    media_type = choose_media_type(query.format)
     found, _ = _find(batch)
     return Response(
         _stream(found.id, _FORMS[media_type]),
@@ -269,7 +270,7 @@ def withdraw(batch: str) -> Response:
     number = _number(batch)
     try:
         with service().databases.write() as connection:
-            withdrawn = publish.withdraw(connection, number)
+            withdrawn = publish.withdraw(connection, number, warmer(service().redis))
     except NoSuchBatch:
         raise NotFound(f"There is no batch {number}; /v1/batches lists them.") from None
     except WrongState as error:

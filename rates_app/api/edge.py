@@ -1,25 +1,33 @@
-"""What every request passes before and after the application: identity, limits, metrics, log, common headers."""
+"""What every request passes before and after the application: identity, limits, the nearest cache, metrics, log."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import time
+from functools import cache
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from rates_app.api.problems import KINDS, MEDIA_TYPE, problem_body
-from rates_app.ops.metrics import DURATION, IN_PROGRESS, REQUESTS, method_label
+from rates_app.cache.process import Kept
+from rates_app.ops.logs import log_request
+from rates_app.ops.metrics import CACHE, DURATION, IN_PROGRESS, REQUESTS, SHED, method_label
+from rates_app.ops.queueing import waited
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from rates_app.api.limits import Limiter
-    from rates_app.settings import Settings
+    from prometheus_client import Counter, Histogram
 
-log = structlog.get_logger()
+    from rates_app.api.limits import Limiter
+    from rates_app.cache.process import Key, ProcessAnswers
+    from rates_app.settings import Settings
+    from rates_app.store.lease import Lease
+
+    Headers = list[tuple[str, str]]
 
 #: Asked by kubelets and scrapers, all the time: neither limited nor logged.
 OPERATIONS = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -27,29 +35,52 @@ OPERATIONS = frozenset({"/healthz", "/readyz", "/metrics"})
 #: A client's own request id is taken when it cannot do harm in a log or a header.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:+/=-]{1,128}")
 
+_MISS = CACHE.labels("process", "miss")
+_HIT = CACHE.labels("process", "hit")
+
+#: Tells the request ids of one process apart; the rest of their random bits are drawn once.
+_count = itertools.count()
+_random = int.from_bytes(os.urandom(8))
+
 
 def new_request_id() -> str:
-    """Make an id that sorts by time: a UUID of version 7 (RFC 9562, 5.7)."""
-    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    digits = f"{value:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    """Make an id that sorts by time: a UUID of version 7 (RFC 9562, 5.7, with a counter as in 6.2)."""
+    tail = (_random + next(_count) * 0x9E3779B97F4A7C15) & 0x3FFFFFFFFFFFFFFF | 0x8000000000000000
+    milliseconds = f"{time.time_ns() // 1_000_000:012x}"
+    digits = f"{tail:016x}"
+    return f"{milliseconds[:8]}-{milliseconds[8:]}-7{os.getpid() & 0xFFF:03x}-{digits[:4]}-{digits[4:]}"
+
+
+@cache
+def _requests(method: str, route: str, status: int) -> Counter:
+    return REQUESTS.labels(method, route, str(status))
+
+
+@cache
+def _duration(method: str, route: str) -> Histogram:
+    return DURATION.labels(method, route)
+
+
+def _tag(value: str) -> str:
+    """Take an entity tag down to what it says of the content: weak or strong, in whatever coding."""
+    return value.strip().removeprefix("W/").strip('"').partition("-")[0]
 
 
 class _Exchange:
     """One request and its answer, from the first byte to the last."""
 
-    def __init__(self, environ: WSGIEnvironment, request_id: str) -> None:
+    def __init__(self, environ: WSGIEnvironment) -> None:
         self.environ = environ
-        self.request_id = request_id
         self.started = time.perf_counter()
+        given = environ.get("HTTP_X_REQUEST_ID")
+        self.request_id = given if given and _REQUEST_ID.fullmatch(given) else new_request_id()
         self.status = 500
         self.sent = 0
+        self.not_modified = False
         self._done = False
         IN_PROGRESS.inc()
 
-    def finish(self) -> None:
+    def finish(self, route: str, served: dict[str, Any]) -> None:
         """Count and log the request, once."""
         if self._done:
             return
@@ -57,21 +88,19 @@ class _Exchange:
         seconds = time.perf_counter() - self.started
         IN_PROGRESS.dec()
         method = method_label(self.environ["REQUEST_METHOD"])
-        route = self.environ.get("rates.route", "other")
-        REQUESTS.labels(method, route, str(self.status)).inc()
-        DURATION.labels(method, route).observe(seconds)
-        if self.environ["PATH_INFO"] not in OPERATIONS:
-            log.info(
-                "request",
+        _requests(method, route, self.status).inc()
+        _duration(method, route).observe(seconds)
+        if (path := self.environ["PATH_INFO"]) not in OPERATIONS:
+            log_request(
                 request_id=self.request_id,
                 method=method,
                 route=route,
-                path=self.environ["PATH_INFO"][:200],
+                path=path[:200],
                 status=self.status,
                 duration_ms=round(seconds * 1000, 3),
                 bytes=self.sent,
                 client=self.environ.get("REMOTE_ADDR", ""),
-                **self.environ.get("rates.served", {}),
+                **served,
             )
 
 
@@ -83,6 +112,8 @@ class _Body:
         self._exchange = exchange
 
     def __iter__(self) -> Iterator[bytes]:
+        if self._exchange.not_modified:
+            return
         for chunk in self._chunks:
             self._exchange.sent += len(chunk)
             yield chunk
@@ -93,7 +124,8 @@ class _Body:
             if hasattr(self._chunks, "close"):
                 self._chunks.close()
         finally:
-            self._exchange.finish()
+            environ = self._exchange.environ
+            self._exchange.finish(environ.get("rates.route", "other"), environ.get("rates.served", {}))
 
 
 class Edge:
@@ -101,13 +133,25 @@ class Edge:
 
     Args:
         application: The service itself.
+        settings: Whether to insist on TLS, and when to refuse.
         limiter: Decides how many requests a client may make.
-        settings: Whether to insist on TLS.
+        lease: Tells which of the kept answers are true.
+        answers: What this process keeps.
     """
 
-    def __init__(self, application: WSGIApplication, limiter: Limiter, settings: Settings) -> None:
+    def __init__(
+        self,
+        application: WSGIApplication,
+        settings: Settings,
+        limiter: Limiter,
+        lease: Lease,
+        answers: ProcessAnswers,
+    ) -> None:
         self._application = application
         self._limiter = limiter
+        self._lease = lease
+        self._answers = answers
+        self._shed_seconds = settings.shed_seconds
         self._headers = {
             "X-Content-Type-Options": "nosniff",
             "Referrer-Policy": "strict-origin-when-cross-origin",
@@ -120,46 +164,116 @@ class Edge:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Handle one request (PEP 3333)."""
-        given = environ.get("HTTP_X_REQUEST_ID", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else new_request_id()
-        environ["rates.request_id"] = request_id
-        exchange = _Exchange(environ, request_id)
-        extra = {"X-Request-ID": request_id}
-        allowed = True
-        if environ["PATH_INFO"] not in OPERATIONS:
-            allowed, remaining, reset = self._limiter.hit(environ.get("REMOTE_ADDR", ""))
-            extra["RateLimit-Policy"] = self._limiter.policy
-            extra["RateLimit"] = f'"default";r={remaining};t={reset}'
-            if not allowed:
-                extra["Retry-After"] = str(reset)
-
-        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            exchange.status = int(status[:3])
-            present = {name.lower() for name, _ in headers}
-            headers += [(name, value) for name, value in self._headers.items() if name.lower() not in present]
-            headers += extra.items()
-            return start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
-
+        exchange = _Exchange(environ)
+        extra = [("X-Request-ID", exchange.request_id)]
         try:
-            application = self._application if allowed else _too_many
-            return _Body(application(environ, start), exchange)
+            if environ["PATH_INFO"] in OPERATIONS:
+                return self._ask(environ, start_response, exchange, extra)
+            if waited.seconds > self._shed_seconds:
+                SHED.inc()
+                environ["rates.refused"] = "overloaded"
+                return self._ask(environ, start_response, exchange, [*extra, ("Retry-After", "1")])
+            allowed, remaining, reset = self._limiter.hit(environ.get("REMOTE_ADDR", ""))
+            extra.append(("RateLimit-Policy", self._limiter.policy))
+            extra.append(("RateLimit", f'"default";r={remaining};t={reset}'))
+            if not allowed:
+                environ["rates.refused"] = "too-many-requests"
+                return self._ask(environ, start_response, exchange, [*extra, ("Retry-After", str(reset))])
+            if environ["REQUEST_METHOD"] == "GET":
+                hot = self._kept(environ, start_response, exchange, extra)
+                if hot is not None:
+                    return hot
+            return self._ask(environ, start_response, exchange, extra)
         except BaseException:
-            exchange.finish()
+            exchange.finish("other", {})
             raise
 
+    def _kept(
+        self, environ: WSGIEnvironment, start_response: StartResponse, exchange: _Exchange, extra: Headers
+    ) -> Iterable[bytes] | None:
+        """Answer from this process's memory, if it holds the answer and is sure that it is true."""
+        versions = self._lease.versions()
+        kept = self._answers.get(_key(environ), versions) if versions is not None else None
+        if kept is None or versions is None:
+            _MISS.inc()
+            return None
+        _HIT.inc()
+        headers = kept.headers + extra
+        if "HTTP_X_RATES_EXPLAIN" in environ:
+            headers.append(_explain("process", versions.generation))
+        body = kept.body
+        exchange.status = 200
+        if (known := environ.get("HTTP_IF_NONE_MATCH")) and _matches(known, kept.tag):
+            exchange.status = 304
+            body = b""
+            headers = [each for each in headers if not each[0].startswith("Content-")]
+            start_response("304 NOT MODIFIED", headers)
+        else:
+            start_response("200 OK", headers)
+        exchange.sent = len(body)
+        exchange.finish(kept.route, {"cache": "process", "generation": versions.generation})
+        return (body,)
 
-def _too_many(environ: WSGIEnvironment, start: StartResponse) -> list[bytes]:
-    kind = KINDS["too-many-requests"]
+    def _ask(
+        self, environ: WSGIEnvironment, start_response: StartResponse, exchange: _Exchange, extra: Headers
+    ) -> Iterable[bytes]:
+        """Let the application answer; keep what may be kept, and answer 304 to who has it already."""
+        environ["rates.request_id"] = exchange.request_id
+        known = environ.pop("HTTP_IF_NONE_MATCH", None)
+
+        def start(status: str, headers: Headers, exc_info: Any = None) -> Any:
+            exchange.status = int(status[:3])
+            present = {name.lower() for name, _ in headers}
+            headers = headers + [(name, value) for name, value in self._headers.items() if name.lower() not in present]
+            tag = next((_tag(value) for name, value in headers if name == "ETag"), None)
+            if tag is not None and exchange.status == HTTPStatus.OK:
+                if (kept := environ.get("rates.kept")) and environ["REQUEST_METHOD"] == "GET":
+                    slot, version, question, body = kept
+                    entry = Kept(slot, version, question, environ["rates.route"], headers, body, tag)
+                    self._answers.put(_key(environ), entry)
+                if known and _matches(known, tag):
+                    exchange.not_modified, exchange.status, status = True, 304, "304 NOT MODIFIED"
+                    headers = [each for each in headers if not each[0].startswith("Content-")]
+            headers = headers + extra
+            if "HTTP_X_RATES_EXPLAIN" in environ and (served := environ.get("rates.served")) and "cache" in served:
+                headers.append(_explain(served["cache"], served["generation"]))
+            return start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
+
+        application = _refuse if "rates.refused" in environ else self._application
+        return _Body(application(environ, start), exchange)
+
+
+def _key(environ: WSGIEnvironment) -> Key:
+    return (
+        environ["PATH_INFO"],
+        environ.get("QUERY_STRING", ""),
+        environ.get("HTTP_ACCEPT"),
+        environ.get("HTTP_ACCEPT_ENCODING"),
+    )
+
+
+def _matches(known: str, tag: str) -> bool:
+    return known.strip() == "*" or any(_tag(each) == tag for each in known.split(","))
+
+
+def _explain(source: str, generation: int) -> tuple[str, str]:
+    """Say where the answer came from, in the words of RFC 9211."""
+    how = "hit" if source in {"process", "redis"} else "fwd=miss"
+    return "Cache-Status", f'rates; {how}; detail="{source}, generation {generation}"'
+
+
+def _refuse(environ: WSGIEnvironment, start: StartResponse) -> list[bytes]:
+    """Refuse a request without asking the application, which is what there may be too little time for."""
+    name = environ["rates.refused"]
+    kind = KINDS[name]
     body = problem_body(
         kind.status,
         kind.title,
-        "The limit of requests for this client is reached.",
-        kind="too-many-requests",
+        kind.advice,
+        kind=name,
         instance=environ["PATH_INFO"],
         request_id=environ["rates.request_id"],
     )
-    start(
-        "429 Too Many Requests",
-        [("Content-Type", MEDIA_TYPE), ("Content-Length", str(len(body))), ("Cache-Control", "no-store")],
-    )
+    headers = [("Content-Type", MEDIA_TYPE), ("Content-Length", str(len(body))), ("Cache-Control", "no-store")]
+    start(f"{kind.status} {kind.title}", headers)
     return [body]

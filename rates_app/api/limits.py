@@ -56,17 +56,6 @@ class Limiter:
         self._window = 0
         self._counts: dict[str, _Count] = {}
         self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._exchange_until_stopped, name="rate-limits", daemon=True)
-
-    def start(self) -> None:
-        """Begin to exchange counts with Redis; call it after a fork, not before."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the exchange."""
-        self._stop.set()
-        self._thread.join()
 
     def hit(self, client: str) -> Decision:
         """Count a request of a client and decide."""
@@ -111,7 +100,3 @@ class Limiter:
             for (_, count, hits), total in zip(news, totals, strict=True):
                 count.told += hits
                 count.elsewhere = max(0, total - count.told)
-
-    def _exchange_until_stopped(self) -> None:
-        while not self._stop.wait(EXCHANGE_SECONDS):
-            self.exchange()

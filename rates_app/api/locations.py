@@ -35,11 +35,11 @@ JSON = "application/json"
 def search(query: LocationsArguments) -> Response:
     """Find locations by the beginning of a code or of a word of the name, typing errors allowed."""
 
-    def render(connection: Connection) -> tuple[bytes, str]:
+    def render(connection: Connection) -> bytes:
         found = search_locations(connection, query.q, query.limit)
-        return orjson.dumps({"locations": [place._asdict() for place in found]}), JSON
+        return orjson.dumps({"locations": [place._asdict() for place in found]})
 
-    return answer_question(orjson.dumps(["locations", query.q, query.limit]).decode(), render)
+    return answer_question(orjson.dumps(["locations", query.q, query.limit]).decode(), JSON, render)
 
 
 @views.get("/v1/locations/<code>")
@@ -55,14 +55,14 @@ def location(code: str) -> Response:
     if "\0" in code or len(code) > MAX_CODE:
         raise NotFound("No location has such a code; search with /v1/locations?q=")
 
-    def render(connection: Connection) -> tuple[bytes, str]:
+    def render(connection: Connection) -> bytes:
         place = find_locations(connection, [code]).get(code)
         if place is None:
             raise NotFound(f"There is no port or region {code!r}; search with /v1/locations?q=")
         children = [child._asdict() for child in child_locations(connection, code)]
-        return orjson.dumps({**place._asdict(), "children": children}), JSON
+        return orjson.dumps({**place._asdict(), "children": children})
 
-    return answer_question(orjson.dumps(["location", code]).decode(), render)
+    return answer_question(orjson.dumps(["location", code]).decode(), JSON, render)
 
 
 @views.get("/v1/lanes")
@@ -75,8 +75,8 @@ def location(code: str) -> Response:
 def busiest_lanes(query: LanesArguments) -> Response:
     """Lanes between ports, the one with most prices first, and the days that have any."""
 
-    def render(connection: Connection) -> tuple[bytes, str]:
+    def render(connection: Connection) -> bytes:
         found = lanes(connection, query.origin, query.destination, query.limit)
-        return orjson.dumps({"lanes": [lane._asdict() for lane in found]}), JSON
+        return orjson.dumps({"lanes": [lane._asdict() for lane in found]})
 
-    return answer_question(orjson.dumps(["lanes", query.origin, query.destination, query.limit]).decode(), render)
+    return answer_question(orjson.dumps(["lanes", query.origin, query.destination, query.limit]).decode(), JSON, render)

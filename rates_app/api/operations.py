@@ -6,8 +6,10 @@ import orjson
 from flask import Blueprint, Response
 
 from rates_app.api.service import service
+from rates_app.batches.metrics import LedgerCollector
 from rates_app.ops.health import readiness
 from rates_app.ops.metrics import exposition
+from rates_app.store.metrics import ReplicaLag
 
 views = Blueprint("operations", __name__)
 
@@ -30,6 +32,7 @@ def ready() -> Response:
 
 @views.get("/metrics")
 def metrics() -> Response:
-    """Give the metrics of all workers in Prometheus' text format."""
-    body, media_type = exposition()
+    """Give the metrics of all workers, and of the stores, in Prometheus' text format."""
+    databases = service().databases
+    body, media_type = exposition(ReplicaLag(databases), LedgerCollector(databases))
     return Response(body, content_type=media_type)

@@ -9,10 +9,12 @@ from flask import current_app
 
 if TYPE_CHECKING:
     from rates_app.api.limits import Limiter
-    from rates_app.cache.reads import Reads
+    from rates_app.api.periodic import Periodic
     from rates_app.cache.redis import Redis
+    from rates_app.rates.reads import Reads
     from rates_app.settings import Settings
     from rates_app.store.databases import Databases
+    from rates_app.store.lease import Lease
 
 _KEY = "rates"
 
@@ -25,11 +27,14 @@ class Service:
     databases: Databases
     redis: Redis
     reads: Reads
+    lease: Lease
     limiter: Limiter
+    housekeeping: Periodic
 
     def close(self) -> None:
         """Let go of every connection and thread."""
-        self.limiter.stop()
+        self.lease.stop()
+        self.housekeeping.stop()
         self.databases.close()
         self.redis.close()
 

@@ -19,6 +19,8 @@ from rates_app.batches.model import Batch, BatchError, Slice, Unreadable
 from rates_app.batches.parse import csv_columns
 from rates_app.batches.source import expand, header, inspect, plan
 from rates_app.batches.stage import Staged, stage_slice
+from rates_app.cache.redis import Redis
+from rates_app.rates.warm import warmer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -121,7 +123,7 @@ def ingest(
             progress("publishing", 0, 1)
             if batch.state == "verified":
                 with connection.transaction():
-                    batch = publish.publish(connection, batch.id)
+                    batch = publish.publish(connection, batch.id, warmer(Redis(settings)))
             (folder / source.content_hash.hex()).unlink(missing_ok=True)
             log.info("batch ended", batch_id=batch.id, state=batch.state, rows=batch.rows, generation=batch.generation)
             return batch, True

@@ -13,12 +13,11 @@ from psycopg import sql
 from rates_app.batches.ledger import find_batch, progress, set_state
 from rates_app.batches.model import Batch, BatchError, WrongState
 from rates_app.batches.rollup import build_rollups
+from rates_app.store.generation import note_slots, raise_generation
 
 if TYPE_CHECKING:
     from rates_app.store.databases import Connection
-
-#: The channel on which a new generation is announced to every process that listens.
-GENERATION_CHANNEL = "rates_generation"
+    from rates_app.store.generation import Warm
 
 
 class VerificationFailed(BatchError):
@@ -76,6 +75,7 @@ def verify(connection: Connection, batch_id: int) -> Batch:
             f"batch {batch_id}: staged are {rows} rows of {cents} cents, the ledger has {ledger_rows} of {ledger_cents}"
         )
     build_rollups(connection, batch_id, table)
+    note_slots(connection, batch_id)
     set_state(connection, batch_id, "verified")
     return find_batch(connection, batch_id)
 
@@ -98,12 +98,13 @@ def _gather(connection: Connection, batch_id: int) -> str:
     return table
 
 
-def publish(connection: Connection, batch_id: int) -> Batch:
+def publish(connection: Connection, batch_id: int, warm: Warm | None = None) -> Batch:
     """Make a verified batch visible, to every reader at once.
 
     Args:
         connection: A connection to the primary, inside a transaction.
         batch_id: The batch.
+        warm: Prepares answers that are asked for often.
 
     Returns:
         The batch, now ``published``; as it was if it was published before.
@@ -122,16 +123,17 @@ def publish(connection: Connection, batch_id: int) -> Batch:
         )
     )
     set_state(connection, batch_id, "published")
-    raise_generation(connection, batch_id)
+    _change_answers(connection, batch_id, warm)
     return find_batch(connection, batch_id)
 
 
-def withdraw(connection: Connection, batch_id: int) -> Batch:
+def withdraw(connection: Connection, batch_id: int, warm: Warm | None = None) -> Batch:
     """Take a published batch back out; its rows stay until housekeeping, but no reader sees them.
 
     Args:
         connection: A connection to the primary, inside a transaction.
         batch_id: The batch.
+        warm: Prepares answers that are asked for often.
 
     Returns:
         The batch, now ``withdrawn``; as it was if it was withdrawn before.
@@ -146,8 +148,13 @@ def withdraw(connection: Connection, batch_id: int) -> Batch:
     if batch.state != "published":
         raise WrongState(f"batch {batch_id} is {batch.state}: only a published batch can be withdrawn")
     set_state(connection, batch_id, "withdrawn")
-    raise_generation(connection, batch_id)
+    _change_answers(connection, batch_id, warm)
     return find_batch(connection, batch_id)
+
+
+def _change_answers(connection: Connection, batch_id: int, warm: Warm | None) -> None:
+    generation = raise_generation(connection, batch_id, warm)
+    connection.execute("UPDATE batches SET generation = %s WHERE id = %s", (generation, batch_id))
 
 
 def refuse(connection: Connection, batch_id: int, reason: str) -> Batch:
@@ -171,18 +178,3 @@ def drop_staged(connection: Connection, batch_id: int) -> None:
     ).fetchall()
     for (table,) in tables:
         connection.execute(sql.SQL("DROP TABLE staging.{}").format(sql.Identifier(table)))
-
-
-def raise_generation(connection: Connection, batch_id: int) -> None:
-    """Raise the generation for a change of what readers see, and announce it at the commit.
-
-    The generation's row is taken last and held to the commit, so generations follow one another in commit order.
-    """
-    connection.execute(
-        """
-        WITH raised AS (UPDATE generation SET number = number + 1, changed_at = clock_timestamp() RETURNING number)
-        UPDATE batches SET generation = raised.number FROM raised WHERE id = %s
-        """,
-        (batch_id,),
-    )
-    connection.execute("SELECT pg_notify(%s, %s::text)", (GENERATION_CHANNEL, batch_id))

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from psycopg import sql
 
+from rates_app.store.generation import note_slots
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -122,7 +124,7 @@ def rebuild_for_tree(connection: Connection) -> int:
     batches = connection.execute("SELECT DISTINCT batch_id FROM rollups ORDER BY batch_id").fetchall()
     for (batch_id,) in batches:
         build_region_rollups(connection, batch_id)
-    connection.execute("UPDATE generation SET number = number + 1, changed_at = clock_timestamp()")
+        note_slots(connection, batch_id)
     return len(batches)
 
 

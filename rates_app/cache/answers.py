@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import threading
 import time
-import uuid
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rates_app.cache.answer import Answer
 from rates_app.ops.metrics import CACHE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import redis
 
     from rates_app.cache.redis import Redis
 
@@ -68,41 +69,43 @@ class SharedAnswers:
                 del self._flights[key]
         return flight.result()
 
-    def put(self, question: str, answer: Answer) -> None:
-        """Keep an answer under the version that it was made from."""
-        if answer.size <= MAX_KEPT_BYTES:
-            key = f"rates:answer:{answer.version}:{question}"
-            self._redis.call(lambda client: client.set(key, answer.pack(), ex=KEEP_SECONDS))
+    def put(self, question: str, answer: Answer, lock: str | None = None) -> None:
+        """Keep an answer under the version that it was made from, and let go of a lock."""
+        key = f"rates:answer:{answer.version}:{question}"
+
+        def keep(client: redis.Redis) -> None:
+            with client.pipeline(transaction=False) as pipeline:
+                if answer.size <= MAX_KEPT_BYTES:
+                    pipeline.set(key, answer.pack(), ex=KEEP_SECONDS)
+                if lock is not None:
+                    pipeline.delete(lock)
+                pipeline.execute()
+
+        self._redis.call(keep)
 
     def _find(self, key: str, question: str, compute: Callable[[], Answer]) -> tuple[Answer, Level]:
-        if found := self._look_up(key):
+        lock = key + ":flight"
+
+        def look_up_or_claim(client: redis.Redis) -> list[Any]:
+            with client.pipeline(transaction=False) as pipeline:
+                pipeline.get(key)
+                pipeline.set(lock, b"", nx=True, px=int(FLIGHT_SECONDS * 1000))
+                return pipeline.execute()
+
+        packed, claimed = self._redis.call(look_up_or_claim) or (None, True)
+        if found := _unpack(packed):
             CACHE.labels("redis", "hit").inc()
             return found, "redis"
         CACHE.labels("redis", "miss" if self._redis.state == "ok" else "error").inc()
-        mine = uuid.uuid4().bytes
-        lock = key + ":flight"
-        if self._redis.call(lambda client: client.set(lock, mine, nx=True, px=int(FLIGHT_SECONDS * 1000))):
-            try:
-                return self._compute(question, compute)
-            finally:
-                self._redis.call(lambda client: client.delete(lock))
-        if found := self._await(key, lock):
+        if not claimed and (found := self._await(key, lock)):
             return found, "redis"
-        return self._compute(question, compute)
-
-    def _compute(self, question: str, compute: Callable[[], Answer]) -> tuple[Answer, Level]:
-        answer = compute()
-        self.put(question, answer)
-        return answer, "database"
-
-    def _look_up(self, key: str) -> Answer | None:
-        packed = self._redis.call(lambda client: client.get(key))
-        if not isinstance(packed, bytes):
-            return None
         try:
-            return Answer.unpack(packed)
-        except ValueError:  # written by another version of the service
-            return None
+            answer = compute()
+        except BaseException:
+            self._redis.call(lambda client: client.delete(lock))
+            raise
+        self.put(question, answer, lock)
+        return answer, "database"
 
     def _await(self, key: str, lock: str) -> Answer | None:
         """Wait while another process computes; give up when it did, failed, or takes too long."""
@@ -115,4 +118,17 @@ class SharedAnswers:
                 return self._look_up(key)
             time.sleep(pause)
             pause = min(pause * 1.5, 0.05)
+        return None
+
+    def _look_up(self, key: str) -> Answer | None:
+        return _unpack(self._redis.call(lambda client: client.get(key)))
+
+
+def _unpack(packed: object) -> Answer | None:
+    """Read what was found in Redis; what another version of the service has written is nothing."""
+    if not isinstance(packed, bytes):
+        return None
+    try:
+        return Answer.unpack(packed)
+    except ValueError:
         return None

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from prometheus_client import (
-    CONTENT_TYPE_LATEST,
+    CONTENT_TYPE_PLAIN_0_0_4,
     REGISTRY,
     CollectorRegistry,
     Counter,
@@ -18,6 +18,8 @@ from prometheus_client import (
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from prometheus_client.registry import Collector
 
 #: Folder that workers write their metrics to; prometheus_client reads the variable when it is imported.
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -37,9 +39,6 @@ PUBLISHED = Gauge(
     "rates_generation_published_timestamp_seconds", "When that generation was published.", multiprocess_mode="max"
 )
 POOL = Gauge("rates_pool_connections", "Connections to a database.", ["server", "state"], multiprocess_mode="livesum")
-REPLICA_LAG = Gauge(
-    "rates_replica_lag_seconds", "How far a replica is behind the primary.", ["server"], multiprocess_mode="max"
-)
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -49,8 +48,11 @@ def method_label(method: str) -> str:
     return method if method in METHODS else "other"
 
 
-def exposition() -> tuple[bytes, str]:
+def exposition(*collectors: Collector) -> tuple[bytes, str]:
     """Render the metrics of all worker processes.
+
+    Args:
+        collectors: What is measured at the moment of asking.
 
     Returns:
         The text and its media type.
@@ -59,7 +61,10 @@ def exposition() -> tuple[bytes, str]:
     if FOLDER_VARIABLE in os.environ:
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return generate_latest(registry), CONTENT_TYPE_LATEST
+    asked = CollectorRegistry()
+    for collector in collectors:
+        asked.register(collector)
+    return generate_latest(registry) + generate_latest(asked), CONTENT_TYPE_PLAIN_0_0_4
 
 
 def forget_worker(pid: int, folder: Path) -> None:

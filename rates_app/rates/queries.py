@@ -1,8 +1,4 @@
-"""Answer questions from the rollups.
-
-Each query reads the generation in the snapshot that it reads rates in, so an answer states what it is made from,
-and a replica that lags behind what the reader may have seen is found out.
-"""
+"""Answer questions from the rollups."""
 
 from __future__ import annotations
 
@@ -12,7 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rates_app.rates.model import MIN_PRICES, DayAverage, Interval, Question, Rate, interval_start, intervals
 from rates_app.rates.spread import spread
-from rates_app.store.databases import Stale
 
 if TYPE_CHECKING:
     from datetime import date
@@ -33,32 +28,6 @@ class Lane(NamedTuple):
     last_day: date
 
 
-def current_generation(connection: Connection) -> int:
-    """Read the generation that the server shows, from the snapshot of the transaction."""
-    row = connection.execute("SELECT number FROM generation").fetchone()
-    assert row is not None  # noqa: S101 - the first migration puts the row there
-    return int(row[0])
-
-
-def require_generation(connection: Connection, least: int) -> int:
-    """Begin a read whose every query sees one snapshot, at least as new as a generation.
-
-    Args:
-        connection: A connection with no transaction begun.
-        least: The generation that the reader may already have seen.
-
-    Returns:
-        The snapshot's generation.
-
-    Raises:
-        Stale: The server has not replayed that generation yet.
-    """
-    connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-    if (generation := current_generation(connection)) < least:
-        raise Stale(f"at generation {generation}, needed {least}")
-    return generation
-
-
 _VISIBLE = """
     FROM rollups JOIN batches ON batches.id = batch_id AND batches.state = 'published'
     WHERE origin_id = (SELECT id FROM locations WHERE code = %(origin)s)
@@ -67,7 +36,15 @@ _VISIBLE = """
 """
 
 
-def _parameters(question: Question) -> dict[str, object]:
+#: What each day's average is made of.
+AVERAGES = f"SELECT day, sum(count)::bigint, sum(rollups.total_cents)::bigint {_VISIBLE} GROUP BY day"
+
+#: The weighted sets of prices that each day's spread is made of.
+SPREADS = f"SELECT day, count, rollups.total_cents, price_cents, weights {_VISIBLE} ORDER BY day"
+
+
+def query_parameters(question: Question) -> dict[str, object]:
+    """Write a question as the parameters of :data:`AVERAGES` and :data:`SPREADS`."""
     return {name: getattr(question, name) for name in ("origin", "destination", "date_from", "date_to")}
 
 
@@ -77,10 +54,7 @@ def daily_averages(connection: Connection, question: Question) -> list[DayAverag
     Returns:
         Every day of the question, newest first. The average is exact: both sums are whole numbers of cents.
     """
-    rows = connection.execute(
-        f"SELECT day, sum(count)::bigint, sum(rollups.total_cents)::bigint {_VISIBLE} GROUP BY day",
-        _parameters(question),
-    ).fetchall()
+    rows = connection.execute(AVERAGES, query_parameters(question)).fetchall()
     found = {day: (count, cents) for day, count, cents in rows}
     averages = []
     for offset in range((question.date_to - question.date_from).days, -1, -1):
@@ -99,10 +73,7 @@ def rates(connection: Connection, question: Question, interval: Interval) -> lis
     """
     with connection.cursor("rates") as cursor:  # server-side: a wide question's prices never sit in memory at once
         cursor.itersize = 500
-        cursor.execute(
-            f"SELECT day, count, rollups.total_cents, price_cents, weights {_VISIBLE} ORDER BY day",
-            _parameters(question),
-        )
+        cursor.execute(SPREADS, query_parameters(question))
         spans = {interval_start(first, interval): (first, last) for first, last in intervals(question, interval)}
         found = {
             start: _rate(*spans[start], list(rows))

@@ -48,7 +48,7 @@ class Stale(Exception):
 class Server:
     """One PostgreSQL server and the connections a process keeps to it."""
 
-    def __init__(self, name: str, url: str, settings: Settings) -> None:
+    def __init__(self, name: str, url: str, settings: Settings, *, read_only: bool = False) -> None:
         self.name = name
         self._url = url
         self._retry_seconds = settings.replica_retry_seconds
@@ -70,6 +70,7 @@ class Server:
             max_size=settings.pool_size,
             timeout=settings.pool_timeout_seconds,
             open=False,
+            configure=_read_only if read_only else None,
             kwargs=self._options,
         )
 
@@ -125,6 +126,12 @@ class Server:
             raise
 
 
+def _read_only(connection: Connection) -> None:
+    """Begin every transaction as a read of one snapshot, without a word for it on the wire."""
+    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    connection.read_only = True
+
+
 class Databases:
     """The primary and the replicas of one stack, for one process.
 
@@ -135,7 +142,7 @@ class Databases:
     def __init__(self, settings: Settings) -> None:
         self.primary = Server("primary", settings.database_url.get_secret_value(), settings)
         self.replicas = [
-            Server(f"replica-{number}", url.get_secret_value(), settings)
+            Server(f"replica-{number}", url.get_secret_value(), settings, read_only=True)
             for number, url in enumerate(settings.replica_urls, start=1)
         ]
         self._turn = itertools.count()
@@ -158,7 +165,13 @@ class Databases:
     def read(
         self, read: Callable[[Connection], Result], *, prefer: Literal["replica", "primary"] = "replica"
     ) -> Result:
-        """Answer a read from the first server that can.
+        """Answer a read from the first server that can, as :meth:`read_from` does."""
+        return self.read_from(read, prefer=prefer)[0]
+
+    def read_from(
+        self, read: Callable[[Connection], Result], *, prefer: Literal["replica", "primary"] = "replica"
+    ) -> tuple[Result, str]:
+        """Answer a read from the first server that can, and say which it was.
 
         Args:
             read: Runs the queries on the connection it is given. It may run again on another, so it only reads;
@@ -166,7 +179,7 @@ class Databases:
             prefer: Which to ask first; the other kind is asked when it cannot answer.
 
         Returns:
-            What ``read`` returns.
+            What ``read`` returns, and the server's name.
 
         Raises:
             Unavailable: No server could answer.
@@ -188,7 +201,7 @@ class Databases:
                 READS.labels(server.name, "error").inc()
             else:
                 READS.labels(server.name, "ok").inc()
-                return result
+                return result, server.name
         raise Unavailable("no database can answer at the moment")
 
     @contextmanager

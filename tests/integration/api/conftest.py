@@ -24,6 +24,7 @@ from rates_app.api import create_app
 from rates_app.local.server import free_port
 from rates_app.rates.locations import read_locations, store_locations
 from rates_app.settings import Settings
+from rates_app.store.generation import note_slots, raise_generation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from flask import Flask
     from flask.testing import FlaskClient
 
+    from rates_app.store.generation import Warm
     from tests.integration.conftest import Database
 
 SAMPLE = Path(__file__).parents[3] / "sample_data"
@@ -44,6 +46,7 @@ class Publisher:
 
     url: str
     batches: list[int] = field(default_factory=list)
+    warm: Warm | None = None
 
     def publish(self, rows: list[Row]) -> int:
         """Publish rows as one batch.
@@ -80,7 +83,8 @@ class Publisher:
                 """,
                 batch,
             )
-            connection.execute("UPDATE generation SET number = number + 1, changed_at = now()")
+            note_slots(connection, batch[0])
+            raise_generation(connection, batch[0], self.warm)
         self.batches.append(batch[0])
         return int(batch[0])
 
@@ -88,7 +92,7 @@ class Publisher:
         """Take a batch back out."""
         with psycopg.connect(self.url) as connection:
             connection.execute("UPDATE batches SET state = 'withdrawn' WHERE id = %s", (batch,))
-            connection.execute("UPDATE generation SET number = number + 1, changed_at = now()")
+            raise_generation(connection, batch, self.warm)
 
 
 @pytest.fixture
@@ -96,7 +100,7 @@ def publisher(database: Database) -> Publisher:
     """A database with the sample's ports and regions and no prices."""
     with psycopg.connect(database.url) as connection:
         store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
-        connection.execute("UPDATE generation SET number = number + 1")
+        raise_generation(connection, None)
     return Publisher(database.url)
 
 

@@ -109,6 +109,7 @@ def test_redis_is_used_again_when_it_is_back(
     server.start()
     try:
         app = make_app(redis_url=SecretStr(server.database_url(0)))
+        app.extensions["rates"].lease.stop()  # or the process's own memory would answer
         client = app.test_client()
         publish_day(publisher, 100, 100, 100)
         assert price(client) == 100
@@ -208,7 +209,8 @@ def test_a_query_that_runs_into_its_deadline_is_503(
     make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "rates_app.api.rates.daily_averages", lambda connection, _question: connection.execute("SELECT pg_sleep(30)")
+        "rates_app.rates.answers.daily_averages",
+        lambda connection, _question: connection.execute("SELECT pg_sleep(30)"),
     )
     client = make_app(query_timeout_seconds=0.2).test_client()
 

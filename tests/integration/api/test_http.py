@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from typing import TYPE_CHECKING, Any
 
 import brotli
@@ -70,6 +71,15 @@ def test_content_coding_by_quality(client: FlaskClient, accepted: str | None, co
     assert (answer.headers["ETag"] == plain.headers["ETag"]) == (coding is None)
 
 
+def test_an_answer_says_where_it_came_from_when_asked(client: FlaskClient) -> None:
+    assert "Cache-Status" not in client.get("/v1/lanes").headers
+
+    sources = [client.get(MONTH, headers={"X-Rates-Explain": "1"}).headers["Cache-Status"] for _ in range(2)]
+
+    assert re.fullmatch(r'rates; fwd=miss; detail="(primary|replica-1), generation 3"', sources[0])
+    assert sources[1] == 'rates; hit; detail="process, generation 3"'
+
+
 def test_short_answers_are_not_compressed(client: FlaskClient) -> None:
     answer = client.get(MONTH.replace("2021-01-31", "2021-01-02"), headers={"Accept-Encoding": "gzip, br"})
 
@@ -128,7 +138,7 @@ def test_a_bug_is_a_problem_that_tells_nothing_of_the_inside(
     def fail(*_: object) -> None:
         raise RuntimeError("password=secret")
 
-    monkeypatch.setattr("rates_app.api.rates.daily_averages", fail)
+    monkeypatch.setattr("rates_app.rates.answers.daily_averages", fail)
 
     answer = client.get(MONTH)
 

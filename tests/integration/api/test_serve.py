@@ -86,6 +86,10 @@ def test_metrics_add_up_over_workers_and_logs_are_json_lines(served: Served) -> 
     text = httpx.get(f"{served.url}/metrics").text
     assert 'rates_http_requests_total{method="GET",route="/rates",status="200"} 40.0' in text
     assert "rates_http_requests_in_progress 1.0" in text  # this very request
+    assert 'rates_replica_lag_seconds{server="replica-1"}' in text
+    assert 'rates_pool_connections{server="primary",state="open"}' in text
+    assert 'rates_batches{state="published"} 0.0' in text
+    assert "rates_generation 2.0" in text
 
     assert served.terminate() == 0
     events = [json.loads(line) for line in served.output]

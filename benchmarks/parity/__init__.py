@@ -1,0 +1,1 @@
+"""Do rollups tell the same as the rows they are made from?"""

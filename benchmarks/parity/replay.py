@@ -1,0 +1,133 @@
+"""Ask random questions twice, of the rollups and of the rows as they were delivered, and compare the answers."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from rates_app.rates.model import MIN_PRICES, Question, Rate, intervals
+from rates_app.rates.queries import daily_averages, rates
+
+if TYPE_CHECKING:
+    from datetime import date
+
+    from rates_app.rates.model import Interval
+    from rates_app.store.databases import Connection
+
+#: How far a region's percentile may be from the exact one. Those of a lane are exact to the cent they are rounded to.
+REGION_TOLERANCE = 0.01
+CENT = 0.0051
+
+RAW = """
+    SELECT count(*), avg(price_cents) / 100,
+           percentile_cont(ARRAY[0.1, 0.5, 0.9]) WITHIN GROUP (ORDER BY price_cents)
+    FROM prices
+    WHERE day BETWEEN %(first)s AND %(last)s
+      AND batch_id IN (SELECT id FROM batches WHERE state = 'published')
+      AND origin_id IN (SELECT location_id FROM location_ancestors JOIN locations ON id = ancestor_id
+                        WHERE code = %(origin)s)
+      AND destination_id IN (SELECT location_id FROM location_ancestors JOIN locations ON id = ancestor_id
+                             WHERE code = %(destination)s)
+"""
+
+
+@dataclass
+class Parity:
+    """What was compared, and what differed."""
+
+    questions: int = 0
+    intervals: int = 0
+    priced: int = 0
+    worst_lane: float = 0.0
+    worst_region: float = 0.0
+
+    def compare(self, question: Question, found: Rate, raw: tuple[int, float | None, list[float]], lane: bool) -> None:
+        """Compare one interval.
+
+        Raises:
+            AssertionError: The two differ by more than they may.
+        """
+        count, average, percentiles = raw
+        self.intervals += 1
+        assert found.count == count, (question, found, raw)
+        if count < MIN_PRICES:
+            assert (found.low, found.average, found.median, found.high) == (None,) * 4, (question, found)
+            return
+        self.priced += 1
+        assert average is not None
+        assert found.average is not None
+        assert abs(found.average - float(average)) <= CENT, (question, found, raw)
+        for mine, cents in zip((found.low, found.median, found.high), percentiles, strict=True):
+            assert mine is not None
+            off = abs(mine - cents / 100)
+            if lane:
+                self.worst_lane = max(self.worst_lane, off)
+                assert off <= CENT, (question, found, raw)
+            else:
+                share = max(0.0, off - CENT) / (cents / 100)
+                self.worst_region = max(self.worst_region, share)
+                assert share <= REGION_TOLERANCE, (question, found, raw)
+
+
+def replay(connection: Connection, number: int, seed: int) -> Parity:
+    """Ask questions of the rollups and of the rows.
+
+    Args:
+        connection: A connection to a database with published batches.
+        number: How many questions.
+        seed: Of the random numbers, to ask the same again.
+
+    Returns:
+        How much was compared and how far apart the worst were.
+
+    Raises:
+        AssertionError: An answer differs by more than it may.
+    """
+    chance = random.Random(seed)
+    places = {
+        kind: [row[0] for row in connection.execute("SELECT code FROM locations WHERE kind = %s ORDER BY 1", (kind,))]
+        for kind in ("port", "region")
+    }
+    row = connection.execute("SELECT min(first_day), max(last_day) FROM batches WHERE state = 'published'").fetchone()
+    assert row is not None
+    parity = Parity()
+    lanes = connection.execute(
+        """
+        SELECT DISTINCT o.code, d.code FROM prices
+        JOIN locations o ON o.id = origin_id JOIN locations d ON d.id = destination_id ORDER BY 1, 2
+        """
+    ).fetchall()
+    while parity.questions < number:
+        origin, destination = chance.choice(lanes)
+        kinds = chance.choice(("lane", "origin", "destination", "both"))
+        origin = chance.choice(places["region"]) if kinds in {"origin", "both"} else origin
+        destination = chance.choice(places["region"]) if kinds in {"destination", "both"} else destination
+        question = Question(origin, destination, *_days(chance, *row))
+        interval: Interval = chance.choice(("day", "week", "month"))
+        _ask(connection, question, interval, parity, lane=kinds == "lane")
+        parity.questions += 1
+    return parity
+
+
+def _days(chance: random.Random, first: date, last: date) -> tuple[date, date]:
+    start = first + timedelta(days=chance.randrange(-2, (last - first).days + 2))
+    return start, start + timedelta(days=chance.choice((0, 1, 3, 7, 30)))
+
+
+def _ask(connection: Connection, question: Question, interval: Interval, parity: Parity, *, lane: bool) -> None:
+    spans = intervals(question, interval)
+    places = {"origin": question.origin, "destination": question.destination}
+    for found, (first, last) in zip(rates(connection, question, interval), spans, strict=True):
+        raw = connection.execute(RAW, {**places, "first": first, "last": last}).fetchone()
+        assert raw is not None
+        parity.compare(question, found, (raw[0], raw[1], raw[2]), lane)
+    if interval == "day":
+        for day in daily_averages(connection, question):
+            raw = connection.execute(RAW, {**places, "first": day.day, "last": day.day}).fetchone()
+            assert raw is not None
+            assert day.count == (raw[0] or None), (question, day, raw)
+            assert (day.price is None) == (raw[0] < MIN_PRICES), (question, day, raw)
+            # The exact mean, as near as a float comes.
+            assert day.price is None or abs(day.price - float(raw[1])) < 1e-9, (question, day, raw)

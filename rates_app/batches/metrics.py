@@ -1,0 +1,73 @@
+"""Where the batches stand, read from the ledger when metrics are collected.
+
+Whoever stages or publishes may have ended long ago; the ledger has not. Every pod tells the same.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, get_args
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from rates_app.batches.model import State
+from rates_app.store.databases import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prometheus_client.core import Metric
+
+    from rates_app.store.databases import Connection, Databases
+
+
+class LedgerCollector(Collector):
+    """The ledger as metrics; nothing while no database can be reached."""
+
+    def __init__(self, databases: Databases) -> None:
+        self._databases = databases
+
+    def collect(self) -> Iterator[Metric]:
+        """Read the ledger."""
+        try:
+            yield from self._databases.read(_ledger)
+        except Unavailable:
+            return
+
+
+def _ledger(connection: Connection) -> list[Metric]:
+    found: dict[str, int] = dict(connection.execute("SELECT state, count(*) FROM batches GROUP BY state").fetchall())
+    batches = GaugeMetricFamily("rates_batches", "Batches by state.", labels=["state"])
+    for state in get_args(State):
+        batches.add_metric([state], found.get(state, 0))
+
+    rows = CounterMetricFamily("rates_batch_rows", "Rows of all batches.", labels=["result"])
+    slices = GaugeMetricFamily("rates_batch_slices", "Slices of the batches being staged.", labels=["state"])
+    publish = GaugeMetricFamily(
+        "rates_batch_publish_seconds", "From verified to published, of the batch that was published last."
+    )
+    slack = GaugeMetricFamily(
+        "rates_batch_deadline_slack_seconds", "Time left to the nearest deadline of a batch that has not ended."
+    )
+    row = connection.execute(
+        """
+        SELECT (SELECT coalesce(sum(rows), 0) FROM batches), (SELECT coalesce(sum(rejected), 0) FROM batches),
+            (SELECT count(*) FROM slices JOIN batches ON id = batch_id
+             WHERE batches.state = 'staging' AND slices.state = 'pending'),
+            (SELECT count(*) FROM slices JOIN batches ON id = batch_id
+             WHERE batches.state = 'staging' AND slices.state = 'staged'),
+            (SELECT extract(epoch FROM published_at - verified_at) FROM batches
+             WHERE published_at IS NOT NULL ORDER BY published_at DESC LIMIT 1),
+            (SELECT extract(epoch FROM min(deadline) - clock_timestamp()) FROM batches WHERE ended_at IS NULL)
+        """
+    ).fetchone()
+    assert row is not None  # noqa: S101 - a query without FROM has one row
+    rows.add_metric(["staged"], float(row[0]))
+    rows.add_metric(["rejected"], float(row[1]))
+    slices.add_metric(["pending"], row[2])
+    slices.add_metric(["staged"], row[3])
+    if row[4] is not None:
+        publish.add_metric([], float(row[4]))
+    if row[5] is not None:
+        slack.add_metric([], float(row[5]))
+    return [batches, rows, slices, publish, slack]

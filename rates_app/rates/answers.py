@@ -1,0 +1,136 @@
+"""The questions that have a place in every cache, and their answers as bytes.
+
+A question has a canonical form that says all that its answer depends on besides the data; whoever has it can make the
+answer again: the service when it is asked, and a publisher before anybody asks.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import asdict, dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Literal, Self
+
+import orjson
+
+from rates_app.rates.locations import Location, find_locations, search_locations
+from rates_app.rates.model import Question
+from rates_app.rates.queries import daily_averages, rates
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rates_app.rates.model import Interval, Rate
+    from rates_app.store.databases import Connection
+
+MediaType = Literal["application/json", "text/csv", "application/x-ndjson"]
+
+COLUMNS = ("date_from", "date_to", "count", "low", "average", "median", "high")
+SUGGESTIONS = 3
+
+
+class UnknownLocation(Exception):
+    """A question names locations that do not exist.
+
+    Attributes:
+        unknown: What was asked for, as origin or destination, and codes that look like it.
+    """
+
+    def __init__(self, unknown: dict[str, tuple[str, list[str]]]) -> None:
+        super().__init__("unknown location")
+        self.unknown = unknown
+
+
+@dataclass(frozen=True, slots=True)
+class RatesQuestion:
+    """A question about rates and the form of its answer.
+
+    Attributes:
+        question: The locations and days.
+        interval: What one row of ``/v1/rates`` stands for; None asks for the averages of ``/rates``.
+        media_type: The form of the answer.
+    """
+
+    question: Question
+    interval: Interval | None = None
+    media_type: MediaType = "application/json"
+
+    def canonical(self) -> str:
+        """Write the question so that equal ones are equal strings."""
+        asked = self.question
+        return orjson.dumps(
+            [asked.origin, asked.destination, asked.date_from, asked.date_to, self.interval, self.media_type]
+        ).decode()
+
+    @classmethod
+    def parse(cls, canonical: str) -> Self:
+        """Read the canonical form.
+
+        Raises:
+            ValueError: It is none.
+        """
+        origin, destination, first, last, interval, media_type = orjson.loads(canonical)
+        question = Question(origin, destination, date.fromisoformat(first), date.fromisoformat(last))
+        return cls(question, interval, media_type)
+
+    def render(self, connection: Connection) -> bytes:
+        """Answer the question.
+
+        Args:
+            connection: A connection, in a transaction with one snapshot.
+
+        Raises:
+            UnknownLocation: ``/v1/rates`` is asked about a location that does not exist.
+        """
+        if self.interval is None:
+            days = daily_averages(connection, self.question)
+            return orjson.dumps({"rates": [{"count": d.count, "day": d.day, "price": d.price} for d in days]})
+        origin, destination = _locations(connection, self.question)
+        found = rates(connection, self.question, self.interval)
+        return _FORMS[self.media_type](self, origin, destination, found)
+
+
+def _locations(connection: Connection, question: Question) -> list[Location]:
+    asked = {"origin": question.origin, "destination": question.destination}
+    found = find_locations(connection, list(asked.values()))
+    unknown = {
+        role: (code, [near.code for near in search_locations(connection, code, SUGGESTIONS)])
+        for role, code in asked.items()
+        if code not in found
+    }
+    if unknown:
+        raise UnknownLocation(unknown)
+    return [found[code] for code in asked.values()]
+
+
+def _json(asked: RatesQuestion, origin: Location, destination: Location, found: list[Rate]) -> bytes:
+    return orjson.dumps(
+        {
+            "origin": origin._asdict(),
+            "destination": destination._asdict(),
+            "currency": "USD",
+            "interval": asked.interval,
+            "rates": found,
+        }
+    )
+
+
+def _csv(_asked: RatesQuestion, _origin: Location, _destination: Location, found: list[Rate]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text)  # RFC 4180: lines end with CR LF
+    writer.writerow(COLUMNS)
+    writer.writerows([getattr(rate, column) for column in COLUMNS] for rate in found)
+    return text.getvalue().encode()
+
+
+def _ndjson(_asked: RatesQuestion, origin: Location, destination: Location, found: list[Rate]) -> bytes:
+    lane = {"origin": origin.code, "destination": destination.code, "currency": "USD"}
+    return b"".join(orjson.dumps({**lane, **asdict(rate)}) + b"\n" for rate in found)
+
+
+_FORMS: dict[MediaType, Callable[[RatesQuestion, Location, Location, list[Rate]], bytes]] = {
+    "application/json": _json,
+    "text/csv": _csv,
+    "application/x-ndjson": _ndjson,
+}

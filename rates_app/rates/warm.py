@@ -1,0 +1,91 @@
+"""Prepare answers to the questions that are asked most, so that a publish makes nobody wait."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, cast
+
+import psycopg
+import structlog
+
+from rates_app.cache.answer import Answer
+from rates_app.cache.answers import SharedAnswers
+from rates_app.rates.answers import RatesQuestion, UnknownLocation
+from rates_app.store.generation import lane_version
+
+if TYPE_CHECKING:
+    from redis import Redis as Client
+
+    from rates_app.cache.redis import Redis
+    from rates_app.store.databases import Connection
+    from rates_app.store.generation import Warm
+
+log = structlog.get_logger()
+
+#: Questions that are prepared, and the time that a publish may spend on them.
+MOST_QUESTIONS = 100
+MOST_SECONDS = 2.0
+PERIOD_SECONDS = 60
+
+
+def _key(period: int) -> str:
+    return f"rates:hot:{period}"
+
+
+def tell_hits(redis: Redis, hits: dict[str, int]) -> None:
+    """Add to the counts of how often questions are asked."""
+
+    def add(client: Client) -> None:
+        key = _key(int(time.time() // PERIOD_SECONDS))
+        with client.pipeline(transaction=False) as pipeline:
+            for question, number in hits.items():
+                pipeline.zincrby(key, number, question)
+            pipeline.zremrangebyrank(key, 0, -10 * MOST_QUESTIONS)
+            pipeline.expire(key, 3 * PERIOD_SECONDS)
+            pipeline.execute()
+
+    if hits:
+        redis.call(add)
+
+
+def warmer(redis: Redis) -> Warm:
+    """Make what a publisher calls to answer the hot questions that its transaction changes the answers of.
+
+    The answers are kept under the generation that the transaction has drawn. Nobody asks for that before the commit,
+    and nobody ever will if it rolls back.
+
+    Args:
+        redis: Where to keep the answers; nothing is done while it is away.
+    """
+
+    def warm(connection: Connection) -> None:
+        period = int(time.time() // PERIOD_SECONDS)
+        names = cast("list[bytes]", redis.call(lambda client: client.zunion([_key(period - 1), _key(period)])) or [])
+        shared = SharedAnswers(redis)
+        deadline = time.monotonic() + MOST_SECONDS
+        warmed = 0
+        for name in reversed(names[-MOST_QUESTIONS:]):  # the hottest first
+            if time.monotonic() > deadline:
+                break
+            warmed += _prepare(shared, connection, name.decode())
+        log.info("hot answers prepared", answers=warmed)
+
+    return warm
+
+
+def _prepare(shared: SharedAnswers, connection: Connection, canonical: str) -> bool:
+    """Answer a question if the transaction changes its answer."""
+    try:
+        asked = RatesQuestion.parse(canonical)
+    except ValueError:  # asked by another version of the service
+        return False
+    version = lane_version(connection, asked.question.origin, asked.question.destination)
+    if version.lane != version.generation:
+        return False
+    try:
+        with connection.transaction():  # what fails here must not fail the publish
+            body = asked.render(connection)
+    except (UnknownLocation, psycopg.errors.QueryCanceled):
+        return False
+    shared.put(canonical, Answer.of(body, asked.media_type, version.lane))
+    return True

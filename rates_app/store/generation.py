@@ -1,0 +1,149 @@
+"""Raise the generation: the one way in which what readers see may change.
+
+Everything that changes answers (publish, withdraw, another tree of locations) ends its transaction with
+:func:`raise_generation`. How that makes every process's cache true is told in docs/decisions/0012-read-lease.md.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+import psycopg
+import structlog
+from psycopg.conninfo import make_conninfo
+
+from rates_app.cache.versions import LOCATIONS_SLOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rates_app.store.databases import Connection
+
+    #: Prepares answers for the generation that is about to begin; sees the transaction's changes.
+    Warm = Callable[[Connection], None]
+
+log = structlog.get_logger()
+
+#: Advisory lock: a publisher holds it from before it asks caches to stop until its commit; a process holds it in
+#: shared mode for the moment in which it takes or renews its lease.
+GATE = 7_246_003
+
+#: Channel on which processes are asked to stop answering from memory.
+SUSPEND_CHANNEL = "rates_suspend"
+
+#: How long a process may answer from memory without renewing its lease: the longest that one which hangs can delay a
+#: publish.
+LEASE_SECONDS = 5.0
+
+
+class Version(NamedTuple):
+    """What an answer depends on, in a transaction's snapshot."""
+
+    #: The newest generation.
+    generation: int
+    #: The slot of the lane, or :data:`LOCATIONS_SLOT` when a location is not known.
+    slot: int
+    #: The generation that changed the slot or the tree of locations last.
+    lane: int
+
+
+def lane_version(connection: Connection, origin: str, destination: str) -> Version:
+    """Read which generation counts, and which one changed a lane last.
+
+    Args:
+        connection: A connection to any server.
+        origin: Code or slug; an unknown one is fine.
+        destination: The same.
+    """
+    row = connection.execute(
+        """
+        SELECT number, slot, greatest(
+            (SELECT generation FROM lane_versions WHERE lane_versions.slot = lane.slot),
+            (SELECT generation FROM lane_versions WHERE lane_versions.slot = -1), 0)
+        FROM generation, (SELECT coalesce(lane_slot(
+            (SELECT id FROM locations WHERE code = %s), (SELECT id FROM locations WHERE code = %s)), -1) AS slot) lane
+        """,
+        (origin, destination),
+    ).fetchone()
+    assert row is not None  # noqa: S101 - the first migration puts the row there
+    return Version(*row)
+
+
+def note_slots(connection: Connection, batch_id: int) -> None:
+    """Note which slots a batch's rollups touch; done when a batch is verified, and again when the tree changes."""
+    connection.execute(
+        """
+        INSERT INTO batch_slots
+        SELECT %(id)s, array_agg(DISTINCT lane_slot(origin_id, destination_id)) FROM rollups WHERE batch_id = %(id)s
+        HAVING count(*) > 0
+        ON CONFLICT (batch_id) DO UPDATE SET slots = excluded.slots
+        """,
+        {"id": batch_id},
+    )
+
+
+def raise_generation(connection: Connection, batch_id: int | None, warm: Warm | None = None) -> int:
+    """Raise the generation for a change of what readers see; call it last, and commit right after.
+
+    The generation's row is locked until the commit, so generations follow one another in commit order. When this
+    returns, no process answers from its memory any more, and none will before the transaction ends: so whoever sees
+    the new generation cannot be followed by one who is shown the old.
+
+    Args:
+        connection: A connection to the primary, inside the transaction that makes the change.
+        batch_id: The batch that appears or disappears; None when the tree of locations changes.
+        warm: Prepares answers that are asked for often, before anybody waits for them.
+
+    Returns:
+        The new generation.
+    """
+    row = connection.execute(
+        """
+        UPDATE generation SET number = nextval('generations'), changed_at = clock_timestamp() RETURNING number
+        """
+    ).fetchone()
+    assert row is not None  # noqa: S101 - the first migration puts the row there
+    generation = int(row[0])
+    connection.execute(
+        """
+        INSERT INTO lane_versions
+        SELECT unnest(slots), %(generation)s FROM batch_slots WHERE batch_id = %(batch)s
+        UNION ALL SELECT %(locations)s, %(generation)s WHERE %(batch)s::integer IS NULL
+        ON CONFLICT (slot) DO UPDATE SET generation = excluded.generation
+        """,
+        {"generation": generation, "batch": batch_id, "locations": LOCATIONS_SLOT},
+    )
+    if warm is not None:
+        warm(connection)
+    _suspend_caches(connection)
+    return generation
+
+
+def _suspend_caches(connection: Connection) -> None:
+    """Wait until no process holds a lease, and keep all from taking one until the transaction ends.
+
+    A process that hangs, or that cannot be reached, cannot renew its lease while the gate is closed: it is waited for
+    :data:`LEASE_SECONDS` at most.
+    """
+    connection.execute("SELECT pg_advisory_xact_lock(%s)", (GATE,))
+    started = time.monotonic()
+    if _leases(connection):
+        # A notification leaves at its transaction's end, and this one's must come later: so another connection.
+        own = connection.info
+        address = make_conninfo(**{**own.get_parameters(), "password": own.password})
+        with psycopg.connect(address, autocommit=True) as other:
+            other.execute("SELECT pg_notify(%s, '')", (SUSPEND_CHANNEL,))
+        pause = 0.001
+        while _leases(connection):
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.05)
+        connection.execute("DELETE FROM cache_leases")  # what is left has expired
+    if (waited := time.monotonic() - started) > 1:
+        log.warning("a process did not give up its cache when asked; its lease has expired", seconds=round(waited, 1))
+
+
+def _leases(connection: Connection) -> int:
+    row = connection.execute("SELECT count(*) FROM cache_leases WHERE expires_at > clock_timestamp()").fetchone()
+    assert row is not None  # noqa: S101 - an aggregate always has one row
+    return int(row[0])

@@ -1,0 +1,149 @@
+"""A process's permission to answer from its memory: a lease that ends before any publish does.
+
+While it holds, nothing can be published, so what was true when it was taken is true still, and no server need be
+asked. A publisher asks for it back and waits; a process that does not hear loses it by the clock. See
+docs/decisions/0012-read-lease.md for why no answer can be stale.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from typing import TYPE_CHECKING
+
+import psycopg
+import structlog
+
+from rates_app.cache.versions import LOCATIONS_SLOT, Versions
+from rates_app.store.generation import GATE, LEASE_SECONDS, SUSPEND_CHANNEL
+
+if TYPE_CHECKING:
+    from psycopg.rows import TupleRow
+
+    Connection = psycopg.Connection[TupleRow]
+
+log = structlog.get_logger()
+
+RENEW_SECONDS = 1.0
+#: How long an order to stop may go unheard.
+LISTEN_SECONDS = 0.1
+#: By how much the database server's clock may be set forward, or run faster than ours, within a lease.
+MARGIN_SECONDS = 1.0
+RETRY_SECONDS = 1.0
+
+
+class Lease:
+    """Keeps a lease in a thread of its own, on a connection of its own.
+
+    Args:
+        database_url: The primary.
+        application_name: How the connection is called in the server's statistics.
+    """
+
+    def __init__(self, database_url: str, application_name: str) -> None:
+        self._url = database_url
+        self._name = application_name
+        self._holder = uuid.uuid4()
+        self._valid_until = 0.0
+        self._versions = Versions(0, 0.0, {}, {})
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="cache-lease", daemon=True)
+
+    def start(self) -> None:
+        """Begin; call it after a fork, not before."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Give the lease back."""
+        self._stop.set()
+        self._thread.join()
+
+    def versions(self) -> Versions | None:
+        """Return the versions that count at this moment, or None when only the database can tell."""
+        if time.monotonic() >= self._valid_until:
+            return None
+        return self._versions
+
+    def _run(self) -> None:
+        told = False
+        while not self._stop.is_set():
+            try:
+                with psycopg.connect(
+                    self._url,
+                    autocommit=True,
+                    application_name=f"{self._name}-lease",
+                    connect_timeout=3,
+                    keepalives_idle=5,
+                    keepalives_interval=2,
+                    keepalives_count=3,
+                    tcp_user_timeout=10_000,
+                ) as connection:
+                    told = False
+                    self._hold(connection)
+            except psycopg.Error as error:
+                if not told:
+                    log.warning("answers are not kept in memory", reason=str(error).strip().splitlines()[:1])
+                    told = True
+                self._stop.wait(RETRY_SECONDS)
+            finally:
+                self._valid_until = 0.0
+
+    def _hold(self, connection: Connection) -> None:
+        connection.execute(f"LISTEN {SUSPEND_CHANNEL}")
+        self._acquire(connection)
+        renew_at = time.monotonic() + RENEW_SECONDS
+        while not self._stop.is_set():
+            asked = any(True for _ in connection.notifies(timeout=LISTEN_SECONDS, stop_after=1))
+            if not asked and time.monotonic() < renew_at:
+                continue
+            renew_at = time.monotonic() + RENEW_SECONDS
+            if asked or not self._renew(connection):
+                self._valid_until = 0.0
+                connection.execute("DELETE FROM cache_leases WHERE holder = %s", (self._holder,))
+                self._acquire(connection)
+        self._valid_until = 0.0
+        connection.execute("DELETE FROM cache_leases WHERE holder = %s", (self._holder,))
+
+    def _acquire(self, connection: Connection) -> None:
+        """Wait for a publish that is under way, then take a lease and learn what has changed."""
+        with connection.transaction():
+            connection.execute("SELECT pg_advisory_xact_lock_shared(%s)", (GATE,))
+            sent = time.monotonic()  # before the server reads its clock: ours never runs longer
+            connection.execute(
+                """
+                INSERT INTO cache_leases VALUES (%(holder)s, clock_timestamp() + %(time)s * interval '1 second')
+                ON CONFLICT (holder) DO UPDATE SET expires_at = excluded.expires_at
+                """,
+                {"holder": self._holder, "time": LEASE_SECONDS},
+            )
+            versions = self._load(connection)
+        # In this order: whoever sees the lease as valid sees these versions or newer ones.
+        self._versions = versions
+        self._valid_until = sent + LEASE_SECONDS - MARGIN_SECONDS
+
+    def _load(self, connection: Connection) -> Versions:
+        known = self._versions
+        row = connection.execute("SELECT number, extract(epoch FROM changed_at)::float8 FROM generation").fetchone()
+        assert row is not None  # noqa: S101 - the first migration puts the row there
+        changed = connection.execute(
+            "SELECT slot, generation FROM lane_versions WHERE generation > %s", (known.generation,)
+        ).fetchall()
+        ids = known.ids
+        if not ids or any(slot == LOCATIONS_SLOT for slot, _ in changed):
+            ids = dict(connection.execute("SELECT code, id FROM locations").fetchall())
+        return Versions(row[0], row[1], {**known.slots, **dict(changed)}, ids)
+
+    def _renew(self, connection: Connection) -> bool:
+        """Extend the lease; refused while a publisher holds the gate, and when it has expired."""
+        sent = time.monotonic()
+        renewed = connection.execute(
+            """
+            UPDATE cache_leases SET expires_at = clock_timestamp() + %(time)s * interval '1 second'
+            WHERE holder = %(holder)s AND expires_at > clock_timestamp() AND pg_try_advisory_xact_lock_shared(%(gate)s)
+            """,
+            {"holder": self._holder, "time": LEASE_SECONDS, "gate": GATE},
+        ).rowcount
+        if renewed:
+            self._valid_until = sent + LEASE_SECONDS - MARGIN_SECONDS
+        return bool(renewed)

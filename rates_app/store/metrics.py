@@ -1,0 +1,55 @@
+"""What the databases' servers tell when metrics are collected."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from rates_app.ops.metrics import POOL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prometheus_client.core import Metric
+
+    from rates_app.store.databases import Databases
+
+
+def measure_pools(databases: Databases) -> None:
+    """Note how many connections this process has, how many are idle, and how many requests wait for one."""
+    for server in databases.servers:
+        stats = server.pool.get_stats()
+        for state, name in (("open", "pool_size"), ("idle", "pool_available"), ("awaited", "requests_waiting")):
+            POOL.labels(server.name, state).set(stats.get(name, 0))
+
+
+class ReplicaLag(Collector):
+    """How far each replica is behind; a replica that cannot be asked has no value."""
+
+    def __init__(self, databases: Databases) -> None:
+        self._databases = databases
+
+    def collect(self) -> Iterator[Metric]:
+        """Ask every replica (PostgreSQL documentation, "Recovery Information Functions")."""
+        lag = GaugeMetricFamily(
+            "rates_replica_lag_seconds", "How far a replica is behind the primary.", labels=["server"]
+        )
+        for replica in self._databases.replicas:
+            try:
+                with replica.connection() as connection:
+                    # The last replayed commit says nothing while nothing is written: then the positions are equal.
+                    row = connection.execute(
+                        """
+                        SELECT CASE WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
+                               ELSE extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) END
+                        """
+                    ).fetchone()
+            except psycopg.OperationalError as error:
+                replica.leave_alone(error)
+                continue
+            if row is not None and row[0] is not None:
+                lag.add_metric([replica.name], float(row[0]))
+        yield lag

@@ -1,0 +1,144 @@
+"""Leases: no publish commits while any process may answer from its memory, and none waits for ever."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import date
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from rates_app.store import lease as leases
+from rates_app.store.generation import raise_generation
+from rates_app.store.lease import Lease
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.integration.api.conftest import Publisher
+
+
+@pytest.fixture
+def make_lease(publisher: Publisher) -> Iterator[Callable[[], Lease]]:
+    made = []
+
+    def make() -> Lease:
+        made.append(Lease(publisher.url, "rates-test"))
+        made[-1].start()
+        wait_until(lambda: made[-1].versions() is not None)
+        return made[-1]
+
+    yield make
+    for lease in made:
+        lease.stop()
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_nothing_is_answered_from_memory_between_the_order_and_the_commit(
+    make_lease: Callable[[], Lease], publisher: Publisher
+) -> None:
+    held = [make_lease(), make_lease()]
+    before = [lease.versions() for lease in held]
+    with psycopg.connect(publisher.url) as connection:
+        number = raise_generation(connection, None)
+        assert [lease.versions() for lease in held] == [None, None]
+        time.sleep(1.5 * leases.RENEW_SECONDS)  # they ask again meanwhile, and are not let in
+        assert [lease.versions() for lease in held] == [None, None]
+        newcomer = Lease(publisher.url, "rates-newcomer")
+        newcomer.start()
+        time.sleep(0.3)
+        assert newcomer.versions() is None
+    wait_until(lambda: all(lease.versions() is not None for lease in [*held, newcomer]))
+    for lease in [*held, newcomer]:
+        versions = lease.versions()
+        assert versions is not None
+        assert versions.generation == number
+    assert all(each is not None and each.generation < number for each in before)
+    newcomer.stop()
+
+
+def test_a_publish_that_is_rolled_back_gives_the_leases_back(
+    make_lease: Callable[[], Lease], publisher: Publisher
+) -> None:
+    lease = make_lease()
+    before = lease.versions()
+    with psycopg.connect(publisher.url) as connection:
+        number = raise_generation(connection, None)
+        connection.rollback()
+    wait_until(lambda: lease.versions() is not None)
+    assert lease.versions() == before
+    with psycopg.connect(publisher.url) as connection:
+        assert raise_generation(connection, None) > number  # what was drawn once is not drawn again
+
+
+def test_a_process_that_hangs_delays_a_publish_by_its_lease_at_most(
+    make_lease: Callable[[], Lease], publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = make_lease()
+    hangs, go_on = threading.Event(), threading.Event()
+
+    def renew(_connection: object) -> bool:
+        hangs.set()
+        return go_on.wait()
+
+    monkeypatch.setattr(lease, "_renew", renew)
+    assert hangs.wait(20)
+    with psycopg.connect(publisher.url) as connection:
+        raise_generation(connection, None)
+        # It never heard of the order; by its own clock its time was over before the publisher stopped waiting.
+        assert lease.versions() is None
+    go_on.set()
+
+
+def test_without_the_primary_there_is_no_lease_and_it_comes_back(
+    make_lease: Callable[[], Lease], publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "RETRY_SECONDS", 0.1)
+    lease = make_lease()
+    with psycopg.connect(publisher.url, autocommit=True) as connection:
+        connection.execute("UPDATE cache_leases SET expires_at = clock_timestamp()")
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'rates-test-lease'"
+        )
+    wait_until(lambda: lease.versions() is None)
+    wait_until(lambda: lease.versions() is not None)
+
+
+def test_a_publish_leaves_the_lanes_alone_that_it_does_not_touch(
+    make_lease: Callable[[], Lease], publisher: Publisher
+) -> None:
+    lease = make_lease()
+    before = lease.versions()
+    publisher.publish([("CNGGZ", "EETLL", date(2021, 1, 1), 100_000)])
+    wait_until(lambda: lease.versions() is not None)
+    after = lease.versions()
+    assert before is not None
+    assert after is not None
+
+    def changed(origin: str, destination: str) -> bool:
+        return before.of(before.slot(origin, destination)) != after.of(after.slot(origin, destination))
+
+    assert changed("CNGGZ", "EETLL")
+    assert changed("china_main", "EETLL")
+    assert changed("china_south_main", "north_europe_main") == changed("CNGGZ", "north_europe_main")
+    untouched = [("CNSGH", "EETLL"), ("EETLL", "CNGGZ"), ("CNGGZ", "FRLVE"), ("china_east_main", "EETLL")]
+    assert not any(changed(*lane) for lane in untouched)
+
+
+def test_slots_are_the_same_in_sql_and_here(make_lease: Callable[[], Lease], publisher: Publisher) -> None:
+    versions = make_lease().versions()
+    assert versions is not None
+    with psycopg.connect(publisher.url) as connection:
+        rows = connection.execute(
+            "SELECT o.code, d.code, lane_slot(o.id, d.id) FROM locations o CROSS JOIN locations d"
+        ).fetchall()
+    assert [versions.slot(origin, destination) for origin, destination, _ in rows] == [slot for *_, slot in rows]
+    assert versions.slot("NOWHERE", "EETLL") == -1

@@ -1,0 +1,59 @@
+"""Rollups tell the same as the rows they are made from; ``python -m benchmarks.parity`` asks thousands of questions."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from benchmarks.parity.replay import Parity, replay
+from rates_app.batches import publish
+from rates_app.batches.engine import ingest
+from rates_app.rates.locations import read_locations, store_locations
+from rates_app.rates.model import Question, Rate
+from rates_app.settings import Settings
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import Database
+
+SAMPLE = Path(__file__).parents[3] / "sample_data"
+
+
+def test_random_questions_agree_with_the_rows(database: Database, tmp_path: Path) -> None:
+    settings = Settings.model_validate({"database_url": database.url, "data_dir": tmp_path})
+    with psycopg.connect(database.url) as connection:
+        store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
+    ingest(settings, str(SAMPLE / "prices-2021-01.csv.gz"))
+    (tmp_path / "more.csv").write_text(
+        "orig_code,dest_code,day,price\n"
+        + "".join(f"CNGGZ,EETLL,2021-01-{day:02},{900 + 7 * day}\n" for day in range(1, 32) for _ in range(3))
+    )
+    more, _ = ingest(settings, str(tmp_path / "more.csv"))
+    (tmp_path / "gone.csv").write_text("orig_code,dest_code,day,price\nCNGGZ,EETLL,2021-01-05,999999\n")
+    gone, _ = ingest(settings, str(tmp_path / "gone.csv"))
+    assert more.state == gone.state == "published"
+    with psycopg.connect(database.url) as connection:
+        publish.withdraw(connection, gone.id)
+    with psycopg.connect(database.url) as connection:
+        parity = replay(connection, 150, seed=3)
+
+    assert parity.priced > 100
+    assert parity.worst_region > 0  # regions large enough to be rounded were among them
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        Rate(date(2021, 1, 1), date(2021, 1, 1), 4, 9.0, 10.0, 10.0, 11.0),
+        Rate(date(2021, 1, 1), date(2021, 1, 1), 3, 9.0, 10.01, 10.0, 11.0),
+        Rate(date(2021, 1, 1), date(2021, 1, 1), 3, 9.0, 10.0, 10.2, 11.0),
+        Rate(date(2021, 1, 1), date(2021, 1, 1), 3, None, 10.0, 10.0, 11.0),
+    ],
+)
+def test_the_comparison_finds_what_differs(found: Rate) -> None:
+    question = Question("A", "B", date(2021, 1, 1), date(2021, 1, 1))
+    with pytest.raises(AssertionError):
+        Parity().compare(question, found, (3, 10.0, [900.0, 1000.0, 1100.0]), lane=False)
