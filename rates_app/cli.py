@@ -20,6 +20,7 @@ from rates_app.batches.rollup import rebuild_for_tree
 from rates_app.notify.cli import app as notify_app
 from rates_app.notify.settings import NotifySettings
 from rates_app.ops.logs import configure_logs
+from rates_app.ops.traces import configure_traces
 from rates_app.rates.locations import LocationsError, read_locations, store_locations
 from rates_app.settings import Settings, SettingsError, load_settings, settings_table
 from rates_app.store.databases import Unavailable
@@ -121,6 +122,8 @@ def ingest(
 
     Example: `rates ingest sample_data/prices-2021-01.csv.gz`
     """
+    settings = _settings()
+    configure_traces(settings, "ingest")
     columns = (
         TextColumn("{task.description:<10}"),
         BarColumn(),
@@ -135,7 +138,7 @@ def ingest(
             bars.update(tasks[step], completed=done, total=total or None, visible=True)
 
         batch, worked = engine.ingest(
-            _settings(),
+            settings,
             file,
             supplier=supplier,
             tolerance=tolerance,

@@ -24,6 +24,7 @@ from rates_app.ops.draining import begin_draining, is_draining
 from rates_app.ops.logs import ServerLogger, configure_logs
 from rates_app.ops.metrics import FOLDER_VARIABLE, forget_worker
 from rates_app.ops.queueing import waited
+from rates_app.ops.traces import configure_traces
 from rates_app.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Flask:
         """Make the application, in the worker that will run it."""
+        configure_traces(self.settings, "serve")
         self.app = create_app(self.settings)
         return self.app
 

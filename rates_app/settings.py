@@ -31,6 +31,9 @@ class ProcessSettings(BaseSettings):
         default="info", description="Least level that is logged."
     )
     log_format: Literal["json", "console"] = Field(default="json", description="One JSON object a line, or for people.")
+    traces_url: str | None = Field(
+        default=None, description="OpenTelemetry collector that takes traces over HTTP, as http://host:4318; else none."
+    )
 
 
 class Settings(ProcessSettings):

@@ -14,6 +14,7 @@ from rates_app.api.periodic import Periodic
 from rates_app.api.service import Service
 from rates_app.cache.process import ProcessAnswers
 from rates_app.cache.redis import Redis
+from rates_app.ops.traces import trace_requests
 from rates_app.rates.reads import Reads
 from rates_app.rates.warm import tell_hits
 from rates_app.store.databases import Databases
@@ -59,6 +60,8 @@ def create_app(settings: Settings) -> Flask:
     for views in (rates.views, locations.views, batches.views, operations.views, docs.views):
         app.register_blueprint(views)
     problems.register(app)
+    if settings.traces_url:
+        trace_requests(app)
     app.wsgi_app = Edge(app.wsgi_app, settings, limiter, lease, answers)  # type: ignore[method-assign]
     if proxies := settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies)  # type: ignore[method-assign]

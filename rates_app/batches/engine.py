@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 import psycopg
 import structlog
+from opentelemetry.trace import get_current_span
 
 from rates_app.batches import ledger, publish
 from rates_app.batches.model import Batch, BatchError, Slice, Unreadable
@@ -20,6 +21,7 @@ from rates_app.batches.parse import csv_columns
 from rates_app.batches.source import expand, header, inspect, plan
 from rates_app.batches.stage import Staged, stage_slice
 from rates_app.cache.redis import Redis
+from rates_app.ops.traces import tracer
 from rates_app.rates.warm import warmer
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ class Interrupted(BatchError):
     """The batch could not be staged to its end now; running it again goes on from where it stopped."""
 
 
+@tracer.start_as_current_span("ingest")
 def ingest(
     settings: Settings,
     uri: str,
@@ -103,6 +106,7 @@ def ingest(
             again=again,
         )
         connection.commit()
+        get_current_span().set_attribute("rates.batch_id", batch.id)
         with _driving(connection, batch):
             batch = ledger.find_batch(connection, batch.id)
             if batch.ended_at is not None:
@@ -151,6 +155,7 @@ def _begin(connection: Connection, batch: Batch, plain: str, slice_bytes: int) -
         return ledger.find_batch(connection, batch.id)
 
 
+@tracer.start_as_current_span("stage")
 def _stage(
     connection: Connection, plain: str, batch: Batch, stager: Stager, progress: Callable[[Step, int, int], None]
 ) -> None:

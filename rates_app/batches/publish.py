@@ -13,6 +13,7 @@ from psycopg import sql
 from rates_app.batches.ledger import find_batch, progress, set_state
 from rates_app.batches.model import Batch, BatchError, WrongState
 from rates_app.batches.rollup import build_rollups
+from rates_app.ops.traces import tracer
 from rates_app.store.generation import note_slots, raise_generation
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class VerificationFailed(BatchError):
     """What is in the tables is not what the ledger counted: a fault of ours or of the storage, not the supplier's."""
 
 
+@tracer.start_as_current_span("verify")
 def verify(connection: Connection, batch_id: int) -> Batch:
     """Check a batch whose slices are all staged, make its rollups, or refuse it for its bad rows.
 
@@ -98,6 +100,7 @@ def _gather(connection: Connection, batch_id: int) -> str:
     return table
 
 
+@tracer.start_as_current_span("publish")
 def publish(connection: Connection, batch_id: int, warm: Warm | None = None) -> Batch:
     """Make a verified batch visible, to every reader at once.
 

@@ -1,0 +1,129 @@
+"""Alerts and dashboards ask for series that the running service has, and the number of its series is bounded."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+import yaml
+from prometheus_client import REGISTRY, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from rates_app.notify.courier import DEAD_LETTERS, NOTICES
+from rates_app.watch.stream import INTERRUPTIONS
+from rates_app.watch.watcher import OPEN
+from tests.integration.api.conftest import app, client, publisher, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flask.testing import FlaskClient
+
+    from tests.integration.api.conftest import Publisher, Row
+
+__all__ = ["app", "client", "publisher", "settings"]  # fixtures
+
+ROOT = Path(__file__).parents[3]
+MONITORING = ROOT / "helm" / "monitoring"
+
+#: What Prometheus adds to every series when it scrapes.
+ADDED = {"namespace", "pod", "service", "instance", "job", "container", "endpoint"}
+
+#: Labels of which every value is there from the start, so that one that is not there is a mistake.
+COMPLETE = {
+    "rates_batches": "state",
+    "rates_batch_slices": "state",
+    "rates_batch_rows_total": "result",
+    "rates_pool_connections": "state",
+}
+
+Series = dict[str, list[dict[str, str]]]
+
+SELECTOR = re.compile(r"\b(rates_\w+)(?:\{([^}]*)\})?")
+MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
+
+
+def expressions() -> Iterator[tuple[str, str]]:
+    for path in sorted(MONITORING.glob("rules/*.yaml")):
+        for group in yaml.safe_load(path.read_text()):
+            for rule in group["rules"]:
+                yield rule.get("alert") or rule["record"], rule["expr"]
+    for path in sorted(MONITORING.glob("dashboards/*.json")):
+        for panel in json.loads(path.read_text())["panels"]:
+            for target in panel.get("targets", []):
+                yield f"{path.stem}: {panel['title']}", target["expr"]
+
+
+def read(text: str) -> Series:
+    found: Series = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            found.setdefault(sample.name, []).append(sample.labels)
+    return found
+
+
+def scrape(client: FlaskClient) -> Series:
+    response = client.get("/metrics")
+    assert response.status_code == 200
+    return read(response.text)
+
+
+@pytest.fixture
+def series(client: FlaskClient, publisher: Publisher, sample_rows_of_a_day: list[Row]) -> Series:
+    """What a service has to tell after it has worked: answers from every level, an error, a batch with a deadline."""
+    publisher.publish(sample_rows_of_a_day)
+    question = "/rates?date_from=2021-01-01&date_to=2021-01-02&orig_code=CNSGH&dest_code=north_europe_main"
+    for _ in range(3):
+        assert client.get(question).status_code == 200
+    assert client.get("/rates").status_code == 400
+    with psycopg.connect(publisher.url) as connection:
+        connection.execute(
+            "INSERT INTO batches (name, supplier, content_hash, size_bytes, format, compression, deadline)"
+            " VALUES ('late', 'acme', %s, 1, 'csv', 'none', now() + interval '1 hour')",
+            (b"\1" * 32,),
+        )
+        connection.execute("UPDATE batches SET verified_at = now(), published_at = now() WHERE state = 'published'")
+    return scrape(client)
+
+
+@pytest.fixture
+def sample_rows_of_a_day() -> list[Row]:
+    return [("CNSGH", "NLRTM", date(2021, 1, 1), 100_000 + cents) for cents in range(5)]
+
+
+def test_every_expression_asks_for_series_that_are_there(series: Series) -> None:
+    NOTICES.labels("slack", "delivered")
+    DEAD_LETTERS.labels("slack")
+    INTERRUPTIONS.labels("pods", "410")
+    OPEN.set(0)
+
+    known = {**read(generate_latest(REGISTRY).decode()), **series}
+    asked = 0
+    for where, expression in expressions():
+        for name, matchers in SELECTOR.findall(expression):
+            asked += 1
+            assert name in known, f"{where}: no metric {name}"
+            labels = set().union(*(set(found) for found in known[name]))
+            for label, operator, value in MATCHER.findall(matchers or ""):
+                assert label in labels | ADDED, f"{where}: {name} has no label {label}"
+                if COMPLETE.get(name) == label and operator in {"=", "=~"}:
+                    values = {found[label] for found in known[name]}
+                    assert set(value.split("|")) <= values, f"{where}: {name} has no {label} {value}"
+    assert asked > 50
+
+
+def test_whatever_clients_ask_the_number_of_series_stays_small(client: FlaskClient, series: Series) -> None:
+    before = sum(len(found) for name, found in scrape(client).items() if name.startswith("rates_"))
+    for number in range(300):
+        client.get(f"/made/up/{number}?q={number}")
+        client.open("/rates", method=f"VERB{number}")
+        client.get(f"/v1/locations/PORT{number}")
+        client.get("/v1/rates", query_string={"origin": f"X{number}", "destination": "Y"})
+    after = scrape(client)
+    assert sum(len(found) for name, found in after.items() if name.startswith("rates_")) < before + 200
+    assert {found["method"] for found in after["rates_http_requests_total"]} <= {"GET", "POST", "DELETE", "other"}
