@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import urllib3
 from kubernetes import client, config
 
 from rates_app.watch.errors import NoAccess
@@ -89,7 +90,10 @@ def _may_watch(api: client.ApiClient, group: str, resource: str, namespace: str 
     for verb in ("list", "watch"):
         attributes = client.V1ResourceAttributes(group=group, resource=resource, namespace=namespace or "", verb=verb)
         spec = client.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes)
-        review = reviews.create_self_subject_access_review(client.V1SelfSubjectAccessReview(spec=spec))
+        try:
+            review = reviews.create_self_subject_access_review(client.V1SelfSubjectAccessReview(spec=spec))
+        except (client.ApiException, urllib3.exceptions.HTTPError) as error:
+            raise NoAccess(f"the cluster at {api.configuration.host} does not answer: {error}") from None
         if review.status is None or not review.status.allowed:
             return False
     return True

@@ -9,6 +9,7 @@ import structlog
 from kubernetes.client import ApiException, V1ConfigMap, V1ObjectMeta
 from pydantic import TypeAdapter, ValidationError
 
+from rates_app.watch.errors import NoAccess
 from rates_app.watch.incidents import Told
 
 if TYPE_CHECKING:
@@ -39,14 +40,17 @@ class Memory:
         """Read what an earlier watcher has told.
 
         Raises:
-            ApiException: The account may not read ConfigMaps; the message says so.
+            NoAccess: The account may not read it.
         """
         try:
             found = self._core.read_namespaced_config_map(self._name, self._namespace)
         except ApiException as error:
             if error.status == HTTPStatus.NOT_FOUND:
                 return []
-            raise
+            raise NoAccess(
+                f"ConfigMap {self._namespace}/{self._name} cannot be read ({error.status} {error.reason}); "
+                "grant the account get and patch on it, and create on ConfigMaps"
+            ) from None
         self._saved = (found.data or {}).get(KEY, "[]").encode()
         try:
             return _TOLD.validate_json(self._saved)
