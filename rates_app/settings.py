@@ -31,6 +31,9 @@ class ProcessSettings(BaseSettings):
         default="info", description="Least level that is logged."
     )
     log_format: Literal["json", "console"] = Field(default="json", description="One JSON object a line, or for people.")
+    log_requests_per_second: PositiveInt = Field(
+        default=100, description="Answered requests that a process logs in a second; errors of the service always are."
+    )
     traces_url: str | None = Field(
         default=None, description="OpenTelemetry collector that takes traces over HTTP, as http://host:4318; else none."
     )

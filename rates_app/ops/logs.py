@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -18,8 +20,42 @@ if TYPE_CHECKING:
     from rates_app.settings import ProcessSettings
 
 
-#: Whether requests are written without the log's processors; set by :func:`configure_logs`.
+class RequestSample:
+    """Chooses which answered requests are logged, so that a rush of them does not drown the log.
+
+    Args:
+        per_second: Requests that are logged in a second; server errors come on top of that.
+    """
+
+    def __init__(self, per_second: int) -> None:
+        self._per_second = per_second
+        self._second = 0
+        self._taken = 0
+        self._left_out = 0
+
+    def take(self, status: int, now: float) -> int | None:
+        """Decide on one request.
+
+        Args:
+            status: What was answered.
+            now: The time in seconds, of any clock that does not go back.
+
+        Returns:
+            None to leave it out; else how many were left out since the last that was logged.
+        """
+        if int(now) != self._second:
+            self._second, self._taken = int(now), 0
+        if self._taken >= self._per_second and status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            self._left_out += 1
+            return None
+        self._taken += 1
+        left_out, self._left_out = self._left_out, 0
+        return left_out
+
+
+#: Whether requests are written without the log's processors, and which; set by :func:`configure_logs`.
 _direct = False
+_sample = RequestSample(100)
 
 
 def _json(event: EventDict, **_: Any) -> str:
@@ -40,8 +76,9 @@ def configure_logs(settings: ProcessSettings) -> None:
     Args:
         settings: The least level, and whether lines are for machines (``json``) or people (``console``).
     """
-    global _direct  # noqa: PLW0603 - there is one log in a process, as there is one standard output
+    global _direct, _sample  # noqa: PLW0603 - there is one log in a process, as there is one standard output
     _direct = settings.log_format == "json" and settings.log_level in {"debug", "info"}
+    _sample = RequestSample(settings.log_requests_per_second)
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -73,12 +110,22 @@ def configure_logs(settings: ProcessSettings) -> None:
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 
 
-def log_request(**fields: Any) -> None:
-    """Log that a request was answered.
+def log_request(status: int, **fields: Any) -> None:
+    """Log that a request was answered, unless too many were in this second.
+
+    Args:
+        status: What was answered.
+        fields: What else to tell.
 
     There is one such line for each request, and the way through the log's processors takes longer than many an
     answer: where lines are for machines it is written as they would write it.
     """
+    left_out = _sample.take(status, time.monotonic())
+    if left_out is None:
+        return
+    fields["status"] = status
+    if left_out:
+        fields["left_out"] = left_out
     if _direct:
         stamp = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         line = orjson.dumps({"timestamp": stamp, "level": "info", "event": "request", **fields}) + b"\n"

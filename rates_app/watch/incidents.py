@@ -247,6 +247,8 @@ class Incidents:
             self.see(f"incident {incident.key}", [], now)
         if not incident.told or incident.in_storm:
             return None
+        # Alarms on logs look for reasons: an all-clear that repeated them would be taken for the problem.
+        incident.facts = {name: value for name, value in incident.facts.items() if name not in {"reason", "message"}}
         if len(incident.pods) > 1 and incident.rule is not STORM:
             incident.facts["pods"] = f"{len(incident.pods)} in all"
         return self._notice(incident, State.RESOLVED, ended_at=incident.seen)
