@@ -9,6 +9,8 @@ import structlog
 import urllib3
 from kubernetes.client import ApiException
 
+from rates_app.watch.rules import CONFIG_ERROR, IMAGE_PULL, PENDING, STORM
+
 if TYPE_CHECKING:
     from kubernetes.client import CoreV1Api
 
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 LINE_CHARACTERS = 300
+
+#: Problems of containers that have not started yet, or of no container.
+NEVER_RAN = (IMAGE_PULL, CONFIG_ERROR, PENDING, STORM)
 
 _SECRETS = (
     (re.compile(r"(?i)(\w+://)[^/\s:@]*:[^/\s@]+@"), r"\1…@"),  # user and password in an address
@@ -57,8 +62,8 @@ def last_lines(core: CoreV1Api, finding: Finding, lines: int) -> str:
     Returns:
         The lines without secrets; empty where there is no log, as before a container first starts.
     """
-    if not finding.node and not finding.container and finding.rule.name != "spark-failed":
-        return ""  # it never ran
+    if finding.rule in NEVER_RAN:
+        return ""
     for previous in (True, False):
         try:
             text = core.read_namespaced_pod_log(

@@ -135,6 +135,7 @@ class Incidents:
         notices = [
             self._over(incident, now) for incident in list(self._incidents.values()) if self._ended(incident, now)
         ]
+        self._told_before = {key: told for key, told in self._told_before.items() if now - told[-1] < MEMORY}
         ripe = [incident for incident in self._incidents.values() if self._ripe(incident, now)]
         for incident in sorted(ripe, key=lambda incident: -incident.rule.severity.rank):
             if incident.rule is not STORM and not self._within_burst(now):

@@ -1,0 +1,102 @@
+"""The command as it runs in a pod: settings in the environment, a cluster, a chat; SIGTERM ends it well."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import yaml
+
+from rates_app.local.server import free_port
+from tests.integration.notify.conftest import desk
+
+if TYPE_CHECKING:
+    from kubernetes import client
+
+    from tests.integration.notify.servers import Desk
+    from tests.integration.watch.cluster import Cluster
+
+__all__ = ["desk"]  # a fixture
+
+RECORDED = Path(__file__).parent / "recorded"
+SECONDS = 30
+
+
+def write_kubeconfig(folder: Path, api: client.ApiClient) -> Path:
+    path = folder / "config"
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "current-context": "c",
+                "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u", "namespace": "rates"}}],
+                "clusters": [{"name": "c", "cluster": {"server": api.configuration.host}}],
+                "users": [{"name": "u", "user": {}}],
+            }
+        )
+    )
+    return path
+
+
+def test_it_watches_tells_and_stops(cluster: Cluster, api: client.ApiClient, desk: Desk, tmp_path: Path) -> None:
+    kubeconfig = write_kubeconfig(tmp_path, api)
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from rates_app.cli import main; main()", "watch-pods"],
+        env={
+            "PATH": os.defpath,
+            "HOME": str(tmp_path),
+            "KUBECONFIG": str(kubeconfig),
+            "RATES_ENVIRONMENT": "prod",
+            "RATES_WATCH_PORT": str(port),
+            "RATES_WATCH_WAIT_SECONDS": "0.2",
+            "RATES_NOTIFY_SLACK_URL": f"{desk.url}/chat",
+            "RATES_NOTIFY_DEAD_LETTERS": str(tmp_path / "dead"),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        cluster.replay(RECORDED / "bad-rollout.jsonl")
+        deadline = time.monotonic() + SECONDS
+        while not desk.bodies("POST", "/chat"):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+        assert httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
+        assert "rates_watch_incidents 1.0" in httpx.get(f"http://127.0.0.1:{port}/metrics").text
+    finally:
+        process.send_signal(signal.SIGTERM)
+        output = process.communicate(timeout=SECONDS)[0]
+    assert process.returncode == 0, output
+    assert [body["text"] for body in desk.bodies("POST", "/chat")] == [
+        "[FIRING] rates/rates-app: an image cannot be pulled (prod)"
+    ]
+    assert "rates-watcher" in cluster.config_maps
+
+
+def test_an_account_that_may_see_nothing_is_told_what_it_needs(
+    cluster: Cluster, api: client.ApiClient, tmp_path: Path
+) -> None:
+    cluster.allowed = set()
+    kubeconfig = write_kubeconfig(tmp_path, api)
+    done = subprocess.run(
+        [sys.executable, "-c", "from rates_app.cli import main; main()", "watch-pods"],
+        env={"PATH": os.defpath, "HOME": str(tmp_path), "KUBECONFIG": str(kubeconfig)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "grant it a Role with verbs list, watch" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
