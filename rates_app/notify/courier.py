@@ -132,8 +132,12 @@ class _Route:
                 continue
             try:
                 self.target.send(letter.notice)  # once: the waits were had when it became a dead letter
-            except (NotDelivered, Refused) as error:
+            except NotDelivered as error:
                 return str(error)
+            except Refused as error:
+                refused = letter.model_copy(update={"refused": True, "reason": str(error)})
+                self._courier.dead_letters.replace(path, refused)
+                continue
             path.unlink()
             NOTICES.labels(self.target.name, "redelivered").inc()
             log.info("notice delivered late", target=self.target.name, key=letter.notice.key)
@@ -144,6 +148,9 @@ class _Route:
             self._courier.send(self.target, notice)
         except (NotDelivered, Refused) as error:
             self._keep(notice, reason=str(error), refused=isinstance(error, Refused))
+        except Exception as error:
+            log.exception("target failed in a way that it should not", target=self.target.name)
+            self._keep(notice, reason=f"{type(error).__name__}: {error}", refused=True)
         else:
             NOTICES.labels(self.target.name, "delivered").inc()
 

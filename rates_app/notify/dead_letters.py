@@ -48,7 +48,10 @@ class DeadLetters:
         """Keep a letter. It is logged whole as well, so that it outlives this machine's disk."""
         log.error("notice not delivered", target=letter.target, reason=letter.reason, notice=letter.notice.model_dump())
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = self._folder / f"{time.time_ns():020d}-{letter.target}-{letter.notice.label}.json"
+        self.replace(self._folder / f"{time.time_ns():020d}-{letter.target}-{letter.notice.label}.json", letter)
+
+    def replace(self, path: Path, letter: DeadLetter) -> None:
+        """Write a letter's file, whole or not at all."""
         partial = path.with_suffix(".partial")
         partial.write_text(letter.model_dump_json())
         partial.rename(path)

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from rates_app.cli import app
 from rates_app.notify.courier import Courier
-from rates_app.notify.notice import Severity
+from rates_app.notify.notice import Notice, Severity
 from rates_app.notify.settings import NotifySettings
 from rates_app.notify.targets import configured
 from tests.integration.notify.servers import FIRING, RESOLVED
@@ -64,6 +64,30 @@ def test_a_refused_notice_waits_for_a_person_and_holds_up_no_other(desk: Desk, c
     assert told(desk) == ["[FIRING]", "[RESOLVED]"]
     ((_, letter),) = courier.dead_letters.waiting()
     assert (letter.refused, letter.notice) == (True, FIRING)
+
+
+def test_one_that_is_refused_when_it_is_tried_again_holds_up_no_other(desk: Desk, courier: Courier) -> None:
+    desk.statuses = [503, 503, 503, 400]
+    courier.deliver(FIRING)
+    courier.deliver(RESOLVED)
+    courier.wait()
+    assert told(desk) == ["[FIRING]"] * 4 + ["[RESOLVED]"]
+    ((_, letter),) = courier.dead_letters.waiting()
+    assert (letter.refused, letter.notice) == (True, FIRING)
+
+
+def test_a_target_that_fails_in_an_unforeseen_way_loses_no_notice(tmp_path: Path) -> None:
+    class Broken:
+        name, least = "broken", Severity.INFO
+
+        def send(self, notice: Notice) -> None:
+            raise ZeroDivisionError(notice.key)
+
+    courier = Courier([Broken()], NotifySettings(dead_letters=tmp_path))
+    courier.deliver(FIRING)
+    courier.close()
+    ((_, letter),) = courier.dead_letters.waiting()
+    assert letter.reason.startswith("ZeroDivisionError")
 
 
 def test_dead_letters_outlive_the_process(desk: Desk, tmp_path: Path) -> None:
