@@ -79,7 +79,9 @@ def test_no_reader_is_shown_the_past(pods: list[Served], publisher: Publisher, s
                 assert answer.status_code == 200
                 reads.append(Read(started, ended, tuple(each["price"] for each in answer.json()["rates"])))
 
-    readers = [threading.Thread(target=read, args=(pods[number % 2], number % 4 < 2)) for number in range(6)]
+    readers = [
+        threading.Thread(target=read, args=(pods[number % 2], number % 4 < 2), daemon=True) for number in range(6)
+    ]
     for reader in readers:
         reader.start()
     for number in range(1, ROUNDS):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import httpx
 
@@ -27,7 +27,9 @@ class Load:
         self.failures: list[str] = []
         self.closing = 0
         self.stop = threading.Event()
-        self.threads = [threading.Thread(target=self._ask, args=(number % 2 == 0,)) for number in range(clients)]
+        self.threads = [
+            threading.Thread(target=self._ask, args=(number % 2 == 0,), daemon=True) for number in range(clients)
+        ]
         for thread in self.threads:
             thread.start()
 
@@ -41,6 +43,12 @@ class Load:
                 except httpx.TransportError as error:
                     self.failures.append(repr(error))
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()  # a test that fails must not leave clients behind
+
     def end(self) -> None:
         self.stop.set()
         for thread in self.threads:
@@ -49,20 +57,19 @@ class Load:
 
 def test_sigterm_loses_no_request(served: Served, publisher: Publisher, sample_rows: list[Row]) -> None:
     publisher.publish(sample_rows[:2000])
-    load = Load(served.url)
-    while len(load.statuses) < 100:
-        time.sleep(0.01)
-    answered = len(load.statuses)
-    assert load.closing == 0
+    with Load(served.url) as load:
+        while len(load.statuses) < 100:
+            time.sleep(0.01)
+        answered = len(load.statuses)
+        assert load.closing == 0
 
-    served.process.terminate()
-    time.sleep(0.2)
-    ready = httpx.get(f"{served.url}/readyz")
-    assert ready.status_code == 503
-    assert ready.json()["checks"]["server"] == "draining"
-    assert httpx.get(f"{served.url}/healthz").status_code == 200
-    time.sleep(0.5)  # a balancer takes its time to notice; draining lasts 3 s here
-    load.end()
+        served.process.terminate()
+        time.sleep(0.2)
+        ready = httpx.get(f"{served.url}/readyz")
+        assert ready.status_code == 503
+        assert ready.json()["checks"]["server"] == "draining"
+        assert httpx.get(f"{served.url}/healthz").status_code == 200
+        time.sleep(0.5)  # a balancer takes its time to notice; draining lasts 3 s here
 
     assert served.terminate() == 0
     assert load.failures == []
