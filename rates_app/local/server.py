@@ -115,7 +115,11 @@ class Server(ABC):
                 self.log.replace(self.log.with_suffix(".previous.log"))
             port = self._choose_port()
             write_private(self._port_file, str(port))
-            output = self._launch(port)
+            try:
+                output = self._launch(port)
+            except BaseException:
+                self.stop()
+                raise
             if not self.is_running():
                 raise self.error("did not start", output)
 
