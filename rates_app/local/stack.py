@@ -210,7 +210,7 @@ class LocalStack:
                     service.wait(settings.drain_seconds + settings.grace_seconds + 10)
                 with suppress(ProcessLookupError):  # workers that a dead master has left, or that do not end
                     os.killpg(service.pid, signal.SIGKILL)
-        self._service_record.unlink()
+        self._service_record.unlink(missing_ok=True)
 
     def _wait_until_ready(self, service: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + READY_SECONDS

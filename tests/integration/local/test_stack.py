@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import stat
@@ -155,6 +156,14 @@ def test_it_ends_with_an_error_and_whole_when_the_service_dies(data: Path) -> No
     service.kill()
     assert dev.process.wait(SECONDS) == 1
     assert "the service ended by itself with exit code -9" in dev.output.read_text()
+    assert not family(data)
+
+
+def test_it_stops_whole_after_its_folder_was_removed(data: Path) -> None:
+    dev = Dev(data)
+    assert dev.url
+    shutil.rmtree(data)
+    assert dev.stop(signal.SIGTERM) == 0
     assert not family(data)
 
 
