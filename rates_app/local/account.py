@@ -56,6 +56,7 @@ def run(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,  # Ctrl-C is for the program that started it
         umask=0o077,
         user=owner.pw_uid if owner else None,
         group=owner.pw_gid if owner else None,

@@ -52,6 +52,7 @@ class Server(ABC):
         self.log = self.folder / "server.log"
         self._port_file = self.folder / "port"
         self._wanted_port = port
+        self._started: psutil.Process | None = None
 
     @property
     @abstractmethod
@@ -85,12 +86,15 @@ class Server(ABC):
         """Return the running server's process, or None.
 
         The process id in the program's file is believed only when that process was started for this folder: after a
-        crash the number may belong to someone else.
+        crash the number may belong to someone else. Without the file (the folder was removed) it is the process that
+        this object has started, if that lives.
         """
         try:
             process = psutil.Process(int(self._pid_file.read_text().split(maxsplit=1)[0]))
             return process if self._mark in process.cmdline() else None
-        except (FileNotFoundError, IndexError, psutil.NoSuchProcess):
+        except FileNotFoundError:
+            return self._started if self._started and _lives(self._started) else None
+        except (IndexError, psutil.NoSuchProcess):
             return None
 
     def is_running(self) -> bool:
@@ -115,8 +119,13 @@ class Server(ABC):
                 self.log.replace(self.log.with_suffix(".previous.log"))
             port = self._choose_port()
             write_private(self._port_file, str(port))
-            output = self._launch(port)
-            if not self.is_running():
+            try:
+                output = self._launch(port)
+            except BaseException:
+                self.stop()
+                raise
+            self._started = self.process()
+            if self._started is None:
                 raise self.error("did not start", output)
 
     def stop(self) -> None:

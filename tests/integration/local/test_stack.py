@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import psutil
+import psycopg
+import pytest
+
+from rates_app.local.account import account, run
+from rates_app.local.postgres import PostgresServer
+from rates_app.local.server import HOST, ended, free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+RATES = Path(sysconfig.get_path("scripts")) / "rates"
+SECONDS = 120
+QUESTION = {"date_from": "2021-01-01", "date_to": "2021-01-01", "orig_code": "CNSGH", "dest_code": "north_europe_main"}
+
+
+class Dev:
+    """One run of ``rates dev``."""
+
+    def __init__(self, folder: Path, prefix: Sequence[str] = (), *, port: int | None = None) -> None:
+        self.folder = folder
+        self.output = folder.with_suffix(".output")
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RATES_")}
+        with self.output.open("w") as output:
+            self.process = subprocess.Popen(
+                [*prefix, RATES, "dev", "--data", folder, "--port", str(port or free_port())],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd="/",
+                env=environment,
+            )
+
+    def wait_for(self, pattern: str) -> str:
+        deadline = time.monotonic() + SECONDS
+        while not (found := re.search(pattern, self.output.read_text())):
+            assert self.process.poll() is None, self.output.read_text()
+            assert time.monotonic() < deadline, self.output.read_text()
+            time.sleep(0.05)
+        return found[1]
+
+    @property
+    def url(self) -> str:
+        return self.wait_for(r"Page +(http://\S+)/\n")
+
+    def answer(self) -> object:
+        return httpx.get(f"{self.url}/rates", params=QUESTION).raise_for_status().json()
+
+    def batches(self) -> int:
+        with psycopg.connect(PostgresServer(self.folder / "postgres" / "primary").url) as connection:
+            row = connection.execute("SELECT count(*) FROM batches WHERE state = 'published'").fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def stop(self, number: signal.Signals) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(SECONDS)
+
+
+def family(data: Path) -> list[psutil.Process]:
+    """Find the processes that run on a folder: the servers by their command line, the service by its settings."""
+    return [
+        process
+        for process in psutil.process_iter(["cmdline", "environ"])
+        if any(f"{data}/" in part for part in process.info["cmdline"] or ())
+        or (process.info["environ"] or {}).get("RATES_DATA_DIR") == str(data)
+    ]
+
+
+@pytest.fixture
+def data(folder: Path) -> Iterator[Path]:
+    """A folder for ``rates dev``; what a failed test has left running in it is ended."""
+    data = folder / "data"
+    yield data
+    for process in family(data):
+        process.kill()
+
+
+@pytest.mark.slow
+def test_it_serves_the_sample_and_stops_whole_and_starts_again(data: Path) -> None:
+    first = Dev(data)
+    expected = {"rates": [{"count": 24, "day": "2021-01-01", "price": pytest.approx(1111.92, abs=0.01)}]}
+    assert first.answer() == expected
+    assert httpx.get(f"{first.url}/readyz").status_code == 200
+    assert stat.S_IMODE((data / "env").stat().st_mode) == 0o600
+    # the other commands find it with what it wrote
+    listed = subprocess.run(
+        ["sh", "-c", f". {data}/env && {RATES} batches"], capture_output=True, text=True, check=True, cwd="/"
+    )
+    assert "published" in listed.stdout
+    second = subprocess.run([RATES, "dev", "--data", data], capture_output=True, text=True, check=False, cwd="/")
+    assert second.returncode == 1
+    assert f"runs already on {data}: {first.url} (process {first.process.pid})" in second.stderr
+    started = family(data)
+    assert len(started) >= 6
+    assert first.stop(signal.SIGTERM) == 0
+    assert ended(started, 0), started
+    assert not family(data)
+
+    with socket.socket() as taken:
+        taken.bind((HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        again = Dev(data, port=port)
+        assert again.answer() == expected
+        assert f"Port {port} is taken" in again.output.read_text()
+        assert again.batches() == 1
+        assert again.stop(signal.SIGINT) == 0
+    assert not family(data)
+
+
+def test_after_a_kill_the_next_start_ends_what_was_left(data: Path) -> None:
+    port = free_port()
+    killed = Dev(data, port=port)
+    answer = killed.answer()
+    left = family(data)
+    assert killed.stop(signal.SIGKILL) == -signal.SIGKILL
+    assert not ended(left, 0)
+    again = Dev(data, port=port)
+    assert again.url == killed.url
+    assert again.answer() == answer
+    assert ended(left, SECONDS), "a process of the killed run is still there"
+    assert again.batches() == 1
+    assert again.stop(signal.SIGTERM) == 0
+    assert not family(data)
+
+
+@pytest.mark.parametrize("step", ["Start PostgreSQL", "Bring the schema"])
+def test_it_stops_whole_while_it_starts(data: Path, step: str) -> None:
+    dev = Dev(data)
+    dev.wait_for(rf"(✓ {step})")
+    assert dev.stop(signal.SIGTERM) == 0
+    assert "Page" not in dev.output.read_text()
+    assert not family(data)
+
+
+def test_it_ends_with_an_error_and_whole_when_the_service_dies(data: Path) -> None:
+    dev = Dev(data)
+    assert dev.url
+    (service,) = psutil.Process(dev.process.pid).children()
+    service.kill()
+    assert dev.process.wait(SECONDS) == 1
+    assert "the service ended by itself with exit code -9" in dev.output.read_text()
+    assert not family(data)
+
+
+def test_it_stops_whole_after_its_folder_was_removed(data: Path) -> None:
+    dev = Dev(data)
+    assert dev.url
+    shutil.rmtree(data)
+    assert dev.stop(signal.SIGTERM) == 0
+    assert not family(data)
+
+
+@pytest.mark.skipif(account() is None, reason="the other tests run it as an ordinary user already")
+def test_an_ordinary_user_can_run_it(data: Path) -> None:
+    owner = account()
+    assert owner is not None
+    os.chown(data.parent, owner.pw_uid, owner.pw_gid)
+    drop = ["setpriv", f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups"]
+    if run(["test", "-x", sys.executable]).returncode:
+        # Root's interpreter may be where nobody else gets in: let this user look in there, and nothing more.
+        drop += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+    dev = Dev(data, drop)
+    assert dev.answer()
+    assert {process.uids().effective for process in family(data)} == {owner.pw_uid}
+    assert dev.stop(signal.SIGTERM) == 0
+    assert not family(data)
