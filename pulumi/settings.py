@@ -87,7 +87,9 @@ class ClusterSettings(_Model):
 
     version: Literal["1.31", "1.32", "1.33", "1.34"] = Field(description="Kubernetes version, in quotes.")
     weight: int = Field(ge=0, le=100, description="Share of the traffic: 0 is idle.")
-    nodes: Scale | None = Field(default=None, description="Other limits than the stack's, to scale an idle colour down.")
+    nodes: Scale | None = Field(
+        default=None, description="Other limits than the stack's, to scale an idle colour down."
+    )
 
 
 class DatabaseSettings(_Model):
@@ -163,6 +165,8 @@ class Settings(_Model):
             raise ValueError("apiAccess must not hold 0.0.0.0/0: name the networks that operators and CI come from")
         if self.database.max_storage_gib < self.database.storage_gib:
             raise ValueError("database.maxStorageGib must not be less than database.storageGib")
+        if self.standby and self.is_copy:
+            raise ValueError("standby: a developer's copy has no second region; remove it")
         if self.standby and self.standby.region == self.region:
             raise ValueError("standby.region must be another region than region")
         if self.standby and self.standby.cidr.overlaps(self.network.cidr):
@@ -242,7 +246,9 @@ def _explain(loc: tuple[int | str, ...], kind: str, message: str) -> str:
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
             model = _inner(model)
         if isinstance(model, type) and issubclass(model, BaseModel):
-            allowed = [str(field.alias) for name, field in model.model_fields.items() if name not in {"stack", "environment"}]
+            allowed = [
+                str(field.alias) for name, field in model.model_fields.items() if name not in {"stack", "environment"}
+            ]
             found = [field for field in model.model_fields.values() if field.alias == part]
             description = found[0].description or "" if found else ""
             model = found[0].annotation if found else None
@@ -256,5 +262,7 @@ def _explain(loc: tuple[int | str, ...], kind: str, message: str) -> str:
 
 def _inner(annotation: Any) -> Any:
     """The model inside ``X | None`` or ``dict[str, X]``."""
-    models = [arg for arg in getattr(annotation, "__args__", ()) if isinstance(arg, type) and issubclass(arg, BaseModel)]
+    models = [
+        arg for arg in getattr(annotation, "__args__", ()) if isinstance(arg, type) and issubclass(arg, BaseModel)
+    ]
     return models[0] if models else None

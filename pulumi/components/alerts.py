@@ -66,7 +66,9 @@ class Alerts(pulumi.ComponentResource):
             f"{name}-dead", message_retention_seconds=14 * DAYS, kms_master_key_id=args.key_arn, opts=child
         )
         # Its value is the operator's to put in; a token has no place in a repository.
-        token = secretsmanager.Secret(name, kms_key_id=args.key_arn, description="Token of the ticket system", opts=child)
+        token = secretsmanager.Secret(
+            name, kms_key_id=args.key_arn, description="Token of the ticket system", opts=child
+        )
         function = Function(
             name,
             FunctionArgs(

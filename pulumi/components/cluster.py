@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from settings import Scale
 
 CONTROL_PLANE_LOGS = ["api", "audit", "authenticator", "controllerManager", "scheduler"]
+CONTAINER_LOGS = ("application", "dataplane", "host", "performance")
 NODE_POLICIES = ("AmazonEKSWorkerNodePolicy", "AmazonEC2ContainerRegistryPullOnly")
 NODE_DISK_GIB = 100
 # Pods take these spot nodes only if they tolerate this taint, and Spark's alone do.
@@ -55,7 +56,11 @@ AFTER_NODES = (
         service_account="ebs-csi-controller-sa",
         policy="service-role/AmazonEBSCSIDriverPolicy",
     ),
-    Addon(name="amazon-cloudwatch-observability"),
+    Addon(
+        name="amazon-cloudwatch-observability",
+        service_account="cloudwatch-agent",
+        policy="CloudWatchAgentServerPolicy",
+    ),
 )
 
 
@@ -63,6 +68,8 @@ AFTER_NODES = (
 class ClusterArgs:
     """What a cluster needs to know."""
 
+    cluster_name: str
+    """Physical name, chosen and not random: the log groups that AWS derives from it must stand before the cluster."""
     version: str
     network: Network
     key_arn: pulumi.Input[str]
@@ -74,36 +81,36 @@ class ClusterArgs:
     api_access: Sequence[str]
     admins: Sequence[str]
     viewers: Sequence[str]
-    protect: bool
 
 
 class Cluster(pulumi.ComponentResource):
-    """An EKS cluster in private subnets; its name is known beforehand, so that logs and alarms can wait for it.
+    """An EKS cluster with its nodes in private subnets.
 
     Attributes:
         name: The cluster's name in AWS.
+        application_log_group: Where the pods' output goes.
         security_group_id: The group of all its nodes and pods.
         provider: Speaks to its Kubernetes API.
     """
 
     name: pulumi.Output[str]
+    application_log_group: pulumi.Output[str]
     security_group_id: pulumi.Output[str]
     provider: kubernetes.Provider
 
     def __init__(self, name: str, args: ClusterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("rates:index:Cluster", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
-        logs = cloudwatch.LogGroup(
-            f"{name}-control-plane",
-            # EKS writes to this name and, were the group missing, would create it to keep logs forever.
-            name=f"/aws/eks/{name}/cluster",
-            retention_in_days=args.log_days,
-            kms_key_id=args.key_arn,
-            opts=child,
-        )
+        # EKS and its observability add-on write to these names and, were a group missing, would keep its logs forever.
+        control_plane = self._log_group(f"{name}-control-plane", f"/aws/eks/{args.cluster_name}/cluster", args)
+        container_logs = {
+            kind: self._log_group(f"{name}-{kind}", f"/aws/containerinsights/{args.cluster_name}/{kind}", args)
+            for kind in CONTAINER_LOGS
+        }
+        self.application_log_group = container_logs["application"].name
         cluster = pulumi_eks.Cluster(
             name,
-            name=name,
+            name=args.cluster_name,
             version=args.version,
             vpc_id=args.network.vpc_id,
             private_subnet_ids=args.network.private_subnet_ids,
@@ -117,7 +124,6 @@ class Cluster(pulumi.ComponentResource):
             },
             enabled_cluster_log_types=list(CONTROL_PLANE_LOGS),
             encryption_config_key_arn=args.key_arn,
-            deletion_protection=args.protect,
             create_oidc_provider=False,
             skip_default_node_group=True,
             skip_default_security_groups=True,
@@ -126,10 +132,10 @@ class Cluster(pulumi.ComponentResource):
             use_default_vpc_cni=True,
             coredns_addon_options={"enabled": False},
             kube_proxy_addon_options={"enabled": False},
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[logs]),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[control_plane]),
         )
         self.name = eks.get_cluster_output(
-            name=name, opts=pulumi.InvokeOutputOptions(parent=self, depends_on=[cluster])
+            name=args.cluster_name, opts=pulumi.InvokeOutputOptions(parent=self, depends_on=[cluster])
         ).name
         self.security_group_id = cluster.cluster_security_group_id
         self.provider = kubernetes.Provider(name, kubeconfig=cluster.kubeconfig_json, opts=child)
@@ -142,7 +148,7 @@ class Cluster(pulumi.ComponentResource):
             )
             for policy in NODE_POLICIES
         ]
-        template = self._launch_template(name)
+        template = self._launch_template(name, args.cluster_name)
         ready = pulumi.ResourceOptions(
             parent=self,
             depends_on=[*networking, *permissions],
@@ -179,16 +185,23 @@ class Cluster(pulumi.ComponentResource):
             opts=ready,
         )
         for addon in AFTER_NODES:
-            self._addon(name, addon, [serving])
+            self._addon(name, addon, [serving, *container_logs.values()])
         self.register_outputs({"name": self.name})
+
+    def _log_group(self, name: str, path: str, args: ClusterArgs) -> cloudwatch.LogGroup:
+        return cloudwatch.LogGroup(
+            name,
+            name=path,
+            retention_in_days=args.log_days,
+            kms_key_id=args.key_arn,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
 
     def _addon(self, name: str, addon: Addon, after: list[pulumi.Resource]) -> eks.Addon:
         child = pulumi.ResourceOptions(parent=self)
         associations: list[eks.AddonPodIdentityAssociationArgs] = []
         if addon.service_account:
-            role = iam.Role(
-                f"{name}-{addon.name}", assume_role_policy=trust("pods.eks.amazonaws.com"), opts=child
-            )
+            role = iam.Role(f"{name}-{addon.name}", assume_role_policy=trust("pods.eks.amazonaws.com"), opts=child)
             grant = iam.RolePolicyAttachment(
                 f"{name}-{addon.name}",
                 role=role.name,
@@ -210,7 +223,7 @@ class Cluster(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, depends_on=after),
         )
 
-    def _launch_template(self, name: str) -> ec2.LaunchTemplate:
+    def _launch_template(self, name: str, cluster_name: str) -> ec2.LaunchTemplate:
         """Encrypted disks, and instance metadata that no pod can reach: one hop ends at the node."""
         return ec2.LaunchTemplate(
             f"{name}-node",
@@ -221,7 +234,7 @@ class Cluster(pulumi.ComponentResource):
                 }
             ],
             metadata_options={"http_tokens": "required", "http_put_response_hop_limit": 1, "http_endpoint": "enabled"},
-            tag_specifications=[{"resource_type": "instance", "tags": {"Name": f"{name}-node"}}],
+            tag_specifications=[{"resource_type": "instance", "tags": {"Name": f"{cluster_name}-node"}}],
             opts=pulumi.ResourceOptions(parent=self),
         )
 

@@ -15,7 +15,7 @@ from components.policy import allow
 if TYPE_CHECKING:
     import pulumi_random
 
-    from components.database import Database
+    from components.region import Region
 
 ROTATION_DAYS = 30
 
@@ -39,16 +39,12 @@ def database_url(password: pulumi.Input[str], address: pulumi.Input[str]) -> pul
 class CredentialsArgs:
     """What the secret needs to know."""
 
-    database: Database
+    region: Region
     password: pulumi_random.RandomPassword
-    key_arn: pulumi.Input[str]
-    log_days: int
     rotates: bool
     """Whether this secret's rotation sets the password; a standby's secret is written by the first region's."""
-    account_id: pulumi.Input[str]
     follower: Credentials | None = None
     """Secret in another region, for a replica there that shares the password."""
-    follower_key_arn: pulumi.Input[str] | None = None
 
 
 class Credentials(pulumi.ComponentResource):
@@ -57,16 +53,21 @@ class Credentials(pulumi.ComponentResource):
     Attributes:
         secret_arn: The secret's ARN.
         secret_name: The secret's name.
+        key_arn: The key it is encrypted with.
     """
 
+    key_arn: pulumi.Output[str]
     secret_arn: pulumi.Output[str]
     secret_name: pulumi.Output[str]
 
     def __init__(self, name: str, args: CredentialsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("rates:index:Credentials", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
-        database, password = args.database, args.password.result
-        secret = secretsmanager.Secret(name, kms_key_id=args.key_arn, description="Addresses of the database", opts=child)
+        database, password = args.region.database, args.password.result
+        self.key_arn = args.region.plan.encryption.key_arn
+        secret = secretsmanager.Secret(
+            name, kms_key_id=self.key_arn, description="Addresses of the database", opts=child
+        )
         version = secretsmanager.SecretVersion(
             name,
             secret_id=secret.id,
@@ -88,17 +89,17 @@ class Credentials(pulumi.ComponentResource):
         self.register_outputs({"secret_name": self.secret_name})
 
     def _rotate(self, name: str, args: CredentialsArgs, version: secretsmanager.SecretVersion) -> None:
-        database, follower = args.database, args.follower
+        database, plan, follower = args.region.database, args.region.plan, args.follower
         secrets = [self.secret_arn, *([follower.secret_arn] if follower else [])]
-        keys = [args.key_arn, *([args.follower_key_arn] if args.follower_key_arn else [])]
+        keys = [self.key_arn, *([follower.key_arn] if follower else [])]
         replicas = pulumi.Output.all(*database.replica_addresses).apply(",".join)
         function = Function(
             f"{name}-rotation",
             FunctionArgs(
                 folder="rotation",
                 timeout=900,
-                key_arn=args.key_arn,
-                log_days=args.log_days,
+                key_arn=self.key_arn,
+                log_days=plan.settings.log_days,
                 environment={
                     "DATABASE": database.identifier,
                     "ADDRESS": database.address,
@@ -129,7 +130,7 @@ class Credentials(pulumi.ComponentResource):
             function=function.name,
             principal="secretsmanager.amazonaws.com",
             source_arn=self.secret_arn,
-            source_account=args.account_id,
+            source_account=plan.encryption.account_id,
             opts=pulumi.ResourceOptions(parent=self),
         )
         secretsmanager.SecretRotation(

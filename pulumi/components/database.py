@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pulumi
 from pulumi_aws import ec2, iam, rds, vpc
@@ -73,7 +73,9 @@ class Database(pulumi.ComponentResource):
         super().__init__("rates:index:Database", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
         settings = args.settings
-        group = ec2.SecurityGroup(name, vpc_id=args.network.vpc_id, description="PostgreSQL from the clusters", opts=child)
+        group = ec2.SecurityGroup(
+            name, vpc_id=args.network.vpc_id, description="PostgreSQL from the clusters", opts=child
+        )
         for client, security_group_id in args.clients.items():
             vpc.SecurityGroupIngressRule(
                 f"{name}-{client}",
@@ -98,53 +100,57 @@ class Database(pulumi.ComponentResource):
             ],
             opts=child,
         )
-        monitoring = iam.Role(f"{name}-monitoring", assume_role_policy=trust("monitoring.rds.amazonaws.com"), opts=child)
+        monitoring = iam.Role(
+            f"{name}-monitoring", assume_role_policy=trust("monitoring.rds.amazonaws.com"), opts=child
+        )
         grant = iam.RolePolicyAttachment(
             f"{name}-monitoring",
             role=monitoring.name,
             policy_arn="arn:aws:iam::aws:policy/service-role/AmazonRDSEnhancedMonitoringRole",
             opts=child,
         )
-        shared = {
-            "instance_class": settings.instance_class,
-            "storage_type": "gp3",
-            "max_allocated_storage": settings.max_storage_gib,
-            "storage_encrypted": True,
-            "kms_key_id": args.key_arn,
-            "parameter_group_name": parameters.name,
-            "vpc_security_group_ids": [group.id],
-            "publicly_accessible": False,
-            "performance_insights_enabled": True,
-            "performance_insights_kms_key_id": args.key_arn,
-            "monitoring_interval": 60,
-            "monitoring_role_arn": monitoring.arn,
-            "enabled_cloudwatch_logs_exports": ["postgresql", "upgrade"],
-            "auto_minor_version_upgrade": True,
-            "maintenance_window": "sun:03:00-sun:04:00",
-            "copy_tags_to_snapshot": True,
-            "ca_cert_identifier": "rds-ca-rsa2048-g1",
-            "deletion_protection": settings.protect,
-            "skip_final_snapshot": not settings.protect,
-        }
-        following = {"replicate_source_db": args.source_arn} if args.source_arn else {}
-        born = {
-            "engine": "postgres",
-            "engine_version": ENGINE_VERSION,
-            "allocated_storage": settings.storage_gib,
-            "db_name": DATABASE_NAME,
-            "username": USERNAME,
-            "password": args.password.result,
-        }
-        primary = rds.Instance(
+
+        def instance(name: str, opts: pulumi.ResourceOptions, **own: Any) -> rds.Instance:
+            """Make an instance with what the primary and the replicas have in common."""
+            return rds.Instance(
+                name,
+                instance_class=settings.instance_class,
+                storage_type="gp3",
+                max_allocated_storage=settings.max_storage_gib,
+                storage_encrypted=True,
+                kms_key_id=args.key_arn,
+                parameter_group_name=parameters.name,
+                vpc_security_group_ids=[group.id],
+                publicly_accessible=False,
+                performance_insights_enabled=True,
+                performance_insights_kms_key_id=args.key_arn,
+                monitoring_interval=60,
+                monitoring_role_arn=monitoring.arn,
+                enabled_cloudwatch_logs_exports=["postgresql", "upgrade"],
+                auto_minor_version_upgrade=True,
+                maintenance_window="sun:03:00-sun:04:00",
+                copy_tags_to_snapshot=True,
+                ca_cert_identifier="rds-ca-rsa2048-g1",
+                deletion_protection=settings.protect,
+                opts=opts,
+                **own,
+            )
+
+        origin = (
+            {"replicate_source_db": args.source_arn}
+            if args.source_arn
+            else {
+                "engine": "postgres",
+                "engine_version": ENGINE_VERSION,
+                "allocated_storage": settings.storage_gib,
+                "db_name": DATABASE_NAME,
+                "username": USERNAME,
+                "password": args.password.result,
+            }
+        )
+        primary = instance(
             name,
-            **shared,
-            **(following or born),
-            multi_az=settings.multi_az,
-            db_subnet_group_name=subnets.name,
-            backup_retention_period=settings.backup_days,
-            backup_window="01:00-02:00",
-            final_snapshot_identifier=f"{name}-final" if settings.protect else None,
-            opts=pulumi.ResourceOptions(
+            pulumi.ResourceOptions(
                 parent=self,
                 protect=settings.protect,
                 depends_on=[grant],
@@ -152,13 +158,20 @@ class Database(pulumi.ComponentResource):
                 # that is promoted keeps what it was born with.
                 ignore_changes=["password", "allocatedStorage", "engineVersion", "engine", "dbName", "username"],
             ),
+            **origin,
+            multi_az=settings.multi_az,
+            db_subnet_group_name=subnets.name,
+            backup_retention_period=settings.backup_days,
+            backup_window="01:00-02:00",
+            skip_final_snapshot=not settings.protect,
+            final_snapshot_identifier=f"{name}-final" if settings.protect else None,
         )
         replicas = [
-            rds.Instance(
+            instance(
                 f"{name}-replica-{number}",
-                **shared,
+                pulumi.ResourceOptions(parent=self, depends_on=[grant], ignore_changes=["engineVersion"]),
                 replicate_source_db=primary.identifier,
-                opts=pulumi.ResourceOptions(parent=self, depends_on=[grant], ignore_changes=["engineVersion"]),
+                skip_final_snapshot=True,
             )
             for number in range(1, settings.replicas + 1)
         ]

@@ -19,10 +19,11 @@ TLS_POLICY = "ELBSecurityPolicy-TLS13-1-2-Res-2021-06"
 class LoadBalancerArgs:
     """What a load balancer needs to know."""
 
+    cluster_name: str
+    """Physical name of the load balancer and its target group as well."""
     network: Network
     certificate_arn: pulumi.Input[str]
     pods_security_group_id: pulumi.Input[str]
-    protect: bool
 
 
 class LoadBalancer(pulumi.ComponentResource):
@@ -78,20 +79,19 @@ class LoadBalancer(pulumi.ComponentResource):
         )
         balancer = lb.LoadBalancer(
             name,
-            name=name,
+            name=args.cluster_name,
             load_balancer_type="application",
             internal=False,
             subnets=args.network.public_subnet_ids,
             security_groups=[group.id],
             drop_invalid_header_fields=True,
-            enable_deletion_protection=args.protect,
             # Longer than the slowest answer the service gives, shorter than its own keep-alive.
             idle_timeout=60,
             opts=child,
         )
         targets = lb.TargetGroup(
             name,
-            name=name,
+            name=args.cluster_name,
             vpc_id=args.network.vpc_id,
             target_type="ip",
             protocol="HTTP",

@@ -68,7 +68,11 @@ class Network(pulumi.ComponentResource):
 
         outside = ec2.RouteTable(f"{name}-public", vpc_id=self.vpc_id, opts=child)
         ec2.Route(
-            f"{name}-public", route_table_id=outside.id, destination_cidr_block="0.0.0.0/0", gateway_id=gateway.id, opts=child
+            f"{name}-public",
+            route_table_id=outside.id,
+            destination_cidr_block="0.0.0.0/0",
+            gateway_id=gateway.id,
+            opts=child,
         )
         nats = []
         for zone in range(ZONES if args.nat_gateways == "perZone" else 1):

@@ -15,6 +15,8 @@ KEPT_IMAGES = 100
 class RegistryArgs:
     """What a registry needs to know."""
 
+    repository_name: str
+    """Physical name, chosen and not random: developers' copies and CI look it up by it."""
     key_arn: pulumi.Input[str]
     account_id: pulumi.Input[str]
     copy_region: str | None = None
@@ -37,7 +39,7 @@ class Registry(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)
         repository = ecr.Repository(
             name,
-            name=name,
+            name=args.repository_name,
             image_tag_mutability="IMMUTABLE",
             image_scanning_configuration={"scan_on_push": True},
             encryption_configurations=[{"encryption_type": "KMS", "kms_key": args.key_arn}],
@@ -72,7 +74,7 @@ class Registry(pulumi.ComponentResource):
                     "rules": [
                         {
                             "destinations": [{"region": args.copy_region, "registry_id": args.account_id}],
-                            "repository_filters": [{"filter": name, "filter_type": "PREFIX_MATCH"}],
+                            "repository_filters": [{"filter": args.repository_name, "filter_type": "PREFIX_MATCH"}],
                         }
                     ]
                 },

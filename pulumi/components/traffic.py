@@ -29,6 +29,8 @@ class TrafficArgs:
     load_balancers: Mapping[str, LoadBalancer]
     """Load balancer of every colour that has a cluster."""
     standby: LoadBalancer | None = None
+    promoted: bool = False
+    """Whether the standby has taken over for good: a first region that comes back must not serve old data."""
 
 
 class Traffic(pulumi.ComponentResource):
@@ -40,13 +42,12 @@ class Traffic(pulumi.ComponentResource):
         serving = f"serving.{args.domain}"
         colours = []
         for colour, balancer in args.load_balancers.items():
-            alias = {"name": balancer.dns_name, "zone_id": balancer.zone_id, "evaluate_target_health": True}
             own = route53.Record(
                 f"{name}-{colour}",
                 zone_id=args.zone_id,
                 name=f"{colour}.{args.domain}",
                 type="A",
-                aliases=[{**alias, "evaluate_target_health": False}],
+                aliases=[_alias(balancer.dns_name, balancer.zone_id)],
                 opts=child,
             )
             check = self._health_check(f"{name}-{colour}", own.fqdn)
@@ -59,54 +60,43 @@ class Traffic(pulumi.ComponentResource):
                     set_identifier=colour,
                     weighted_routing_policies=[{"weight": args.weights[colour]}],
                     health_check_id=check.id,
-                    aliases=[alias],
+                    aliases=[_alias(balancer.dns_name, balancer.zone_id)],
                     opts=child,
                 )
             )
-        to_serving = {
-            "name": colours[0].fqdn,
-            "zone_id": args.zone_id,
-            "evaluate_target_health": True,
-        }
+        first = _alias(colours[0].fqdn, args.zone_id)
+        after = pulumi.ResourceOptions(parent=self, depends_on=colours, delete_before_replace=True)
         if args.standby is None:
-            route53.Record(
-                name,
-                zone_id=args.zone_id,
-                name=args.domain,
-                type="A",
-                aliases=[to_serving],
-                opts=pulumi.ResourceOptions(parent=self, depends_on=colours),
-            )
-        else:
-            check = self._health_check(f"{name}-serving", colours[0].fqdn)
-            route53.Record(
-                f"{name}-first",
-                zone_id=args.zone_id,
-                name=args.domain,
-                type="A",
-                set_identifier="first",
-                failover_routing_policies=[{"type": "PRIMARY"}],
-                health_check_id=check.id,
-                aliases=[to_serving],
-                opts=pulumi.ResourceOptions(parent=self, depends_on=colours),
-            )
-            route53.Record(
-                f"{name}-second",
-                zone_id=args.zone_id,
-                name=args.domain,
-                type="A",
-                set_identifier="second",
-                failover_routing_policies=[{"type": "SECONDARY"}],
-                aliases=[
-                    {
-                        "name": args.standby.dns_name,
-                        "zone_id": args.standby.zone_id,
-                        "evaluate_target_health": True,
-                    }
-                ],
-                opts=child,
-            )
-        self.register_outputs({})
+            self._apex(name, args, first, after)
+            return
+        second = _alias(args.standby.dns_name, args.standby.zone_id)
+        if args.promoted:
+            self._apex(name, args, second, after)
+            return
+        check = self._health_check(f"{name}-serving", colours[0].fqdn)
+        self._apex(f"{name}-first", args, first, after, failover="PRIMARY", health_check_id=check.id)
+        self._apex(f"{name}-second", args, second, after, failover="SECONDARY")
+
+    def _apex(
+        self,
+        name: str,
+        args: TrafficArgs,
+        alias: route53.RecordAliasArgs,
+        opts: pulumi.ResourceOptions,
+        failover: str | None = None,
+        health_check_id: pulumi.Input[str] | None = None,
+    ) -> None:
+        route53.Record(
+            name,
+            zone_id=args.zone_id,
+            name=args.domain,
+            type="A",
+            set_identifier=failover.lower() if failover else None,
+            failover_routing_policies=[{"type": failover}] if failover else [],
+            health_check_id=health_check_id,
+            aliases=[alias],
+            opts=opts,
+        )
 
     def _health_check(self, name: str, fqdn: pulumi.Input[str]) -> route53.HealthCheck:
         """Ask ``/readyz`` from outside every 10 s and give up after three failures."""
@@ -122,3 +112,8 @@ class Traffic(pulumi.ComponentResource):
             tags={"Name": name},
             opts=pulumi.ResourceOptions(parent=self),
         )
+
+
+def _alias(name: pulumi.Input[str], zone_id: pulumi.Input[str]) -> route53.RecordAliasArgs:
+    """Point to another name, and count as unhealthy while that has nothing healthy behind it."""
+    return route53.RecordAliasArgs(name=name, zone_id=zone_id, evaluate_target_health=True)

@@ -9,7 +9,7 @@ import pulumi
 from pulumi_aws import acm, route53
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import pulumi_aws
 
@@ -34,7 +34,7 @@ class Zone(pulumi.ComponentResource):
     """
 
     zone_id: pulumi.Output[str]
-    name_servers: pulumi.Output[list[str]]
+    name_servers: pulumi.Output[Sequence[str]]
     certificate_arns: Mapping[str, pulumi.Output[str]]
 
     def __init__(self, name: str, args: ZoneArgs, opts: pulumi.ResourceOptions | None = None) -> None:

@@ -48,7 +48,9 @@ def handle(event: dict[str, str], context: Any) -> None:
     elif step == "finishSecret":
         _finish(secrets, secret, token)
     else:
-        raise ValueError(f"unknown step {step!r}; Secrets Manager calls createSecret, setSecret, testSecret, finishSecret")
+        raise ValueError(
+            f"unknown step {step!r}; Secrets Manager calls createSecret, setSecret, testSecret, finishSecret"
+        )
 
 
 def _create(secrets: Any, secret: str, token: str) -> None:

@@ -55,7 +55,12 @@ def _alarm(notification: dict[str, Any]) -> dict[str, str]:
 
 def _describe(alarm: dict[str, str]) -> str:
     """What the person on call reads first."""
-    lines = [alarm.get("AlarmDescription"), alarm.get("NewStateReason"), alarm.get("StateChangeTime"), alarm.get("Region")]
+    lines = [
+        alarm.get("AlarmDescription"),
+        alarm.get("NewStateReason"),
+        alarm.get("StateChangeTime"),
+        alarm.get("Region"),
+    ]
     return "\n\n".join(line for line in lines if line)
 
 
