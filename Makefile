@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/bin:$(PATH)
 UV_VERSION := 0.13.9
 COMPILE := uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate pyproject.toml
 
-.PHONY: help run test check lock lock-check clean
+.PHONY: help run test check record lock lock-check clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -20,6 +20,9 @@ test: .venv/.ready ## Set up everything the tests need and run them
 
 check: .venv/.ready ## Lint, types, and whether the lock files match pyproject.toml
 	@ruff check . && ruff format --check . && mypy && $(MAKE) --no-print-directory lock-check
+
+record: .venv/.ready ## Write down what the stacks consist of and cost, for the diff to be reviewed
+	@python pulumi/record.py
 
 lock: | .tools/bin/uv ## Resolve the dependencies again, keeping what is pinned where it still fits
 	@$(COMPILE) --group dev --output-file requirements/dev.txt

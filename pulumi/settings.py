@@ -159,7 +159,7 @@ class Settings(_Model):
             if cluster.weight and cluster.nodes and cluster.nodes.min < self.nodes.min:
                 raise ValueError(
                     f"clusters.{colour}.nodes.min: {cluster.nodes.min} is too few for a colour that serves "
-                    f"(weight {cluster.weight}); scale it to at least nodes.min ({self.nodes.min}) or set its weight to 0"
+                    f"(weight {cluster.weight}); give it at least nodes.min ({self.nodes.min}) or set its weight to 0"
                 )
         if any(network.prefixlen == 0 for network in self.api_access):
             raise ValueError("apiAccess must not hold 0.0.0.0/0: name the networks that operators and CI come from")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pulumi
-from pulumi_aws import lambda_, secretsmanager, sns, sqs
-
 from components.function import Function, FunctionArgs
 from components.policy import allow, policy_document
+from pulumi_aws import lambda_, secretsmanager, sns, sqs
 
 DAYS = 24 * 60 * 60
 # CloudWatch alarms, the budget, and nothing outside this account.

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pulumi
-
 from components.gitops import ClusterAnnotations, ClusterLabels, GitOps, GitOpsArgs
 from components.identity import Identity, IdentityArgs
 

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import pulumi
 import pulumi_eks
 import pulumi_kubernetes as kubernetes
-from pulumi_aws import cloudwatch, ec2, eks, iam
-
 from components.policy import trust
+from pulumi_aws import cloudwatch, ec2, eks, iam
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

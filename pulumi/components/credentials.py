@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pulumi
-from pulumi_aws import lambda_, secretsmanager
-
 from components.database import DATABASE_NAME, PORT, USERNAME
 from components.function import Function, FunctionArgs
 from components.policy import allow
+from pulumi_aws import lambda_, secretsmanager
 
 if TYPE_CHECKING:
     import pulumi_random
-
     from components.region import Region
 
 ROTATION_DAYS = 30

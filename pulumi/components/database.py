@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pulumi
-from pulumi_aws import ec2, iam, rds, vpc
-
 from components.policy import trust
+from pulumi_aws import ec2, iam, rds, vpc
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import pulumi_random
-
     from components.network import Network
     from settings import DatabaseSettings
 
@@ -173,7 +171,8 @@ class Database(pulumi.ComponentResource):
                 replicate_source_db=primary.identifier,
                 skip_final_snapshot=True,
             )
-            for number in range(1, settings.replicas + 1)
+            # What follows another region's primary gets replicas of its own when it is promoted.
+            for number in range(1, 1 + (0 if args.source_arn else settings.replicas))
         ]
         self.arn = primary.arn
         self.identifier = primary.identifier

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pulumi
-from pulumi_aws import get_caller_identity_output, kms
-
 from components.policy import allow, policy_document
+from pulumi_aws import get_caller_identity_output, kms
 
 # Services that encrypt on their own behalf, to deliver something to an encrypted queue, topic or bucket.
 DELIVERING = ("budgets.amazonaws.com", "cloudwatch.amazonaws.com", "s3.amazonaws.com", "sns.amazonaws.com")

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pulumi
-from pulumi_aws import s3, sqs
-
 from components.policy import allow, policy_document
+from pulumi_aws import s3, sqs
 
 if TYPE_CHECKING:
     from components.storage import Bucket

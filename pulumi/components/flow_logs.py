@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pulumi
-from pulumi_aws import cloudwatch, ec2, iam
-
 from components.policy import allow, policy_document, trust
+from pulumi_aws import cloudwatch, ec2, iam
 
 
 @dataclass(frozen=True, kw_only=True)

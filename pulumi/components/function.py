@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pulumi
-from pulumi_aws import cloudwatch, iam, lambda_
-
 from components.policy import Statement, allow, policy_document, trust
+from pulumi_aws import cloudwatch, iam, lambda_
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

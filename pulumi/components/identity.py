@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pulumi
-from pulumi_aws import eks, iam
-
 from components.policy import Statement, allow, policy_document, trust
+from pulumi_aws import eks, iam
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import pulumi
-from pulumi_aws import ec2, get_availability_zones_output, vpc
-
 from components.flow_logs import FlowLogs, FlowLogsArgs
+from pulumi_aws import ec2, get_availability_zones_output, vpc
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Network

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pulumi
-
 from components.alerts import Alerts, AlertsArgs
 from components.cache import Cache, CacheArgs
 from components.cluster import Cluster, ClusterArgs
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Network
 
     import pulumi_random
-
     from components.encryption import Encryption
     from components.storage import Storage
     from settings import Scale, Settings

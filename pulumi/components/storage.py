@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pulumi
-from pulumi_aws import iam, s3
-
 from components.policy import allow, policy_document, trust
+from pulumi_aws import iam, s3
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

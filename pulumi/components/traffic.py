@@ -83,6 +83,7 @@ class Traffic(pulumi.ComponentResource):
         args: TrafficArgs,
         alias: route53.RecordAliasArgs,
         opts: pulumi.ResourceOptions,
+        *,
         failover: str | None = None,
         health_check_id: pulumi.Input[str] | None = None,
     ) -> None:
