@@ -67,14 +67,17 @@ def monthly(stack: Rehearsal) -> dict[str, tuple[float, float]]:
         KeyError: The price list lacks a size that the stack uses; add it there.
     """
     totals: dict[str, tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
+    databases = stack.of_type("aws:rds/instance:Instance").values()
+    # A replica's disk begins as large as its primary's, which alone states it.
+    disk_gib = max(database.inputs.get("allocatedStorage", 0) for database in databases)
     for resource in stack.resources:
-        for line in _lines(resource):
+        for line in _lines(resource, disk_gib):
             at_rest, at_most = totals[line.group]
             totals[line.group] = (at_rest + line.usd(line.at_rest), at_most + line.usd(line.at_most))
     return dict(totals)
 
 
-def _lines(resource: Resource) -> Iterator[Line]:
+def _lines(resource: Resource, disk_gib: int) -> Iterator[Line]:
     """What one resource adds to the bill."""
     inputs, type_ = resource.inputs, resource.type
     if type_ in FLAT:
@@ -91,11 +94,10 @@ def _lines(resource: Resource) -> Iterator[Line]:
     elif type_ == "aws:rds/instance:Instance":
         machines = 2 if inputs.get("multiAz") else 1
         yield Line(group="Database", price=f"rds {inputs['instanceClass']}", at_rest=machines, at_most=machines)
-        # A replica's disk is as large as its primary's, which the stack's settings hold for both.
         yield Line(
             group="Database disks",
             price="rds gp3 GiB-month",
-            at_rest=machines * inputs.get("allocatedStorage", 0),
+            at_rest=machines * disk_gib,
             at_most=machines * inputs["maxAllocatedStorage"],
         )
     elif type_ == "aws:elasticache/replicationGroup:ReplicationGroup":

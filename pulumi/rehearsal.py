@@ -128,8 +128,6 @@ class _Answers(mocks.Mocks):
         }
         if args.typ in PHYSICAL_NAMES:
             outputs.setdefault(PHYSICAL_NAMES[args.typ][0], self.physical_name(args.name))
-        if args.typ == "kubernetes:core/v1:Namespace":
-            return outputs["metadata"]["name"], outputs
         return f"{name}-id", outputs
 
     def call(self, args: mocks.MockCallArgs) -> dict[str, Any]:  # type: ignore[override]  # what the monitor takes
@@ -228,9 +226,13 @@ def rehearse(stack: str, config: Mapping[str, Any]) -> Rehearsal:
 
 
 def _plain(value: Any) -> Any:
-    """The value without the engine's marks on secrets and assets."""
+    """The value without the engine's marks on secrets, and with files by their paths."""
     if rpc.is_rpc_secret(value):
         return _plain(rpc.unwrap_rpc_secret(value))
+    if isinstance(value, pulumi.AssetArchive):
+        return _plain(value.assets)
+    if isinstance(value, pulumi.FileAsset):
+        return str(Path(value.path).relative_to(ROOT))
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -68,8 +68,9 @@ class Bootstrap(pulumi.ComponentResource):
                         vpc_id=region.network.vpc_id,
                         cluster_name=cluster.name,
                     ),
+                    # A pod gets its role when it starts, so the roles come first.
+                    after=[identity],
                 ),
-                # A pod gets its role when it starts, so the roles come first.
-                pulumi.ResourceOptions(parent=self, providers=[cluster.provider], depends_on=[identity]),
+                pulumi.ResourceOptions(parent=self, providers=[cluster.provider]),
             )
         self.register_outputs({})

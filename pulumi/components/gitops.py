@@ -12,7 +12,7 @@ import pulumi
 from pulumi_kubernetes import apiextensions, core, helm
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 NAMESPACE = "argocd"
 CHART_VERSION = "9.1.4"
@@ -60,6 +60,8 @@ class GitOpsArgs:
     revision: str
     labels: ClusterLabels
     annotations: ClusterAnnotations
+    after: Sequence[pulumi.Resource] = ()
+    """What must stand before anything runs in the cluster."""
 
 
 class GitOps(pulumi.ComponentResource):
@@ -85,7 +87,7 @@ class GitOps(pulumi.ComponentResource):
                 "dex": {"enabled": False},
                 "notifications": {"enabled": False},
             },
-            opts=child,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=list(args.after)),
         )
         registration = core.v1.Secret(
             f"{name}-cluster",

@@ -27,7 +27,7 @@ class MonitoringArgs:
     """What the alarms need to know."""
 
     prefix: str
-    """What the dashboard and the composite alarms are called by, and the metrics' namespace."""
+    """What the dashboard and the composite alarms are called by."""
     region: str
     topic_arn: pulumi.Input[str]
     clusters: Mapping[str, Cluster]
@@ -91,7 +91,7 @@ class Monitoring(pulumi.ComponentResource):
                 log_group_name=cluster.application_log_group,
                 pattern=f'"{keyword}"',
                 metric_transformation={
-                    "namespace": self._args.prefix,
+                    "namespace": _namespace(self._args),
                     "name": keyword,
                     "value": "1",
                     "default_value": "0",
@@ -134,6 +134,11 @@ class Monitoring(pulumi.ComponentResource):
         )
 
 
+def _namespace(args: MonitoringArgs) -> str:
+    """The namespace of the metrics that are counted in logs."""
+    return f"Rates/{args.prefix}"
+
+
 def _alarms(args: MonitoringArgs) -> list[Alarm]:
     """The table of alarms."""
     balancers = [
@@ -143,7 +148,7 @@ def _alarms(args: MonitoringArgs) -> list[Alarm]:
         Alarm(
             name=f"pod-{_kebab(keyword)}",
             meaning=f"A pod reports {keyword}.",
-            namespace=args.prefix,
+            namespace=_namespace(args),
             metric=keyword,
             above=0,
             statistic="Sum",

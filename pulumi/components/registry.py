@@ -74,7 +74,7 @@ class Registry(pulumi.ComponentResource):
                     "rules": [
                         {
                             "destinations": [{"region": args.copy_region, "registry_id": args.account_id}],
-                            "repository_filters": [{"filter": args.repository_name, "filter_type": "PREFIX_MATCH"}],
+                            "repository_filters": [{"filter": repository.name, "filter_type": "PREFIX_MATCH"}],
                         }
                     ]
                 },

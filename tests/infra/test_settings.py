@@ -48,7 +48,10 @@ def test_a_stack_s_name_is_one_of_the_environments_or_a_copy(name: str) -> None:
     [
         ({"rates:databse": {}}, r"rates:databse: there is no such setting; allowed here: region, domain, "),
         ({"rates:domain": None}, r"rates:domain: is missing: DNS name of the service"),
-        ({"rates:cache": {"nodeType": "cache.t4g.micro", "replica": 1, "snapshotDays": 1}}, r"rates:cache\.replicas: is m"),
+        (
+            {"rates:cache": {"nodeType": "cache.t4g.micro", "replica": 1, "snapshotDays": 1}},
+            r"rates:cache\.replicas: is m",
+        ),
         ({"rates:cache": {"nodeType": "t4g", "replicas": 1, "snapshotDays": 1}}, r"rates:cache\.nodeType: .*\^cache"),
         ({"rates:clusters": {"red": {"version": "1.34", "weight": 1}}}, r"rates:clusters\.red: .*'blue' or 'green'"),
         ({"rates:clusters": {"blue": {"version": "1.34", "weight": 0}}}, r"no colour has a weight"),
@@ -57,13 +60,25 @@ def test_a_stack_s_name_is_one_of_the_environments_or_a_copy(name: str) -> None:
             {"rates:clusters": {"blue": {"version": "1.34", "weight": 9, "nodes": {"min": 1, "max": 2}}}},
             r"blue\.nodes\.min: 1 is too few for a colour that serves",
         ),
-        ({"rates:nodes": {"instanceType": "t3.medium", "min": 5, "max": 4}}, r"rates:nodes: .*min \(5\) must not exceed"),
+        (
+            {"rates:nodes": {"instanceType": "t3.medium", "min": 5, "max": 4}},
+            r"rates:nodes: .*min \(5\) must not exceed",
+        ),
         ({"rates:apiAccess": ["0.0.0.0/0"]}, r"apiAccess must not hold 0\.0\.0\.0/0"),
         ({"rates:logDays": 8}, r"logDays must be one of"),
         ({"rates:environment": "prod"}, r"rates:environment: comes from the stack's name"),
-        ({"rates:network": {"cidr": "10.0.0.0/20", "natGateways": "one", "interfaceEndpoints": False}}, r"must be a /16"),
-        ({"rates:standby": {"region": "us-east-1", "cidr": "10.9.0.0/16", "nodes": {"min": 1, "max": 1}}}, "another region"),
-        ({"rates:standby": {"region": "us-west-2", "cidr": "10.16.0.0/16", "nodes": {"min": 1, "max": 1}}}, "not overlap"),
+        (
+            {"rates:network": {"cidr": "10.0.0.0/20", "natGateways": "one", "interfaceEndpoints": False}},
+            r"must be a /16",
+        ),
+        (
+            {"rates:standby": {"region": "us-east-1", "cidr": "10.9.0.0/16", "nodes": {"min": 1, "max": 1}}},
+            "another region",
+        ),
+        (
+            {"rates:standby": {"region": "us-west-2", "cidr": "10.16.0.0/16", "nodes": {"min": 1, "max": 1}}},
+            "not overlap",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_what_is_allowed(changes: dict[str, Any], message: str) -> None:

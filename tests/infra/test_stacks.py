@@ -44,7 +44,9 @@ def test_nodes_are_of_the_environment_s_size(
     groups = {key.removesuffix("-serving"): group.inputs for key, group in stack.of_type(NODE_GROUP).items()}
     serving = {key: group for key, group in groups.items() if not key.endswith("-spark")}
     assert {key: group["instanceTypes"] for key, group in serving.items()} == dict.fromkeys(limits, [instance_type])
-    scales = {key: (group["scalingConfig"]["minSize"], group["scalingConfig"]["maxSize"]) for key, group in serving.items()}
+    scales = {
+        key: (group["scalingConfig"]["minSize"], group["scalingConfig"]["maxSize"]) for key, group in serving.items()
+    }
     assert scales == limits
     assert {group["capacityType"] for group in serving.values()} == {"ON_DEMAND"}
 
@@ -65,7 +67,9 @@ def test_spark_has_tainted_spot_nodes_that_cost_nothing_idle(stack: Rehearsal) -
 def test_a_network_spans_three_zones_in_three_tiers(stack: Rehearsal) -> None:
     subnets = [subnet.inputs for subnet in stack.of_type("aws:ec2/subnet:Subnet").values()]
     vpcs = len(stack.of_type("aws:ec2/vpc:Vpc"))
-    assert Counter(subnet["tags"]["tier"] for subnet in subnets) == dict.fromkeys(("public", "private", "data"), 3 * vpcs)
+    assert Counter(subnet["tags"]["tier"] for subnet in subnets) == dict.fromkeys(
+        ("public", "private", "data"), 3 * vpcs
+    )
     assert {subnet["availabilityZone"] for subnet in subnets} == {"zone-a", "zone-b", "zone-c"}
     assert len({(subnet["vpcId"], subnet["cidrBlock"]) for subnet in subnets}) == len(subnets)
     assert not any(subnet["mapPublicIpOnLaunch"] for subnet in subnets)
@@ -78,7 +82,9 @@ def test_nat_is_as_the_stack_wishes(name: str, gateways: int, request: pytest.Fi
 
 def test_only_load_balancers_and_nat_are_in_public_subnets(stack: Rehearsal) -> None:
     public = [
-        subnet.id for subnet in stack.of_type("aws:ec2/subnet:Subnet").values() if subnet.inputs["tags"]["tier"] == "public"
+        subnet.id
+        for subnet in stack.of_type("aws:ec2/subnet:Subnet").values()
+        if subnet.inputs["tags"]["tier"] == "public"
     ]
     inside = {resource.type for resource in stack.resources if set(public) & set(_leaves(resource.inputs))}
     assert inside == {
@@ -90,9 +96,14 @@ def test_only_load_balancers_and_nat_are_in_public_subnets(stack: Rehearsal) -> 
 
 def test_data_subnets_have_no_way_out(stack: Rehearsal) -> None:
     data = {
-        subnet.id for subnet in stack.of_type("aws:ec2/subnet:Subnet").values() if subnet.inputs["tags"]["tier"] == "data"
+        subnet.id
+        for subnet in stack.of_type("aws:ec2/subnet:Subnet").values()
+        if subnet.inputs["tags"]["tier"] == "data"
     }
-    routed = {route.inputs["subnetId"] for route in stack.of_type("aws:ec2/routeTableAssociation:RouteTableAssociation").values()}
+    routed = {
+        route.inputs["subnetId"]
+        for route in stack.of_type("aws:ec2/routeTableAssociation:RouteTableAssociation").values()
+    }
     assert not data & routed
     for type_ in ("aws:rds/subnetGroup:SubnetGroup", "aws:elasticache/subnetGroup:SubnetGroup"):
         assert all(set(group.inputs["subnetIds"]) <= data for group in stack.of_type(type_).values())
@@ -105,7 +116,9 @@ def test_prod_s_database_and_cache_survive_a_zone(prod: Rehearsal) -> None:
         "standby-database",
     }  # fmt: skip
     assert databases["database"]["multiAz"]
-    assert all(database["deletionProtection"] and database["performanceInsightsEnabled"] for database in databases.values())
+    assert all(
+        database["deletionProtection"] and database["performanceInsightsEnabled"] for database in databases.values()
+    )
     assert prod.of_type(DATABASE)["database"].protect
     for cache in prod.of_type(CACHE).values():
         assert cache.inputs["multiAzEnabled"]
@@ -160,12 +173,21 @@ def test_networking_stands_before_nodes_and_nodes_before_the_rest(stack: Rehears
             assert group.urn in addons[f"{cluster}-coredns"].depends_on
 
 
-@pytest.mark.parametrize("keyword", ["CrashLoopBackOff", "ImagePullBackOff", "ErrImagePull", "OOMKilled", "CreateContainerConfigError"])
+@pytest.mark.parametrize(
+    "keyword", ["CrashLoopBackOff", "ImagePullBackOff", "ErrImagePull", "OOMKilled", "CreateContainerConfigError"]
+)
 def test_every_pod_keyword_is_counted_and_alarms(keyword: str, stack: Rehearsal) -> None:
-    filters = [f.inputs for f in stack.of_type("aws:cloudwatch/logMetricFilter:LogMetricFilter").values() if f.inputs["pattern"] == f'"{keyword}"']
+    filters = [
+        f.inputs
+        for f in stack.of_type("aws:cloudwatch/logMetricFilter:LogMetricFilter").values()
+        if f.inputs["pattern"] == f'"{keyword}"'
+    ]
     assert len(filters) == len(stack.of_type("eks:index:Cluster"))
     counted = {(f["metricTransformation"]["namespace"], f["metricTransformation"]["name"]) for f in filters}
-    alarms = {(a.inputs["namespace"], a.inputs["metricName"]) for a in stack.of_type("aws:cloudwatch/metricAlarm:MetricAlarm").values()}
+    alarms = {
+        (a.inputs["namespace"], a.inputs["metricName"])
+        for a in stack.of_type("aws:cloudwatch/metricAlarm:MetricAlarm").values()
+    }
     assert counted <= alarms
 
 
