@@ -14,11 +14,34 @@ CAPACITY = ROOT / "docs" / "capacity.md"
 
 # What a reviewer wants to see change, beside which resources come and go.
 SHOWN = (
-    "cidrBlock", "version", "instanceTypes", "instanceType", "scalingConfig", "capacityType", "instanceClass", "multiAz",
-    "replicateSourceDb", "allocatedStorage", "maxAllocatedStorage", "backupRetentionPeriod", "deletionProtection", "engine",
-    "engineVersion", "nodeType", "numCacheClusters", "retentionInDays", "weightedRoutingPolicies", "failoverRoutingPolicies",
-    "namespace", "serviceAccount", "limitAmount", "threshold", "cidrIpv4", "fromPort", "policyArn",
-)  # fmt: skip
+    "cidrBlock",
+    "version",
+    "instanceTypes",
+    "instanceType",
+    "scalingConfig",
+    "capacityType",
+    "instanceClass",
+    "multiAz",
+    "replicateSourceDb",
+    "allocatedStorage",
+    "maxAllocatedStorage",
+    "backupRetentionPeriod",
+    "deletionProtection",
+    "engine",
+    "engineVersion",
+    "nodeType",
+    "numCacheClusters",
+    "retentionInDays",
+    "weightedRoutingPolicies",
+    "failoverRoutingPolicies",
+    "namespace",
+    "serviceAccount",
+    "limitAmount",
+    "threshold",
+    "cidrIpv4",
+    "fromPort",
+    "policyArn",
+)
 
 
 def snapshot(stack: Rehearsal) -> str:
@@ -66,8 +89,14 @@ def with_table(text: str, table: str) -> str:
 
     Returns:
         The page with the new table.
+
+    Raises:
+        ValueError: The marks are missing.
     """
-    return re.sub(r"(<!-- costs -->\n).*?(\n<!-- /costs -->)", lambda m: m[1] + table + m[2], text, flags=re.DOTALL)
+    marked = re.compile(r"<!-- costs -->\n.*?<!-- /costs -->", re.DOTALL)
+    if not marked.search(text):
+        raise ValueError("the page has lost the marks <!-- costs --> and <!-- /costs --> that the table goes between")
+    return marked.sub(f"<!-- costs -->\n{table}\n<!-- /costs -->", text)
 
 
 def _span(cost: tuple[float, float]) -> str:

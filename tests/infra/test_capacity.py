@@ -16,8 +16,9 @@ pytestmark = pytest.mark.xdist_group("infra")
 
 
 def test_the_table_is_up_to_date(dev: Rehearsal, staging: Rehearsal, prod: Rehearsal) -> None:
-    page = CAPACITY.read_text()
-    assert with_table(page, cost_table([dev, staging, prod])) == page, "run 'make record' and commit docs/capacity.md"
+    page, table = CAPACITY.read_text(), cost_table([dev, staging, prod])
+    assert table in page, "run 'make record' and commit docs/capacity.md"
+    assert with_table(page, table) == page
 
 
 @pytest.mark.parametrize("name", ["dev", "staging", "prod"])
@@ -29,7 +30,7 @@ def test_a_budget_holds_the_cost_at_rest_and_warns_before_the_most(name: str, re
 def test_nodes_are_paid_between_their_limits(dev: Rehearsal) -> None:
     low, high = monthly(dev)["Nodes"]
     node = 730 * 0.0416 + 100 * 0.08
-    assert (low, high) == (pytest.approx(2 * node), pytest.approx(4 * node))
+    assert [low, high] == pytest.approx([2 * node, 4 * node])
 
 
 def test_multi_az_doubles_the_database(staging: Rehearsal) -> None:
@@ -39,5 +40,7 @@ def test_multi_az_doubles_the_database(staging: Rehearsal) -> None:
 
 def test_the_failure_table_has_every_failure() -> None:
     page = (ROOT / "docs" / "capacity.md").read_text()
-    missing = [part for part in ("Pod", "Node", "Zone", "Cluster", "Database", "Cache", "Region") if f"| {part} |" not in page]
+    missing = [
+        part for part in ("Pod", "Node", "Zone", "Cluster", "Database", "Cache", "Region") if f"| {part} |" not in page
+    ]
     assert missing == []

@@ -8,9 +8,21 @@ from rehearsal import ROOT, Rehearsal
 pytestmark = pytest.mark.xdist_group("infra")
 
 ANNOTATIONS = {
-    "region", "domain", "certificate-arn", "target-group-arn", "registry", "database-secret", "cache-secret",
-    "incoming-bucket", "processed-bucket", "rejected-bucket", "incoming-queue-url", "alerts-topic-arn", "vpc-id", "cluster-name",
-}  # fmt: skip
+    "region",
+    "domain",
+    "certificate-arn",
+    "target-group-arn",
+    "registry",
+    "database-secret",
+    "cache-secret",
+    "incoming-bucket",
+    "processed-bucket",
+    "rejected-bucket",
+    "incoming-queue-url",
+    "alerts-topic-arn",
+    "vpc-id",
+    "cluster-name",
+}
 
 
 def _registrations(stack: Rehearsal) -> dict[str, dict[str, dict[str, str]]]:
@@ -80,6 +92,11 @@ def test_every_workload_has_a_role_of_its_own(stack: Rehearsal) -> None:
         bound.setdefault(association.inputs["roleArn"], set()).add(account)
     assert all(len(accounts) == 1 for accounts in bound.values())
     assert {account for accounts in bound.values() for account in accounts} == {
-        "rates/rates-app", "rates/rates-dispatcher", "rates/rates-spark", "rates/rates-watcher",
-        "external-secrets/external-secrets", "kube-system/aws-load-balancer-controller", "kube-system/cluster-autoscaler",
-    }  # fmt: skip
+        "rates/rates-app",
+        "rates/rates-dispatcher",
+        "rates/rates-spark",
+        "rates/rates-watcher",
+        "external-secrets/external-secrets",
+        "kube-system/aws-load-balancer-controller",
+        "kube-system/cluster-autoscaler",
+    }

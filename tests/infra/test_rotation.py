@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 import boto3
 import pytest
 from lambdas.rotation import handler
 from moto import mock_aws
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 STEPS = ("createSecret", "setSecret", "testSecret", "finishSecret")
 NEXT = "11111111-2222-3333-4444-555555555555"
@@ -62,15 +64,24 @@ def rotating(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rotating]:
         secret = secrets.create_secret(Name="database", SecretString=_value("first", "gone"))["ARN"]
         follower = followers.create_secret(Name="standby", SecretString=_value("second"))["ARN"]
         boto3.client("rds").create_db_instance(
-            DBInstanceIdentifier="rates-database", DBInstanceClass="db.t4g.medium", Engine="postgres",
-            MasterUsername="rates", MasterUserPassword="old-password", AllocatedStorage=20,
-        )  # fmt: skip
+            DBInstanceIdentifier="rates-database",
+            DBInstanceClass="db.t4g.medium",
+            Engine="postgres",
+            MasterUsername="rates",
+            MasterUserPassword="old-password",
+            AllocatedStorage=20,
+        )
         for name, value in {
-            "DATABASE": "rates-database", "ADDRESS": "first", "REPLICAS": "replica-1,replica-2", "FOLLOWER_SECRET": follower,
-        }.items():  # fmt: skip
+            "DATABASE": "rates-database",
+            "ADDRESS": "first",
+            "REPLICAS": "replica-1,replica-2",
+            "FOLLOWER_SECRET": follower,
+        }.items():
             monkeypatch.setenv(name, value)
         # Secrets Manager announces the version before it calls the function.
-        secrets.put_secret_value(SecretId=secret, ClientRequestToken=NEXT, SecretString="{}", VersionStages=["AWSPENDING"])
+        secrets.put_secret_value(
+            SecretId=secret, ClientRequestToken=NEXT, SecretString="{}", VersionStages=["AWSPENDING"]
+        )
         _forget_value(secrets, secret)
         yield Rotating(secrets, followers, secret, follower)
 
@@ -86,22 +97,29 @@ def _forget_value(secrets: Any, secret: str) -> None:
 
 def test_a_rotation_changes_the_password_everywhere(rotating: Rotating, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[str] = []
-    real = boto3.client
+    real: Any = boto3.client
 
     def spying(service: str, **options: Any) -> Any:
-        client = real(service, **options)
+        client: Any = real(service, **options)
         if service == "rds":
             client.meta.events.register(
-                "provide-client-params.rds.ModifyDBInstance", lambda params, **_: given.append(params["MasterUserPassword"])
+                "provide-client-params.rds.ModifyDBInstance",
+                lambda params, **_: given.append(params["MasterUserPassword"]),
             )
         return client
 
-    monkeypatch.setattr(handler.boto3, "client", spying)
+    monkeypatch.setattr(boto3, "client", spying)
     for name in STEPS:
         rotating.step(name)
     current = rotating.current()
     url = urlsplit(current["RATES_DATABASE_URL"])
-    assert (url.username, url.hostname, url.port, url.path, url.query) == ("rates", "first", 5432, "/rates", "sslmode=require")
+    assert (url.username, url.hostname, url.port, url.path, url.query) == (
+        "rates",
+        "first",
+        5432,
+        "/rates",
+        "sslmode=require",
+    )
     assert url.password is not None
     assert url.password.isalnum()
     assert len(url.password) == 48
@@ -141,15 +159,17 @@ def test_no_standby_is_no_error(rotating: Rotating, monkeypatch: pytest.MonkeyPa
     assert ":old@" in rotating.followed()["RATES_DATABASE_URL"]
 
 
-def test_a_database_that_takes_too_long_is_waited_for_again(rotating: Rotating, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_takes_too_long_is_waited_for_again(
+    rotating: Rotating, monkeypatch: pytest.MonkeyPatch
+) -> None:
     states = [{"DBInstanceStatus": "modifying", "PendingModifiedValues": {"MasterUserPassword": "****"}}]
 
     class Busy:
         def describe_db_instances(self, **_: str) -> dict[str, list[dict[str, Any]]]:
             return {"DBInstances": states}
 
-    real = boto3.client
-    monkeypatch.setattr(handler.boto3, "client", lambda service, **o: Busy() if service == "rds" else real(service, **o))
+    real: Any = boto3.client
+    monkeypatch.setattr(boto3, "client", lambda service, **o: Busy() if service == "rds" else real(service, **o))
     with pytest.raises(TimeoutError, match="has not taken the password yet"):
         rotating.step("testSecret", millis=1_000)
 

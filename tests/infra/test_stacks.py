@@ -23,9 +23,28 @@ CACHE = "aws:elasticache/replicationGroup:ReplicationGroup"
 
 def test_every_stack_has_all_parts(stack: Rehearsal) -> None:
     found = {resource.type.rpartition(":")[2] for resource in stack.resources if resource.type.startswith("rates:")}
-    parts = {"Network", "FlowLogs", "Encryption", "Zone", "Region", "Cluster", "LoadBalancer", "Database", "Credentials",
-             "Cache", "Storage", "Events", "Alerts", "Monitoring", "Function", "Bootstrap", "Identity", "GitOps",
-             "Traffic", "Budget"}  # fmt: skip
+    parts = {
+        "Network",
+        "FlowLogs",
+        "Encryption",
+        "Zone",
+        "Region",
+        "Cluster",
+        "LoadBalancer",
+        "Database",
+        "Credentials",
+        "Cache",
+        "Storage",
+        "Events",
+        "Alerts",
+        "Monitoring",
+        "Function",
+        "Bootstrap",
+        "Identity",
+        "GitOps",
+        "Traffic",
+        "Budget",
+    }
     assert found == parts | (set() if stack.stack == "dev-anna" else {"Registry"})
 
 
@@ -43,7 +62,7 @@ def test_nodes_are_of_the_environment_s_size(
     stack: Rehearsal = request.getfixturevalue(name)
     groups = {key.removesuffix("-serving"): group.inputs for key, group in stack.of_type(NODE_GROUP).items()}
     serving = {key: group for key, group in groups.items() if not key.endswith("-spark")}
-    assert {key: group["instanceTypes"] for key, group in serving.items()} == dict.fromkeys(limits, [instance_type])
+    assert {key: group["instanceTypes"] for key, group in serving.items()} == {key: [instance_type] for key in limits}
     scales = {
         key: (group["scalingConfig"]["minSize"], group["scalingConfig"]["maxSize"]) for key, group in serving.items()
     }
@@ -112,9 +131,11 @@ def test_data_subnets_have_no_way_out(stack: Rehearsal) -> None:
 def test_prod_s_database_and_cache_survive_a_zone(prod: Rehearsal) -> None:
     databases = {name: database.inputs for name, database in prod.of_type(DATABASE).items()}
     assert set(databases) == {
-        "database", "database-replica-1", "database-replica-2",
+        "database",
+        "database-replica-1",
+        "database-replica-2",
         "standby-database",
-    }  # fmt: skip
+    }
     assert databases["database"]["multiAz"]
     assert all(
         database["deletionProtection"] and database["performanceInsightsEnabled"] for database in databases.values()
@@ -157,8 +178,12 @@ def test_the_cluster_s_logs_are_kept_as_long_as_the_stack_says(prod: Rehearsal) 
 def test_every_cluster_keeps_control_plane_logs_and_encrypts_secrets(stack: Rehearsal) -> None:
     for cluster in stack.of_type("eks:index:Cluster").values():
         assert set(cluster.inputs["enabledClusterLogTypes"]) == {
-            "api", "audit", "authenticator", "controllerManager", "scheduler",
-        }  # fmt: skip
+            "api",
+            "audit",
+            "authenticator",
+            "controllerManager",
+            "scheduler",
+        }
         assert cluster.inputs["encryptionConfigKeyArn"].startswith("arn:aws:kms:")
         assert cluster.inputs["authenticationMode"] == "API"
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 from urllib.parse import parse_qs, urlsplit
 
@@ -14,6 +13,9 @@ import boto3
 import pytest
 from lambdas.ticket import handler
 from moto import mock_aws
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 TOKEN = "s3cret"
 
@@ -47,7 +49,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(json.dumps(body if status == 200 else {}).encode())
         return status == 200
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, *_: Any) -> None:
         """Keep the test's output quiet."""
 
 
