@@ -67,6 +67,7 @@ class Bootstrap(pulumi.ComponentResource):
                         alerts_topic_arn=region.alerts.topic_arn,
                         vpc_id=region.network.vpc_id,
                         cluster_name=cluster.name,
+                        standby="true" if plan.database_source_arn else "false",
                     ),
                     # A pod gets its role when it starts, so the roles come first.
                     after=[identity],

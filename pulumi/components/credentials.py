@@ -139,9 +139,9 @@ class Credentials(pulumi.ComponentResource):
             rotation_rules={"automatically_after_days": ROTATION_DAYS},
             opts=pulumi.ResourceOptions(
                 parent=self,
-                depends_on=[permission, version],
-                # The rotation writes the addresses too: another set of them rotates at once.
-                replacement_trigger=replicas,
+                depends_on=[permission, version, *([follower] if follower else [])],
+                # The rotation writes the addresses too, here and elsewhere: another set of them rotates at once.
+                replacement_trigger=pulumi.Output.all(replicas, *secrets),
                 delete_before_replace=True,
             ),
         )

@@ -23,7 +23,6 @@ PORT = 5432
 # PostgreSQL's own names; sizes are in the units that RDS documents for each.
 PARAMETERS = {
     "rds.force_ssl": "1",
-    "rds.logical_replication": "0",
     "shared_preload_libraries": "pg_stat_statements",
     "log_min_duration_statement": "1000",
     "idle_in_transaction_session_timeout": "60000",
@@ -33,7 +32,7 @@ PARAMETERS = {
     "max_wal_size": "16384",
     "checkpoint_timeout": "900",
 }
-STATIC_PARAMETERS = {"shared_preload_libraries", "rds.logical_replication"}
+STATIC_PARAMETERS = {"shared_preload_libraries"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +45,8 @@ class DatabaseArgs:
     password: pulumi_random.RandomPassword
     clients: Mapping[str, pulumi.Input[str]]
     """Security groups that may connect, by a name for each."""
+    final_snapshot: str
+    """Name of the snapshot that RDS takes before a protected database is deleted after all."""
     source_arn: pulumi.Input[str] | None = None
     """Primary in another region to follow; leaving it out later promotes this one, for good."""
 
@@ -162,7 +163,7 @@ class Database(pulumi.ComponentResource):
             backup_retention_period=settings.backup_days,
             backup_window="01:00-02:00",
             skip_final_snapshot=not settings.protect,
-            final_snapshot_identifier=f"{name}-final" if settings.protect else None,
+            final_snapshot_identifier=args.final_snapshot if settings.protect else None,
         )
         replicas = [
             instance(

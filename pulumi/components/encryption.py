@@ -50,7 +50,14 @@ class Encryption(pulumi.ComponentResource):
                     conditions={"StringEquals": {"aws:SourceAccount": self.account_id}},
                 ),
                 allow(
-                    ["kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey"],
+                    [
+                        "kms:Decrypt",
+                        "kms:DescribeKey",
+                        "kms:Encrypt",
+                        "kms:GenerateDataKey",
+                        "kms:ReEncryptFrom",
+                        "kms:ReEncryptTo",
+                    ],
                     ["*"],
                     services=[f"logs.{args.region}.amazonaws.com"],
                     conditions={

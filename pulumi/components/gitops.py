@@ -6,9 +6,11 @@ It needs a Kubernetes provider and nothing of AWS, so it bootstraps any cluster.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pulumi
+import yaml
 from pulumi_kubernetes import apiextensions, core, helm
 
 if TYPE_CHECKING:
@@ -17,7 +19,8 @@ if TYPE_CHECKING:
 NAMESPACE = "argocd"
 CHART_VERSION = "9.1.4"
 CHART_REPOSITORY = "https://argoproj.github.io/argo-helm"
-ROOT_PATH = "helm/gitops/root"
+# What Argo CD is installed with and told to follow is the charts' to say.
+TREE = Path(__file__).resolve().parents[2] / "helm" / "gitops"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +53,8 @@ class ClusterAnnotations:
     alerts_topic_arn: pulumi.Input[str]
     vpc_id: pulumi.Input[str]
     cluster_name: pulumi.Input[str]
+    standby: pulumi.Input[str]
+    """``true`` while the database is a read-only copy of another region's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,13 +85,7 @@ class GitOps(pulumi.ComponentResource):
             repository_opts={"repo": CHART_REPOSITORY},
             atomic=True,
             timeout=900,
-            values={
-                "global": {"logging": {"format": "json"}},
-                # Accounts come from the cluster's own access: kubectl port-forward, no door to the internet.
-                "server": {"ingress": {"enabled": False}},
-                "dex": {"enabled": False},
-                "notifications": {"enabled": False},
-            },
+            values=yaml.safe_load((TREE / "argocd-values.yaml").read_text()),
             opts=pulumi.ResourceOptions(parent=self, depends_on=list(args.after)),
         )
         registration = core.v1.Secret(
@@ -107,17 +106,16 @@ class GitOps(pulumi.ComponentResource):
             },
             opts=child,
         )
+        root = yaml.safe_load((TREE / "root-application.yaml").read_text())
+        # The stack's own repository and revision take the place of the file's, for the root and what follows from it.
+        root["spec"]["source"] |= {"repoURL": args.repository, "targetRevision": args.revision}
+        root["spec"]["source"]["helm"]["valuesObject"] |= {"repoURL": args.repository, "revision": args.revision}
         apiextensions.CustomResource(
             f"{name}-root",
-            api_version="argoproj.io/v1alpha1",
-            kind="Application",
-            metadata={"name": "root", "namespace": namespace.metadata.name},
-            spec={
-                "project": "default",
-                "source": {"repoURL": args.repository, "targetRevision": args.revision, "path": ROOT_PATH},
-                "destination": {"server": "https://kubernetes.default.svc", "namespace": NAMESPACE},
-                "syncPolicy": {"automated": {"prune": True, "selfHeal": True}},
-            },
+            api_version=root["apiVersion"],
+            kind=root["kind"],
+            metadata=root["metadata"],
+            spec=root["spec"],
             # The chart brings the definition of an Application.
             opts=pulumi.ResourceOptions(parent=self, depends_on=[argocd, registration]),
         )

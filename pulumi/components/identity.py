@@ -58,7 +58,6 @@ class Identity(pulumi.ComponentResource):
                 assume_role_policy=trust(
                     "pods.eks.amazonaws.com",
                     StringEquals={
-                        "aws:SourceAccount": args.account_id,
                         "aws:RequestTag/kubernetes-namespace": workload.namespace,
                         "aws:RequestTag/kubernetes-service-account": workload.service_account,
                     },

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from components.events import Events
     from components.load_balancer import LoadBalancer
 
-POD_KEYWORDS = ("CrashLoopBackOff", "ImagePullBackOff", "ErrImagePull", "OOMKilled", "CreateContainerConfigError")
+# What Kubernetes calls a pod's trouble, and the runbook for it.
+POD_KEYWORDS = {
+    "CrashLoopBackOff": "pod-crash-loop",
+    "CreateContainerConfigError": "container-config-error",
+    "ErrImagePull": "image-pull-failure",
+    "ImagePullBackOff": "image-pull-failure",
+    "OOMKilled": "container-out-of-memory",
+}
 GIB = 2**30
 
 
@@ -44,6 +51,8 @@ class Alarm:
 
     name: str
     meaning: str
+    runbook: str
+    """Page under ``runbooks/``."""
     namespace: str
     metric: str
     above: float
@@ -65,15 +74,19 @@ class Monitoring(pulumi.ComponentResource):
             self._count_keywords(colour, cluster)
         table = _alarms(args)
         alarms = {alarm.name: self._alarm(alarm) for alarm in table}
+        errors, empty = (
+            [alarms[f"{kind}-{colour}"] for colour in args.load_balancers] for kind in ("errors", "no-pods")
+        )
+        # One colour without pods is a colour that cannot take over; all without are an outage.
         self._composite(
             "service-down",
-            "Customers get errors or no answer: the runbook of service-down comes before any other.",
-            [alarms[f"{kind}-{colour}"] for kind in ("errors", "no-pods") for colour in args.load_balancers],
+            "Customers get errors or no answer.",
+            pulumi.Output.concat(_any_of(errors), " OR (", _all_of(empty), ")"),
         )
         self._composite(
-            "batches-stuck",
+            "batch-stuck",
             "Delivered batches are not being published.",
-            [alarms["messages-dead"], alarms["messages-old"]],
+            _any_of([alarms["messages-dead"], alarms["messages-old"]]),
         )
         cloudwatch.Dashboard(
             name,
@@ -101,10 +114,9 @@ class Monitoring(pulumi.ComponentResource):
 
     def _alarm(self, alarm: Alarm) -> cloudwatch.MetricAlarm:
         percentile = alarm.statistic.startswith("p")
-        runbook = alarm.name.removesuffix("-blue").removesuffix("-green")
         return cloudwatch.MetricAlarm(
             f"{self._name}-{alarm.name}",
-            alarm_description=f"{alarm.meaning} Runbook: runbooks/{runbook}.md",
+            alarm_description=f"{alarm.meaning} Runbook: runbooks/{alarm.runbook}.md",
             namespace=alarm.namespace,
             metric_name=alarm.metric,
             dimensions=dict(alarm.dimensions),
@@ -120,18 +132,28 @@ class Monitoring(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self),
         )
 
-    def _composite(self, name: str, meaning: str, alarms: list[cloudwatch.MetricAlarm]) -> None:
+    def _composite(self, name: str, meaning: str, rule: pulumi.Output[str]) -> None:
         cloudwatch.CompositeAlarm(
             f"{self._name}-{name}",
             alarm_name=f"{self._args.prefix}-{name}",
             alarm_description=f"{meaning} Runbook: runbooks/{name}.md",
-            alarm_rule=pulumi.Output.all(*(alarm.name for alarm in alarms)).apply(
-                lambda names: " OR ".join(f'ALARM("{alarm}")' for alarm in names)
-            ),
+            alarm_rule=rule,
             alarm_actions=[self._args.topic_arn],
             ok_actions=[self._args.topic_arn],
             opts=pulumi.ResourceOptions(parent=self),
         )
+
+
+def _any_of(alarms: list[cloudwatch.MetricAlarm], joint: str = " OR ") -> pulumi.Output[str]:
+    """A composite alarm's rule: one of these."""
+    return pulumi.Output.all(*(alarm.name for alarm in alarms)).apply(
+        lambda names: joint.join(f'ALARM("{name}")' for name in names)
+    )
+
+
+def _all_of(alarms: list[cloudwatch.MetricAlarm]) -> pulumi.Output[str]:
+    """A composite alarm's rule: each of these."""
+    return _any_of(alarms, " AND ")
 
 
 def _namespace(args: MonitoringArgs) -> str:
@@ -147,6 +169,7 @@ def _alarms(args: MonitoringArgs) -> list[Alarm]:
     pods = [
         Alarm(
             name=f"pod-{_kebab(keyword)}",
+            runbook=runbook,
             meaning=f"A pod reports {keyword}.",
             namespace=_namespace(args),
             metric=keyword,
@@ -154,13 +177,14 @@ def _alarms(args: MonitoringArgs) -> list[Alarm]:
             statistic="Sum",
             minutes=1,
         )
-        for keyword in POD_KEYWORDS
+        for keyword, runbook in POD_KEYWORDS.items()
     ]
     primary = {"DBInstanceIdentifier": args.database.identifier}
     rds = "AWS/RDS"
     database = [
         Alarm(
             name="database-cpu",
+            runbook="high-latency",
             meaning="The primary's processor is busy.",
             namespace=rds,
             metric="CPUUtilization",
@@ -171,6 +195,7 @@ def _alarms(args: MonitoringArgs) -> list[Alarm]:
         ),
         Alarm(
             name="database-storage",
+            runbook="disk-full",
             meaning="Less than a tenth of the primary's first disk size is free.",
             namespace=rds,
             metric="FreeStorageSpace",
@@ -181,6 +206,7 @@ def _alarms(args: MonitoringArgs) -> list[Alarm]:
         ),
         Alarm(
             name="database-connections",
+            runbook="pool-exhausted",
             meaning="The primary has unusually many connections.",
             namespace=rds,
             metric="DatabaseConnections",
@@ -190,6 +216,7 @@ def _alarms(args: MonitoringArgs) -> list[Alarm]:
     ] + [
         Alarm(
             name=f"replica-lag-{number}",
+            runbook="replica-lag",
             meaning="A replica is far behind; reads move to the others.",
             namespace=rds,
             metric="ReplicaLag",
@@ -206,6 +233,7 @@ def _alarms(args: MonitoringArgs) -> list[Alarm]:
         *database,
         Alarm(
             name="cache-cpu",
+            runbook="cache-down",
             meaning="The cache's engine is busy; answers get slower.",
             namespace="AWS/ElastiCache",
             metric="EngineCPUUtilization",
@@ -215,6 +243,7 @@ def _alarms(args: MonitoringArgs) -> list[Alarm]:
         ),
         Alarm(
             name="cache-memory",
+            runbook="cache-hit-rate-low",
             meaning="The cache is full and drops what it should keep.",
             namespace="AWS/ElastiCache",
             metric="DatabaseMemoryUsagePercentage",
@@ -224,6 +253,7 @@ def _alarms(args: MonitoringArgs) -> list[Alarm]:
         ),
         Alarm(
             name="messages-dead",
+            runbook="batch-stuck",
             meaning="A delivered file failed five times and waits in the dead-letter queue.",
             namespace="AWS/SQS",
             metric="ApproximateNumberOfMessagesVisible",
@@ -233,6 +263,7 @@ def _alarms(args: MonitoringArgs) -> list[Alarm]:
         ),
         Alarm(
             name="messages-old",
+            runbook="dispatcher-down",
             meaning="A delivered file has waited for half an hour.",
             namespace="AWS/SQS",
             metric="ApproximateAgeOfOldestMessage",
@@ -250,6 +281,7 @@ def _balancer_alarms(colour: str, balancer: LoadBalancer) -> list[Alarm]:
     return [
         Alarm(
             name=f"errors-{colour}",
+            runbook="high-error-rate",
             meaning=f"The {colour} pods answer with server errors.",
             namespace=alb,
             metric="HTTPCode_Target_5XX_Count",
@@ -260,6 +292,7 @@ def _balancer_alarms(colour: str, balancer: LoadBalancer) -> list[Alarm]:
         ),
         Alarm(
             name=f"latency-{colour}",
+            runbook="high-latency",
             meaning=f"One in twenty answers of {colour} takes over half a second.",
             namespace=alb,
             metric="TargetResponseTime",
@@ -269,6 +302,7 @@ def _balancer_alarms(colour: str, balancer: LoadBalancer) -> list[Alarm]:
         ),
         Alarm(
             name=f"no-pods-{colour}",
+            runbook="service-down",
             meaning=f"No healthy {colour} pod is registered.",
             namespace=alb,
             metric="HealthyHostCount",

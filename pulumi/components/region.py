@@ -127,6 +127,7 @@ class Region(pulumi.ComponentResource):
                 settings=settings.database,
                 password=args.password,
                 clients=clients,
+                final_snapshot=f"{args.prefix}-final",
                 source_arn=args.database_source_arn,
             ),
             child,

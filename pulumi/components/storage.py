@@ -58,7 +58,12 @@ class Storage(pulumi.ComponentResource):
 
     def _bucket(self, name: str, args: StorageArgs) -> tuple[Bucket, s3.BucketVersioning]:
         child = pulumi.ResourceOptions(parent=self)
-        bucket = s3.Bucket(name, opts=pulumi.ResourceOptions(parent=self, protect=args.protect))
+        bucket = s3.Bucket(
+            name,
+            # A developer's copy goes with its files; a protected stack's buckets have to be emptied by hand.
+            force_destroy=not args.protect,
+            opts=pulumi.ResourceOptions(parent=self, protect=args.protect),
+        )
         versioning = s3.BucketVersioning(
             name, bucket=bucket.id, versioning_configuration={"status": "Enabled"}, opts=child
         )
@@ -170,5 +175,6 @@ class Storage(pulumi.ComponentResource):
                         },
                     }
                 ],
-                opts=pulumi.ResourceOptions(parent=self, depends_on=[versionings[purpose]]),
+                # Both ends must keep versions first.
+                opts=pulumi.ResourceOptions(parent=self, depends_on=[versionings[purpose], copies]),
             )

@@ -22,6 +22,7 @@ ANNOTATIONS = {
     "alerts-topic-arn",
     "vpc-id",
     "cluster-name",
+    "standby",
 }
 
 
@@ -50,6 +51,8 @@ def test_the_second_region_s_charts_get_that_region_s_resources(prod: Rehearsal)
     annotations = _registrations(prod)["rates-prod-standby-blue"]["annotations"]
     for key in ("region", "certificate-arn", "target-group-arn", "registry", "incoming-queue-url", "alerts-topic-arn"):
         assert "us-west-2" in annotations[f"rates.io/{key}"], key
+    assert annotations["rates.io/standby"] == "true"
+    assert _registrations(prod)["rates-prod-blue"]["annotations"]["rates.io/standby"] == "false"
     assert annotations["rates.io/database-secret"] == "rates-prod-standby-database-abcdef"
 
 
@@ -76,7 +79,14 @@ def test_pods_start_after_their_roles(stack: Rehearsal) -> None:
 
 def test_the_root_application_follows_the_repository(stack: Rehearsal) -> None:
     for root in stack.of_type("kubernetes:argoproj.io/v1alpha1:Application").values():
-        assert root.inputs["spec"]["source"]["path"] == "helm/gitops/root"
+        source = root.inputs["spec"]["source"]
+        assert source["path"] == "helm/gitops/root"
+        assert (
+            source["repoURL"]
+            == source["helm"]["valuesObject"]["repoURL"]
+            == "https://git.example.com/freight-rates.git"
+        )
+        assert source["targetRevision"] == source["helm"]["valuesObject"]["revision"] == "main"
         assert root.inputs["spec"]["syncPolicy"]["automated"] == {"prune": True, "selfHeal": True}
 
 
