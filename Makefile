@@ -12,7 +12,7 @@ CHART_TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/freight-rates/bin
 export PATH := $(PATH):$(CHART_TOOLS)
 COMPILE := uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate
 
-.PHONY: help run test check lock lock-check clean chart-tools chart-docs golden release promote
+.PHONY: help run test check record lock lock-check clean chart-tools chart-docs golden release promote
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ test: .venv/.ready chart-tools ## Set up everything the tests need and run them
 
 check: .venv/.ready ## Lint, types, and whether the lock files match pyproject.toml
 	@ruff check . && ruff format --check . && mypy && $(MAKE) --no-print-directory lock-check
+
+record: .venv/.ready ## Write down what the stacks consist of and cost, for the diff to be reviewed
+	@python pulumi/record.py
 
 lock: | .tools/bin/uv ## Resolve the dependencies again, keeping what is pinned where it still fits
 	@$(COMPILE) pyproject.toml --group dev --output-file requirements/dev.txt

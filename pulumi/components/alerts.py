@@ -1,0 +1,110 @@
+"""Who hears of an alarm: the stack's address by e-mail and, where there is one, the ticket system."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pulumi
+from components.function import Function, FunctionArgs
+from components.policy import allow, policy_document
+from pulumi_aws import lambda_, secretsmanager, sns, sqs
+
+DAYS = 24 * 60 * 60
+# CloudWatch alarms, the budget, and nothing outside this account.
+PUBLISHERS = ("budgets.amazonaws.com", "cloudwatch.amazonaws.com")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlertsArgs:
+    """What the topic needs to know."""
+
+    email: str
+    ticket_url: str | None
+    key_arn: pulumi.Input[str]
+    account_id: pulumi.Input[str]
+    log_days: int
+
+
+class Alerts(pulumi.ComponentResource):
+    """An SNS topic with its subscribers.
+
+    Attributes:
+        topic_arn: Where alarms are published.
+        ticket_token_secret: Name of the secret that the operator puts the ticket system's token into, if any.
+    """
+
+    topic_arn: pulumi.Output[str]
+    ticket_token_secret: pulumi.Output[str] | None = None
+
+    def __init__(self, name: str, args: AlertsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("rates:index:Alerts", name, None, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        topic = sns.Topic(name, kms_master_key_id=args.key_arn, opts=child)
+        sns.TopicPolicy(
+            name,
+            arn=topic.arn,
+            policy=policy_document(
+                allow(
+                    ["sns:Publish"],
+                    [topic.arn],
+                    services=PUBLISHERS,
+                    conditions={"StringEquals": {"aws:SourceAccount": args.account_id}},
+                )
+            ),
+            opts=child,
+        )
+        sns.TopicSubscription(f"{name}-email", topic=topic.arn, protocol="email", endpoint=args.email, opts=child)
+        self.topic_arn = topic.arn
+        if args.ticket_url:
+            self._tickets(f"{name}-ticket", args, args.ticket_url)
+        self.register_outputs({"topic_arn": self.topic_arn})
+
+    def _tickets(self, name: str, args: AlertsArgs, url: str) -> None:
+        child = pulumi.ResourceOptions(parent=self)
+        dead = sqs.Queue(
+            f"{name}-dead", message_retention_seconds=14 * DAYS, kms_master_key_id=args.key_arn, opts=child
+        )
+        # Its value is the operator's to put in; a token has no place in a repository.
+        token = secretsmanager.Secret(
+            name, kms_key_id=args.key_arn, description="Token of the ticket system", opts=child
+        )
+        function = Function(
+            name,
+            FunctionArgs(
+                folder="ticket",
+                timeout=30,
+                key_arn=args.key_arn,
+                log_days=args.log_days,
+                environment={"TICKET_URL": url, "TOKEN_SECRET": token.arn},
+                statements=[
+                    allow(["secretsmanager:GetSecretValue"], [token.arn]),
+                    allow(["sqs:SendMessage"], [dead.arn]),
+                    allow(["kms:Decrypt", "kms:GenerateDataKey"], [args.key_arn]),
+                ],
+            ),
+            child,
+        )
+        lambda_.FunctionEventInvokeConfig(
+            name,
+            function_name=function.name,
+            maximum_retry_attempts=2,
+            maximum_event_age_in_seconds=6 * 60 * 60,
+            destination_config={"on_failure": {"destination": dead.arn}},
+            opts=child,
+        )
+        permission = lambda_.Permission(
+            name,
+            action="lambda:InvokeFunction",
+            function=function.name,
+            principal="sns.amazonaws.com",
+            source_arn=self.topic_arn,
+            opts=child,
+        )
+        sns.TopicSubscription(
+            name,
+            topic=self.topic_arn,
+            protocol="lambda",
+            endpoint=function.arn,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[permission]),
+        )
+        self.ticket_token_secret = token.name

@@ -1,0 +1,77 @@
+"""From an empty cluster to one that runs what the repository says: roles first, then Argo CD."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pulumi
+from components.gitops import ClusterAnnotations, ClusterLabels, GitOps, GitOpsArgs
+from components.identity import Identity, IdentityArgs
+
+if TYPE_CHECKING:
+    from components.credentials import Credentials
+    from components.region import Region
+
+
+@dataclass(frozen=True, kw_only=True)
+class BootstrapArgs:
+    """What the bootstrap needs to know."""
+
+    region: Region
+    credentials: Credentials
+    registry_url: pulumi.Input[str]
+
+
+class Bootstrap(pulumi.ComponentResource):
+    """Lets a region's workloads into AWS and hands its clusters to Argo CD."""
+
+    def __init__(self, name: str, args: BootstrapArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("rates:index:Bootstrap", name, None, opts)
+        region, plan = args.region, args.region.plan
+        settings, buckets = plan.settings, plan.storage.buckets
+        identity = Identity(
+            name,
+            IdentityArgs(
+                clusters=region.clusters,
+                storage=plan.storage,
+                queue_arn=region.events.queue_arn,
+                topic_arn=region.alerts.topic_arn,
+                secret_arns=[args.credentials.secret_arn, region.cache.secret_arn],
+                target_group_arns=[balancer.target_group_arn for balancer in region.load_balancers.values()],
+                key_arn=plan.encryption.key_arn,
+                account_id=plan.encryption.account_id,
+                region=plan.region,
+            ),
+            pulumi.ResourceOptions(parent=self),
+        )
+        for colour, cluster in region.clusters.items():
+            GitOps(
+                f"{name}-{colour}",
+                GitOpsArgs(
+                    repository=settings.repository,
+                    revision=settings.revision,
+                    labels=ClusterLabels(environment=settings.environment, colour=colour, size=settings.size),
+                    annotations=ClusterAnnotations(
+                        region=plan.region,
+                        domain=settings.domain,
+                        certificate_arn=plan.certificate_arn,
+                        target_group_arn=region.load_balancers[colour].target_group_arn,
+                        registry=args.registry_url,
+                        database_secret=args.credentials.secret_name,
+                        cache_secret=region.cache.secret_name,
+                        incoming_bucket=buckets["incoming"].name,
+                        processed_bucket=buckets["processed"].name,
+                        rejected_bucket=buckets["rejected"].name,
+                        incoming_queue_url=region.events.queue_url,
+                        alerts_topic_arn=region.alerts.topic_arn,
+                        vpc_id=region.network.vpc_id,
+                        cluster_name=cluster.name,
+                        standby="true" if plan.database_source_arn else "false",
+                    ),
+                    # A pod gets its role when it starts, so the roles come first.
+                    after=[identity],
+                ),
+                pulumi.ResourceOptions(parent=self, providers=[cluster.provider]),
+            )
+        self.register_outputs({})

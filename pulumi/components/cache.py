@@ -1,0 +1,107 @@
+"""The cache: a Valkey replication group over zones, spoken to as Redis with TLS and a token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pulumi
+import pulumi_random
+from pulumi_aws import ec2, elasticache, secretsmanager, vpc
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from components.network import Network
+    from settings import CacheSettings
+
+PORT = 6379
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheArgs:
+    """What a cache needs to know."""
+
+    network: Network
+    key_arn: pulumi.Input[str]
+    settings: CacheSettings
+    clients: Mapping[str, pulumi.Input[str]]
+    """Security groups that may connect, by a name for each."""
+
+
+class Cache(pulumi.ComponentResource):
+    """An ElastiCache replication group and the secret that holds its address.
+
+    Attributes:
+        group_id: The replication group.
+        secret_arn: Secret with ``RATES_REDIS_URL``.
+        secret_name: Name of that secret.
+    """
+
+    group_id: pulumi.Output[str]
+    secret_arn: pulumi.Output[str]
+    secret_name: pulumi.Output[str]
+
+    def __init__(self, name: str, args: CacheArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("rates:index:Cache", name, None, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        several = args.settings.replicas > 0
+        group = ec2.SecurityGroup(name, vpc_id=args.network.vpc_id, description="Redis from the clusters", opts=child)
+        for client, security_group_id in args.clients.items():
+            vpc.SecurityGroupIngressRule(
+                f"{name}-{client}",
+                security_group_id=group.id,
+                referenced_security_group_id=security_group_id,
+                ip_protocol="tcp",
+                from_port=PORT,
+                to_port=PORT,
+                opts=child,
+            )
+        token = pulumi_random.RandomPassword(f"{name}-token", length=64, special=False, opts=child)
+        parameters = elasticache.ParameterGroup(
+            name,
+            family="valkey8",
+            # A full cache drops what was used least; it never refuses to write.
+            parameters=[{"name": "maxmemory-policy", "value": "allkeys-lru"}],
+            opts=child,
+        )
+        subnets = elasticache.SubnetGroup(name, subnet_ids=args.network.data_subnet_ids, opts=child)
+        replication_group = elasticache.ReplicationGroup(
+            name,
+            description="Ready-to-send answers and rate limits",
+            engine="valkey",
+            engine_version="8.0",
+            node_type=args.settings.node_type,
+            num_cache_clusters=args.settings.replicas + 1,
+            automatic_failover_enabled=several,
+            multi_az_enabled=several,
+            parameter_group_name=parameters.name,
+            subnet_group_name=subnets.name,
+            security_group_ids=[group.id],
+            port=PORT,
+            at_rest_encryption_enabled=True,
+            kms_key_id=args.key_arn,
+            transit_encryption_enabled=True,
+            auth_token=token.result,
+            snapshot_retention_limit=args.settings.snapshot_days,
+            snapshot_window="02:00-03:00",
+            maintenance_window="sun:04:00-sun:05:00",
+            opts=child,
+        )
+        secret = secretsmanager.Secret(name, kms_key_id=args.key_arn, description="Address of the cache", opts=child)
+        secretsmanager.SecretVersion(
+            name,
+            secret_id=secret.id,
+            secret_string=pulumi.Output.json_dumps(
+                {
+                    "RATES_REDIS_URL": pulumi.Output.concat(
+                        "rediss://:", token.result, "@", replication_group.primary_endpoint_address, f":{PORT}/0"
+                    )
+                }
+            ),
+            opts=child,
+        )
+        self.group_id = replication_group.id
+        self.secret_arn = secret.arn
+        self.secret_name = secret.name
+        self.register_outputs({"secret_name": self.secret_name})

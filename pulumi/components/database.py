@@ -1,0 +1,183 @@
+"""PostgreSQL on RDS: a primary with replicas, or a replica of a primary in another region."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pulumi
+from components.policy import trust
+from pulumi_aws import ec2, iam, rds, vpc
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pulumi_random
+    from components.network import Network
+    from settings import DatabaseSettings
+
+ENGINE_VERSION = "17"
+DATABASE_NAME = "rates"
+USERNAME = "rates"
+PORT = 5432
+# PostgreSQL's own names; sizes are in the units that RDS documents for each.
+PARAMETERS = {
+    "rds.force_ssl": "1",
+    "shared_preload_libraries": "pg_stat_statements",
+    "log_min_duration_statement": "1000",
+    "idle_in_transaction_session_timeout": "60000",
+    # A long read on a replica is not cancelled at once, and does not hold back vacuum on the primary.
+    "max_standby_streaming_delay": "30000",
+    "hot_standby_feedback": "1",
+    "max_wal_size": "16384",
+    "checkpoint_timeout": "900",
+}
+STATIC_PARAMETERS = {"shared_preload_libraries"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatabaseArgs:
+    """What a database needs to know."""
+
+    network: Network
+    key_arn: pulumi.Input[str]
+    settings: DatabaseSettings
+    password: pulumi_random.RandomPassword
+    clients: Mapping[str, pulumi.Input[str]]
+    """Security groups that may connect, by a name for each."""
+    final_snapshot: str
+    """Name of the snapshot that RDS takes before a protected database is deleted after all."""
+    source_arn: pulumi.Input[str] | None = None
+    """Primary in another region to follow; leaving it out later promotes this one, for good."""
+
+
+class Database(pulumi.ComponentResource):
+    """RDS PostgreSQL in the data subnets.
+
+    Attributes:
+        arn: The primary's ARN.
+        identifier: The primary's identifier.
+        address: The primary's host name.
+        replica_addresses: The replicas' host names.
+        replica_identifiers: The replicas' identifiers.
+    """
+
+    arn: pulumi.Output[str]
+    identifier: pulumi.Output[str]
+    address: pulumi.Output[str]
+    replica_addresses: list[pulumi.Output[str]]
+    replica_identifiers: list[pulumi.Output[str]]
+
+    def __init__(self, name: str, args: DatabaseArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("rates:index:Database", name, None, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        settings = args.settings
+        group = ec2.SecurityGroup(
+            name, vpc_id=args.network.vpc_id, description="PostgreSQL from the clusters", opts=child
+        )
+        for client, security_group_id in args.clients.items():
+            vpc.SecurityGroupIngressRule(
+                f"{name}-{client}",
+                security_group_id=group.id,
+                referenced_security_group_id=security_group_id,
+                ip_protocol="tcp",
+                from_port=PORT,
+                to_port=PORT,
+                opts=child,
+            )
+        subnets = rds.SubnetGroup(name, subnet_ids=args.network.data_subnet_ids, opts=child)
+        parameters = rds.ParameterGroup(
+            name,
+            family=f"postgres{ENGINE_VERSION}",
+            parameters=[
+                {
+                    "name": key,
+                    "value": value,
+                    "apply_method": "pending-reboot" if key in STATIC_PARAMETERS else "immediate",
+                }
+                for key, value in PARAMETERS.items()
+            ],
+            opts=child,
+        )
+        monitoring = iam.Role(
+            f"{name}-monitoring", assume_role_policy=trust("monitoring.rds.amazonaws.com"), opts=child
+        )
+        grant = iam.RolePolicyAttachment(
+            f"{name}-monitoring",
+            role=monitoring.name,
+            policy_arn="arn:aws:iam::aws:policy/service-role/AmazonRDSEnhancedMonitoringRole",
+            opts=child,
+        )
+
+        def instance(name: str, opts: pulumi.ResourceOptions, **own: Any) -> rds.Instance:
+            """Make an instance with what the primary and the replicas have in common."""
+            return rds.Instance(
+                name,
+                instance_class=settings.instance_class,
+                storage_type="gp3",
+                max_allocated_storage=settings.max_storage_gib,
+                storage_encrypted=True,
+                kms_key_id=args.key_arn,
+                parameter_group_name=parameters.name,
+                vpc_security_group_ids=[group.id],
+                publicly_accessible=False,
+                performance_insights_enabled=True,
+                performance_insights_kms_key_id=args.key_arn,
+                monitoring_interval=60,
+                monitoring_role_arn=monitoring.arn,
+                enabled_cloudwatch_logs_exports=["postgresql", "upgrade"],
+                auto_minor_version_upgrade=True,
+                maintenance_window="sun:03:00-sun:04:00",
+                copy_tags_to_snapshot=True,
+                ca_cert_identifier="rds-ca-rsa2048-g1",
+                deletion_protection=settings.protect,
+                opts=opts,
+                **own,
+            )
+
+        origin = (
+            {"replicate_source_db": args.source_arn}
+            if args.source_arn
+            else {
+                "engine": "postgres",
+                "engine_version": ENGINE_VERSION,
+                "allocated_storage": settings.storage_gib,
+                "db_name": DATABASE_NAME,
+                "username": USERNAME,
+                "password": args.password.result,
+            }
+        )
+        primary = instance(
+            name,
+            pulumi.ResourceOptions(
+                parent=self,
+                protect=settings.protect,
+                depends_on=[grant],
+                # Rotation changes the password, and RDS grows the disk and takes minor versions by itself. A standby
+                # that is promoted keeps what it was born with.
+                ignore_changes=["password", "allocatedStorage", "engineVersion", "engine", "dbName", "username"],
+            ),
+            **origin,
+            multi_az=settings.multi_az,
+            db_subnet_group_name=subnets.name,
+            backup_retention_period=settings.backup_days,
+            backup_window="01:00-02:00",
+            skip_final_snapshot=not settings.protect,
+            final_snapshot_identifier=args.final_snapshot if settings.protect else None,
+        )
+        replicas = [
+            instance(
+                f"{name}-replica-{number}",
+                pulumi.ResourceOptions(parent=self, depends_on=[grant], ignore_changes=["engineVersion"]),
+                replicate_source_db=primary.identifier,
+                skip_final_snapshot=True,
+            )
+            # What follows another region's primary gets replicas of its own when it is promoted.
+            for number in range(1, 1 + (0 if args.source_arn else settings.replicas))
+        ]
+        self.arn = primary.arn
+        self.identifier = primary.identifier
+        self.address = primary.address
+        self.replica_addresses = [replica.address for replica in replicas]
+        self.replica_identifiers = [replica.identifier for replica in replicas]
+        self.register_outputs({"address": self.address})

@@ -1,0 +1,77 @@
+"""A Lambda function made of one folder of this repository, with a role of its own and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pulumi
+from components.policy import Statement, allow, policy_document, trust
+from pulumi_aws import cloudwatch, iam, lambda_
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+LAMBDAS = Path(__file__).resolve().parent.parent / "lambdas"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionArgs:
+    """What a function needs to know."""
+
+    folder: str
+    """Folder under ``lambdas/`` with a ``handler.py``."""
+    statements: Sequence[Statement]
+    timeout: int
+    """Seconds."""
+    key_arn: pulumi.Input[str]
+    log_days: int
+    environment: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
+
+
+class Function(pulumi.ComponentResource):
+    """A Python function that may write its own log and do what its statements say.
+
+    Attributes:
+        arn: The function's ARN.
+        name: The function's name.
+        role_name: The role it runs under.
+    """
+
+    arn: pulumi.Output[str]
+    name: pulumi.Output[str]
+    role_name: pulumi.Output[str]
+
+    def __init__(self, name: str, args: FunctionArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("rates:index:Function", name, None, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        group = cloudwatch.LogGroup(name, retention_in_days=args.log_days, kms_key_id=args.key_arn, opts=child)
+        role = iam.Role(name, assume_role_policy=trust("lambda.amazonaws.com"), opts=child)
+        grant = iam.RolePolicy(
+            name,
+            role=role.name,
+            policy=policy_document(
+                allow(["logs:CreateLogStream", "logs:PutLogEvents"], [pulumi.Output.concat(group.arn, ":*")]),
+                *args.statements,
+            ),
+            opts=child,
+        )
+        function = lambda_.Function(
+            name,
+            runtime="python3.13",
+            architectures=["arm64"],
+            handler="handler.handle",
+            code=pulumi.AssetArchive({"handler.py": pulumi.FileAsset(str(LAMBDAS / args.folder / "handler.py"))}),
+            role=role.arn,
+            timeout=args.timeout,
+            memory_size=256,
+            logging_config={"log_format": "JSON", "log_group": group.name},
+            environment={"variables": dict(args.environment)},
+            kms_key_arn=args.key_arn,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[grant]),
+        )
+        self.arn = function.arn
+        self.name = function.name
+        self.role_name = role.name
+        self.register_outputs({"arn": self.arn})

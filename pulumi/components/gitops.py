@@ -1,0 +1,127 @@
+"""Argo CD, the cluster's registration with it, and the root application: the one thing Pulumi puts into a cluster.
+
+It needs a Kubernetes provider and nothing of AWS, so it bootstraps any cluster.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pulumi
+import yaml
+from pulumi_kubernetes import apiextensions, core, helm
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+NAMESPACE = "argocd"
+CHART_VERSION = "9.1.4"
+CHART_REPOSITORY = "https://argoproj.github.io/argo-helm"
+# What Argo CD is installed with and told to follow is the charts' to say.
+TREE = Path(__file__).resolve().parents[2] / "helm" / "gitops"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterLabels:
+    """Labels of the cluster's registration, which ApplicationSets select by."""
+
+    environment: str
+    colour: str
+    size: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterAnnotations:
+    """Annotations of the cluster's registration, which ApplicationSets hand to the charts.
+
+    A field ``incoming_bucket`` is read as ``{{ index .metadata.annotations "rates.io/incoming-bucket" }}``.
+    """
+
+    region: pulumi.Input[str]
+    domain: pulumi.Input[str]
+    certificate_arn: pulumi.Input[str]
+    target_group_arn: pulumi.Input[str]
+    registry: pulumi.Input[str]
+    database_secret: pulumi.Input[str]
+    cache_secret: pulumi.Input[str]
+    incoming_bucket: pulumi.Input[str]
+    processed_bucket: pulumi.Input[str]
+    rejected_bucket: pulumi.Input[str]
+    incoming_queue_url: pulumi.Input[str]
+    alerts_topic_arn: pulumi.Input[str]
+    vpc_id: pulumi.Input[str]
+    cluster_name: pulumi.Input[str]
+    standby: pulumi.Input[str]
+    """``true`` while the database is a read-only copy of another region's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GitOpsArgs:
+    """What the bootstrap needs to know."""
+
+    repository: str
+    revision: str
+    labels: ClusterLabels
+    annotations: ClusterAnnotations
+    after: Sequence[pulumi.Resource] = ()
+    """What must stand before anything runs in the cluster."""
+
+
+class GitOps(pulumi.ComponentResource):
+    """Argo CD that follows one repository."""
+
+    def __init__(self, name: str, args: GitOpsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("rates:index:GitOps", name, None, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        namespace = core.v1.Namespace(f"{name}-namespace", metadata={"name": NAMESPACE}, opts=child)
+        argocd = helm.v3.Release(
+            f"{name}-argocd",
+            name="argocd",
+            chart="argo-cd",
+            version=CHART_VERSION,
+            namespace=namespace.metadata.name,
+            repository_opts={"repo": CHART_REPOSITORY},
+            atomic=True,
+            timeout=900,
+            values=yaml.safe_load((TREE / "argocd-values.yaml").read_text()),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=list(args.after)),
+        )
+        registration = core.v1.Secret(
+            f"{name}-cluster",
+            metadata={
+                "name": "in-cluster",
+                "namespace": namespace.metadata.name,
+                "labels": {
+                    "argocd.argoproj.io/secret-type": "cluster",
+                    **{f"rates.io/{key}": value for key, value in _kebab(args.labels).items()},
+                },
+                "annotations": {f"rates.io/{key}": value for key, value in _kebab(args.annotations).items()},
+            },
+            string_data={
+                "name": "in-cluster",
+                "server": "https://kubernetes.default.svc",
+                "config": '{"tlsClientConfig": {"insecure": false}}',
+            },
+            opts=child,
+        )
+        root = yaml.safe_load((TREE / "root-application.yaml").read_text())
+        # The stack's own repository and revision take the place of the file's, for the root and what follows from it.
+        root["spec"]["source"] |= {"repoURL": args.repository, "targetRevision": args.revision}
+        root["spec"]["source"]["helm"]["valuesObject"] |= {"repoURL": args.repository, "revision": args.revision}
+        apiextensions.CustomResource(
+            f"{name}-root",
+            api_version=root["apiVersion"],
+            kind=root["kind"],
+            metadata=root["metadata"],
+            spec=root["spec"],
+            # The chart brings the definition of an Application.
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[argocd, registration]),
+        )
+        self.register_outputs({})
+
+
+def _kebab(fields: ClusterLabels | ClusterAnnotations) -> Mapping[str, pulumi.Input[str]]:
+    """The fields by their names in kebab case."""
+    return {name.replace("_", "-"): value for name, value in vars(fields).items()}

@@ -1,0 +1,345 @@
+"""CloudWatch: what is counted in the pods' logs, the alarms, and one dashboard."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pulumi
+from pulumi_aws import cloudwatch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from components.cache import Cache
+    from components.cluster import Cluster
+    from components.database import Database
+    from components.events import Events
+    from components.load_balancer import LoadBalancer
+
+# What Kubernetes calls a pod's trouble, and the runbook for it.
+POD_KEYWORDS = {
+    "CrashLoopBackOff": "pod-crash-loop",
+    "CreateContainerConfigError": "container-config-error",
+    "ErrImagePull": "image-pull-failure",
+    "ImagePullBackOff": "image-pull-failure",
+    "OOMKilled": "container-out-of-memory",
+}
+GIB = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class MonitoringArgs:
+    """What the alarms need to know."""
+
+    prefix: str
+    """What the dashboard and the composite alarms are called by."""
+    region: str
+    topic_arn: pulumi.Input[str]
+    clusters: Mapping[str, Cluster]
+    load_balancers: Mapping[str, LoadBalancer]
+    database: Database
+    storage_gib: int
+    cache: Cache
+    events: Events
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alarm:
+    """One rule: when which metric is beyond what, for how long, and what that means to a person."""
+
+    name: str
+    meaning: str
+    runbook: str
+    """Page under ``runbooks/``."""
+    namespace: str
+    metric: str
+    above: float
+    dimensions: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
+    statistic: str = "Maximum"
+    minutes: int = 5
+    below: bool = False
+    missing: str = "notBreaching"
+
+
+class Monitoring(pulumi.ComponentResource):
+    """Metric filters, alarms that reach the topic, and a dashboard of the same metrics."""
+
+    def __init__(self, name: str, args: MonitoringArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("rates:index:Monitoring", name, None, opts)
+        self._name = name
+        self._args = args
+        for colour, cluster in args.clusters.items():
+            self._count_keywords(colour, cluster)
+        table = _alarms(args)
+        alarms = {alarm.name: self._alarm(alarm) for alarm in table}
+        errors, empty = (
+            [alarms[f"{kind}-{colour}"] for colour in args.load_balancers] for kind in ("errors", "no-pods")
+        )
+        # One colour without pods is a colour that cannot take over; all without are an outage.
+        self._composite(
+            "service-down",
+            "Customers get errors or no answer.",
+            pulumi.Output.concat(_any_of(errors), " OR (", _all_of(empty), ")"),
+        )
+        self._composite(
+            "batch-stuck",
+            "Delivered batches are not being published.",
+            _any_of([alarms["messages-dead"], alarms["messages-old"]]),
+        )
+        cloudwatch.Dashboard(
+            name,
+            dashboard_name=args.prefix,
+            dashboard_body=pulumi.Output.json_dumps({"widgets": _widgets(table, args.region)}),
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        self.register_outputs({})
+
+    def _count_keywords(self, colour: str, cluster: Cluster) -> None:
+        """Count every keyword in the output of a cluster's pods; the pod watcher is one of them."""
+        for keyword in POD_KEYWORDS:
+            cloudwatch.LogMetricFilter(
+                f"{self._name}-{colour}-{_kebab(keyword)}",
+                log_group_name=cluster.application_log_group,
+                pattern=f'"{keyword}"',
+                metric_transformation={
+                    "namespace": _namespace(self._args),
+                    "name": keyword,
+                    "value": "1",
+                    "default_value": "0",
+                },
+                opts=pulumi.ResourceOptions(parent=self),
+            )
+
+    def _alarm(self, alarm: Alarm) -> cloudwatch.MetricAlarm:
+        percentile = alarm.statistic.startswith("p")
+        return cloudwatch.MetricAlarm(
+            f"{self._name}-{alarm.name}",
+            alarm_description=f"{alarm.meaning} Runbook: runbooks/{alarm.runbook}.md",
+            namespace=alarm.namespace,
+            metric_name=alarm.metric,
+            dimensions=dict(alarm.dimensions),
+            statistic=None if percentile else alarm.statistic,
+            extended_statistic=alarm.statistic if percentile else None,
+            period=60,
+            evaluation_periods=alarm.minutes,
+            threshold=alarm.above,
+            comparison_operator="LessThanThreshold" if alarm.below else "GreaterThanThreshold",
+            treat_missing_data=alarm.missing,
+            alarm_actions=[self._args.topic_arn],
+            ok_actions=[self._args.topic_arn],
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+
+    def _composite(self, name: str, meaning: str, rule: pulumi.Output[str]) -> None:
+        cloudwatch.CompositeAlarm(
+            f"{self._name}-{name}",
+            alarm_name=f"{self._args.prefix}-{name}",
+            alarm_description=f"{meaning} Runbook: runbooks/{name}.md",
+            alarm_rule=rule,
+            alarm_actions=[self._args.topic_arn],
+            ok_actions=[self._args.topic_arn],
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+
+
+def _any_of(alarms: list[cloudwatch.MetricAlarm], joint: str = " OR ") -> pulumi.Output[str]:
+    """A composite alarm's rule: one of these."""
+    return pulumi.Output.all(*(alarm.name for alarm in alarms)).apply(
+        lambda names: joint.join(f'ALARM("{name}")' for name in names)
+    )
+
+
+def _all_of(alarms: list[cloudwatch.MetricAlarm]) -> pulumi.Output[str]:
+    """A composite alarm's rule: each of these."""
+    return _any_of(alarms, " AND ")
+
+
+def _namespace(args: MonitoringArgs) -> str:
+    """The namespace of the metrics that are counted in logs."""
+    return f"Rates/{args.prefix}"
+
+
+def _alarms(args: MonitoringArgs) -> list[Alarm]:
+    """The table of alarms."""
+    balancers = [
+        alarm for colour, balancer in args.load_balancers.items() for alarm in _balancer_alarms(colour, balancer)
+    ]
+    pods = [
+        Alarm(
+            name=f"pod-{_kebab(keyword)}",
+            runbook=runbook,
+            meaning=f"A pod reports {keyword}.",
+            namespace=_namespace(args),
+            metric=keyword,
+            above=0,
+            statistic="Sum",
+            minutes=1,
+        )
+        for keyword, runbook in POD_KEYWORDS.items()
+    ]
+    primary = {"DBInstanceIdentifier": args.database.identifier}
+    rds = "AWS/RDS"
+    database = [
+        Alarm(
+            name="database-cpu",
+            runbook="high-latency",
+            meaning="The primary's processor is busy.",
+            namespace=rds,
+            metric="CPUUtilization",
+            above=85,
+            dimensions=primary,
+            statistic="Average",
+            minutes=15,
+        ),
+        Alarm(
+            name="database-storage",
+            runbook="disk-full",
+            meaning="Less than a tenth of the primary's first disk size is free.",
+            namespace=rds,
+            metric="FreeStorageSpace",
+            above=args.storage_gib * GIB / 10,
+            dimensions=primary,
+            statistic="Minimum",
+            below=True,
+        ),
+        Alarm(
+            name="database-connections",
+            runbook="pool-exhausted",
+            meaning="The primary has unusually many connections.",
+            namespace=rds,
+            metric="DatabaseConnections",
+            above=400,
+            dimensions=primary,
+        ),
+    ] + [
+        Alarm(
+            name=f"replica-lag-{number}",
+            runbook="replica-lag",
+            meaning="A replica is far behind; reads move to the others.",
+            namespace=rds,
+            metric="ReplicaLag",
+            above=30,
+            dimensions={"DBInstanceIdentifier": identifier},
+        )
+        for number, identifier in enumerate(args.database.replica_identifiers, start=1)
+    ]
+    group = {"ReplicationGroupId": args.cache.group_id}
+    queue = {"QueueName": args.events.queue_name}
+    return [
+        *balancers,
+        *pods,
+        *database,
+        Alarm(
+            name="cache-cpu",
+            runbook="cache-down",
+            meaning="The cache's engine is busy; answers get slower.",
+            namespace="AWS/ElastiCache",
+            metric="EngineCPUUtilization",
+            above=80,
+            dimensions=group,
+            minutes=10,
+        ),
+        Alarm(
+            name="cache-memory",
+            runbook="cache-hit-rate-low",
+            meaning="The cache is full and drops what it should keep.",
+            namespace="AWS/ElastiCache",
+            metric="DatabaseMemoryUsagePercentage",
+            above=90,
+            dimensions=group,
+            minutes=15,
+        ),
+        Alarm(
+            name="messages-dead",
+            runbook="batch-stuck",
+            meaning="A delivered file failed five times and waits in the dead-letter queue.",
+            namespace="AWS/SQS",
+            metric="ApproximateNumberOfMessagesVisible",
+            above=0,
+            dimensions={"QueueName": args.events.dead_letter_queue_name},
+            minutes=1,
+        ),
+        Alarm(
+            name="messages-old",
+            runbook="dispatcher-down",
+            meaning="A delivered file has waited for half an hour.",
+            namespace="AWS/SQS",
+            metric="ApproximateAgeOfOldestMessage",
+            above=1800,
+            dimensions=queue,
+        ),
+    ]
+
+
+def _balancer_alarms(colour: str, balancer: LoadBalancer) -> list[Alarm]:
+    """What can be seen of a colour from its load balancer."""
+    one = {"LoadBalancer": balancer.arn_suffix}
+    both = {**one, "TargetGroup": balancer.target_group_suffix}
+    alb = "AWS/ApplicationELB"
+    return [
+        Alarm(
+            name=f"errors-{colour}",
+            runbook="high-error-rate",
+            meaning=f"The {colour} pods answer with server errors.",
+            namespace=alb,
+            metric="HTTPCode_Target_5XX_Count",
+            above=20,
+            dimensions=one,
+            statistic="Sum",
+            minutes=3,
+        ),
+        Alarm(
+            name=f"latency-{colour}",
+            runbook="high-latency",
+            meaning=f"One in twenty answers of {colour} takes over half a second.",
+            namespace=alb,
+            metric="TargetResponseTime",
+            above=0.5,
+            dimensions=one,
+            statistic="p95",
+        ),
+        Alarm(
+            name=f"no-pods-{colour}",
+            runbook="service-down",
+            meaning=f"No healthy {colour} pod is registered.",
+            namespace=alb,
+            metric="HealthyHostCount",
+            above=1,
+            dimensions=both,
+            statistic="Maximum",
+            minutes=2,
+            below=True,
+            missing="breaching",
+        ),
+    ]
+
+
+def _widgets(table: list[Alarm], region: str) -> list[dict[str, object]]:
+    """One graph an alarm, with the line that it alarms at, three in a row."""
+    return [
+        {
+            "type": "metric",
+            "x": number % 3 * 8,
+            "y": number // 3 * 6,
+            "width": 8,
+            "height": 6,
+            "properties": {
+                "title": alarm.name,
+                "region": region,
+                "stat": alarm.statistic,
+                "period": 60,
+                "metrics": [
+                    [alarm.namespace, alarm.metric, *(part for pair in alarm.dimensions.items() for part in pair)]
+                ],
+                "annotations": {"horizontal": [{"label": "alarm", "value": alarm.above}]},
+            },
+        }
+        for number, alarm in enumerate(table)
+    ]
+
+
+def _kebab(name: str) -> str:
+    """``CrashLoopBackOff`` as ``crash-loop-back-off``, ``OOMKilled`` as ``oom-killed``."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).lower()

@@ -1,0 +1,176 @@
+"""What stands once in a region: its network, clusters, database, cache, queue and alarms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pulumi
+from components.alerts import Alerts, AlertsArgs
+from components.cache import Cache, CacheArgs
+from components.cluster import Cluster, ClusterArgs
+from components.database import Database, DatabaseArgs
+from components.events import Events, EventsArgs
+from components.load_balancer import LoadBalancer, LoadBalancerArgs
+from components.monitoring import Monitoring, MonitoringArgs
+from components.network import Network, NetworkArgs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from ipaddress import IPv4Network
+
+    import pulumi_random
+    from components.encryption import Encryption
+    from components.storage import Storage
+    from settings import Scale, Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionArgs:
+    """What a region needs to know."""
+
+    settings: Settings
+    region: str
+    cidr: IPv4Network
+    prefix: str
+    """Beginning of the names that must be known beforehand."""
+    versions: Mapping[str, str]
+    """Kubernetes version of every colour that has a cluster."""
+    scales: Mapping[str, Scale]
+    """Limits of every colour that has a cluster."""
+    password: pulumi_random.RandomPassword
+    certificate_arn: pulumi.Input[str]
+    encryption: Encryption
+    storage: Storage
+    takes_batches: bool
+    """Whether files that arrive are announced; a standby stays silent until it is promoted."""
+    database_source_arn: pulumi.Input[str] | None = None
+    """Primary of another region that this one's database follows."""
+
+
+class Region(pulumi.ComponentResource):
+    """One region's share of the platform.
+
+    Attributes:
+        network: The VPC.
+        clusters: The clusters by colour.
+        load_balancers: The load balancer in front of each.
+        database: PostgreSQL.
+        cache: The cache.
+        events: The queue of arrived files.
+        alerts: The topic of the alarms.
+        plan: What the region was made from.
+    """
+
+    clusters: Mapping[str, Cluster]
+    load_balancers: Mapping[str, LoadBalancer]
+
+    def __init__(self, name: str, args: RegionArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("rates:index:Region", name, None, opts)
+        self.plan = args
+        child = pulumi.ResourceOptions(parent=self)
+        settings, key_arn, account_id = args.settings, args.encryption.key_arn, args.encryption.account_id
+        # The first region's names go without a prefix of their own.
+        part = "" if name == "first" else f"{name}-"
+        self.network = Network(
+            f"{part}network",
+            NetworkArgs(
+                cidr=args.cidr,
+                nat_gateways=settings.network.nat_gateways,
+                interface_endpoints=settings.network.interface_endpoints,
+                region=args.region,
+                key_arn=key_arn,
+                log_days=settings.log_days,
+            ),
+            child,
+        )
+        self.clusters = {
+            colour: Cluster(
+                f"{part}{colour}",
+                ClusterArgs(
+                    cluster_name=f"{args.prefix}-{colour}",
+                    version=version,
+                    network=self.network,
+                    key_arn=key_arn,
+                    log_days=settings.log_days,
+                    instance_type=settings.nodes.instance_type,
+                    scale=args.scales[colour],
+                    spark_instance_types=settings.spark.instance_types,
+                    spark_max=settings.spark.max,
+                    api_access=[str(network) for network in settings.api_access],
+                    admins=settings.admins,
+                    viewers=settings.viewers,
+                ),
+                child,
+            )
+            for colour, version in args.versions.items()
+        }
+        self.load_balancers = {
+            colour: LoadBalancer(
+                f"{part}{colour}",
+                LoadBalancerArgs(
+                    cluster_name=f"{args.prefix}-{colour}",
+                    network=self.network,
+                    certificate_arn=args.certificate_arn,
+                    pods_security_group_id=cluster.security_group_id,
+                ),
+                child,
+            )
+            for colour, cluster in self.clusters.items()
+        }
+        clients = {colour: cluster.security_group_id for colour, cluster in self.clusters.items()}
+        self.database = Database(
+            f"{part}database",
+            DatabaseArgs(
+                network=self.network,
+                key_arn=key_arn,
+                settings=settings.database,
+                password=args.password,
+                clients=clients,
+                final_snapshot=f"{args.prefix}-final",
+                source_arn=args.database_source_arn,
+            ),
+            child,
+        )
+        self.cache = Cache(
+            f"{part}cache",
+            CacheArgs(network=self.network, key_arn=key_arn, settings=settings.cache, clients=clients),
+            child,
+        )
+        self.events = Events(
+            f"{part}incoming",
+            EventsArgs(
+                bucket=args.storage.buckets["incoming"],
+                key_arn=key_arn,
+                account_id=account_id,
+                deliver=args.takes_batches,
+            ),
+            child,
+        )
+        self.alerts = Alerts(
+            f"{part}alerts",
+            AlertsArgs(
+                email=settings.alert_email,
+                ticket_url=settings.ticket_url,
+                key_arn=key_arn,
+                account_id=account_id,
+                log_days=settings.log_days,
+            ),
+            child,
+        )
+        Monitoring(
+            f"{part}monitoring",
+            MonitoringArgs(
+                prefix=args.prefix,
+                region=args.region,
+                topic_arn=self.alerts.topic_arn,
+                clusters=self.clusters,
+                load_balancers=self.load_balancers,
+                database=self.database,
+                storage_gib=settings.database.storage_gib,
+                cache=self.cache,
+                events=self.events,
+            ),
+            child,
+        )
+        self.register_outputs({})

@@ -1,0 +1,240 @@
+"""Runs the program of a stack without a cloud and writes down every resource that it asks for.
+
+The tests, the snapshots in ``tests/infra/snapshots`` and the cost table in ``docs/capacity.md`` are made from this.
+"""
+
+from __future__ import annotations
+
+import json
+import runpy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pulumi
+import yaml
+from pulumi.runtime import mocks, rpc, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ROOT = Path(__file__).resolve().parent.parent
+ACCOUNT = "123456789012"
+
+# The property that AWS names a resource by, and how long the name may be, as AWS documents it for each service.
+PHYSICAL_NAMES: Mapping[str, tuple[str, int]] = {
+    "aws:budgets/budget:Budget": ("name", 100),
+    "aws:cloudwatch/compositeAlarm:CompositeAlarm": ("alarmName", 255),
+    "aws:cloudwatch/dashboard:Dashboard": ("dashboardName", 255),
+    "aws:cloudwatch/logGroup:LogGroup": ("name", 512),
+    "aws:cloudwatch/logMetricFilter:LogMetricFilter": ("name", 512),
+    "aws:cloudwatch/metricAlarm:MetricAlarm": ("name", 255),
+    "aws:ec2/launchTemplate:LaunchTemplate": ("name", 128),
+    "aws:ec2/securityGroup:SecurityGroup": ("name", 255),
+    "aws:ecr/repository:Repository": ("name", 256),
+    "aws:eks/nodeGroup:NodeGroup": ("nodeGroupName", 63),
+    "aws:elasticache/parameterGroup:ParameterGroup": ("name", 255),
+    "aws:elasticache/replicationGroup:ReplicationGroup": ("replicationGroupId", 40),
+    "aws:elasticache/subnetGroup:SubnetGroup": ("name", 255),
+    "aws:iam/role:Role": ("name", 64),
+    "aws:iam/rolePolicy:RolePolicy": ("name", 128),
+    "aws:kms/alias:Alias": ("name", 256),
+    "aws:lambda/function:Function": ("name", 64),
+    "aws:lb/loadBalancer:LoadBalancer": ("name", 32),
+    "aws:lb/targetGroup:TargetGroup": ("name", 32),
+    "aws:rds/instance:Instance": ("identifier", 63),
+    "aws:rds/parameterGroup:ParameterGroup": ("name", 255),
+    "aws:rds/subnetGroup:SubnetGroup": ("name", 255),
+    "aws:s3/bucket:Bucket": ("bucket", 63),
+    "aws:secretsmanager/secret:Secret": ("name", 512),
+    "aws:sns/topic:Topic": ("name", 256),
+    "aws:sqs/queue:Queue": ("name", 80),
+    "eks:index:Cluster": ("name", 100),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resource:
+    """A resource as the program registered it, with the outputs that stood in for AWS's."""
+
+    type: str
+    name: str
+    urn: str
+    id: str
+    inputs: dict[str, Any]
+    region: str
+    depends_on: frozenset[str]
+    input_depends_on: Mapping[str, frozenset[str]]
+    ignore_changes: frozenset[str]
+    protect: bool
+
+    @property
+    def key(self) -> str:
+        """Type and name, which tell resources apart in a stack."""
+        return f"{self.type} {self.name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rehearsal:
+    """What a stack's program asked for."""
+
+    stack: str
+    resources: list[Resource]
+    outputs: dict[str, Any] = field(default_factory=dict)
+
+    def of_type(self, type_: str) -> dict[str, Resource]:
+        """The resources of a type, by name."""
+        return {resource.name: resource for resource in self.resources if resource.type == type_}
+
+
+class _Answers(mocks.Mocks):
+    """Plausible outputs, every one of them unlike any other, so that a value tells where it came from."""
+
+    def __init__(self, stack: str) -> None:
+        self._stack = stack
+        pattern = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]["pulumi:autonaming"]["value"]["pattern"]
+        self._pattern: str = pattern.replace("${project}", "rates").replace("${stack}", stack)
+        self.regions: dict[str, str] = {}
+
+    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
+        slug = args.typ.rpartition(":")[2]
+        region = self.region(args)
+        name = f"{slug}-{args.name}"
+        outputs: dict[str, Any] = {
+            "arn": f"arn:aws:{args.typ.split(':')[1].split('/')[0]}:{region}:{ACCOUNT}:{name}",
+            "arnSuffix": f"suffix/{name}",
+            "address": f"{name}.{region}.rds.test",
+            "certificateArn": f"arn:aws:acm:{region}:{ACCOUNT}:certificate/{name}",
+            "clusterSecurityGroupId": f"sg-{name}",
+            "dnsName": f"{name}.{region}.elb.test",
+            "domainValidationOptions": [
+                {
+                    "resourceRecordName": f"_{name}",
+                    "resourceRecordType": "CNAME",
+                    "resourceRecordValue": f"{name}.acm.test",
+                }
+            ],
+            "fqdn": args.inputs.get("name", ""),
+            "keyId": f"key-{name}",
+            "kubeconfigJson": json.dumps({"current-context": name}),
+            "latestVersion": 1,
+            "nameServers": [f"ns-1.{name}.test", f"ns-2.{name}.test"],
+            "primaryEndpointAddress": f"{name}.cache.test",
+            "repositoryUrl": f"{ACCOUNT}.dkr.ecr.{region}.test/{name}",
+            "result": f"secret-of-{name}",
+            "url": f"https://sqs.{region}.test/{name}",
+            "zoneId": f"Z-{name}",
+            **args.inputs,
+        }
+        if args.typ in PHYSICAL_NAMES:
+            outputs.setdefault(PHYSICAL_NAMES[args.typ][0], self.physical_name(args.name))
+        return f"{name}-id", outputs
+
+    def call(self, args: mocks.MockCallArgs) -> dict[str, Any]:  # type: ignore[override]  # what the monitor takes
+        given: dict[str, Any] = dict(args.args)
+        answers: dict[str, dict[str, Any]] = {
+            "aws:index/getAvailabilityZones:getAvailabilityZones": {"names": ["zone-a", "zone-b", "zone-c", "zone-d"]},
+            "aws:index/getCallerIdentity:getCallerIdentity": {"accountId": ACCOUNT},
+            "aws:eks/getCluster:getCluster": given,
+            "aws:ecr/getRepository:getRepository": {"repositoryUrl": f"{ACCOUNT}.dkr.ecr.test/{given.get('name')}"},
+            "aws:route53/getZone:getZone": {"zoneId": f"Z-{given.get('name')}"},
+        }
+        return answers[args.token]
+
+    def physical_name(self, name: str) -> str:
+        """The name that Pulumi would make of a logical one."""
+        return self._pattern.replace("${name}", name).replace("${hex(6)}", "abcdef")
+
+    def region(self, args: mocks.MockResourceArgs) -> str:
+        """The region of the resource's provider."""
+        if args.typ == "pulumi:providers:aws":
+            self.regions[args.name] = args.inputs["region"]
+        return self.regions.get((args.provider or "").rpartition("::")[0].rpartition("::")[2], "")
+
+
+class _Recorder(mocks.MockMonitor):
+    """Keeps what the engine would be told about each resource."""
+
+    def __init__(self, answers: _Answers) -> None:
+        super().__init__(answers)
+        self.answers = answers
+        self.records: list[Resource] = []
+
+    def RegisterResource(self, request: Any) -> Any:  # noqa: N802 - named by the engine's protocol
+        response = super().RegisterResource(request)  # type: ignore[no-untyped-call]
+        if request.type == "pulumi:pulumi:Stack":
+            return response
+        args = mocks.MockResourceArgs(request.type, request.name, {}, request.provider)
+        self.records.append(
+            Resource(
+                type=request.type,
+                name=request.name,
+                urn=response.urn,
+                id=response.id,
+                inputs=_plain(rpc.deserialize_properties(request.object)),
+                region=self.answers.regions[request.name]
+                if request.type == "pulumi:providers:aws"
+                else self.answers.region(args),
+                depends_on=frozenset(request.dependencies),
+                input_depends_on={key: frozenset(value.urns) for key, value in request.propertyDependencies.items()},
+                ignore_changes=frozenset(request.ignoreChanges),
+                protect=request.protect,
+            )
+        )
+        return response
+
+
+def stack_config(name: str) -> dict[str, Any]:
+    """The settings in ``Pulumi.<name>.yaml``.
+
+    Args:
+        name: Name of the stack.
+
+    Returns:
+        The file's ``config``, as YAML gives it.
+    """
+    content: dict[str, Any] = yaml.safe_load((ROOT / f"Pulumi.{name}.yaml").read_text())
+    return dict(content["config"])
+
+
+def rehearse(stack: str, config: Mapping[str, Any]) -> Rehearsal:
+    """Run the program for a stack.
+
+    Args:
+        stack: Name of the stack.
+        config: Configuration of the stack, values as in its file.
+
+    Returns:
+        The resources in the order they were registered, and the stack's outputs.
+    """
+    answers = _Answers(stack)
+    recorder = _Recorder(answers)
+    pulumi.runtime.set_all_config(
+        {key: json.dumps(value) if isinstance(value, dict | list) else str(value) for key, value in config.items()}
+    )
+    settings.set_root_resource(None)  # type: ignore[arg-type]  # forget the stack of an earlier rehearsal
+    mocks.set_mocks(answers, project="rates", stack=stack, preview=False, monitor=recorder)
+    outputs: dict[str, Any] = {}
+
+    def run() -> pulumi.Output[None]:
+        runpy.run_path(str(ROOT / "pulumi" / "__main__.py"), run_name="__main__")
+        root: Any = settings.get_root_resource()
+        return pulumi.Output.all(**root.outputs).apply(outputs.update)
+
+    mocks.test(run)()  # type: ignore[no-untyped-call]
+    return Rehearsal(stack=stack, resources=recorder.records, outputs=outputs)
+
+
+def _plain(value: Any) -> Any:
+    """The value without the engine's marks on secrets, and with files by their paths."""
+    if rpc.is_rpc_secret(value):
+        return _plain(rpc.unwrap_rpc_secret(value))
+    if isinstance(value, pulumi.AssetArchive):
+        return _plain(value.assets)
+    if isinstance(value, pulumi.FileAsset):
+        return str(Path(value.path).relative_to(ROOT))
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,268 @@
+"""The settings of one stack, typed: what ``Pulumi.<stack>.yaml`` may say under ``rates:``, and nothing else.
+
+A stack named ``dev-NAME`` is a developer's own copy: it takes every setting from ``Pulumi.dev.yaml`` that its
+own file, if it has one, does not set, and puts ``NAME.`` in front of the domain.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from ipaddress import IPv4Network
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+Environment = Literal["dev", "staging", "prod"]
+Colour = Literal["blue", "green"]
+
+# Ten letters of a name keep the longest physical name, a load balancer's, within its 32 characters.
+STACK_NAME = re.compile(r"(?P<environment>dev|staging|prod)|dev-(?P<owner>[a-z][a-z0-9]{0,9})")
+
+Region = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}-[a-z]+-\d$")]
+Domain = Annotated[str, StringConstraints(pattern=r"^([a-z0-9-]+\.)+[a-z]{2,}$")]
+Email = Annotated[str, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+\.[a-z]+$")]
+Https = Annotated[str, StringConstraints(pattern=r"^https://\S+$")]
+RoleArn = Annotated[str, StringConstraints(pattern=r"^arn:aws:iam::\d{12}:role/\S+$")]
+
+LOG_RETENTIONS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731)
+
+
+class SettingsError(Exception):
+    """A stack's settings are wrong or missing; the message names each key and what is allowed."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel)
+
+
+class NetworkSettings(_Model):
+    """The address range and the ways out of it."""
+
+    cidr: IPv4Network = Field(description="Address range of the VPC, a /16 that no peer uses.")
+    nat_gateways: Literal["one", "perZone"] = Field(description="One is cheaper; one a zone survives a zone's loss.")
+    interface_endpoints: bool = Field(description="Reach AWS services without NAT, at a price an hour and zone.")
+
+    @model_validator(mode="after")
+    def _is_a_16(self) -> NetworkSettings:
+        if self.cidr.prefixlen != 16:  # noqa: PLR2004 - the subnets' layout divides a /16
+            raise ValueError(f"cidr must be a /16, not {self.cidr}")
+        return self
+
+
+class Scale(_Model):
+    """How many nodes a group may have."""
+
+    min: int = Field(ge=0, le=100, description="Nodes that always run.")
+    max: int = Field(ge=1, le=100, description="Nodes that the autoscaler may reach.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Scale:
+        if self.min > self.max:
+            raise ValueError(f"min ({self.min}) must not exceed max ({self.max})")
+        return self
+
+
+class NodeSettings(Scale):
+    """The nodes that serve."""
+
+    instance_type: str = Field(description="EC2 instance type of every serving node.")
+
+
+class SparkSettings(_Model):
+    """The spot nodes for Spark: none while no large batch runs."""
+
+    instance_types: tuple[str, ...] = Field(min_length=1, description="Instance types, best first; several find spot.")
+    max: int = Field(ge=1, le=100, description="Spot nodes that a large batch may use.")
+
+
+class ClusterSettings(_Model):
+    """One colour's cluster; leaving the colour out of ``clusters`` removes it."""
+
+    version: Literal["1.31", "1.32", "1.33", "1.34"] = Field(description="Kubernetes version, in quotes.")
+    weight: int = Field(ge=0, le=100, description="Share of the traffic: 0 is idle.")
+    nodes: Scale | None = Field(
+        default=None, description="Other limits than the stack's, to scale an idle colour down."
+    )
+
+
+class DatabaseSettings(_Model):
+    """PostgreSQL on RDS."""
+
+    instance_class: Annotated[str, StringConstraints(pattern=r"^db\.")] = Field(description="RDS instance class.")
+    storage_gib: int = Field(ge=20, le=65536, description="Storage to begin with, in GiB.")
+    max_storage_gib: int = Field(ge=20, le=65536, description="Storage that RDS may grow to by itself, in GiB.")
+    multi_az: bool = Field(description="Keep a synchronous standby in another zone.")
+    replicas: int = Field(ge=0, le=15, description="Read replicas in the region.")
+    backup_days: int = Field(ge=1, le=35, description="Days that point-in-time recovery reaches back.")
+    protect: bool = Field(description="Refuse deletion, here and in AWS.")
+
+
+class CacheSettings(_Model):
+    """Redis-compatible cache on ElastiCache."""
+
+    node_type: Annotated[str, StringConstraints(pattern=r"^cache\.")] = Field(description="ElastiCache node type.")
+    replicas: int = Field(ge=0, le=5, description="Replicas beside the primary, in other zones.")
+    snapshot_days: int = Field(ge=0, le=35, description="Days that snapshots are kept.")
+
+
+class StandbySettings(_Model):
+    """The second region, kept warm."""
+
+    region: Region = Field(description="AWS region to fail over to.")
+    cidr: IPv4Network = Field(description="Address range of its VPC, a /16 apart from the first's.")
+    nodes: Scale = Field(description="Nodes of its cluster.")
+    promoted: bool = Field(default=False, description="Make its database a primary of its own. There is no way back.")
+
+
+class Settings(_Model):
+    """All settings of one stack."""
+
+    stack: str
+    environment: Environment
+    region: Region = Field(description="AWS region.")
+    domain: Domain = Field(description="DNS name of the service; the stack keeps the zone of that name.")
+    parent_zone: Domain | None = Field(default=None, description="Zone in this account to delegate the domain from.")
+    size: Literal["small", "medium", "large"] = Field(description="Size that the charts scale to.")
+    alert_email: Email = Field(description="Address that alarms and the budget write to.")
+    ticket_url: Https | None = Field(default=None, description="REST address that takes a ticket by POST.")
+    owner: str = Field(min_length=1, max_length=60, description="Team that answers for the stack, kept as a tag.")
+    repository: Https = Field(description="Git repository that Argo CD follows.")
+    revision: str = Field(default="main", description="Branch, tag or commit that Argo CD follows.")
+    api_access: tuple[IPv4Network, ...] = Field(min_length=1, description="Networks that may call the Kubernetes API.")
+    admins: tuple[RoleArn, ...] = Field(default=(), description="IAM roles that administer the clusters.")
+    viewers: tuple[RoleArn, ...] = Field(default=(), description="IAM roles that may look into the clusters.")
+    budget_usd: int = Field(ge=1, description="Monthly budget in USD; crossing it alarms.")
+    network: NetworkSettings = Field(description="The VPC.")
+    nodes: NodeSettings = Field(description="The nodes that serve.")
+    spark: SparkSettings = Field(description="The spot nodes for Spark.")
+    clusters: dict[Colour, ClusterSettings] = Field(min_length=1, description="The clusters by colour.")
+    database: DatabaseSettings = Field(description="PostgreSQL.")
+    cache: CacheSettings = Field(description="The cache.")
+    log_days: int = Field(description="Days that logs are kept.")
+    standby: StandbySettings | None = Field(default=None, description="A second region to fail over to.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        """Catch what no single key can tell."""
+        if self.log_days not in LOG_RETENTIONS:
+            raise ValueError(f"logDays must be one of {LOG_RETENTIONS}, not {self.log_days}")
+        if not any(cluster.weight for cluster in self.clusters.values()):
+            raise ValueError("clusters: no colour has a weight, so nothing would serve; give one a weight above 0")
+        for colour, cluster in self.clusters.items():
+            if cluster.weight and cluster.nodes and cluster.nodes.min < self.nodes.min:
+                raise ValueError(
+                    f"clusters.{colour}.nodes.min: {cluster.nodes.min} is too few for a colour that serves "
+                    f"(weight {cluster.weight}); give it at least nodes.min ({self.nodes.min}) or set its weight to 0"
+                )
+        if any(network.prefixlen == 0 for network in self.api_access):
+            raise ValueError("apiAccess must not hold 0.0.0.0/0: name the networks that operators and CI come from")
+        if self.database.max_storage_gib < self.database.storage_gib:
+            raise ValueError("database.maxStorageGib must not be less than database.storageGib")
+        if self.standby and self.is_copy:
+            raise ValueError("standby: a developer's copy has no second region; remove it")
+        if self.standby and self.standby.region == self.region:
+            raise ValueError("standby.region must be another region than region")
+        if self.standby and self.standby.cidr.overlaps(self.network.cidr):
+            raise ValueError("standby.cidr must not overlap network.cidr")
+        return self
+
+    @property
+    def name(self) -> str:
+        """Prefix of the names that must be known beforehand, such as ``rates-prod``."""
+        return f"rates-{self.stack}"
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether this is a developer's copy of an environment and not the environment itself."""
+        return self.stack != self.environment
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Tags that every resource carries; the budget and the policy pack rely on them."""
+        return {"project": "rates", "stack": self.stack, "environment": self.environment, "owner": self.owner}
+
+    def scale(self, colour: Colour) -> Scale:
+        """Limits of a colour's serving nodes: its own where it has them, else the stack's."""
+        return self.clusters[colour].nodes or self.nodes
+
+
+def load(stack: str, config: Mapping[str, str], folder: Path) -> Settings:
+    """Read a stack's settings.
+
+    Args:
+        stack: Name of the stack: dev, staging, prod or dev-NAME.
+        config: The stack's configuration as Pulumi hands it over: objects as JSON, all else as text.
+        folder: Folder that holds ``Pulumi.dev.yaml``, the preset of developers' copies.
+
+    Returns:
+        The settings.
+
+    Raises:
+        SettingsError: The name or a key is wrong or missing; the message names it and says what is allowed.
+    """
+    match = STACK_NAME.fullmatch(stack)
+    if not match:
+        raise SettingsError(
+            f"stack {stack!r}: name it dev, staging, prod, or dev-NAME for a copy of your own, "
+            "where NAME is a letter and up to nine letters or digits"
+        )
+    values: dict[str, Any] = {
+        key.removeprefix("rates:"): json.loads(value) if value.startswith(("{", "[")) else value
+        for key, value in config.items()
+        if key.startswith("rates:")
+    }
+    for key in ("stack", "environment"):
+        if key in values:
+            raise SettingsError(f"rates:{key}: comes from the stack's name; remove it")
+    if owner := match["owner"]:
+        preset = _preset(folder)
+        values = {**preset, "domain": f"{owner}.{preset['domain']}", "parentZone": preset["domain"], **values}
+    try:
+        return Settings.model_validate({"stack": stack, "environment": match["environment"] or "dev", **values})
+    except ValidationError as error:
+        lines = "\n  ".join(_explain(problem["loc"], problem["type"], problem["msg"]) for problem in error.errors())
+        raise SettingsError(f"Pulumi.{stack}.yaml needs a look:\n  {lines}") from None
+
+
+def _preset(folder: Path) -> dict[str, Any]:
+    """The settings in ``Pulumi.dev.yaml``."""
+    content = yaml.safe_load((folder / "Pulumi.dev.yaml").read_text())
+    return {key.removeprefix("rates:"): value for key, value in content["config"].items() if key.startswith("rates:")}
+
+
+def _explain(loc: tuple[int | str, ...], kind: str, message: str) -> str:
+    """Say which key is wrong, why, and what is allowed there."""
+    model: Any = Settings
+    description = ""
+    allowed: list[str] = []
+    for part in loc:
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            model = _inner(model)
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            allowed = [
+                str(field.alias) for name, field in model.model_fields.items() if name not in {"stack", "environment"}
+            ]
+            found = [field for field in model.model_fields.values() if field.alias == part]
+            description = found[0].description or "" if found else ""
+            model = found[0].annotation if found else None
+    key = "rates:" + ".".join(str(part) for part in loc if part != "[key]")
+    if kind == "extra_forbidden":
+        return f"{key}: there is no such setting; allowed here: {', '.join(allowed)}"
+    if kind == "missing":
+        return f"{key}: is missing: {description}"
+    return f"{key}: {message}" + (f" ({description})" if description else "")
+
+
+def _inner(annotation: Any) -> Any:
+    """The model inside ``X | None`` or ``dict[str, X]``."""
+    models = [
+        arg for arg in getattr(annotation, "__args__", ()) if isinstance(arg, type) and issubclass(arg, BaseModel)
+    ]
+    return models[0] if models else None

@@ -1,0 +1,47 @@
+"""Every stack's program, run once against recorded answers; the tests ask what it would have created."""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+# The program and the policy pack run from their own folders, as Pulumi runs them.
+sys.path[:0] = [str(ROOT / "pulumi"), str(ROOT / "pulumi" / "policies")]
+
+if TYPE_CHECKING:
+    from rehearsal import Rehearsal
+
+STACKS = ("dev", "staging", "prod", "dev-anna")
+
+
+@cache
+def _rehearsed(stack: str) -> Rehearsal:
+    from rehearsal import rehearse, stack_config  # noqa: PLC0415 - after sys.path
+
+    return rehearse(stack, {} if stack == "dev-anna" else stack_config(stack))
+
+
+@pytest.fixture(params=STACKS)
+def stack(request: pytest.FixtureRequest) -> Rehearsal:
+    """Each stack in turn."""
+    return _rehearsed(request.param)
+
+
+@pytest.fixture
+def dev() -> Rehearsal:
+    return _rehearsed("dev")
+
+
+@pytest.fixture
+def staging() -> Rehearsal:
+    return _rehearsed("staging")
+
+
+@pytest.fixture
+def prod() -> Rehearsal:
+    return _rehearsed("prod")

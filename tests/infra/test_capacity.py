@@ -1,0 +1,46 @@
+"""The cost table is what the stacks cost, every paid part has a price, and the budgets hold it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from cost import monthly
+from record import CAPACITY, cost_table, with_table
+from rehearsal import ROOT, stack_config
+
+if TYPE_CHECKING:
+    from rehearsal import Rehearsal
+
+pytestmark = pytest.mark.xdist_group("infra")
+
+
+def test_the_table_is_up_to_date(dev: Rehearsal, staging: Rehearsal, prod: Rehearsal) -> None:
+    page, table = CAPACITY.read_text(), cost_table([dev, staging, prod])
+    assert table in page, "run 'make record' and commit docs/capacity.md"
+    assert with_table(page, table) == page
+
+
+@pytest.mark.parametrize("name", ["dev", "staging", "prod"])
+def test_a_budget_holds_the_cost_at_rest_and_warns_before_the_most(name: str, request: pytest.FixtureRequest) -> None:
+    costs = monthly(request.getfixturevalue(name)).values()
+    assert sum(low for low, _ in costs) < stack_config(name)["rates:budgetUsd"]
+
+
+def test_nodes_are_paid_between_their_limits(dev: Rehearsal) -> None:
+    low, high = monthly(dev)["Nodes"]
+    node = 730 * 0.0416 + 100 * 0.08
+    assert [low, high] == pytest.approx([2 * node, 4 * node])
+
+
+def test_multi_az_doubles_the_database(staging: Rehearsal) -> None:
+    low, _ = monthly(staging)["Database"]
+    assert low == pytest.approx(730 * 0.129 * (2 + 1))
+
+
+def test_the_failure_table_has_every_failure() -> None:
+    page = (ROOT / "docs" / "capacity.md").read_text()
+    missing = [
+        part for part in ("Pod", "Node", "Zone", "Cluster", "Database", "Cache", "Region") if f"| {part} |" not in page
+    ]
+    assert missing == []

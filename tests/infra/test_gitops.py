@@ -1,0 +1,112 @@
+"""The bootstrap of a cluster: Argo CD, its registration and the root application, and nothing of AWS."""
+
+from __future__ import annotations
+
+import pytest
+from rehearsal import ROOT, Rehearsal
+
+pytestmark = pytest.mark.xdist_group("infra")
+
+ANNOTATIONS = {
+    "region",
+    "domain",
+    "certificate-arn",
+    "target-group-arn",
+    "registry",
+    "database-secret",
+    "cache-secret",
+    "incoming-bucket",
+    "processed-bucket",
+    "rejected-bucket",
+    "incoming-queue-url",
+    "alerts-topic-arn",
+    "vpc-id",
+    "cluster-name",
+    "standby",
+}
+
+
+def _registrations(stack: Rehearsal) -> dict[str, dict[str, dict[str, str]]]:
+    secrets = stack.of_type("kubernetes:core/v1:Secret").values()
+    return {
+        secret.inputs["metadata"]["annotations"]["rates.io/cluster-name"]: secret.inputs["metadata"]
+        for secret in secrets
+    }
+
+
+def test_each_cluster_registers_with_what_the_charts_need(stack: Rehearsal) -> None:
+    registrations = _registrations(stack)
+    assert len(registrations) == len(stack.of_type("eks:index:Cluster"))
+    for name, metadata in registrations.items():
+        assert {f"rates.io/{key}" for key in ANNOTATIONS} == set(metadata["annotations"])
+        assert all(metadata["annotations"].values())
+        labels = metadata["labels"]
+        assert labels.pop("argocd.argoproj.io/secret-type") == "cluster"
+        assert labels["rates.io/colour"] == name.rpartition("-")[2]
+        assert labels["rates.io/environment"] == stack.stack.partition("-")[0]
+        assert set(labels) == {"rates.io/environment", "rates.io/colour", "rates.io/size"}
+
+
+def test_the_second_region_s_charts_get_that_region_s_resources(prod: Rehearsal) -> None:
+    annotations = _registrations(prod)["rates-prod-standby-blue"]["annotations"]
+    for key in ("region", "certificate-arn", "target-group-arn", "registry", "incoming-queue-url", "alerts-topic-arn"):
+        assert "us-west-2" in annotations[f"rates.io/{key}"], key
+    assert annotations["rates.io/standby"] == "true"
+    assert _registrations(prod)["rates-prod-blue"]["annotations"]["rates.io/standby"] == "false"
+    assert annotations["rates.io/database-secret"] == "rates-prod-standby-database-abcdef"
+
+
+def test_pulumi_puts_nothing_else_into_a_cluster(stack: Rehearsal) -> None:
+    inside = {r.type for r in stack.resources if r.type.startswith("kubernetes:")}
+    assert inside == {
+        "kubernetes:core/v1:Namespace",
+        "kubernetes:core/v1:Secret",
+        "kubernetes:helm.sh/v3:Release",
+        "kubernetes:argoproj.io/v1alpha1:Application",
+    }
+
+
+def test_pods_start_after_their_roles(stack: Rehearsal) -> None:
+    associations = {
+        a.urn
+        for a in stack.of_type("aws:eks/podIdentityAssociation:PodIdentityAssociation").values()
+        if "us-west" not in a.region
+    }
+    for name, release in stack.of_type("kubernetes:helm.sh/v3:Release").items():
+        if name.startswith("first-"):
+            assert associations <= release.depends_on
+
+
+def test_the_root_application_follows_the_repository(stack: Rehearsal) -> None:
+    for root in stack.of_type("kubernetes:argoproj.io/v1alpha1:Application").values():
+        source = root.inputs["spec"]["source"]
+        assert source["path"] == "helm/gitops/root"
+        assert (
+            source["repoURL"]
+            == source["helm"]["valuesObject"]["repoURL"]
+            == "https://git.example.com/freight-rates.git"
+        )
+        assert source["targetRevision"] == source["helm"]["valuesObject"]["revision"] == "main"
+        assert root.inputs["spec"]["syncPolicy"]["automated"] == {"prune": True, "selfHeal": True}
+
+
+def test_the_bootstrap_runs_on_any_cluster() -> None:
+    source = (ROOT / "pulumi" / "components" / "gitops.py").read_text()
+    assert "pulumi_aws" not in source
+
+
+def test_every_workload_has_a_role_of_its_own(stack: Rehearsal) -> None:
+    bound: dict[str, set[str]] = {}
+    for association in stack.of_type("aws:eks/podIdentityAssociation:PodIdentityAssociation").values():
+        account = f"{association.inputs['namespace']}/{association.inputs['serviceAccount']}"
+        bound.setdefault(association.inputs["roleArn"], set()).add(account)
+    assert all(len(accounts) == 1 for accounts in bound.values())
+    assert {account for accounts in bound.values() for account in accounts} == {
+        "rates/rates-app",
+        "rates/rates-dispatcher",
+        "rates/rates-spark",
+        "rates/rates-watcher",
+        "external-secrets/external-secrets",
+        "kube-system/aws-load-balancer-controller",
+        "kube-system/cluster-autoscaler",
+    }

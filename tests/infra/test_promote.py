@@ -1,0 +1,99 @@
+"""Moving traffic between the colours, and to the second region, touches records and clusters and never the data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from rehearsal import Rehearsal, rehearse, stack_config
+
+pytestmark = pytest.mark.xdist_group("infra")
+
+RECORD = "aws:route53/record:Record"
+DATA = ("aws:rds/", "aws:elasticache/replicationGroup", "aws:s3/", "aws:sqs/", "aws:secretsmanager/", "aws:kms/")
+
+
+def _with(clusters: dict[str, Any], **more: Any) -> Rehearsal:
+    return rehearse("prod", {**stack_config("prod"), "rates:clusters": clusters, **more})
+
+
+def _colour(weight: int, **more: Any) -> dict[str, Any]:
+    return {"version": "1.34", "weight": weight, **more}
+
+
+def _changes(before: Rehearsal, after: Rehearsal) -> set[str]:
+    """Keys of the resources that come, go or get other inputs."""
+    old = {resource.key: (resource.inputs, resource.id) for resource in before.resources}
+    new = {resource.key: (resource.inputs, resource.id) for resource in after.resources}
+    return {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
+
+
+def _weights(stack: Rehearsal) -> dict[str, int]:
+    records = [
+        record.inputs for record in stack.of_type(RECORD).values() if record.inputs.get("weightedRoutingPolicies")
+    ]
+    return {record["setIdentifier"]: record["weightedRoutingPolicies"][0]["weight"] for record in records}
+
+
+def test_each_step_of_a_promotion_changes_two_records_and_back() -> None:
+    start = _with({"blue": _colour(100), "green": _colour(0)})
+    assert _weights(start) == {"blue": 100, "green": 0}
+    before = start
+    for blue, green in ((90, 10), (50, 50), (0, 100)):
+        after = _with({"blue": _colour(blue), "green": _colour(green)})
+        assert _weights(after) == {"blue": blue, "green": green}
+        assert _changes(before, after) == {f"{RECORD} traffic-serving-blue", f"{RECORD} traffic-serving-green"}
+        before = after
+    assert _changes(start, _with({"blue": _colour(100), "green": _colour(0)})) == set()
+
+
+def test_every_colour_is_checked_and_reached_by_its_own_name_whatever_its_weight(prod: Rehearsal) -> None:
+    records = prod.of_type(RECORD)
+    checks = {check.id: check.inputs["fqdn"] for check in prod.of_type("aws:route53/healthCheck:HealthCheck").values()}
+    for colour in ("blue", "green"):
+        assert records[f"traffic-{colour}"].inputs["name"] == f"{colour}.rates.example.com"
+        assert checks[records[f"traffic-serving-{colour}"].inputs["healthCheckId"]] == f"{colour}.rates.example.com"
+
+
+def test_scaling_the_idle_colour_changes_its_nodes_alone() -> None:
+    full, idle = (
+        _with({"blue": _colour(100), "green": _colour(0, **nodes)}) for nodes in ({}, {"nodes": {"min": 1, "max": 2}})
+    )
+    assert _changes(full, idle) == {"aws:eks/nodeGroup:NodeGroup green-serving"}
+
+
+def test_removing_the_idle_colour_leaves_the_data_alone() -> None:
+    both, one = _with({"blue": _colour(100), "green": _colour(0)}), _with({"blue": _colour(100)})
+    changed = _changes(both, one)
+    assert {"eks:index:Cluster green", "aws:lb/loadBalancer:LoadBalancer green"} <= changed
+    assert not [key for key in changed if key.startswith(DATA)]
+    assert not [key for key in changed if "blue" in key]
+
+
+def test_the_domain_fails_over_to_the_second_region(prod: Rehearsal) -> None:
+    records = {name: record.inputs for name, record in prod.of_type(RECORD).items()}
+    first, second = records["traffic-first"], records["traffic-second"]
+    assert first["name"] == second["name"] == "rates.example.com"
+    assert first["failoverRoutingPolicies"] == [{"type": "PRIMARY"}]
+    assert second["failoverRoutingPolicies"] == [{"type": "SECONDARY"}]
+    assert first["healthCheckId"]
+    assert "us-west-2" in second["aliases"][0]["name"]
+
+
+def test_promoting_the_second_region_makes_it_whole_and_the_only_one() -> None:
+    config = stack_config("prod")
+    standby = {**config["rates:standby"], "promoted": True}
+    before, after = rehearse("prod", config), rehearse("prod", {**config, "rates:standby": standby})
+    assert "replicateSourceDb" not in after.of_type("aws:rds/instance:Instance")["standby-database"].inputs
+    assert "standby-database-replica-1" in after.of_type("aws:rds/instance:Instance")
+    assert set(after.of_type("aws:secretsmanager/secretRotation:SecretRotation")) == {"standby-database-rotation"}
+    assert set(after.of_type("aws:s3/bucketNotification:BucketNotification")) == {"standby-incoming"}
+    apex = [
+        r.inputs
+        for r in after.of_type(RECORD).values()
+        if r.inputs["name"] == "rates.example.com" and r.inputs["type"] == "A"
+    ]
+    assert ["us-west-2" in record["aliases"][0]["name"] for record in apex] == [True]
+    # The first region's data stays as it was found, for whoever has to look at it.
+    gone = {r.key for r in before.resources if r.region == "us-east-1"} - {r.key for r in after.resources}
+    assert not [key for key in gone if key.startswith(("aws:rds/", "aws:s3/bucket:"))]

@@ -1,0 +1,305 @@
+"""What each stack consists of: sizes, names, tags, dependencies, and nothing where the internet could reach it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from record import snapshot
+from rehearsal import PHYSICAL_NAMES, ROOT, Rehearsal, Resource, rehearse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.xdist_group("infra")
+
+NODE_GROUP = "aws:eks/nodeGroup:NodeGroup"
+DATABASE = "aws:rds/instance:Instance"
+CACHE = "aws:elasticache/replicationGroup:ReplicationGroup"
+
+
+def test_every_stack_has_all_parts(stack: Rehearsal) -> None:
+    found = {resource.type.rpartition(":")[2] for resource in stack.resources if resource.type.startswith("rates:")}
+    parts = {
+        "Network",
+        "FlowLogs",
+        "Encryption",
+        "Zone",
+        "Region",
+        "Cluster",
+        "LoadBalancer",
+        "Database",
+        "Credentials",
+        "Cache",
+        "Storage",
+        "Events",
+        "Alerts",
+        "Monitoring",
+        "Function",
+        "Bootstrap",
+        "Identity",
+        "GitOps",
+        "Traffic",
+        "Budget",
+    }
+    assert found == parts | (set() if stack.stack == "dev-anna" else {"Registry"})
+
+
+@pytest.mark.parametrize(
+    ("name", "instance_type", "limits"),
+    [
+        ("dev", "t3.medium", {"blue": (2, 4)}),
+        ("staging", "t3.medium", {"blue": (3, 6), "green": (1, 6)}),
+        ("prod", "m6a.4xlarge", {"blue": (3, 12), "green": (1, 12), "standby-blue": (2, 12)}),
+    ],
+)
+def test_nodes_are_of_the_environment_s_size(
+    name: str, instance_type: str, limits: dict[str, tuple[int, int]], request: pytest.FixtureRequest
+) -> None:
+    stack: Rehearsal = request.getfixturevalue(name)
+    groups = {key.removesuffix("-serving"): group.inputs for key, group in stack.of_type(NODE_GROUP).items()}
+    serving = {key: group for key, group in groups.items() if not key.endswith("-spark")}
+    assert {key: group["instanceTypes"] for key, group in serving.items()} == {key: [instance_type] for key in limits}
+    scales = {
+        key: (group["scalingConfig"]["minSize"], group["scalingConfig"]["maxSize"]) for key, group in serving.items()
+    }
+    assert scales == limits
+    assert {group["capacityType"] for group in serving.values()} == {"ON_DEMAND"}
+
+
+def test_the_autoscaler_s_choice_is_left_alone(stack: Rehearsal) -> None:
+    assert all("scalingConfig.desiredSize" in group.ignore_changes for group in stack.of_type(NODE_GROUP).values())
+
+
+def test_spark_has_tainted_spot_nodes_that_cost_nothing_idle(stack: Rehearsal) -> None:
+    groups = [group.inputs for name, group in stack.of_type(NODE_GROUP).items() if name.endswith("-spark")]
+    assert len(groups) == len(stack.of_type("eks:index:Cluster"))
+    for group in groups:
+        assert (group["capacityType"], group["scalingConfig"]["minSize"]) == ("SPOT", 0)
+        assert group["taints"] == [{"key": "rates.io/workload", "value": "spark", "effect": "NO_SCHEDULE"}]
+        assert len(group["instanceTypes"]) > 1
+
+
+def test_a_network_spans_three_zones_in_three_tiers(stack: Rehearsal) -> None:
+    subnets = [subnet.inputs for subnet in stack.of_type("aws:ec2/subnet:Subnet").values()]
+    vpcs = len(stack.of_type("aws:ec2/vpc:Vpc"))
+    assert Counter(subnet["tags"]["tier"] for subnet in subnets) == dict.fromkeys(
+        ("public", "private", "data"), 3 * vpcs
+    )
+    assert {subnet["availabilityZone"] for subnet in subnets} == {"zone-a", "zone-b", "zone-c"}
+    assert len({(subnet["vpcId"], subnet["cidrBlock"]) for subnet in subnets}) == len(subnets)
+    assert not any(subnet["mapPublicIpOnLaunch"] for subnet in subnets)
+
+
+@pytest.mark.parametrize(("name", "gateways"), [("dev", 1), ("staging", 1), ("prod", 6)])
+def test_nat_is_as_the_stack_wishes(name: str, gateways: int, request: pytest.FixtureRequest) -> None:
+    assert len(request.getfixturevalue(name).of_type("aws:ec2/natGateway:NatGateway")) == gateways
+
+
+def test_only_load_balancers_and_nat_are_in_public_subnets(stack: Rehearsal) -> None:
+    public = [
+        subnet.id
+        for subnet in stack.of_type("aws:ec2/subnet:Subnet").values()
+        if subnet.inputs["tags"]["tier"] == "public"
+    ]
+    inside = {resource.type for resource in stack.resources if set(public) & set(_leaves(resource.inputs))}
+    assert inside == {
+        "aws:ec2/natGateway:NatGateway",
+        "aws:ec2/routeTableAssociation:RouteTableAssociation",
+        "aws:lb/loadBalancer:LoadBalancer",
+    }
+
+
+def test_data_subnets_have_no_way_out(stack: Rehearsal) -> None:
+    data = {
+        subnet.id
+        for subnet in stack.of_type("aws:ec2/subnet:Subnet").values()
+        if subnet.inputs["tags"]["tier"] == "data"
+    }
+    routed = {
+        route.inputs["subnetId"]
+        for route in stack.of_type("aws:ec2/routeTableAssociation:RouteTableAssociation").values()
+    }
+    assert not data & routed
+    for type_ in ("aws:rds/subnetGroup:SubnetGroup", "aws:elasticache/subnetGroup:SubnetGroup"):
+        assert all(set(group.inputs["subnetIds"]) <= data for group in stack.of_type(type_).values())
+
+
+def test_prod_s_database_and_cache_survive_a_zone(prod: Rehearsal) -> None:
+    databases = {name: database.inputs for name, database in prod.of_type(DATABASE).items()}
+    assert set(databases) == {
+        "database",
+        "database-replica-1",
+        "database-replica-2",
+        "standby-database",
+    }
+    assert databases["database"]["multiAz"]
+    assert all(
+        database["deletionProtection"] and database["performanceInsightsEnabled"] for database in databases.values()
+    )
+    assert prod.of_type(DATABASE)["database"].protect
+    for cache in prod.of_type(CACHE).values():
+        assert cache.inputs["multiAzEnabled"]
+        assert cache.inputs["numCacheClusters"] == 3
+
+
+def test_the_second_region_follows_the_first(prod: Rehearsal) -> None:
+    standby = prod.of_type(DATABASE)["standby-database"]
+    assert standby.region == "us-west-2"
+    assert standby.inputs["replicateSourceDb"].startswith("arn:aws:rds:us-east-1:")
+    assert "password" not in standby.inputs
+    copies = prod.of_type("aws:s3/bucketReplicationConfig:BucketReplicationConfig")
+    assert set(copies) == {"batches-incoming", "batches-processed", "batches-rejected"}
+    assert "standby-incoming" not in prod.of_type("aws:s3/bucketNotification:BucketNotification")
+
+
+def test_without_a_standby_there_is_one_region(dev: Rehearsal) -> None:
+    assert {resource.region for resource in dev.resources} <= {"us-east-1", ""}
+
+
+def test_a_copy_runs_its_environment_s_images_in_its_own_zone() -> None:
+    copy = rehearse("dev-anna", {})
+    assert copy.outputs["registry"].endswith("/rates-dev")
+    records = copy.of_type("aws:route53/record:Record")
+    delegation = records["zone-delegation"].inputs
+    assert (delegation["zoneId"], delegation["name"]) == ("Z-dev.rates.example.com", "anna.dev.rates.example.com")
+
+
+def test_the_cluster_s_logs_are_kept_as_long_as_the_stack_says(prod: Rehearsal) -> None:
+    groups = prod.of_type("aws:cloudwatch/logGroup:LogGroup").values()
+    names = {group.inputs.get("name") for group in groups}
+    assert {"/aws/eks/rates-prod-blue/cluster", "/aws/containerinsights/rates-prod-blue/application"} <= names
+    assert {group.inputs["retentionInDays"] for group in groups} == {90}
+
+
+def test_every_cluster_keeps_control_plane_logs_and_encrypts_secrets(stack: Rehearsal) -> None:
+    for cluster in stack.of_type("eks:index:Cluster").values():
+        assert set(cluster.inputs["enabledClusterLogTypes"]) == {
+            "api",
+            "audit",
+            "authenticator",
+            "controllerManager",
+            "scheduler",
+        }
+        assert cluster.inputs["encryptionConfigKeyArn"].startswith("arn:aws:kms:")
+        assert cluster.inputs["authenticationMode"] == "API"
+
+
+def test_networking_stands_before_nodes_and_nodes_before_the_rest(stack: Rehearsal) -> None:
+    addons = stack.of_type("aws:eks/addon:Addon")
+    for name, group in stack.of_type(NODE_GROUP).items():
+        cluster = name.removesuffix("-serving").removesuffix("-spark")
+        before = {addons[f"{cluster}-{addon}"].urn for addon in ("vpc-cni", "kube-proxy", "eks-pod-identity-agent")}
+        assert before <= group.depends_on
+        if name.endswith("-serving"):
+            assert group.urn in addons[f"{cluster}-coredns"].depends_on
+
+
+@pytest.mark.parametrize(
+    "keyword", ["CrashLoopBackOff", "ImagePullBackOff", "ErrImagePull", "OOMKilled", "CreateContainerConfigError"]
+)
+def test_every_pod_keyword_is_counted_and_alarms(keyword: str, stack: Rehearsal) -> None:
+    filters = [
+        f.inputs
+        for f in stack.of_type("aws:cloudwatch/logMetricFilter:LogMetricFilter").values()
+        if f.inputs["pattern"] == f'"{keyword}"'
+    ]
+    assert len(filters) == len(stack.of_type("eks:index:Cluster"))
+    counted = {(f["metricTransformation"]["namespace"], f["metricTransformation"]["name"]) for f in filters}
+    alarms = {
+        (a.inputs["namespace"], a.inputs["metricName"])
+        for a in stack.of_type("aws:cloudwatch/metricAlarm:MetricAlarm").values()
+    }
+    assert counted <= alarms
+
+
+def test_every_alarm_reaches_the_topic_and_names_its_runbook(stack: Rehearsal) -> None:
+    topics = {topic.inputs.get("arn", "") for topic in stack.of_type("aws:sns/topicPolicy:TopicPolicy").values()}
+    for type_ in ("aws:cloudwatch/metricAlarm:MetricAlarm", "aws:cloudwatch/compositeAlarm:CompositeAlarm"):
+        for alarm in stack.of_type(type_).values():
+            assert set(alarm.inputs["alarmActions"]) <= topics, alarm.key
+            assert re.search(r"Runbook: runbooks/[a-z0-9-]+\.md$", alarm.inputs["alarmDescription"]), alarm.key
+
+
+def test_composite_alarms_are_made_of_alarms_that_exist(stack: Rehearsal) -> None:
+    names = {_physical_name(stack, alarm) for alarm in stack.of_type("aws:cloudwatch/metricAlarm:MetricAlarm").values()}
+    for composite in stack.of_type("aws:cloudwatch/compositeAlarm:CompositeAlarm").values():
+        parts = set(re.findall(r'ALARM\("([^"]+)"\)', composite.inputs["alarmRule"]))
+        assert parts
+        assert parts <= names
+
+
+def test_every_resource_is_tagged_and_in_a_region_of_the_stack(stack: Rehearsal) -> None:
+    for resource in stack.resources:
+        if resource.type.startswith("aws:"):
+            assert resource.region, f"{resource.key} was created without one of the stack's providers"
+
+
+def test_names_fit_what_aws_takes(stack: Rehearsal) -> None:
+    for resource in stack.resources:
+        if resource.type in PHYSICAL_NAMES:
+            name, limit = _physical_name(stack, resource), PHYSICAL_NAMES[resource.type][1]
+            # The longest stack's name is that of a copy whose owner has ten letters.
+            slack = len("dev-abcdefghij") - len("dev-anna") if stack.stack == "dev-anna" else 0
+            assert len(name) + slack <= limit, f"{resource.key} is called {name}, and AWS takes {limit} characters"
+
+
+def test_every_kind_of_named_resource_has_its_limit_checked(prod: Rehearsal) -> None:
+    unchecked = {
+        resource.type
+        for resource in prod.resources
+        if resource.type.startswith("aws:") and "name" in resource.inputs and resource.type not in PHYSICAL_NAMES
+    }
+    assert unchecked <= {"aws:route53/record:Record", "aws:route53/zone:Zone"}
+
+
+def test_what_belongs_to_another_resource_comes_as_its_output(stack: Rehearsal) -> None:
+    """A name, id or ARN that is written out instead would be used before the resource exists."""
+    owners: dict[str, set[str]] = {}
+    for resource in stack.resources:
+        for value in {resource.id, _physical_name(stack, resource)} - {""}:
+            owners.setdefault(value, set()).add(resource.urn)
+    for resource in stack.resources:
+        own = {PHYSICAL_NAMES.get(resource.type, ("",))[0], "tags"}
+        for key, value in resource.inputs.items():
+            for leaf in _leaves(value):
+                wanted = owners.get(leaf, set())
+                if wanted and key not in own and resource.urn not in wanted:
+                    given = resource.input_depends_on.get(key, frozenset())
+                    assert wanted & given, f"{resource.key}: {key} holds {leaf!r} as plain text, not as an Output"
+
+
+def test_outputs_are_documented(stack: Rehearsal) -> None:
+    documented = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "pulumi" / "README.md").read_text(), re.MULTILINE))
+    assert set(stack.outputs) == documented
+
+
+def test_the_resource_list_is_the_reviewed_one(stack: Rehearsal) -> None:
+    if stack.stack == "dev-anna":
+        return
+    recorded = (ROOT / "tests" / "infra" / "snapshots" / f"{stack.stack}.txt").read_text()
+    assert snapshot(stack) == recorded, "run 'make record', read the diff of tests/infra/snapshots, and commit it"
+
+
+def _physical_name(stack: Rehearsal, resource: Resource) -> str:
+    if resource.type not in PHYSICAL_NAMES:
+        return ""
+    name = resource.inputs.get(PHYSICAL_NAMES[resource.type][0])
+    return str(name) if name else f"rates-{stack.stack}-{resource.name}-abcdef"
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    """Every text inside a value, and inside the JSON documents in it."""
+    if isinstance(value, dict):
+        for item in value.values():
+            yield from _leaves(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _leaves(item)
+    elif isinstance(value, str):
+        if value.startswith("{"):
+            yield from _leaves(json.loads(value))
+        yield value

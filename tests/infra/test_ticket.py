@@ -1,0 +1,121 @@
+"""The ticket function against a ticket system that listens on this machine and a secret in moto."""
+
+from __future__ import annotations
+
+import json
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError
+from urllib.parse import parse_qs, urlsplit
+
+import boto3
+import pytest
+from lambdas.ticket import handler
+from moto import mock_aws
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TOKEN = "s3cret"
+
+
+class TicketSystem(HTTPServer):
+    """Keeps tickets in memory and answers as the function's contract says."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.tickets: list[dict[str, Any]] = []
+        self.broken = False
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: TicketSystem
+
+    def do_GET(self) -> None:
+        query = {key: values[0] for key, values in parse_qs(urlsplit(self.path).query).items()}
+        self._answer([ticket for ticket in self.server.tickets if query.items() <= ticket.items()])
+
+    def do_POST(self) -> None:
+        ticket = {**json.loads(self.rfile.read(int(self.headers["Content-Length"]))), "state": "open"}
+        if self._answer(ticket):
+            self.server.tickets.append(ticket)
+
+    def _answer(self, body: object) -> bool:
+        authorised = self.headers["Authorization"] == f"Bearer {TOKEN}"
+        status = 503 if self.server.broken else 200 if authorised else 401
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps(body if status == 200 else {}).encode())
+        return status == 200
+
+    def log_message(self, *_: Any) -> None:
+        """Keep the test's output quiet."""
+
+
+@pytest.fixture
+def tickets(monkeypatch: pytest.MonkeyPatch) -> Iterator[TicketSystem]:
+    with TicketSystem() as server, mock_aws():
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        monkeypatch.setenv("TICKET_URL", f"http://127.0.0.1:{server.server_port}/tickets")
+        secret = boto3.client("secretsmanager").create_secret(Name="ticket", SecretString=TOKEN)
+        monkeypatch.setenv("TOKEN_SECRET", secret["ARN"])
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def _event(*messages: object, subject: str = "subject") -> dict[str, Any]:
+    texts = [message if isinstance(message, str) else json.dumps(message) for message in messages]
+    return {"Records": [{"Sns": {"Subject": subject, "Message": text}} for text in texts]}
+
+
+def _alarm(name: str = "errors-blue", state: str = "ALARM") -> dict[str, str]:
+    return {
+        "AlarmName": name,
+        "AlarmDescription": "Pods answer with errors. Runbook: runbooks/errors.md",
+        "NewStateValue": state,
+        "NewStateReason": "Threshold Crossed",
+        "StateChangeTime": "2026-11-24T03:00:00.000+0000",
+        "Region": "US East (N. Virginia)",
+    }
+
+
+def test_an_alarm_opens_a_ticket_that_names_the_runbook(tickets: TicketSystem) -> None:
+    handler.handle(_event(_alarm()), None)
+    (ticket,) = tickets.tickets
+    assert ticket["key"] == "errors-blue"
+    assert ticket["title"] == "Alarm: errors-blue"
+    assert "runbooks/errors.md" in ticket["body"]
+    assert "Threshold Crossed" in ticket["body"]
+
+
+def test_an_alarm_has_one_ticket_while_it_is_open(tickets: TicketSystem) -> None:
+    handler.handle(_event(_alarm(), _alarm()), None)
+    handler.handle(_event(_alarm()), None)
+    assert len(tickets.tickets) == 1
+    tickets.tickets[0]["state"] = "closed"
+    handler.handle(_event(_alarm(), _alarm("latency-blue")), None)
+    assert [ticket["key"] for ticket in tickets.tickets] == ["errors-blue", "errors-blue", "latency-blue"]
+
+
+def test_an_alarm_that_ends_opens_nothing(tickets: TicketSystem) -> None:
+    handler.handle(_event(_alarm(state="OK")), None)
+    assert tickets.tickets == []
+
+
+@pytest.mark.parametrize("message", ["You have exceeded your budget.", '"a JSON text"', '{"no": "alarm"}'])
+def test_a_message_that_is_no_alarm_becomes_a_ticket_by_its_subject(tickets: TicketSystem, message: str) -> None:
+    handler.handle(_event(message, subject="AWS Budgets: rates"), None)
+    assert [(ticket["key"], ticket["body"]) for ticket in tickets.tickets] == [("AWS Budgets: rates", message)]
+
+
+def test_a_failure_is_raised_so_that_lambda_tries_again(tickets: TicketSystem) -> None:
+    tickets.broken = True
+    with pytest.raises(HTTPError, match="503"):
+        handler.handle(_event(_alarm()), None)
+    tickets.broken = False
+    handler.handle(_event(_alarm()), None)
+    assert len(tickets.tickets) == 1
