@@ -11,9 +11,6 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 #: Longer than any UN/LOCODE or slug; what is longer is not looked up.
 MAX_CODE = 100
 
-#: Longer than any UN/LOCODE or slug; what is longer is not looked up.
-MAX_CODE = 100
-
 _ISO_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
