@@ -56,6 +56,7 @@ ENCRYPTION: Mapping[str, tuple[str, ...]] = {
     "aws:ebs/volume:Volume": ("encrypted",),
     "aws:efs/fileSystem:FileSystem": ("encrypted",),
     "aws:elasticache/replicationGroup:ReplicationGroup": ("atRestEncryptionEnabled", "transitEncryptionEnabled"),
+    "aws:kms/key:Key": ("enableKeyRotation",),
     "aws:rds/instance:Instance": ("storageEncrypted", "kmsKeyId"),
     "aws:secretsmanager/secret:Secret": ("kmsKeyId",),
     "aws:sns/topic:Topic": ("kmsMasterKeyId",),
@@ -118,7 +119,7 @@ def encrypted_storage(args: ResourceValidationArgs, report: Report) -> None:
     """Refuse anything that keeps data without encryption."""
     for prop in ENCRYPTION.get(args.resource_type, ()):
         if args.props.get(prop) in {None, False, "", "false"}:
-            report(f"keeps data unencrypted: set {prop}")
+            report(f"is not encrypted as it has to be: set {prop}")
     if args.resource_type == "aws:ec2/launchTemplate:LaunchTemplate":
         mappings: list[dict[str, Any]] = args.props.get("blockDeviceMappings") or [{}]
         for mapping in mappings:

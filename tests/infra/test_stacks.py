@@ -146,6 +146,12 @@ def test_prod_s_database_and_cache_survive_a_zone(prod: Rehearsal) -> None:
         assert cache.inputs["numCacheClusters"] == 3
 
 
+def test_only_an_unprotected_stack_s_files_go_with_it(stack: Rehearsal) -> None:
+    buckets = stack.of_type("aws:s3/bucket:Bucket").values()
+    protected = stack.stack in {"staging", "prod"}
+    assert {(bucket.inputs["forceDestroy"], bucket.protect) for bucket in buckets} == {(not protected, protected)}
+
+
 def test_the_second_region_follows_the_first(prod: Rehearsal) -> None:
     standby = prod.of_type(DATABASE)["standby-database"]
     assert standby.region == "us-west-2"
