@@ -54,15 +54,24 @@ def render(template: Path, batch_id: int, source: str) -> dict[str, Any]:
     return body
 
 
-class Applications:
-    """The SparkApplications of the cluster that this process runs in, or that the user's kubeconfig names."""
+def connect() -> client.ApiClient:
+    """Connect to the cluster that this process runs in, or that the user's kubeconfig names.
 
-    def __init__(self) -> None:
-        try:
-            config.load_config()  # type: ignore[no-untyped-call]
-        except config.ConfigException as error:
-            raise SettingsError(f"RATES_SPARK_TEMPLATE is given, but there is no cluster: {error}") from error
-        self._api = client.CustomObjectsApi()
+    Raises:
+        SettingsError: There is neither.
+    """
+    try:
+        config.load_config()  # type: ignore[no-untyped-call]
+    except config.ConfigException as error:
+        raise SettingsError(f"RATES_SPARK_TEMPLATE is given, but there is no cluster: {error}") from error
+    return client.ApiClient()
+
+
+class Applications:
+    """The SparkApplications of a cluster."""
+
+    def __init__(self, api: client.ApiClient) -> None:
+        self._api = client.CustomObjectsApi(api)
 
     def submit(self, body: dict[str, Any]) -> None:
         """Create an application; one that is there already is left alone.

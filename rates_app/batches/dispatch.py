@@ -229,9 +229,9 @@ def run(settings: Settings) -> None:
     """
     applications = None
     if settings.spark_template is not None:
-        from rates_app.batches.cluster import Applications, render  # noqa: PLC0415 - needed in a cluster only
+        from rates_app.batches.cluster import Applications, connect, render  # noqa: PLC0415 - needed in a cluster only
 
-        applications = Applications()
+        applications = Applications(connect())
         render(settings.spark_template, 0, "")  # a wrong one stops the start, not the first big batch
     dispatcher = Dispatcher(settings, open_inbox(settings), applications)
     for number in (signal.SIGTERM, signal.SIGINT):
