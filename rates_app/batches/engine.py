@@ -53,7 +53,6 @@ class Interrupted(BatchError):
     """The batch could not be staged to its end now; running it again goes on from where it stopped."""
 
 
-@tracer.start_as_current_span("ingest")
 def ingest(
     settings: Settings,
     uri: str,
@@ -114,7 +113,7 @@ def connect(settings: Settings) -> Connection:
     return psycopg.connect(settings.database_url.get_secret_value(), application_name="rates-ingest")
 
 
-@tracer.start_as_current_span("drive")
+@tracer.start_as_current_span("ingest")
 def drive(
     connection: Connection,
     settings: Settings,
@@ -197,12 +196,17 @@ def _stage(
 ) -> None:
     before = ledger.progress(connection, batch.id)
     connection.commit()
-    done = before.staged
+    done, late = before.staged, False
 
     def staged(_: Staged) -> None:
-        nonlocal done
+        nonlocal done, late
         done += 1
         progress("staging", done, before.slices)
+        if batch.deadline and not late:
+            slack = ledger.deadline_slack(connection, batch.id)
+            connection.commit()
+            if late := slack is not None and slack < 0:
+                log.warning("the batch will miss its deadline at this pace", batch_id=batch.id, slack_seconds=slack)
 
     progress("staging", done, before.slices)
     for attempt in range(1, MOST_ATTEMPTS + 1):
