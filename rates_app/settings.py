@@ -8,9 +8,18 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, SecretStr, ValidationError, field_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Kind = TypeVar("Kind", bound=BaseSettings)
@@ -95,12 +104,42 @@ class Settings(ProcessSettings):
     max_upload_bytes: PositiveInt = Field(
         default=64 * 2**30, description="Largest batch that POST /v1/batches takes, in bytes as sent."
     )
+    incoming_queue_url: str | None = Field(
+        default=None, description="SQS queue of S3 events that `rates dispatch` takes; without it a folder is watched."
+    )
+    incoming_bucket: str | None = Field(
+        default=None, description="S3 bucket that deliveries arrive in, keyed SUPPLIER/NAME; else data_dir/incoming."
+    )
+    processed_bucket: str | None = Field(
+        default=None, description="S3 bucket for published files and their reports; else data_dir/processed."
+    )
+    rejected_bucket: str | None = Field(
+        default=None, description="S3 bucket for refused files and their reports; else data_dir/rejected."
+    )
+    spark_template: Path | None = Field(
+        default=None, description="SparkApplication (YAML) to submit for big batches; without it none go to Spark."
+    )
+    spark_above_rows: PositiveInt = Field(
+        default=1_000_000, description="A batch of more rows than this is big; told from its size and first lines."
+    )
 
     @field_validator("replica_urls", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         """Take ``a,b`` from the environment as a tuple."""
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _all_buckets(self) -> Self:
+        """Refuse half of a set-up: files that were taken from a bucket could not be put away."""
+        places = ("incoming_bucket", "processed_bucket", "rejected_bucket")
+        given = [name for name in places if getattr(self, name)]
+        if given and len(given) < len(places):
+            missing = ", ".join(f"RATES_{name.upper()}" for name in places if name not in given)
+            raise ValueError(f"deliveries in S3 need {missing}, too")
+        if self.incoming_queue_url and not given:
+            raise ValueError("RATES_INCOMING_QUEUE_URL needs RATES_INCOMING_BUCKET, too")
+        return self
 
     @field_validator("database_url", "redis_url")
     @classmethod

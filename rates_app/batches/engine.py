@@ -53,7 +53,6 @@ class Interrupted(BatchError):
     """The batch could not be staged to its end now; running it again goes on from where it stopped."""
 
 
-@tracer.start_as_current_span("ingest")
 def ingest(
     settings: Settings,
     uri: str,
@@ -95,7 +94,7 @@ def ingest(
         progress("reading", read, 0)
 
     source = inspect(uri, hashed)
-    with psycopg.connect(settings.database_url.get_secret_value(), application_name="rates-ingest") as connection:
+    with connect(settings) as connection:
         batch, _ = ledger.accept(
             connection,
             source,
@@ -106,44 +105,80 @@ def ingest(
             again=again,
         )
         connection.commit()
-        get_current_span().set_attribute("rates.batch_id", batch.id)
-        with _driving(connection, batch):
-            batch = ledger.find_batch(connection, batch.id)
-            if batch.ended_at is not None:
-                return batch, False
-            folder = settings.data_dir / "expanded"
-            try:
-                plain = expand(source, folder, settings.max_upload_bytes)
-                if batch.state == "received":
-                    batch = _begin(connection, batch, plain, settings.slice_bytes)
-                if batch.state == "staging":
-                    _stage(connection, plain, batch, stager or in_process(settings), progress)
-            except Unreadable as error:
-                with connection.transaction():
-                    return publish.refuse(connection, batch.id, str(error)), True
-            progress("verifying", 0, 1)
+        return drive(connection, settings, batch.id, uri, stager=stager, progress=progress)
+
+
+def connect(settings: Settings) -> Connection:
+    """Connect to the primary as a driver of batches."""
+    return psycopg.connect(settings.database_url.get_secret_value(), application_name="rates-ingest")
+
+
+@tracer.start_as_current_span("ingest")
+def drive(
+    connection: Connection,
+    settings: Settings,
+    batch_id: int,
+    uri: str,
+    *,
+    stager: Stager | None = None,
+    progress: Callable[[Step, int, int], None] = lambda _step, _done, _total: None,
+) -> tuple[Batch, bool]:
+    """Take a batch that is in the ledger to its end.
+
+    Args:
+        connection: A connection to the primary, outside of a transaction.
+        settings: As for :func:`ingest`.
+        batch_id: The batch.
+        uri: Its file.
+        stager: What stages the slices; in-process workers if not given.
+        progress: As for :func:`ingest`.
+
+    Returns:
+        As :func:`ingest`.
+
+    Raises:
+        Interrupted: Staging did not get to its end; call again.
+        psycopg.OperationalError: The database cannot be reached; call again.
+    """
+    get_current_span().set_attribute("rates.batch_id", batch_id)
+    with _driving(connection, batch_id):
+        batch = ledger.find_batch(connection, batch_id)
+        connection.commit()
+        if batch.ended_at is not None:
+            return batch, False
+        folder = settings.data_dir / "expanded"
+        try:
+            plain = expand(uri, batch.content_hash, batch.compression, folder, settings.max_upload_bytes)
+            if batch.state == "received":
+                batch = _begin(connection, batch, plain, settings.slice_bytes)
+            if batch.state == "staging":
+                _stage(connection, plain, batch, stager or in_process(settings), progress)
+        except Unreadable as error:
             with connection.transaction():
-                batch = publish.verify(connection, batch.id)
-            progress("publishing", 0, 1)
-            if batch.state == "verified":
-                with connection.transaction():
-                    batch = publish.publish(connection, batch.id, warmer(Redis(settings)))
-            (folder / source.content_hash.hex()).unlink(missing_ok=True)
-            log.info("batch ended", batch_id=batch.id, state=batch.state, rows=batch.rows, generation=batch.generation)
-            return batch, True
+                return publish.refuse(connection, batch_id, str(error)), True
+        progress("verifying", 0, 1)
+        with connection.transaction():
+            batch = publish.verify(connection, batch_id)
+        progress("publishing", 0, 1)
+        if batch.state == "verified":
+            with connection.transaction():
+                batch = publish.publish(connection, batch_id, warmer(Redis(settings)))
+        (folder / batch.content_hash.hex()).unlink(missing_ok=True)
+        log.info("batch ended", batch_id=batch.id, state=batch.state, rows=batch.rows, generation=batch.generation)
+        return batch, True
 
 
 @contextmanager
-def _driving(connection: Connection, batch: Batch) -> Iterator[None]:
+def _driving(connection: Connection, batch_id: int) -> Iterator[None]:
     """Keep other processes from driving the batch; one that tries waits, and then finds the batch ended."""
-    connection.execute("SELECT pg_advisory_lock(%s, %s)", (ledger.DRIVER_LOCK, batch.id))
+    connection.execute("SELECT pg_advisory_lock(%s, %s)", (ledger.DRIVER_LOCK, batch_id))
     connection.commit()
     try:
         yield
     finally:
         if not connection.broken:
             connection.rollback()
-            connection.execute("SELECT pg_advisory_unlock(%s, %s)", (ledger.DRIVER_LOCK, batch.id))
+            connection.execute("SELECT pg_advisory_unlock(%s, %s)", (ledger.DRIVER_LOCK, batch_id))
 
 
 def _begin(connection: Connection, batch: Batch, plain: str, slice_bytes: int) -> Batch:
@@ -161,12 +196,17 @@ def _stage(
 ) -> None:
     before = ledger.progress(connection, batch.id)
     connection.commit()
-    done = before.staged
+    done, late = before.staged, False
 
     def staged(_: Staged) -> None:
-        nonlocal done
+        nonlocal done, late
         done += 1
         progress("staging", done, before.slices)
+        if batch.deadline and not late:
+            slack = ledger.deadline_slack(connection, batch.id)
+            connection.commit()
+            if late := slack is not None and slack < 0:
+                log.warning("the batch will miss its deadline at this pace", batch_id=batch.id, slack_seconds=slack)
 
     progress("staging", done, before.slices)
     for attempt in range(1, MOST_ATTEMPTS + 1):

@@ -190,6 +190,37 @@ def progress(connection: Connection, batch_id: int) -> Progress:
     return Progress(slices, staged, rows, rejected, staged_size, size, seconds, pace, left)
 
 
+def deadline_slack(connection: Connection, batch_id: int | None = None) -> float | None:
+    """Say how long before its deadline a batch will be staged at its pace so far.
+
+    The end is foreseen from the slices that are staged; a batch that stands still is foreseen to end now at best, so
+    that its slack melts away.
+
+    Args:
+        connection: A connection to any server.
+        batch_id: The batch; without one, the batch that has least.
+
+    Returns:
+        Seconds, negative when it will be late; None if no such batch has a deadline and has not ended.
+    """
+    row = connection.execute(
+        """
+        SELECT extract(epoch FROM min(deadline - greatest(clock_timestamp(), staged_at + coalesce(
+                   (staged_at - started_at) * (left_size / nullif(staged_size, 0)::float8), '0'))))::float8
+        FROM batches LEFT JOIN (
+            SELECT batch_id, max(staged_at) AS staged_at,
+                   sum(stop - start) FILTER (WHERE state = 'staged') AS staged_size,
+                   sum(stop - start) FILTER (WHERE state = 'pending') AS left_size
+            FROM slices WHERE batch_id IN (SELECT id FROM batches WHERE ended_at IS NULL) GROUP BY batch_id
+        ) pace ON batch_id = id
+        WHERE ended_at IS NULL AND deadline IS NOT NULL AND (%(id)s::integer IS NULL OR id = %(id)s)
+        """,
+        {"id": batch_id},
+    ).fetchone()
+    assert row is not None  # noqa: S101 - an aggregate always has one row
+    return None if row[0] is None else float(row[0])
+
+
 def iter_rejects(connection: Connection, batch_id: int) -> Iterator[Reject]:
     """Read the reject report of a batch, in the order of its file, however long it is.
 

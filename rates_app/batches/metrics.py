@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, get_args
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from rates_app.batches.ledger import deadline_slack
 from rates_app.batches.model import State
 from rates_app.store.databases import Unavailable
 
@@ -47,7 +48,8 @@ def _ledger(connection: Connection) -> list[Metric]:
         "rates_batch_publish_seconds", "From verified to published, of the batch that was published last."
     )
     slack = GaugeMetricFamily(
-        "rates_batch_deadline_slack_seconds", "Time left to the nearest deadline of a batch that has not ended."
+        "rates_batch_deadline_slack_seconds",
+        "How long before its deadline the tightest batch will be staged at its pace.",
     )
     row = connection.execute(
         """
@@ -57,8 +59,7 @@ def _ledger(connection: Connection) -> list[Metric]:
             (SELECT count(*) FROM slices JOIN batches ON id = batch_id
              WHERE batches.state = 'staging' AND slices.state = 'staged'),
             (SELECT extract(epoch FROM published_at - verified_at) FROM batches
-             WHERE published_at IS NOT NULL ORDER BY published_at DESC LIMIT 1),
-            (SELECT extract(epoch FROM min(deadline) - clock_timestamp()) FROM batches WHERE ended_at IS NULL)
+             WHERE published_at IS NOT NULL ORDER BY published_at DESC LIMIT 1)
         """
     ).fetchone()
     assert row is not None  # noqa: S101 - a query without FROM has one row
@@ -68,6 +69,6 @@ def _ledger(connection: Connection) -> list[Metric]:
     slices.add_metric(["staged"], row[3])
     if row[4] is not None:
         publish.add_metric([], float(row[4]))
-    if row[5] is not None:
-        slack.add_metric([], float(row[5]))
+    if (seconds := deadline_slack(connection)) is not None:
+        slack.add_metric([], seconds)
     return [batches, rows, slices, publish, slack]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from rates_app.batches.ledger import find_batch, progress, set_state
-from rates_app.batches.model import Batch, BatchError, WrongState
+from rates_app.batches.model import Batch, BatchError, State, WrongState
 from rates_app.batches.rollup import build_rollups
 from rates_app.ops.traces import tracer
 from rates_app.store.generation import note_slots, raise_generation
@@ -162,9 +162,24 @@ def _change_answers(connection: Connection, batch_id: int, warm: Warm | None) ->
 
 def refuse(connection: Connection, batch_id: int, reason: str) -> Batch:
     """End a batch as refused and drop what was staged; its reject report stays."""
+    return _end_without(connection, batch_id, "refused", reason)
+
+
+def fail(connection: Connection, batch_id: int, reason: str) -> Batch:
+    """End a batch that a fault of ours keeps from being published, and drop what was staged.
+
+    Raises:
+        WrongState: It has ended already.
+    """
+    if (batch := find_batch(connection, batch_id, lock=True)).ended_at is not None:
+        raise WrongState(f"batch {batch_id} is {batch.state}: it has ended")
+    return _end_without(connection, batch_id, "failed", reason)
+
+
+def _end_without(connection: Connection, batch_id: int, state: State, reason: str) -> Batch:
     rejected = progress(connection, batch_id).rejected
     connection.execute("UPDATE batches SET rejected = %s WHERE id = %s", (rejected, batch_id))
-    set_state(connection, batch_id, "refused", failure=reason)
+    set_state(connection, batch_id, state, failure=reason)
     drop_staged(connection, batch_id)
     return find_batch(connection, batch_id)
 

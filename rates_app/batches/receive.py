@@ -6,8 +6,9 @@ import uuid
 from typing import TYPE_CHECKING, Protocol
 
 from rates_app.batches import ledger
-from rates_app.batches.model import Batch, BatchError, Unreadable
-from rates_app.batches.source import inspect
+from rates_app.batches.inbox import open_inbox
+from rates_app.batches.model import Batch, BatchError
+from rates_app.batches.source import Inspection
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -47,7 +48,7 @@ def receive(
 ) -> tuple[Batch, bool]:
     """Store a delivery without ever holding it in memory.
 
-    The file appears under its name only when it is whole and in the ledger, so a dispatcher never sees a part of it,
+    The delivery appears only when it is whole and in the ledger, so a dispatcher never sees a part of it,
     and an interrupted delivery leaves nothing.
 
     Args:
@@ -68,23 +69,17 @@ def receive(
         TooLarge: There are more bytes than may be.
         Unreadable: The bytes are no batch at all.
         KeyReused: The key belongs to other content.
-        Unavailable: The ledger cannot be reached; nothing was kept.
+        Unavailable: The ledger or the bucket cannot be reached; nothing was kept.
     """
-    folder = settings.data_dir / "incoming"
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{uuid.uuid4().hex}.partial"
+    upload = open_inbox(settings).upload(supplier, f"{uuid.uuid4().hex[:12]}-{name}")
     try:
-        size = 0
-        with partial.open("xb") as file:
-            while chunk := body.read(CHUNK):
-                size += len(chunk)
-                if size > settings.max_upload_bytes:
-                    raise TooLarge(f"a batch may have {settings.max_upload_bytes} bytes: deliver it in parts")
-                file.write(chunk)
-        try:
-            source = inspect(str(partial))
-        except Unreadable as error:
-            raise Unreadable(str(error).replace(str(partial), name)) from None
+        inspection = Inspection()
+        while chunk := body.read(CHUNK):
+            inspection.feed(chunk)
+            if inspection.size_bytes > settings.max_upload_bytes:
+                raise TooLarge(f"a batch may have {settings.max_upload_bytes} bytes: deliver it in parts")
+            upload.write(chunk)
+        source = inspection.source(name)
         with databases.write() as connection:
             if idempotency_key is not None:
                 _claim_key(connection, supplier, idempotency_key, source.content_hash)
@@ -92,12 +87,11 @@ def receive(
                 connection, source, name=name, supplier=supplier, tolerance=tolerance, deadline=deadline, again=again
             )
             if new:
-                # Named by its content: delivered twice at once it is one file. It is renamed before the commit, so
-                # that no batch is in the ledger whose bytes are not there.
-                partial.replace(folder / f"{source.content_hash.hex()[:16]}-{name}")
+                # Before the commit, so that no batch is in the ledger whose bytes are not there.
+                upload.appear()
         return batch, new
     finally:
-        partial.unlink(missing_ok=True)
+        upload.discard()
 
 
 def _claim_key(connection: Connection, supplier: str, key: str, content_hash: bytes) -> None:

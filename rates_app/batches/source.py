@@ -29,6 +29,9 @@ LONGEST_LINE = 2**20
 #: A batch has at most this many slices, whatever its size, so that its ledger and its partition stay small.
 MOST_SLICES = 512
 
+#: Plain bytes that tell a compressed file's format: they must be in its first chunk, however small that is.
+_HEAD = 16
+
 _MAGIC: dict[bytes, Compression] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _UTF8_BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
@@ -59,6 +62,55 @@ def open_uri(uri: str) -> pa.NativeFile:
         raise Unreadable(f"{uri} cannot be read: {error}") from error
 
 
+class Inspection:
+    """Tells what a file is while its bytes pass by."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+        self._head = b""
+        self.size_bytes = 0
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes; the first of them tell format and compression."""
+        self._head = self._head or chunk
+        self._digest.update(chunk)
+        self.size_bytes += len(chunk)
+
+    @property
+    def content_hash(self) -> bytes:
+        """SHA-256 of what has passed."""
+        return self._digest.digest()
+
+    def source(self, uri: str) -> Source:
+        """Say what it was.
+
+        Args:
+            uri: Where the file is, or what to call it in an error.
+
+        Raises:
+            Unreadable: It was empty, or no text that could be a batch.
+        """
+        head = self._head
+        if not head:
+            raise Unreadable(f"{uri} is empty")
+        compression: Compression = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "none")
+        if compression != "none":
+            try:
+                head = next(_plain_chunks(uri, pa.BufferReader(head), compression, _HEAD), b"")
+            except Unreadable:
+                head = b""  # `expand` will say so again, when there is a batch to be refused for it
+        if head.startswith(_UTF16_BOMS):
+            raise Unreadable(f"{uri} is UTF-16: save it as UTF-8")
+        kind: Format = "csv"
+        if head.startswith(b"PAR1"):
+            if compression != "none":
+                raise Unreadable(f"{uri} is Parquet inside {compression}: deliver it as it is, it compresses itself")
+            kind = "parquet"
+        elif head.removeprefix(_UTF8_BOM).lstrip().startswith(b"{"):
+            kind = "ndjson"
+        return Source(uri, self.size_bytes, self.content_hash, kind, compression)
+
+
 def inspect(uri: str, progress: Callable[[int], object] = lambda _: None) -> Source:
     """Read a file once: hash its bytes and tell its format and compression.
 
@@ -69,48 +121,43 @@ def inspect(uri: str, progress: Callable[[int], object] = lambda _: None) -> Sou
     Raises:
         Unreadable: The file is missing, empty, or no text that could be a batch.
     """
-    digest = hashlib.sha256()
-    size = 0
-    head = b""
+    inspection = Inspection()
     with open_uri(uri) as file:
         while chunk := file.read(CHUNK):
-            head = head or chunk
-            digest.update(chunk)
-            size += len(chunk)
+            inspection.feed(chunk)
             progress(len(chunk))
-    if not head:
-        raise Unreadable(f"{uri} is empty")
-    compression: Compression = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "none")
-    if compression != "none":
-        try:
-            with open_uri(uri) as file:
-                head = next(_plain_chunks(uri, file, compression), b"")
-        except Unreadable:
-            head = b""  # `expand` will say so again, when there is a batch to be refused for it
-    if head.startswith(_UTF16_BOMS):
-        raise Unreadable(f"{uri} is UTF-16: save it as UTF-8")
-    if head.startswith(b"PAR1"):
-        if compression != "none":
-            raise Unreadable(f"{uri} is Parquet inside {compression}: deliver Parquet as it is, it compresses itself")
-        return Source(uri, size, digest.digest(), "parquet", compression)
-    is_object = head.removeprefix(_UTF8_BOM).lstrip().startswith(b"{")
-    return Source(uri, size, digest.digest(), "ndjson" if is_object else "csv", compression)
+    return inspection.source(uri)
 
 
-def _plain_chunks(uri: str, file: pa.NativeFile, compression: Compression) -> Iterator[bytes]:
+def estimate_rows(source: Source) -> int:
+    """Guess a plain file's rows from its size and its first lines; Parquet says them itself.
+
+    Raises:
+        Unreadable: The file is gone, or a Parquet file without its end.
+    """
+    with open_uri(source.uri) as file:
+        if source.format == "parquet":
+            return int(_parquet(source.uri, file).metadata.num_rows)
+        head = file.read(LONGEST_LINE)
+    return source.size_bytes * max(1, head.count(b"\n")) // max(1, len(head))
+
+
+def _plain_chunks(uri: str, file: pa.NativeFile, compression: Compression, size: int = CHUNK) -> Iterator[bytes]:
     try:
         with pa.CompressedInputStream(file, compression) as stream:  # type: ignore[arg-type]  # "none" never comes here
-            while chunk := stream.read(CHUNK):
+            while chunk := stream.read(size):
                 yield chunk
     except OSError as error:
         raise Unreadable(f"{uri} is damaged {compression} or cut short: {error}") from error
 
 
-def expand(source: Source, folder: Path, limit: int) -> str:
+def expand(uri: str, content_hash: bytes, compression: Compression, folder: Path, limit: int) -> str:
     """Make a compressed file plain, once: neither gzip nor zstd can be read from the middle.
 
     Args:
-        source: The delivered file.
+        uri: The delivered file.
+        content_hash: Its SHA-256, which the plain file is named by.
+        compression: How it is compressed.
         folder: Where the plain file is kept until the batch has ended.
         limit: Bytes that it may grow to, so that a small file cannot fill the disk.
 
@@ -121,19 +168,19 @@ def expand(source: Source, folder: Path, limit: int) -> str:
         Unreadable: The file is damaged or cut short, or grows over the limit.
         OSError: The disk is full; the part that was written is removed.
     """
-    if source.compression == "none":
-        return source.uri
+    if compression == "none":
+        return uri
     folder.mkdir(parents=True, exist_ok=True)
-    plain = folder / source.content_hash.hex()
+    plain = folder / content_hash.hex()
     if plain.exists():
         return str(plain)
     partial = plain.with_suffix(".partial")
     try:
-        with open_uri(source.uri) as file, partial.open("wb") as target:
-            for chunk in _plain_chunks(source.uri, file, source.compression):
+        with open_uri(uri) as file, partial.open("wb") as target:
+            for chunk in _plain_chunks(uri, file, compression):
                 target.write(chunk)
                 if target.tell() > limit:
-                    raise Unreadable(f"{source.uri} expands to more than {limit} bytes: deliver it in parts")
+                    raise Unreadable(f"{uri} expands to more than {limit} bytes: deliver it in parts")
         partial.rename(plain)
     finally:
         partial.unlink(missing_ok=True)

@@ -1,0 +1,459 @@
+"""Whatever arrives is taken once, ends as a batch or as a refusal, and is put away with its report."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import orjson
+import psycopg
+import pytest
+import yaml
+from kubernetes import client
+from moto.server import ThreadedMotoServer
+
+from rates_app.batches import ledger, publish
+from rates_app.batches.cluster import Applications
+from rates_app.batches.dispatch import MOST_ATTEMPTS, Dispatcher
+from rates_app.batches.engine import drive
+from rates_app.batches.folder import RETRY_SECONDS, Folders
+from rates_app.batches.inbox import open_inbox
+from rates_app.batches.model import Unreadable
+from rates_app.batches.receive import TooLarge, receive
+from rates_app.local.server import free_port
+from rates_app.settings import Settings, SettingsError
+from rates_app.store.databases import Databases, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rates_app.batches.model import Batch
+
+HEADER = b"orig_code,dest_code,day,price\n"
+GOOD = b"CNGGZ,EETLL,2021-01-01,1244\n"
+BAD = b"XXXXX,EETLL,2021-01-01,1244\n"
+GOLDEN = Path(__file__).parents[2] / "charts" / "golden" / "prod-spark-ingest.yaml"
+
+
+def batches(settings: Settings) -> list[Batch]:
+    with psycopg.connect(settings.database_url.get_secret_value()) as connection:
+        return ledger.list_batches(connection, limit=1000)[::-1]
+
+
+def arrive(settings: Settings, name: str, content: bytes, age: float = 60) -> Path:
+    """Have a file in the incoming folder since some seconds."""
+    path = settings.data_dir / "incoming" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    os.utime(path, (time.time() - age,) * 2)
+    return path
+
+
+def names(settings: Settings, folder: str) -> list[str]:
+    return sorted(path.name for path in (settings.data_dir / folder).rglob("*") if path.is_file())
+
+
+def report(settings: Settings, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = orjson.loads((settings.data_dir / name).read_bytes())
+    return found
+
+
+def dispatch_all(settings: Settings) -> None:
+    inbox = Folders(settings)
+    dispatcher = Dispatcher(settings, inbox, None)
+    while delivery := inbox.take(0):
+        dispatcher.handle(delivery)
+
+
+def test_files_are_put_away_with_their_reports(settings: Settings) -> None:
+    arrive(settings, "acme/good.csv", HEADER + GOOD * 3, age=90)
+    arrive(settings, "bad.csv", HEADER + GOOD + BAD + b"a,b\n", age=80)
+    arrive(settings, "same-again.csv", HEADER + GOOD * 3, age=70)
+    arrive(settings, "utf16.csv", HEADER.decode().encode("utf-16"), age=60)
+    dispatch_all(settings)
+    assert names(settings, "incoming") == []
+    # What was delivered twice is one batch, and one file.
+    assert names(settings, "processed") == ["1-good.csv", "1-good.csv.report.json"]
+    assert (settings.data_dir / "processed" / "1-good.csv").read_bytes() == HEADER + GOOD * 3
+    assert names(settings, "rejected") == [
+        "2-bad.csv",
+        "2-bad.csv.rejects.csv",
+        "2-bad.csv.report.json",
+        "unread-utf16.csv",
+        "unread-utf16.csv.report.json",
+    ]
+    published = report(settings, "processed/1-good.csv.report.json")
+    assert (published["state"], published["rows"], published["supplier"]) == ("published", 3, "acme")
+    assert "2 bad rows" in report(settings, "rejected/2-bad.csv.report.json")["failure"]
+    assert (settings.data_dir / "rejected" / "2-bad.csv.rejects.csv").read_text().splitlines() == [
+        "line,field,reason,value",
+        "3,orig_code,is not a known port,XXXXX",
+        '4,row,does not have the 4 values that the header names,"a,b"',
+    ]
+    assert "UTF-8" in report(settings, "rejected/unread-utf16.csv.report.json")["failure"]
+
+
+def test_a_file_that_is_still_being_written_is_left_alone(settings: Settings) -> None:
+    arrive(settings, ".hidden.csv", HEADER + GOOD)
+    arrive(settings, "copy.csv.partial", HEADER + GOOD)
+    arrive(settings, "just-changed.csv", HEADER + GOOD, age=0)
+    growing = arrive(settings, "growing.csv", HEADER + GOOD)
+    # Python's own process may hold a lease on what it has open itself, so another one writes.
+    writer = subprocess.Popen(
+        [sys.executable, "-c", f"f = open({str(growing)!r}, 'a'); print(flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert writer.stdout is not None
+    writer.stdout.readline()
+    inbox = Folders(settings)
+    assert inbox.take(0) is None
+    writer.communicate(b"\n")
+    delivery = inbox.take(0)
+    assert delivery is not None
+    assert delivery.name == "growing.csv"
+
+
+def test_a_file_is_taken_by_one_process_and_after_its_release_by_another(settings: Settings) -> None:
+    arrive(settings, "a.csv", HEADER + GOOD)
+    first, second = Folders(settings), Folders(settings)
+    delivery = first.take(0)
+    assert delivery is not None
+    assert second.take(0) is None
+    delivery.release()
+    assert first.take(0) is None, f"it is left alone for {RETRY_SECONDS} seconds"
+    assert second.take(0) is not None
+
+
+def test_many_dispatchers_share_a_folder_and_stop_in_good_order(settings: Settings) -> None:
+    environment = os.environ | {
+        "RATES_DATABASE_URL": settings.database_url.get_secret_value(),
+        "RATES_DATA_DIR": str(settings.data_dir),
+        "RATES_HOST": "127.0.0.1",
+    }
+    ports = [free_port() for _ in range(2)]
+    for number in range(12):
+        arrive(settings, f"s{number % 3}/{number}.csv", HEADER + GOOD * (number + 1))
+    dispatchers = [
+        subprocess.Popen(
+            [Path(sys.executable).with_name("rates"), "dispatch"],
+            env=environment | {"RATES_PORT": str(port)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for port in ports
+    ]
+    deadline = time.monotonic() + 90
+    while names(settings, "incoming") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for dispatcher in dispatchers:
+        dispatcher.send_signal(signal.SIGTERM)
+    logs = [[json.loads(line) for line in dispatcher.communicate()[0].splitlines()] for dispatcher in dispatchers]
+    assert [dispatcher.returncode for dispatcher in dispatchers] == [0, 0]
+    put_away = [[line["batch_id"] for line in log if line["event"] == "delivery put away"] for log in logs]
+    assert sorted(put_away[0] + put_away[1]) == list(range(1, 13)), "each file was put away by exactly one"
+    assert [(batch.state, batch.rows) for batch in sorted(batches(settings), key=lambda b: b.rows or 0)] == [
+        ("published", number + 1) for number in range(12)
+    ]
+
+
+def test_a_fault_that_does_not_pass_fails_the_batch_and_keeps_the_file(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise publish.VerificationFailed("rows differ")
+
+    monkeypatch.setattr(publish, "verify", broken)
+    arrive(settings, "a.csv", HEADER + GOOD)
+    inbox = Folders(settings)
+    dispatcher = Dispatcher(settings, inbox, None)
+    for _ in range(MOST_ATTEMPTS):
+        assert names(settings, "rejected") == []
+        inbox.later.clear()
+        delivery = inbox.take(0)
+        assert delivery is not None
+        dispatcher.handle(delivery)
+    assert names(settings, "rejected") == ["1-a.csv", "1-a.csv.report.json"]
+    (batch,) = batches(settings)
+    assert batch.state == "failed"
+    assert "rows differ" in str(batch.failure)
+
+
+@pytest.fixture
+def aws(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    """Three buckets, and a queue that hears of what arrives in the first."""
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    urllib.request.urlopen(f"http://{host}:{port}/moto-api/reset", data=b"").close()  # its state is the process's
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.setenv(name, "eu-central-1")
+    s3, sqs = boto3.Session().client("s3"), boto3.Session().client("sqs")
+    for bucket in ("incoming", "processed", "rejected"):
+        s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    queue = sqs.create_queue(QueueName="incoming")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    s3.put_bucket_notification_configuration(
+        Bucket="incoming",
+        NotificationConfiguration={"QueueConfigurations": [{"QueueArn": arn, "Events": ["s3:ObjectCreated:*"]}]},
+    )
+    yield settings.model_copy(
+        update={
+            "incoming_queue_url": queue,
+            "incoming_bucket": "incoming",
+            "processed_bucket": "processed",
+            "rejected_bucket": "rejected",
+        }
+    )
+    server.stop()
+
+
+def objects(bucket: str) -> list[str]:
+    found = boto3.Session().client("s3").list_objects_v2(Bucket=bucket)
+    return [str(item["Key"]) for item in found.get("Contents", [])]
+
+
+def hidden_messages(settings: Settings) -> tuple[int, int]:
+    """How many messages wait in the queue, and how many somebody works on."""
+    assert settings.incoming_queue_url is not None
+    sqs = boto3.Session().client("sqs")
+    counts = sqs.get_queue_attributes(QueueUrl=settings.incoming_queue_url, AttributeNames=["All"])["Attributes"]
+    return int(counts["ApproximateNumberOfMessages"]), int(counts["ApproximateNumberOfMessagesNotVisible"])
+
+
+def test_objects_are_taken_from_the_queue_and_put_away(aws: Settings) -> None:
+    s3 = boto3.Session().client("s3")
+    s3.put_object(Bucket="incoming", Key="acme/März 1+2.csv", Body=HEADER + GOOD * 3)
+    s3.put_object(Bucket="incoming", Key="bad.csv", Body=HEADER + BAD)
+    s3.put_object(Bucket="incoming", Key="withdrawn-by-the-supplier.csv", Body=HEADER + GOOD)
+    s3.delete_object(Bucket="incoming", Key="withdrawn-by-the-supplier.csv")
+    inbox = open_inbox(aws)
+    dispatcher = Dispatcher(aws, inbox, None)
+    while sum(hidden_messages(aws)):
+        if delivery := inbox.take(1):
+            dispatcher.handle(delivery)
+    assert objects("incoming") == []
+    assert objects("processed") == ["acme/1-März 1+2.csv", "acme/1-März 1+2.csv.report.json"]
+    assert objects("rejected") == ["local/2-bad.csv", "local/2-bad.csv.rejects.csv", "local/2-bad.csv.report.json"]
+    assert [(batch.state, batch.supplier) for batch in batches(aws)] == [("published", "acme"), ("refused", "local")]
+
+
+def test_a_message_is_with_one_dispatcher_and_comes_back_when_released(aws: Settings) -> None:
+    boto3.Session().client("s3").put_object(Bucket="incoming", Key="a.csv", Body=HEADER + GOOD)
+    inbox = open_inbox(aws)
+    delivery = inbox.take(1)
+    while delivery is None:  # S3's test message comes first
+        delivery = inbox.take(1)
+    assert inbox.take(0) is None
+    assert hidden_messages(aws) == (0, 1)
+    delivery.release()
+    assert hidden_messages(aws) == (0, 1), "it stays hidden for a while"
+    assert objects("incoming") == ["a.csv"]
+
+
+class Endless:
+    """A body that fails the test if it is read beyond a limit."""
+
+    def __init__(self, limit: int) -> None:
+        self.left = limit
+
+    def read(self, size: int, /) -> bytes:
+        assert self.left > 0
+        self.left -= size
+        return b"x" * size
+
+
+def test_an_upload_to_the_bucket_appears_when_it_is_in_the_ledger(aws: Settings) -> None:
+    databases = Databases(aws)
+    databases.open()
+    content = HEADER + GOOD * 700_000  # three parts
+    batch, new = receive(aws, databases, io.BytesIO(content), name="a.csv", supplier="acme", tolerance=7)
+    assert (new, batch.state, batch.tolerance, batch.size_bytes) == (True, "received", 7, len(content))
+    (key,) = objects("incoming")
+    assert key.startswith("acme/")
+    assert boto3.Session().client("s3").get_object(Bucket="incoming", Key=key)["Body"].read() == content
+
+    again, new = receive(aws, databases, io.BytesIO(content), name="a.csv", supplier="acme")
+    assert (again, new) == (batch, False)
+    with pytest.raises(Unreadable):
+        receive(aws, databases, io.BytesIO(b""), name="empty.csv", supplier="acme")
+    small = aws.model_copy(update={"max_upload_bytes": 2**24})
+    with pytest.raises(TooLarge):
+        receive(small, databases, Endless(2**25), name="endless.csv", supplier="acme")
+    assert objects("incoming") == [key]
+    uploads = boto3.Session().client("s3").list_multipart_uploads(Bucket="incoming")
+    assert uploads.get("Uploads", []) == []
+    databases.close()
+
+
+def test_a_bucket_that_cannot_be_reached_is_told_as_such(aws: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    elsewhere = open_inbox(aws.model_copy(update={"incoming_bucket": "elsewhere"}))
+    with pytest.raises(Unavailable, match="elsewhere"):
+        elsewhere.upload("acme", "a.csv")
+    with pytest.raises(Unavailable, match="RATES_INCOMING_QUEUE_URL"):
+        elsewhere.take(0)
+
+
+class Operator:
+    """A Kubernetes API server that knows SparkApplications and nothing else."""
+
+    def __init__(self) -> None:
+        self.applications: dict[str, dict[str, Any]] = {}
+        self.refusal = 0
+
+    def answer(self, method: str, path: str, body: bytes) -> tuple[int, dict[str, Any]]:
+        prefix = "/apis/sparkoperator.k8s.io/v1beta2/namespaces/rates/sparkapplications"
+        assert path.startswith(prefix), path
+        name = path.removeprefix(prefix).lstrip("/")
+        if self.refusal:
+            return self.refusal, {"kind": "Status", "code": self.refusal}
+        if method == "POST":
+            application = json.loads(body)
+            name = application["metadata"]["name"]
+            if name in self.applications:
+                return 409, {"kind": "Status", "reason": "AlreadyExists"}
+            self.applications[name] = application
+            return 201, application
+        if name in self.applications:
+            return 200, self.applications[name]
+        return 404, {"kind": "Status", "reason": "NotFound"}
+
+
+@pytest.fixture
+def operator() -> Iterator[tuple[Operator, Applications]]:
+    served = Operator()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            length = int(self.headers.get("Content-Length", 0))
+            status, answer = served.answer(self.command, self.path, self.rfile.read(length))
+            body = json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    configuration = client.Configuration(host=f"http://127.0.0.1:{server.server_port}")
+    yield served, Applications(client.ApiClient(configuration))
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def template(tmp_path: Path) -> Path:
+    """What the chart gives the dispatcher."""
+    maps = [part for part in yaml.safe_load_all(GOLDEN.read_text()) if part and part["kind"] == "ConfigMap"]
+    (text,) = (
+        part["data"]["sparkapplication.yaml"] for part in maps if part["metadata"]["name"] == "rates-batch-template"
+    )
+    path = tmp_path / "sparkapplication.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def big(settings: Settings, template: Path) -> Settings:
+    return settings.model_copy(update={"spark_template": template, "spark_above_rows": 10})
+
+
+def test_a_big_batch_is_submitted_once_and_put_away_when_it_has_ended(
+    big: Settings, operator: tuple[Operator, Applications]
+) -> None:
+    served, applications = operator
+    path = arrive(big, 'odd "name".csv', HEADER + GOOD * 500)
+    arrive(big, "small.csv", HEADER + GOOD * 5, age=50)
+    inbox = Folders(big)
+    dispatcher = Dispatcher(big, inbox, applications)
+    for _ in range(2):
+        delivery = inbox.take(0)
+        assert delivery is not None
+        dispatcher.handle(delivery)
+    assert names(big, "processed") == ["2-small.csv", "2-small.csv.report.json"], "small ones do not wait for Spark"
+    (application,) = served.applications.values()
+    assert application["spec"]["arguments"] == ["--batch", "1", "--source", str(path)]
+    assert application["metadata"]["name"] == "batch-1"
+    dispatcher.follow()
+    assert path.exists()
+
+    # The same after a restart of the dispatcher: the application is there, and is followed.
+    twin = Dispatcher(big, inbox := Folders(big), applications)
+    assert inbox.take(0) is None, "the file is still locked"
+    dispatcher.stop()
+    dispatcher.run()
+    delivery = inbox.take(0)
+    assert delivery is not None
+    twin.handle(delivery)
+    assert len(served.applications) == 1
+
+    with psycopg.connect(big.database_url.get_secret_value()) as connection:  # as the driver in the cluster does
+        drive(connection, big, 1, str(path))
+    twin.follow()
+    assert names(big, "incoming") == []
+    assert '1-odd "name".csv' in names(big, "processed")
+
+
+@pytest.mark.parametrize("what", ["failed", "deleted"])
+def test_what_spark_gives_up_is_released(big: Settings, operator: tuple[Operator, Applications], what: str) -> None:
+    served, applications = operator
+    path = arrive(big, "a.csv", HEADER + GOOD * 500)
+    inbox = Folders(big)
+    dispatcher = Dispatcher(big, inbox, applications)
+    delivery = inbox.take(0)
+    assert delivery is not None
+    dispatcher.handle(delivery)
+    if what == "failed":
+        served.applications["batch-1"]["status"] = {"applicationState": {"state": "FAILED", "errorMessage": "OOM"}}
+    else:
+        served.applications.clear()
+    dispatcher.follow()
+    assert path.exists()
+    assert Folders(big).take(0) is not None
+
+
+def test_a_cluster_that_refuses_leaves_the_delivery_for_later(
+    big: Settings, operator: tuple[Operator, Applications]
+) -> None:
+    served, applications = operator
+    served.refusal = 403
+    path = arrive(big, "a.csv", HEADER + GOOD * 500)
+    inbox = Folders(big)
+    delivery = inbox.take(0)
+    assert delivery is not None
+    Dispatcher(big, inbox, applications).handle(delivery)
+    assert path.exists()
+    assert Folders(big).take(0) is not None
+
+
+@pytest.mark.parametrize(
+    "change", [("$batch_id", "$batch"), ("kind: SparkApplication", "kind: Pod"), ("spec:", "spec")]
+)
+def test_a_template_that_is_none_is_an_error(template: Path, change: tuple[str, str]) -> None:
+    from rates_app.batches.cluster import render  # noqa: PLC0415
+
+    template.write_text(template.read_text().replace(*change))
+    with pytest.raises(SettingsError, match="RATES_SPARK_TEMPLATE"):
+        render(template, 1, "s3://incoming/a.csv")
