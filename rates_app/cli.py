@@ -53,7 +53,7 @@ BatchNumber = Annotated[int, typer.Argument(metavar="BATCH", min=1, help="The ba
 
 def _settings() -> Settings:
     settings = load_settings()
-    configure_logs(settings)
+    configure_logs(settings, sys.stderr)  # what a command prints is its result alone
     return settings
 
 
@@ -149,9 +149,11 @@ def ingest(
         )
     prefix = "" if worked else "This content was delivered before. "
     if batch.state == "published":
-        out.print(f"{prefix}Batch {batch.id} is published: {batch.rows:,} prices, generation {batch.generation}.")
+        text = f"{prefix}Batch {batch.id} is published: {batch.rows:,} prices, generation {batch.generation}."
+        out.print(text, soft_wrap=True)
         return
-    err.print(f"{prefix}Batch {batch.id} is {batch.state}: {batch.failure or 'to take it again, add --again'}.")
+    reason = batch.failure or "to take it again, add --again"
+    err.print(f"{prefix}Batch {batch.id} is {batch.state}: {reason}", markup=False, soft_wrap=True)
     raise typer.Exit(1)
 
 

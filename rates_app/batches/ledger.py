@@ -71,20 +71,23 @@ def accept(
         batch = cursor.execute(
             """
             INSERT INTO batches (name, supplier, content_hash, size_bytes, format, compression, tolerance, deadline)
-            VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+            SELECT %(name)s, %(supplier)s, %(content_hash)s, %(size_bytes)s, %(format)s, %(compression)s,
+                   %(tolerance)s, %(deadline)s::timestamptz
+            -- A conflict uses up a number; what is known already should not.
+            WHERE NOT EXISTS (SELECT FROM batches WHERE content_hash = %(content_hash)s AND NOT superseded)
             ON CONFLICT (content_hash) WHERE NOT superseded DO NOTHING
             RETURNING *
             """,
-            (
-                name,
-                supplier,
-                source.content_hash,
-                source.size_bytes,
-                source.format,
-                source.compression,
-                tolerance,
-                deadline,
-            ),
+            {
+                "name": name,
+                "supplier": supplier,
+                "content_hash": source.content_hash,
+                "size_bytes": source.size_bytes,
+                "format": source.format,
+                "compression": source.compression,
+                "tolerance": tolerance,
+                "deadline": deadline,
+            },
         ).fetchone()
         if batch is not None:
             return batch, True

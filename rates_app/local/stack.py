@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
 import shlex
@@ -29,6 +30,7 @@ from rates_app.local.server import HOST, ServerError, ended, port_is_free
 from rates_app.ops.logs import configure_logs
 from rates_app.rates.locations import read_locations, store_locations
 from rates_app.settings import load_settings
+from rates_app.store.generation import raise_generation
 from rates_app.store.migrate import migrate
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 
 SAMPLE_DATA = Path(__file__).parents[2] / "sample_data"
 FIRST_PORT = 8080
+#: What of the service runs, in the order in which it is started.
+ROLES = ("serve", "dispatch")
 READY_SECONDS = 60
 # A service that was told to stop may take its drain and grace; after that it is no longer waited for.
 LEFTOVER_SECONDS = 40
@@ -116,8 +120,12 @@ class LocalStack:
         if batch.state != "published":
             self._console.print(f"  The sample prices are batch {batch.id}, which is {batch.state}.")
         with self._step("Start the service"):
-            service = running.enter_context(self._serve())
+            service = running.enter_context(self._role("serve", self.port))
             self._wait_until_ready(service)
+        with self._step("Start the dispatcher, which takes what is delivered"):
+            # Its health is told on the next free port.
+            free = next(port for port in itertools.count(self.port + 1) if port_is_free(port))
+            running.enter_context(self._role("dispatch", free))
         return service
 
     @contextmanager
@@ -150,10 +158,11 @@ class LocalStack:
 
     def _stop_leftovers(self) -> None:
         """End what a killed run could not: the lock is held, so whatever runs on this folder has no owner."""
-        if service := self._recorded_service():
-            service.terminate()
-            if not ended([service], LEFTOVER_SECONDS):
-                service.kill()
+        for role in ROLES:
+            if process := self._recorded(role):
+                process.terminate()
+                if not ended([process], LEFTOVER_SECONDS):
+                    process.kill()
         postgres = self.folder / "postgres"
         for server in (
             RedisServer(self.folder / "redis"),
@@ -180,37 +189,37 @@ class LocalStack:
         # The steps tell of what this process does itself; the service logs as it always does.
         configure_logs(load_settings().model_copy(update={"log_level": "warning"}))
 
-    @property
-    def _service_record(self) -> Path:
-        return self.folder / "service.json"
+    def _record(self, role: str) -> Path:
+        return self.folder / f"{role}.json"
 
-    def _recorded_service(self) -> psutil.Process | None:
-        """Find the service that an earlier run started: the process of that number, begun at that very moment."""
+    def _recorded(self, role: str) -> psutil.Process | None:
+        """Find the process that an earlier run started: the one of that number, begun at that very moment."""
         try:
-            record = json.loads(self._service_record.read_text())
+            record = json.loads(self._record(role).read_text())
             process = psutil.Process(record["pid"])
         except (FileNotFoundError, psutil.NoSuchProcess):
             return None
         return process if process.create_time() == record["created"] else None
 
     @contextmanager
-    def _serve(self) -> Iterator[subprocess.Popen[bytes]]:
-        """Run the service; at the end of the block it drains and finishes what runs."""
-        command = [sys.executable, "-c", "from rates_app.cli import main; main()", "serve"]
-        # In a session of its own, Ctrl-C reaches this process alone, which stops the service in its turn.
-        with subprocess.Popen(command, start_new_session=True) as service:
-            record = {"pid": service.pid, "created": psutil.Process(service.pid).create_time()}
-            self._service_record.write_text(json.dumps(record))
+    def _role(self, role: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
+        """Run a role of the service; at the end of the block it finishes what runs."""
+        command = [sys.executable, "-c", "from rates_app.cli import main; main()", role]
+        # In a session of its own, Ctrl-C reaches this process alone, which stops the others in their turn.
+        environment = {**os.environ, "RATES_PORT": str(port)}
+        with subprocess.Popen(command, env=environment, start_new_session=True) as process:
+            record = {"pid": process.pid, "created": psutil.Process(process.pid).create_time()}
+            self._record(role).write_text(json.dumps(record))
             try:
-                yield service
+                yield process
             finally:
-                service.terminate()
+                process.terminate()
                 settings = load_settings()
                 with suppress(subprocess.TimeoutExpired):
-                    service.wait(settings.drain_seconds + settings.grace_seconds + 10)
+                    process.wait(settings.drain_seconds + settings.grace_seconds + 10)
                 with suppress(ProcessLookupError):  # workers that a dead master has left, or that do not end
-                    os.killpg(service.pid, signal.SIGKILL)
-        self._service_record.unlink(missing_ok=True)
+                    os.killpg(process.pid, signal.SIGKILL)
+        self._record(role).unlink(missing_ok=True)
 
     def _wait_until_ready(self, service: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + READY_SECONDS
@@ -264,6 +273,7 @@ def _load_locations(url: str) -> None:
     with psycopg.connect(url) as connection:
         if connection.execute("SELECT FROM locations LIMIT 1").fetchone() is None:
             store_locations(connection, read_locations(SAMPLE_DATA / "ports.csv", SAMPLE_DATA / "regions.csv"))
+            raise_generation(connection, None)
 
 
 def dev(folder: Path, port: int | None) -> int:

@@ -8,7 +8,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import orjson
 import structlog
@@ -70,11 +70,12 @@ def _no_addresses(_logger: WrappedLogger, _method: str, event: EventDict) -> Eve
     return event
 
 
-def configure_logs(settings: ProcessSettings) -> None:
+def configure_logs(settings: ProcessSettings, stream: TextIO = sys.stdout) -> None:
     """Send everything that this process logs, its libraries' records included, through one formatter.
 
     Args:
         settings: The least level, and whether lines are for machines (``json``) or people (``console``).
+        stream: Where lines go; standard error for a command whose output is its result.
     """
     global _direct, _sample  # noqa: PLW0603 - there is one log in a process, as there is one standard output
     _direct = settings.log_format == "json" and settings.log_level in {"debug", "info"}
@@ -97,7 +98,7 @@ def configure_logs(settings: ProcessSettings) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()], processors=[_no_addresses, *final]
