@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import dataclass
+from math import fsum
 from typing import TYPE_CHECKING
 
 from components.cluster import NODE_DISK_GIB
@@ -16,7 +17,7 @@ from components.network import ZONES
 from rehearsal import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from rehearsal import Rehearsal, Resource
 
@@ -66,15 +67,27 @@ def monthly(stack: Rehearsal) -> dict[str, tuple[float, float]]:
     Raises:
         KeyError: The price list lacks a size that the stack uses; add it there.
     """
-    totals: dict[str, tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
+    bill: dict[str, list[tuple[float, float]]] = defaultdict(list)
     databases = stack.of_type("aws:rds/instance:Instance").values()
     # A replica's disk begins as large as its primary's, which alone states it.
     disk_gib = max(database.inputs.get("allocatedStorage", 0) for database in databases)
     for resource in stack.resources:
         for line in _lines(resource, disk_gib):
-            at_rest, at_most = totals[line.group]
-            totals[line.group] = (at_rest + line.usd(line.at_rest), at_most + line.usd(line.at_most))
-    return dict(totals)
+            bill[line.group].append((line.usd(line.at_rest), line.usd(line.at_most)))
+    return {group: total(parts) for group, parts in bill.items()}
+
+
+def total(parts: Iterable[tuple[float, float]]) -> tuple[float, float]:
+    """Add up costs, to the same number in whatever order Pulumi happened to register the resources.
+
+    Args:
+        parts: USD at rest and at most.
+
+    Returns:
+        Both sums.
+    """
+    at_rest, at_most = zip(*parts, strict=True)
+    return fsum(at_rest), fsum(at_most)
 
 
 def _lines(resource: Resource, disk_gib: int) -> Iterator[Line]:

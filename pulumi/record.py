@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from cost import PRICE_LIST, monthly
+from cost import PRICE_LIST, monthly, total
 from rehearsal import ROOT, Rehearsal, rehearse, stack_config
 
 STACKS = ("dev", "staging", "prod")
@@ -73,9 +73,9 @@ def cost_table(stacks: list[Rehearsal]) -> str:
     costs = [monthly(stack) for stack in stacks]
     groups = sorted({group for cost in costs for group in cost})
     rows = [[group, *(_span(cost.get(group, (0, 0))) for cost in costs)] for group in groups]
-    totals = [_span((sum(low for low, _ in cost.values()), sum(high for _, high in cost.values()))) for cost in costs]
+    totals = [_span(total(cost.values())) for cost in costs]
     table = [["USD a month", *(stack.stack for stack in stacks)], ["---", *("---:" for _ in stacks)], *rows]
-    table.append(["**Total**", *(f"**{total}**" for total in totals)])
+    table.append(["**Total**", *(f"**{span}**" for span in totals)])
     body = "\n".join("| " + " | ".join(row) + " |" for row in table)
     return f"{body}\n\nPrices of {PRICE_LIST['date']}, {PRICE_LIST['region']}, from `pulumi/prices.json`."
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -44,3 +45,8 @@ def test_the_failure_table_has_every_failure() -> None:
         part for part in ("Pod", "Node", "Zone", "Cluster", "Database", "Cache", "Region") if f"| {part} |" not in page
     ]
     assert missing == []
+
+
+def test_the_order_of_the_resources_does_not_change_the_bill(prod: Rehearsal) -> None:
+    turned = replace(prod, resources=prod.resources[::-1])
+    assert monthly(turned) == monthly(prod)
