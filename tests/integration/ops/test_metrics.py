@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,9 +69,16 @@ def read(text: str) -> Series:
 
 
 def scrape(client: FlaskClient) -> Series:
-    response = client.get("/metrics")
-    assert response.status_code == 200
-    return read(response.text)
+    """Read the metrics once the pools have been measured and a replica has replayed what the test has written."""
+    deadline = time.monotonic() + 30
+    while True:
+        response = client.get("/metrics")
+        assert response.status_code == 200
+        series = read(response.text)
+        late = {"rates_pool_connections", "rates_batch_deadline_slack_seconds"} - series.keys()
+        if not late or time.monotonic() > deadline:
+            return series
+        time.sleep(0.1)
 
 
 @pytest.fixture
