@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from rehearsal import ROOT, Rehearsal
 
@@ -45,6 +47,17 @@ def test_each_cluster_registers_with_what_the_charts_need(stack: Rehearsal) -> N
         assert labels["rates.io/colour"] == name.rpartition("-")[2]
         assert labels["rates.io/environment"] == stack.stack.partition("-")[0]
         assert set(labels) == {"rates.io/environment", "rates.io/colour", "rates.io/size"}
+
+
+def test_the_gitops_tree_asks_for_nothing_that_is_not_registered() -> None:
+    helpers = (ROOT / "helm" / "gitops" / "root" / "templates" / "_helpers.tpl").read_text()
+    asked = {
+        name
+        for names in re.findall(r"range list ((?:\"[a-z-]+\" ?)+)", helpers)
+        for name in re.findall(r"[a-z-]+", names)
+    }
+    assert "database-secret" in asked
+    assert asked <= ANNOTATIONS | {"environment", "colour", "size"}
 
 
 def test_the_second_region_s_charts_get_that_region_s_resources(prod: Rehearsal) -> None:
