@@ -118,7 +118,7 @@ def test_request_ids_are_taken_when_harmless_and_made_otherwise(client: FlaskCli
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/nowhere", 404), ("GET", "/v1/locations/NOWHERE", 404), ("PUT", "/v1/rates", 405), ("TRACE", "/", 404)],
+    [("GET", "/nowhere", 404), ("GET", "/v1/locations/NOWHERE", 404), ("PUT", "/v1/rates", 405), ("TRACE", "/", 405)],
 )
 def test_errors_are_problems(client: FlaskClient, method: str, path: str, status: int) -> None:
     answer = client.open(path, method=method)

@@ -152,7 +152,8 @@ def test_it_stops_whole_while_it_starts(data: Path, step: str) -> None:
 def test_it_ends_with_an_error_and_whole_when_the_service_dies(data: Path) -> None:
     dev = Dev(data)
     assert dev.url
-    (service,) = psutil.Process(dev.process.pid).children()
+    children = psutil.Process(dev.process.pid).children()
+    (service,) = (child for child in children if "rates_app.serve" in child.cmdline())
     service.kill()
     assert dev.process.wait(SECONDS) == 1
     assert "the service ended by itself with exit code -9" in dev.output.read_text()
