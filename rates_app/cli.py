@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from rates_app.batches import engine, ledger, publish
-from rates_app.batches.cli import dispatch, generate
+from rates_app.batches.cli import dispatch, generate, housekeep
 from rates_app.batches.model import Batch, BatchError, State
 from rates_app.batches.rollup import rebuild_for_tree
 from rates_app.notify.cli import app as notify_app
@@ -285,6 +285,7 @@ def token_revoke(name: Annotated[str, typer.Argument(help="Whose it is.")]) -> N
 
 
 app.command(rich_help_panel="Roles")(dispatch)
+app.command(rich_help_panel="Roles")(housekeep)
 app.command(rich_help_panel="Batches")(generate)
 app.add_typer(notify_app, name="notify", rich_help_panel="Operations")
 app.command("watch-pods", rich_help_panel="Roles")(watch_pods)

@@ -30,6 +30,21 @@ def dispatch() -> None:
     run(settings)
 
 
+def housekeep() -> None:
+    """Make one pass of housekeeping: drop what withdrawn and refused batches left, merge small ones' partitions."""
+    from rates_app.batches.housekeep import housekeep as make_pass  # noqa: PLC0415 - the other roles need none of it
+
+    settings = load_settings()
+    configure_logs(settings)
+    done = make_pass(settings)
+    if done is None:
+        err.print("Another process is at it.")
+    else:
+        err.print(
+            f"Leftovers of {done.cleared} batches and {done.files} files are gone, {done.merged} partitions merged."
+        )
+
+
 def generate(
     file: Annotated[Path, typer.Argument(help="CSV file to write; compressed if it ends in .gz or .zst.")],
     *,

@@ -5,48 +5,42 @@ Called again after any interruption it goes on from the ledger: slices that are 
 
 from __future__ import annotations
 
-import multiprocessing
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal, Protocol, get_args
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Literal, get_args
 
 import psycopg
 import structlog
 from opentelemetry.trace import get_current_span
 
-from rates_app.batches import ledger, publish
-from rates_app.batches.model import Batch, BatchError, Slice, Unreadable
+from rates_app.batches import ledger, publish, rollup
+from rates_app.batches.model import Batch, BatchError, Unreadable
 from rates_app.batches.parse import csv_columns
 from rates_app.batches.source import expand, header, inspect, plan
 from rates_app.batches.stage import Staged, stage_slice
+from rates_app.batches.workers import WorkersLost, in_process
 from rates_app.cache.redis import Redis
 from rates_app.ops.traces import tracer
 from rates_app.rates.warm import warmer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from datetime import datetime
 
+    from rates_app.batches.workers import Item, Result, Workers
     from rates_app.settings import Settings
     from rates_app.store.databases import Connection
 
 log = structlog.get_logger()
 
-#: A slice is tried this often before the batch is left for the next run.
+#: Work is tried this often before the batch is left for the next run.
 MOST_ATTEMPTS = 3
 
 
 #: What a batch goes through, in the order in which progress is told.
 Step = Literal["reading", "staging", "verifying", "publishing"]
 STEPS: tuple[Step, ...] = get_args(Step)
-
-
-class Stager(Protocol):
-    """Stages slices of a batch; the in-process engine and Spark each have one."""
-
-    def __call__(self, uri: str, batch: Batch, slices: Sequence[Slice], staged: Callable[[Staged], None]) -> None:
-        """Stage every slice, telling of each that is done."""
 
 
 class Interrupted(BatchError):
@@ -62,7 +56,7 @@ def ingest(
     tolerance: int = 0,
     deadline: datetime | None = None,
     again: bool = False,
-    stager: Stager | None = None,
+    workers: Workers | None = None,
     progress: Callable[[Step, int, int], None] = lambda _step, _done, _total: None,
 ) -> tuple[Batch, bool]:
     """Take a file to its end: published, or refused as a whole.
@@ -75,7 +69,7 @@ def ingest(
         tolerance: Bad rows that may be left out instead of refusing the batch.
         deadline: When it has to be published.
         again: Take a file that was refused or withdrawn before as a new batch.
-        stager: What stages the slices; in-process workers if not given.
+        workers: What does the work; processes of this machine if not given.
         progress: Told the step, how much of it is done and how much there is.
 
     Returns:
@@ -105,7 +99,7 @@ def ingest(
             again=again,
         )
         connection.commit()
-        return drive(connection, settings, batch.id, uri, stager=stager, progress=progress)
+        return drive(connection, settings, batch.id, uri, workers=workers, progress=progress)
 
 
 def connect(settings: Settings) -> Connection:
@@ -120,7 +114,7 @@ def drive(
     batch_id: int,
     uri: str,
     *,
-    stager: Stager | None = None,
+    workers: Workers | None = None,
     progress: Callable[[Step, int, int], None] = lambda _step, _done, _total: None,
 ) -> tuple[Batch, bool]:
     """Take a batch that is in the ledger to its end.
@@ -130,7 +124,7 @@ def drive(
         settings: As for :func:`ingest`.
         batch_id: The batch.
         uri: Its file.
-        stager: What stages the slices; in-process workers if not given.
+        workers: What does the work; processes of this machine if not given.
         progress: As for :func:`ingest`.
 
     Returns:
@@ -147,18 +141,23 @@ def drive(
         if batch.ended_at is not None:
             return batch, False
         folder = settings.data_dir / "expanded"
+        url = settings.database_url.get_secret_value()
         try:
             plain = expand(uri, batch.content_hash, batch.compression, folder, settings.max_upload_bytes)
             if batch.state == "received":
                 batch = _begin(connection, batch, plain, settings.slice_bytes)
+            driver = _Driver(connection, batch, url, workers or in_process(settings), progress)
             if batch.state == "staging":
-                _stage(connection, plain, batch, stager or in_process(settings), progress)
+                driver.stage(plain)
         except Unreadable as error:
             with connection.transaction():
                 return publish.refuse(connection, batch_id, str(error)), True
-        progress("verifying", 0, 1)
         with connection.transaction():
-            batch = publish.verify(connection, batch_id)
+            batch = publish.gather(connection, batch_id)
+        if batch.state == "staging":
+            driver.roll_up()
+            with connection.transaction():
+                batch = publish.verify(connection, batch_id)
         progress("publishing", 0, 1)
         if batch.state == "verified":
             with connection.transaction():
@@ -190,56 +189,67 @@ def _begin(connection: Connection, batch: Batch, plain: str, slice_bytes: int) -
         return ledger.find_batch(connection, batch.id)
 
 
-@tracer.start_as_current_span("stage")
-def _stage(
-    connection: Connection, plain: str, batch: Batch, stager: Stager, progress: Callable[[Step, int, int], None]
-) -> None:
-    before = ledger.progress(connection, batch.id)
-    connection.commit()
-    done, late = before.staged, False
+@dataclass(frozen=True)
+class _Driver:
+    """What the steps of one batch share."""
 
-    def staged(_: Staged) -> None:
-        nonlocal done, late
-        done += 1
-        progress("staging", done, before.slices)
-        if batch.deadline and not late:
-            slack = ledger.deadline_slack(connection, batch.id)
-            connection.commit()
-            if late := slack is not None and slack < 0:
-                log.warning("the batch will miss its deadline at this pace", batch_id=batch.id, slack_seconds=slack)
+    connection: Connection
+    batch: Batch
+    database_url: str
+    workers: Workers
+    progress: Callable[[Step, int, int], None]
 
-    progress("staging", done, before.slices)
-    for attempt in range(1, MOST_ATTEMPTS + 1):
-        slices = ledger.pending_slices(connection, batch.id)
-        connection.commit()
-        if not slices:
-            return
-        try:
-            stager(plain, batch, slices, staged)
-        except (psycopg.OperationalError, BrokenProcessPool) as error:
-            log.warning("slices will be tried again", batch_id=batch.id, attempt=attempt, error=str(error).strip())
-    left = len(ledger.pending_slices(connection, batch.id))
-    if left:
-        raise Interrupted(f"batch {batch.id}: {left} slices could not be staged; run it again to go on from there")
+    @tracer.start_as_current_span("stage")
+    def stage(self, plain: str) -> None:
+        """Have every slice of the plain file staged; tell when that will be too late."""
+        before = ledger.progress(self.connection, self.batch.id)
+        done, late = before.staged, False
 
+        def staged(_: Staged) -> None:
+            nonlocal done, late
+            done += 1
+            self.progress("staging", done, before.slices)
+            if self.batch.deadline and not late:
+                slack = ledger.deadline_slack(self.connection, self.batch.id)
+                self.connection.commit()
+                if late := slack is not None and slack < 0:
+                    log.warning("batch will miss its deadline", batch_id=self.batch.id, slack_seconds=round(slack or 0))
 
-def in_process(settings: Settings) -> Stager:
-    """Stage in this process when there is one slice, and else in worker processes of this machine."""
-    url = settings.database_url.get_secret_value()
+        self.progress("staging", done, before.slices)
+        task = partial(stage_slice, self.database_url, plain, self.batch)
+        self._finish(task, lambda: ledger.pending_slices(self.connection, self.batch.id), staged)
 
-    def stage(uri: str, batch: Batch, slices: Sequence[Slice], staged: Callable[[Staged], None]) -> None:
-        if len(slices) == 1:
-            staged(stage_slice(url, uri, batch, slices[0]))
-            return
-        context = multiprocessing.get_context("spawn")  # a fork would share the driver's connection
-        with ProcessPoolExecutor(min(settings.ingest_workers, len(slices)), mp_context=context) as pool:
-            waiting = {pool.submit(stage_slice, url, uri, batch, part) for part in slices}
+    @tracer.start_as_current_span("roll up")
+    def roll_up(self) -> None:
+        """Have the rollups of every day made."""
+        done, total = 0, len(rollup.plan_parts(self.connection, self.batch.id))
+
+        def rolled_up(_: int) -> None:
+            nonlocal done
+            done += 1
+            self.progress("verifying", done, total)
+
+        self.progress("verifying", done, total)
+        task = partial(rollup.roll_up, self.database_url)
+        self._finish(task, lambda: rollup.plan_parts(self.connection, self.batch.id), rolled_up)
+
+    def _finish(
+        self, task: Callable[[Item], Result], pending: Callable[[], list[Item]], done: Callable[[Result], None]
+    ) -> None:
+        """Have all pending items done, those of lost workers again.
+
+        Raises:
+            Interrupted: Some are left after several attempts.
+        """
+        for attempt in range(MOST_ATTEMPTS + 1):
+            items = pending()
+            self.connection.commit()  # nothing is held while others work
+            if not items:
+                return
+            if attempt == MOST_ATTEMPTS:
+                left = f"{len(items)} parts could not be done"
+                raise Interrupted(f"batch {self.batch.id}: {left}; run it again to go on from there")
             try:
-                while waiting:
-                    done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        staged(future.result())
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
-
-    return stage
+                self.workers(task, items, done)
+            except (psycopg.OperationalError, WorkersLost) as error:
+                log.warning("work will be tried again", batch_id=self.batch.id, error=str(error).strip())

@@ -1,4 +1,4 @@
-"""Verify, publish, refuse, withdraw: the transactions that end a batch.
+"""Gather, verify, publish, refuse, withdraw: the transactions that end a batch.
 
 What readers see changes in one row's update, so publishing and withdrawing take the same time for ten rows and for a
 hundred million, and no reader waits: the rows were made before, and count from then on.
@@ -12,7 +12,6 @@ from psycopg import sql
 
 from rates_app.batches.ledger import find_batch, progress, set_state
 from rates_app.batches.model import Batch, BatchError, State, WrongState
-from rates_app.batches.rollup import build_rollups
 from rates_app.ops.traces import tracer
 from rates_app.store.generation import note_slots, raise_generation
 
@@ -25,20 +24,18 @@ class VerificationFailed(BatchError):
     """What is in the tables is not what the ledger counted: a fault of ours or of the storage, not the supplier's."""
 
 
-@tracer.start_as_current_span("verify")
-def verify(connection: Connection, batch_id: int) -> Batch:
-    """Check a batch whose slices are all staged, make its rollups, or refuse it for its bad rows.
+def gather(connection: Connection, batch_id: int) -> Batch:
+    """Make one table of what won in a batch's slices, or refuse the batch for its bad rows.
 
     Args:
         connection: A connection to the primary, inside a transaction.
         batch_id: The batch.
 
     Returns:
-        The batch, now ``verified`` or ``refused``; as it was if it had come that far before.
+        The batch, still ``staging`` and with its table, or ``refused``; as it was if it had come that far before.
 
     Raises:
         WrongState: Slices are missing.
-        VerificationFailed: Rows or control totals differ from the ledger's.
     """
     batch = find_batch(connection, batch_id, lock=True)
     if batch.state != "staging":
@@ -51,53 +48,67 @@ def verify(connection: Connection, batch_id: int) -> Batch:
         return refuse(connection, batch_id, f"{bad}, {batch.tolerance} tolerated: 'rates rejects {batch_id}' lists all")
     if not done.rows:
         return refuse(connection, batch_id, "the file has no rows")
-    table = _gather(connection, batch_id)
-    connection.execute(
-        sql.SQL(
-            """
-            UPDATE batches SET (rows, total_cents, first_day, last_day, lanes) = (
-                SELECT count(*), sum(price_cents), min(day), max(day), count(DISTINCT (origin_id, destination_id))
-                FROM staging.{}
-            ), rejected = %(rejected)s WHERE id = %(id)s
-            """
-        ).format(sql.Identifier(table)),
-        {"id": batch_id, "rejected": done.rejected},
-    )
-    control = connection.execute(
-        """
-        SELECT batches.rows, sum(slices.rows), batches.total_cents, sum(slices.total_cents)
-        FROM batches JOIN slices ON batch_id = id WHERE id = %s GROUP BY id
-        """,
-        (batch_id,),
-    ).fetchone()
-    assert control is not None  # noqa: S101 - the batch is locked
-    rows, ledger_rows, cents, ledger_cents = control
-    if (rows, cents) != (ledger_rows, ledger_cents):
-        raise VerificationFailed(
-            f"batch {batch_id}: staged are {rows} rows of {cents} cents, the ledger has {ledger_rows} of {ledger_cents}"
-        )
-    build_rollups(connection, batch_id, table)
-    note_slots(connection, batch_id)
-    set_state(connection, batch_id, "verified")
-    return find_batch(connection, batch_id)
-
-
-def _gather(connection: Connection, batch_id: int) -> str:
-    """Make the winners of a batch one table, to be attached to ``prices`` as a whole."""
-    table = f"b{batch_id}"
+    table = sql.Identifier(f"b{batch_id}")
+    if connection.execute("SELECT to_regclass(%s)", (f"staging.b{batch_id}",)).fetchone() != (None,):
+        return batch
     connection.execute(
         sql.SQL(
             "CREATE TABLE staging.{} (LIKE prices, CONSTRAINT of_batch CHECK (batch_id = {})) PARTITION BY LIST (slice)"
-        ).format(sql.Identifier(table), sql.Literal(batch_id))
+        ).format(table, sql.Literal(batch_id))
     )
     winners = connection.execute("SELECT number, winner FROM slices WHERE batch_id = %s", (batch_id,)).fetchall()
     for number, winner in winners:
         connection.execute(
             sql.SQL("ALTER TABLE staging.{} ATTACH PARTITION staging.{} FOR VALUES IN ({})").format(
-                sql.Identifier(table), sql.Identifier(winner), sql.Literal(number)
+                table, sql.Identifier(winner), sql.Literal(number)
             )
         )
-    return table
+    return batch
+
+
+@tracer.start_as_current_span("verify")
+def verify(connection: Connection, batch_id: int) -> Batch:
+    """Check that every row of a gathered batch is in its rollups, once.
+
+    The ledger's counts were taken from the file's lines and the rollups were made from the tables' rows, so what is
+    equal here went through the database unharmed.
+
+    Args:
+        connection: A connection to the primary, inside a transaction.
+        batch_id: The batch, with its rollups made.
+
+    Returns:
+        The batch, now ``verified``; as it was if it had come that far before.
+
+    Raises:
+        VerificationFailed: Rows or control totals differ from the ledger's.
+    """
+    if (batch := find_batch(connection, batch_id, lock=True)).state != "staging":
+        return batch
+    row = connection.execute(
+        """
+        UPDATE batches SET (rows, total_cents, first_day, last_day, lanes) = (
+            SELECT sum(count), sum(rollups.total_cents), min(day), max(day), count(DISTINCT (origin_id, destination_id))
+            FROM rollups
+            JOIN locations o ON o.id = origin_id AND o.kind = 'port'
+            JOIN locations d ON d.id = destination_id AND d.kind = 'port'
+            WHERE batch_id = batches.id
+        ), rejected = (SELECT sum(rejected) FROM slices WHERE batch_id = batches.id)
+        WHERE id = %(id)s
+        RETURNING rows, total_cents, (SELECT sum(slices.rows) FROM slices WHERE batch_id = id),
+                  (SELECT sum(slices.total_cents) FROM slices WHERE batch_id = id)
+        """,
+        {"id": batch_id},
+    ).fetchone()
+    assert row is not None  # noqa: S101 - the batch is locked
+    rows, cents, ledger_rows, ledger_cents = row
+    if (rows, cents) != (ledger_rows, ledger_cents):
+        raise VerificationFailed(
+            f"batch {batch_id}: rolled up {rows} rows of {cents} cents, the ledger has {ledger_rows} of {ledger_cents}"
+        )
+    note_slots(connection, batch_id)
+    set_state(connection, batch_id, "verified")
+    return find_batch(connection, batch_id)
 
 
 @tracer.start_as_current_span("publish")
@@ -181,6 +192,7 @@ def _end_without(connection: Connection, batch_id: int, state: State, reason: st
     connection.execute("UPDATE batches SET rejected = %s WHERE id = %s", (rejected, batch_id))
     set_state(connection, batch_id, state, failure=reason)
     drop_staged(connection, batch_id)
+    connection.execute("DELETE FROM rollups WHERE batch_id = %s", (batch_id,))
     return find_batch(connection, batch_id)
 
 

@@ -13,24 +13,17 @@ import numpy as np
 import psycopg
 from psycopg import sql
 
+from rates_app.batches.binary import encode_integers
 from rates_app.batches.model import COLUMNS, Batch, Reject, Slice, WrongState
 from rates_app.batches.parse import csv_columns, csv_rows, ndjson_rows, parquet_rows, shift
 from rates_app.batches.source import header, line_chunks, row_groups
-from rates_app.batches.validate import Prices, Validator
+from rates_app.batches.validate import Prices, Validator, by_day
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rates_app.batches.parse import Rows
     from rates_app.store.databases import Connection
-
-#: One row of ``COPY … (FORMAT BINARY)``: the number of fields, then each with its length, all big-endian
-#: (PostgreSQL documentation, "COPY", binary format).
-_BINARY_ROW = np.dtype(
-    [("fields", ">i2"), *((f"{part}_{name}", ">i4") for name in Prices._fields for part in ("length", "value"))]
-)
-_BINARY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-_BINARY_TRAILER = b"\xff\xff"
 
 
 class Staged(NamedTuple):
@@ -92,13 +85,14 @@ def stage_slice(database_url: str, uri: str, batch: Batch, part: Slice) -> Stage
         lines = rows = rejected = total_cents = 0
         for parsed in read_rows(uri, batch, part):
             prices, rejects = validator.validate(parsed)
-            _copy_prices(connection, table, prices)
+            _copy_prices(connection, table, by_day(prices))
             if bad := [*parsed.rejects, *rejects]:
                 _copy_rejects(connection, batch, part, bad)
             lines += parsed.read
             rows += len(prices.cents)
             rejected += len({reject.line for reject in bad})
             total_cents += int(prices.cents.sum(dtype=np.int64))
+        _index(connection, table)
         won = _claim(connection, batch, part, table, (lines, rows, rejected, total_cents))
         if not won:
             connection.rollback()
@@ -126,18 +120,21 @@ def _create_table(connection: Connection, batch: Batch, part: Slice) -> str:
 
 
 def _copy_prices(connection: Connection, table: str, prices: Prices) -> None:
-    rows = np.empty(len(prices.cents), dtype=_BINARY_ROW)
-    rows["fields"] = len(Prices._fields)
-    for name, values in zip(Prices._fields, prices, strict=True):
-        rows[f"length_{name}"] = 4
-        rows[f"value_{name}"] = values
     statement = sql.SQL(
         "COPY staging.{} (origin_id, destination_id, day, price_cents) FROM STDIN (FORMAT BINARY)"
     ).format(sql.Identifier(table))
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
-        copy.write(_BINARY_HEADER)
-        copy.write(rows.tobytes())
-        copy.write(_BINARY_TRAILER)
+        copy.write(encode_integers(prices))
+
+
+def _index(connection: Connection, table: str) -> None:
+    """Index the days: each piece is in their order, so a range of days is a few runs of pages, however large the batch.
+
+    The index is tiny, and made once.
+    """
+    connection.execute(
+        sql.SQL("CREATE INDEX ON staging.{} USING brin (day) WITH (pages_per_range = 16)").format(sql.Identifier(table))
+    )
 
 
 def _copy_rejects(connection: Connection, batch: Batch, part: Slice, rejects: list[Reject]) -> None:

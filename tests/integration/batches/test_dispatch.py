@@ -141,6 +141,7 @@ def test_many_dispatchers_share_a_folder_and_stop_in_good_order(settings: Settin
         "RATES_DATABASE_URL": settings.database_url.get_secret_value(),
         "RATES_DATA_DIR": str(settings.data_dir),
         "RATES_HOST": "127.0.0.1",
+        "RATES_LOG_LEVEL": "info",
     }
     ports = [free_port() for _ in range(2)]
     for number in range(12):

@@ -73,7 +73,10 @@ def leftovers(settings: Settings) -> list[str]:
         return [
             str(row[0])
             for row in connection.execute(
-                "SELECT relname FROM pg_class WHERE relnamespace = 'staging'::regnamespace AND NOT relispartition"
+                """
+                SELECT relname FROM pg_class
+                WHERE relnamespace = 'staging'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
+                """
             )
         ]
 

@@ -1,0 +1,81 @@
+"""Wherever a file is cut, every line is in exactly one slice."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from unittest.mock import patch
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rates_app.batches import source
+from rates_app.batches.model import Format, Slice, Unreadable
+from rates_app.batches.source import header, line_chunks, plan
+
+HEADER = b"orig_code,dest_code,day,price\n"
+lines = st.lists(st.one_of(st.integers(0, 6), st.integers(0, 90)), max_size=40)
+
+
+def content(lengths: list[int], end: bytes, *, last_end: bool) -> bytes:
+    """Lines of given lengths, each told apart by its number."""
+    texts = [f"{number:02}".encode().ljust(length, b"x") + end for number, length in enumerate(lengths)]
+    whole = b"".join(texts)
+    return whole if last_end else whole.removesuffix(end)
+
+
+def read(path: Path, slices: list[Slice]) -> list[list[bytes]]:
+    return [[line for chunk in line_chunks(str(path), part) for line in chunk.splitlines()] for part in slices]
+
+
+@settings(deadline=None)
+@given(
+    lines,
+    st.tuples(st.integers(1, 200), st.integers(1, 64)),
+    st.sampled_from([b"\n", b"\r\n"]),
+    st.booleans(),
+    st.sampled_from(["csv", "ndjson"]),
+)
+def test_every_line_is_in_exactly_one_slice(
+    lengths: list[int], sizes: tuple[int, int], end: bytes, last_end: bool, kind: Format
+) -> None:
+    slice_bytes, chunk = sizes
+    body = content(lengths, end, last_end=last_end)
+    with TemporaryDirectory() as folder, patch.object(source, "CHUNK", chunk):
+        path = Path(folder) / "batch"
+        path.write_bytes((HEADER if kind == "csv" else b"") + body)
+        slices = plan(str(path), kind, slice_bytes)
+        found = read(path, slices)
+    assert [part.number for part in slices] == list(range(len(slices)))
+    assert [line for part in found for line in part] == body.splitlines()
+    # A slice owns the lines that begin in it, so work is shared out evenly and never more than a line over.
+    first = len(HEADER) if kind == "csv" else 0
+    begins = [first + sum(map(len, body.splitlines(keepends=True)[:n])) for n in range(len(body.splitlines()))]
+    owners = [sum(part.start <= begin < part.stop for part in slices) for begin in begins]
+    assert owners == [1] * len(begins)
+    assert [len(part) for part in found] == [sum(p.start <= b < p.stop for b in begins) for p in slices]
+
+
+@settings(deadline=None)
+@given(st.integers(1, 5000), st.integers(1, 10), st.integers(1, 50))
+def test_a_plan_is_bounded_and_without_gaps(rows: int, slice_bytes: int, most: int) -> None:
+    with TemporaryDirectory() as folder, patch.object(source, "MOST_SLICES", most):
+        path = Path(folder) / "batch.csv"
+        path.write_bytes(HEADER + b"1\n" * rows)
+        slices = plan(str(path), "csv", slice_bytes)
+        start = header(str(path))[1]
+    assert len(slices) <= most
+    assert slices[0].start == start
+    assert slices[-1].stop == len(HEADER) + 2 * rows
+    assert all(before.stop == after.start for before, after in pairwise(slices))
+
+
+@pytest.mark.parametrize("at", [0, 1, 50, 99])
+def test_a_line_without_end_is_refused_by_whichever_slice_meets_it(tmp_path: Path, at: int) -> None:
+    path = tmp_path / "batch"
+    with patch.object(source, "LONGEST_LINE", 100), patch.object(source, "CHUNK", 64):
+        path.write_bytes(b"a\n" * at + b"x" * 1000 + b"\n" + b"a\n" * 100)
+        with pytest.raises(Unreadable, match="a line of more than 100 bytes"):
+            read(path, plan(str(path), "ndjson", 150))
