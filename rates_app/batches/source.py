@@ -33,6 +33,9 @@ MOST_SLICES = 512
 _HEAD = 16
 
 _MAGIC: dict[bytes, Compression] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+#: No file is cut smaller than this just to occupy more workers.
+SMALL_SLICE = 4 * 2**20
+
 _UTF8_BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -205,13 +208,14 @@ def header(uri: str) -> tuple[bytes, int]:
     return line.removeprefix(_UTF8_BOM).rstrip(b"\r"), len(head) if end < 0 else end + 1
 
 
-def plan(uri: str, kind: Format, slice_bytes: int) -> list[Slice]:
+def plan(uri: str, kind: Format, slice_bytes: int, parts: int = 1) -> list[Slice]:
     """Cut a plain file into slices of about equal size.
 
     Args:
         uri: The plain file.
         kind: Its format.
         slice_bytes: The size to aim for; slices of a huge file are larger, to stay under :data:`MOST_SLICES`.
+        parts: How many slices there should be at least; those of a small file become smaller for it, but not tiny.
 
     Returns:
         At least one slice, in the order of the file.
@@ -228,7 +232,8 @@ def plan(uri: str, kind: Format, slice_bytes: int) -> list[Slice]:
         with open_uri(uri) as file:
             size = file.size()
         first = min(size, header(uri)[1]) if kind == "csv" else 0
-        step = max(slice_bytes, -(-(size - first) // MOST_SLICES))
+        wanted = min(slice_bytes, max(SMALL_SLICE, -(-(size - first) // parts)))
+        step = max(wanted, -(-(size - first) // MOST_SLICES))
         cuts = [*range(first, size, step), size] if size > first else [first, first]
     return [Slice(number, *span) for number, span in enumerate(pairwise(cuts))]
 

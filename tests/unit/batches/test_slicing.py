@@ -72,6 +72,14 @@ def test_a_plan_is_bounded_and_without_gaps(rows: int, slice_bytes: int, most: i
     assert all(before.stop == after.start for before, after in pairwise(slices))
 
 
+@pytest.mark.parametrize(("mib", "slices"), [(1, 1), (4, 1), (10, 3), (48, 8), (400, 13)])
+def test_a_small_file_is_cut_for_every_worker_but_not_into_crumbs(tmp_path: Path, mib: int, slices: int) -> None:
+    path = tmp_path / "batch"
+    with path.open("wb") as file:
+        file.truncate(mib * 2**20)  # a hole: nothing is read of it
+    assert len(plan(str(path), "ndjson", 32 * 2**20, parts=8)) == slices
+
+
 @pytest.mark.parametrize("at", [0, 1, 50, 99])
 def test_a_line_without_end_is_refused_by_whichever_slice_meets_it(tmp_path: Path, at: int) -> None:
     path = tmp_path / "batch"
