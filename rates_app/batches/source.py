@@ -29,13 +29,14 @@ LONGEST_LINE = 2**20
 #: A batch has at most this many slices, whatever its size, so that its ledger and its partition stay small.
 MOST_SLICES = 512
 
-#: Plain bytes that tell a compressed file's format: they must be in its first chunk, however small that is.
-_HEAD = 16
-
-_MAGIC: dict[bytes, Compression] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 #: No file is cut smaller than this just to occupy more workers.
 SMALL_SLICE = 4 * 2**20
 
+#: Bytes at a file's beginning that tell what it is; of a compressed one, its plain beginning.
+_HEAD = 2**16
+_PLAIN_HEAD = 16
+
+_MAGIC: dict[bytes, Compression] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _UTF8_BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -75,7 +76,7 @@ class Inspection:
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes; the first of them tell format and compression."""
-        self._head = self._head or chunk
+        self._head += chunk[: _HEAD - len(self._head)]
         self._digest.update(chunk)
         self.size_bytes += len(chunk)
 
@@ -99,7 +100,7 @@ class Inspection:
         compression: Compression = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "none")
         if compression != "none":
             try:
-                head = next(_plain_chunks(uri, pa.BufferReader(head), compression, _HEAD), b"")
+                head = next(_plain_chunks(uri, pa.BufferReader(head), compression, _PLAIN_HEAD), b"")
             except Unreadable:
                 head = b""  # `expand` will say so again, when there is a batch to be refused for it
         if head.startswith(_UTF16_BOMS):
