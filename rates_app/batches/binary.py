@@ -46,7 +46,7 @@ def encode_integers(columns: Sequence[NDArray[np.int32]]) -> bytes:
     for number, values in enumerate(columns):
         rows[f"length{number}"] = 4
         rows[f"value{number}"] = values
-    return HEADER + rows.tobytes() + TRAILER
+    return b"".join((HEADER, rows.view(np.uint8).data, TRAILER))
 
 
 def decode_array(data: bytes) -> NDArray[np.int64]:

@@ -38,6 +38,10 @@ log = structlog.get_logger()
 MOST_ATTEMPTS = 3
 
 
+#: So many slices at least, so that no worker is idle for long while another does its last.
+SLICES_A_WORKER = 3
+
+
 #: What a batch goes through, in the order in which progress is told.
 Step = Literal["reading", "staging", "verifying", "publishing"]
 STEPS: tuple[Step, ...] = get_args(Step)
@@ -145,7 +149,7 @@ def drive(
         try:
             plain = expand(uri, batch.content_hash, batch.compression, folder, settings.max_upload_bytes)
             if batch.state == "received":
-                batch = _begin(connection, batch, plain, settings.slice_bytes)
+                batch = _begin(connection, batch, plain, settings)
             driver = _Driver(connection, batch, url, workers or in_process(settings), progress)
             if batch.state == "staging":
                 driver.stage(plain)
@@ -180,11 +184,12 @@ def _driving(connection: Connection, batch_id: int) -> Iterator[None]:
             connection.execute("SELECT pg_advisory_unlock(%s, %s)", (ledger.DRIVER_LOCK, batch_id))
 
 
-def _begin(connection: Connection, batch: Batch, plain: str, slice_bytes: int) -> Batch:
+def _begin(connection: Connection, batch: Batch, plain: str, settings: Settings) -> Batch:
     if batch.format == "csv":
         csv_columns(header(plain)[0])  # a wrong header refuses the batch before anything is staged
     with connection.transaction():
-        ledger.enter_slices(connection, batch.id, plan(plain, batch.format, slice_bytes))
+        parts = SLICES_A_WORKER * settings.ingest_workers
+        ledger.enter_slices(connection, batch.id, plan(plain, batch.format, settings.slice_bytes, parts))
         ledger.set_state(connection, batch.id, "staging")
         return ledger.find_batch(connection, batch.id)
 
@@ -217,39 +222,46 @@ class _Driver:
 
         self.progress("staging", done, before.slices)
         task = partial(stage_slice, self.database_url, plain, self.batch)
-        self._finish(task, lambda: ledger.pending_slices(self.connection, self.batch.id), staged)
+        slices = ledger.pending_slices(self.connection, self.batch.id)
+        self._finish(task, slices, lambda: ledger.pending_slices(self.connection, self.batch.id), staged)
 
     @tracer.start_as_current_span("roll up")
     def roll_up(self) -> None:
         """Have the rollups of every day made."""
-        done, total = 0, len(rollup.plan_parts(self.connection, self.batch.id))
+        done = 0
+        parts = rollup.plan_parts(self.connection, self.batch.id)
 
         def rolled_up(_: int) -> None:
             nonlocal done
             done += 1
-            self.progress("verifying", done, total)
+            self.progress("verifying", done, len(parts))
 
-        self.progress("verifying", done, total)
+        self.progress("verifying", done, len(parts))
         task = partial(rollup.roll_up, self.database_url)
-        self._finish(task, lambda: rollup.plan_parts(self.connection, self.batch.id), rolled_up)
+        self._finish(task, parts, lambda: rollup.plan_parts(self.connection, self.batch.id), rolled_up)
 
     def _finish(
-        self, task: Callable[[Item], Result], pending: Callable[[], list[Item]], done: Callable[[Result], None]
+        self,
+        task: Callable[[Item], Result],
+        items: list[Item],
+        pending: Callable[[], list[Item]],
+        done: Callable[[Result], None],
     ) -> None:
-        """Have all pending items done, those of lost workers again.
+        """Have all items done; when workers are lost, those that are then still pending once more.
 
         Raises:
             Interrupted: Some are left after several attempts.
         """
-        for attempt in range(MOST_ATTEMPTS + 1):
-            items = pending()
+        for _ in range(MOST_ATTEMPTS):
             self.connection.commit()  # nothing is held while others work
             if not items:
                 return
-            if attempt == MOST_ATTEMPTS:
-                left = f"{len(items)} parts could not be done"
-                raise Interrupted(f"batch {self.batch.id}: {left}; run it again to go on from there")
             try:
                 self.workers(task, items, done)
             except (psycopg.OperationalError, WorkersLost) as error:
                 log.warning("work will be tried again", batch_id=self.batch.id, error=str(error).strip())
+                items = pending()
+            else:
+                return
+        left = f"{len(items)} parts could not be done"
+        raise Interrupted(f"batch {self.batch.id}: {left}; run it again to go on from there")

@@ -78,8 +78,7 @@ def csv_rows(chunk: bytes, names: Sequence[str]) -> Rows:
         b'"' in chunk
         or chunk.startswith((b"\n", b"\r"))
         or b"\n\n" in chunk
-        or b"\n\r" in chunk
-        or chunk.count(b"\r") != chunk.count(b"\r\n")
+        or (b"\r" in chunk and (b"\n\r" in chunk or chunk.count(b"\r") != chunk.count(b"\r\n")))
     )
     return _rows_line_by_line(chunk, names) if unusual else _rows_at_once(chunk, names)
 

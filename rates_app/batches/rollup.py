@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rates_app.store.databases import Connection
 
 #: Prices that one worker rolls up at a time: what bounds its memory.
-PART_PRICES = 2**19
+PART_PRICES = 2**18
 
 _COLUMNS = "day, batch_id, origin_id, destination_id, count, total_cents, price_cents, weights"
 

@@ -69,11 +69,11 @@ def merge(sets: Sets, codes: Column) -> Sets:
     counts, totals = (_sums(groups, values, len(found)) for values in (sets.counts, sets.totals))
 
     entries, cents = keys >> _PRICE_BITS, keys & ((1 << _PRICE_BITS) - 1)
-    large = counts[np.searchsorted(found, entries)] > EXACT_PRICES
+    large = counts[_numbered(entries)] > EXACT_PRICES
     cents[large] = _rounded(cents[large])
     keys, weights = _squeeze((entries << _PRICE_BITS) | cents, weights)  # rounding keeps the order
     entries, cents = keys >> _PRICE_BITS, keys & ((1 << _PRICE_BITS) - 1)
-    sizes = np.bincount(np.searchsorted(found, entries), minlength=len(found))
+    sizes = np.bincount(_numbered(entries), minlength=len(found))
     return Sets(found, counts, totals, sizes, cents, weights)
 
 
@@ -94,6 +94,11 @@ def _squeeze(keys: Column, weights: Column) -> tuple[Column, Column]:
         return keys, weights
     starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
     return keys[starts], np.add.reduceat(weights, starts)
+
+
+def _numbered(ascending: Column) -> NDArray[np.intp]:
+    """Number equal values from 0 in their order."""
+    return np.cumsum(np.diff(ascending, prepend=ascending[:1]) != 0)
 
 
 def _sums(groups: NDArray[np.intp], values: Column, number: int) -> Column:

@@ -29,8 +29,12 @@ LONGEST_LINE = 2**20
 #: A batch has at most this many slices, whatever its size, so that its ledger and its partition stay small.
 MOST_SLICES = 512
 
-#: Plain bytes that tell a compressed file's format: they must be in its first chunk, however small that is.
-_HEAD = 16
+#: No file is cut smaller than this just to occupy more workers.
+SMALL_SLICE = 4 * 2**20
+
+#: Bytes at a file's beginning that tell what it is; of a compressed one, its plain beginning.
+_HEAD = 2**16
+_PLAIN_HEAD = 16
 
 _MAGIC: dict[bytes, Compression] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _UTF8_BOM = b"\xef\xbb\xbf"
@@ -72,7 +76,7 @@ class Inspection:
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes; the first of them tell format and compression."""
-        self._head = self._head or chunk
+        self._head += chunk[: _HEAD - len(self._head)]
         self._digest.update(chunk)
         self.size_bytes += len(chunk)
 
@@ -96,7 +100,7 @@ class Inspection:
         compression: Compression = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "none")
         if compression != "none":
             try:
-                head = next(_plain_chunks(uri, pa.BufferReader(head), compression, _HEAD), b"")
+                head = next(_plain_chunks(uri, pa.BufferReader(head), compression, _PLAIN_HEAD), b"")
             except Unreadable:
                 head = b""  # `expand` will say so again, when there is a batch to be refused for it
         if head.startswith(_UTF16_BOMS):
@@ -205,13 +209,14 @@ def header(uri: str) -> tuple[bytes, int]:
     return line.removeprefix(_UTF8_BOM).rstrip(b"\r"), len(head) if end < 0 else end + 1
 
 
-def plan(uri: str, kind: Format, slice_bytes: int) -> list[Slice]:
+def plan(uri: str, kind: Format, slice_bytes: int, parts: int = 1) -> list[Slice]:
     """Cut a plain file into slices of about equal size.
 
     Args:
         uri: The plain file.
         kind: Its format.
         slice_bytes: The size to aim for; slices of a huge file are larger, to stay under :data:`MOST_SLICES`.
+        parts: How many slices there should be at least; those of a small file become smaller for it, but not tiny.
 
     Returns:
         At least one slice, in the order of the file.
@@ -228,7 +233,8 @@ def plan(uri: str, kind: Format, slice_bytes: int) -> list[Slice]:
         with open_uri(uri) as file:
             size = file.size()
         first = min(size, header(uri)[1]) if kind == "csv" else 0
-        step = max(slice_bytes, -(-(size - first) // MOST_SLICES))
+        wanted = min(slice_bytes, max(SMALL_SLICE, -(-(size - first) // parts)))
+        step = max(wanted, -(-(size - first) // MOST_SLICES))
         cuts = [*range(first, size, step), size] if size > first else [first, first]
     return [Slice(number, *span) for number, span in enumerate(pairwise(cuts))]
 

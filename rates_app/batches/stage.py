@@ -100,7 +100,10 @@ def stage_slice(database_url: str, uri: str, batch: Batch, part: Slice) -> Stage
 
 
 def _create_table(connection: Connection, batch: Batch, part: Slice) -> str:
-    """Create the attempt's own table, checked so that attaching it as a partition need not look at its rows."""
+    """Create the attempt's own table, checked so that attaching it as a partition need not look at its rows.
+
+    Its rows are written once and frozen at once: a vacuum would find nothing to do, and a publish would wait for it.
+    """
     row = connection.execute("SELECT pg_current_xact_id()::text").fetchone()
     assert row is not None  # noqa: S101 - a function call has one row
     table = f"b{batch.id}_s{part.number}_x{row[0]}"
@@ -111,7 +114,7 @@ def _create_table(connection: Connection, batch: Batch, part: Slice) -> str:
                 LIKE prices,
                 CONSTRAINT of_batch CHECK (batch_id = {batch}),
                 CONSTRAINT of_slice CHECK (slice = {slice})
-            );
+            ) WITH (autovacuum_enabled = false);
             ALTER TABLE staging.{table} ALTER batch_id SET DEFAULT {batch}, ALTER slice SET DEFAULT {slice};
             """
         ).format(table=sql.Identifier(table), batch=sql.Literal(batch.id), slice=sql.Literal(part.number))
@@ -121,7 +124,7 @@ def _create_table(connection: Connection, batch: Batch, part: Slice) -> str:
 
 def _copy_prices(connection: Connection, table: str, prices: Prices) -> None:
     statement = sql.SQL(
-        "COPY staging.{} (origin_id, destination_id, day, price_cents) FROM STDIN (FORMAT BINARY)"
+        "COPY staging.{} (origin_id, destination_id, day, price_cents) FROM STDIN (FORMAT BINARY, FREEZE)"
     ).format(sql.Identifier(table))
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         copy.write(encode_integers(prices))

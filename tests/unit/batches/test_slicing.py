@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from rates_app.batches import source
 from rates_app.batches.model import Format, Slice, Unreadable
-from rates_app.batches.source import header, line_chunks, plan
+from rates_app.batches.source import Inspection, header, line_chunks, plan
 
 HEADER = b"orig_code,dest_code,day,price\n"
 lines = st.lists(st.one_of(st.integers(0, 6), st.integers(0, 90)), max_size=40)
@@ -72,6 +74,14 @@ def test_a_plan_is_bounded_and_without_gaps(rows: int, slice_bytes: int, most: i
     assert all(before.stop == after.start for before, after in pairwise(slices))
 
 
+@pytest.mark.parametrize(("mib", "slices"), [(1, 1), (4, 1), (10, 3), (48, 8), (400, 13)])
+def test_a_small_file_is_cut_for_every_worker_but_not_into_crumbs(tmp_path: Path, mib: int, slices: int) -> None:
+    path = tmp_path / "batch"
+    with path.open("wb") as file:
+        file.truncate(mib * 2**20)  # a hole: nothing is read of it
+    assert len(plan(str(path), "ndjson", 32 * 2**20, parts=8)) == slices
+
+
 @pytest.mark.parametrize("at", [0, 1, 50, 99])
 def test_a_line_without_end_is_refused_by_whichever_slice_meets_it(tmp_path: Path, at: int) -> None:
     path = tmp_path / "batch"
@@ -79,3 +89,25 @@ def test_a_line_without_end_is_refused_by_whichever_slice_meets_it(tmp_path: Pat
         path.write_bytes(b"a\n" * at + b"x" * 1000 + b"\n" + b"a\n" * 100)
         with pytest.raises(Unreadable, match="a line of more than 100 bytes"):
             read(path, plan(str(path), "ndjson", 150))
+
+
+@pytest.mark.parametrize("step", [1, 3, 1000])
+@pytest.mark.parametrize(
+    ("content", "form", "compression"),
+    [
+        (HEADER + b"a,b,c,1\n" * 100, "csv", "none"),
+        (b'\xef\xbb\xbf \n{"day":1}\n' * 50, "ndjson", "none"),
+        (gzip.compress(b'{"day":1}\n' * 50, mtime=0), "ndjson", "gzip"),
+        (gzip.compress(HEADER, mtime=0), "csv", "gzip"),
+        (b"PAR1" + bytes(100), "parquet", "none"),
+    ],
+)
+def test_a_file_is_told_by_its_bytes_however_they_arrive(
+    content: bytes, form: str, compression: str, step: int
+) -> None:
+    inspection = Inspection()
+    for start in range(0, len(content), step):
+        inspection.feed(content[start : start + step])
+    found = inspection.source("name")
+    assert (found.format, found.compression, found.size_bytes) == (form, compression, len(content))
+    assert found.content_hash == hashlib.sha256(content).digest()

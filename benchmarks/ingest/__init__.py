@@ -1,0 +1,1 @@
+"""How fast batches are loaded, compared with other ways to load the same rows."""

@@ -1,0 +1,174 @@
+"""Run the comparison: ``python -m benchmarks.ingest``; a quarter of an hour, and Java for the two ways through Spark.
+
+Servers and clients share this machine, so ratios tell more than numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import psycopg
+
+from benchmarks.ingest.contestants import WAYS
+from rates_app.batches import publish
+from rates_app.batches.generate import generate, read_sample, sample_file
+from rates_app.local.postgres import PostgresServer
+from rates_app.rates.locations import read_locations, store_locations
+from rates_app.store.migrate import migrate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SAMPLE = Path(__file__).parents[2] / "sample_data"
+FLOOR = "parallel psql \\copy, bare"
+WORKERS = 2
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one way has needed."""
+
+    seconds: dict[str, float]
+    #: Most memory that its processes had at once, shared pages counted once; the database's is not in it.
+    peak_mib: float
+
+
+def run(way: str, file: Path, url: str, folder: Path) -> Run:
+    """Let one way load one file."""
+    environment = os.environ | {
+        "RATES_DATABASE_URL": url,
+        "RATES_DATA_DIR": str(folder),
+        "RATES_INGEST_WORKERS": str(WORKERS),
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.ingest.contestants", way, str(file)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    peak = 0
+
+    def watch() -> None:
+        nonlocal peak
+        parent = psutil.Process(process.pid)
+        while process.poll() is None:
+            try:
+                peak = max(peak, sum(_memory(one) for one in [parent, *parent.children(recursive=True)]))
+            except psutil.NoSuchProcess:
+                return
+            time.sleep(0.1)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    output, _ = process.communicate()
+    watcher.join()
+    if process.returncode:
+        raise RuntimeError(f"{way} has failed: python -m benchmarks.ingest.contestants shows why")
+    return Run(json.loads(output.splitlines()[-1]), peak / 2**20)
+
+
+def _memory(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_full_info().pss)
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def split(file: Path, parts: int) -> None:
+    """Cut a file into parts of whole lines, each with the header."""
+    lines = file.read_bytes().splitlines(keepends=True)
+    size = -(-(len(lines) - 1) // parts)
+    for number in range(parts):
+        part = lines[1 + number * size : 1 + (number + 1) * size]
+        file.with_suffix(f".part{number}").write_bytes(b"".join([lines[0], *part]))
+
+
+def compare(rows: int, rounds: int, url: str, folder: Path) -> None:
+    """Load the same number of rows in every way, turn by turn, and print the medians."""
+    sample = read_sample(sample_file())
+    best: dict[str, list[Run]] = {way: [] for way in WAYS}
+    for number in range(rounds):
+        file = folder / f"rows{number}.csv"
+        generate(file, rows, sample=sample, seed=number)
+        split(file, WORKERS)
+        other = folder / f"other{number}.csv"  # no content twice: the engine would do nothing
+        generate(other, rows, sample=sample, seed=1000 + number)
+        for way, runs in best.items():
+            runs.append(run(way, other if way == "Spark engine" else file, url, folder))
+    print(f"\n{rows:,} rows, {WORKERS} workers, median of {rounds}\n")
+    print("| way | rows/s | of the floor | peak memory |\n| --- | ---: | ---: | ---: |")
+
+    def median(way: str, part: str) -> float:
+        return sorted(one.seconds[part] for one in best[way])[rounds // 2]
+
+    floor = median(FLOOR, "total")
+    for way, runs in best.items():
+        peak = sorted(one.peak_mib for one in runs)[rounds // 2]
+        parts = (
+            (("total", way),)
+            if "staged" not in runs[0].seconds
+            else (
+                ("staged", f"{way}: validated, in the ledger"),
+                ("total", f"{way}: with rollups, verified and published"),
+            )
+        )
+        for part, name in parts:
+            seconds = median(way, part)
+            print(f"| {name} | {rows / seconds:,.0f} | {floor / seconds:.2f} | {peak:,.0f} MiB |")
+
+
+def sizes(numbers: Sequence[int], url: str, folder: Path) -> None:
+    """Publish and withdraw batches of growing size."""
+    print("\n| rows | staged | published | publish | withdraw | peak memory |")
+    print("| ---: | ---: | ---: | ---: | ---: | ---: |")
+    sample = read_sample(sample_file())
+    for rows in numbers:
+        file = folder / f"size{rows}.csv"
+        generate(file, rows, sample=sample, seed=rows)
+        done = run("in-process engine", file, url, folder)
+        file.unlink()
+        began = time.monotonic()
+        with psycopg.connect(url) as connection:
+            publish.withdraw(connection, int(done.seconds["batch"]))
+        withdraw = time.monotonic() - began
+        print(
+            f"| {rows:,} | {done.seconds['staged']:.1f} s | {done.seconds['total']:.1f} s "
+            f"| {done.seconds['publish'] * 1000:.0f} ms | {withdraw * 1000:.0f} ms | {done.peak_mib:,.0f} MiB |"
+        )
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000, help="rows that every way loads")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sizes", type=int, nargs="*", default=[10**4, 10**5, 10**6, 10**7])
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="rates-benchmark-"))
+    folder.chmod(0o711)  # run by root, the servers' account has to pass through
+    try:
+        with PostgresServer(folder / "primary", fast=True) as server:
+            migrate(server.url)
+            with psycopg.connect(server.url) as connection:
+                store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
+            sizes(arguments.sizes, server.url, folder)
+            compare(arguments.rows, arguments.rounds, server.url, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""Ingest a big batch with Spark: the driver plans and publishes, executors stage slices and roll days up.
+
+In a cluster the dispatcher submits it for a batch that is in the ledger; on one machine it takes a file:
+``python spark/ingest.py big.csv``. What is staged is in the ledger, so Spark may lose executors, try tasks again and
+run them twice (speculation): each slice has one winner.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import structlog
+from py4j.protocol import Py4JError
+from pyspark import SparkConf
+from pyspark.sql import SparkSession
+
+from rates_app.batches.engine import connect, drive, ingest
+from rates_app.batches.model import BatchError
+from rates_app.batches.workers import WorkersLost
+from rates_app.ops.logs import configure_logs
+from rates_app.ops.traces import configure_traces
+from rates_app.settings import Settings, SettingsError, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pyspark import SparkContext
+
+    from rates_app.batches.workers import Item, Result, Workers
+
+log = structlog.get_logger()
+
+
+def in_spark(context: SparkContext) -> Workers:
+    """Work in Spark's executors, a task for each item.
+
+    Totals are not kept in accumulators: an executor that is lost after its commit and before its report has staged
+    its rows, and only the ledger knows.
+    """
+
+    def work(task: Callable[[Item], Result], items: Sequence[Item], done: Callable[[Result], None]) -> None:
+        def attempt(item: Item) -> Result | BatchError:
+            try:
+                return task(item)
+            except BatchError as error:  # trying again would not help: the driver decides
+                return error
+
+        try:
+            results = context.parallelize(items, len(items)).map(attempt).collect()
+        except Py4JError as error:
+            raise WorkersLost(f"Spark gave the tasks up: {error}") from error
+        for result in results:
+            if isinstance(result, BatchError):
+                raise result
+            done(result)
+
+    return work
+
+
+def session(settings: Settings) -> SparkSession:
+    """Connect to the cluster that spark-submit names, or begin one inside this process."""
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    builder = SparkSession.builder.appName("rates-ingest")
+    if not SparkConf().contains("spark.master"):
+        builder = (
+            builder.master(f"local[{settings.ingest_workers}]")
+            .config("spark.ui.enabled", "false")
+            .config("spark.driver.bindAddress", "127.0.0.1")
+            .config("spark.driver.host", "127.0.0.1")
+        )
+    return builder.getOrCreate()
+
+
+def main() -> int:
+    """Run one batch to its end.
+
+    Returns:
+        0 if it has ended, published or refused; 1 if running it again may help.
+    """
+    parser = argparse.ArgumentParser(description="Ingest a big batch with Spark.")
+    parser.add_argument("file", nargs="?", help="a file that is not in the ledger yet")
+    parser.add_argument("--batch", type=int, help="number of a batch that is")
+    parser.add_argument("--source", help="address of that batch's file")
+    arguments = parser.parse_args()
+    if (arguments.file is None) == (arguments.batch is None) or (arguments.batch is None) != (arguments.source is None):
+        parser.error("give either FILE, or --batch and --source")
+    try:
+        settings = load_settings()
+        configure_logs(settings)
+        configure_traces(settings, "spark-ingest")
+        with session(settings) as spark:
+            workers = in_spark(spark.sparkContext)
+            if arguments.file is not None:
+                batch, _ = ingest(settings, arguments.file, workers=workers)
+            else:
+                with connect(settings) as connection:
+                    batch, _ = drive(connection, settings, arguments.batch, arguments.source, workers=workers)
+    except (BatchError, SettingsError) as error:
+        sys.stderr.write(f"spark/ingest.py: {error}\n")
+        return 1
+    log.info("done", batch_id=batch.id, state=batch.state, failure=batch.failure)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

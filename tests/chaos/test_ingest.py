@@ -1,0 +1,199 @@
+"""Whatever is killed, and whenever: a batch ends whole, with every row once, or leaves nothing.
+
+The seed says what is killed and after how long. The default is a short form of the whole run:
+``pytest tests/chaos/test_ingest.py -m demonstration``, a hundred kills in some ten minutes.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import psutil
+import psycopg
+import pytest
+
+from rates_app.batches.generate import generate, read_sample, sample_file
+from rates_app.local.postgres import PostgresServer
+from rates_app.local.server import ended
+from rates_app.rates.locations import read_locations, store_locations
+from rates_app.store.migrate import migrate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SAMPLE = Path(__file__).parents[2] / "sample_data"
+ROWS = 40_000
+SLICE_BYTES = 128 * 1024
+
+#: Nothing may hang: far more than any step takes on a busy machine.
+PATIENCE_SECONDS = 120
+
+Victim = Literal["driver", "worker", "backend", "server"]
+VICTIMS: tuple[Victim, ...] = ("driver", "worker", "backend", "server")
+
+
+@pytest.fixture(scope="module")
+def server(servers_folder: Path) -> Iterator[PostgresServer]:
+    """A PostgreSQL that may crash: no other test uses it."""
+    folder = Path(tempfile.mkdtemp(dir=servers_folder))
+    folder.chmod(0o711)
+    with PostgresServer(folder / "primary", fast=True) as primary:
+        migrate(primary.url)
+        with psycopg.connect(primary.url) as connection:
+            store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
+        yield primary
+
+
+def connect(server: PostgresServer) -> psycopg.Connection:
+    """Connect, waiting for a crashed server to recover."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return psycopg.connect(server.url)
+        except psycopg.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def start(server: PostgresServer, file: Path, data: Path) -> psutil.Popen:
+    environment = os.environ | {
+        "RATES_DATABASE_URL": server.url,
+        "RATES_DATA_DIR": str(data),
+        "RATES_SLICE_BYTES": str(SLICE_BYTES),
+        "RATES_LOG_LEVEL": "error",
+    }
+    return psutil.Popen(
+        [Path(sys.executable).with_name("rates"), "ingest", file],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def kill(victim: Victim, driver: psutil.Popen, server: PostgresServer, dice: random.Random) -> bool:
+    """Kill something of a running ingest, and say whether there was something."""
+    try:
+        if victim == "driver":
+            driver.kill()
+            return True
+        if victim == "worker":
+            # Python's own bookkeeper is spared: it does no work, and complains at length.
+            workers = [one for one in driver.children(recursive=True) if "resource_tracker" not in str(one.cmdline())]
+            if workers:
+                dice.choice(workers).kill()
+            return bool(workers)
+        with connect(server) as connection:
+            backends = connection.execute(
+                "SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND application_name LIKE 'rates-%'"
+            ).fetchall()
+            if not backends:
+                return False
+            (pid,) = dice.choice(backends)
+            if victim == "backend":
+                connection.execute("SELECT pg_terminate_backend(%s)", (pid,))
+        if victim == "server":
+            psutil.Process(pid).kill()  # the server notices, ends every connection and recovers
+    except psutil.NoSuchProcess:
+        return False
+    return True
+
+
+def finish(driver: psutil.Popen, workers: list[psutil.Process]) -> tuple[int, str]:
+    """Wait for a driver and everything it has started to end."""
+    output, _ = driver.communicate(timeout=PATIENCE_SECONDS)
+    assert ended(workers, PATIENCE_SECONDS), "workers have outlived their driver"
+    assert "Traceback" not in output, output
+    return driver.returncode, output
+
+
+def check(server: PostgresServer, name: str, total: int) -> str | None:
+    """See that a batch is whole or absent, and return its state."""
+    with connect(server) as connection:
+        batch = connection.execute("SELECT id, state FROM batches WHERE name = %s", (name,)).fetchone()
+        if batch is None:
+            return None
+        prices = connection.execute(
+            "SELECT count(*), coalesce(sum(price_cents), 0) FROM prices WHERE batch_id = %s", (batch[0],)
+        ).fetchone()
+        rolled_up = connection.execute(
+            """
+            SELECT sum(count), sum(rollups.total_cents) FROM rollups
+            JOIN locations o ON o.id = origin_id AND o.kind = 'port'
+            JOIN locations d ON d.id = destination_id AND d.kind = 'port'
+            JOIN batches ON batches.id = batch_id AND state = 'published'
+            WHERE batch_id = %s
+            """,
+            (batch[0],),
+        ).fetchone()
+        loose = connection.execute(
+            """
+            SELECT relname FROM pg_class WHERE relnamespace = 'staging'::regnamespace AND relkind IN ('r', 'p')
+              AND NOT relispartition AND relname NOT IN (SELECT winner FROM slices WHERE winner IS NOT NULL)
+              AND relname NOT IN (SELECT 'b' || id FROM batches WHERE ended_at IS NULL)
+            """
+        ).fetchall()
+    published = batch[1] == "published"
+    assert prices == ((ROWS, total) if published else (0, 0))
+    assert rolled_up == ((ROWS, total) if published else (None, None))
+    assert loose == [], "attempts that did not win leave no table"
+    return str(batch[1])
+
+
+def torment(server: PostgresServer, folder: Path, seed: int, kills: int) -> dict[Victim, int]:
+    """Ingest batch after batch, killing something at random moments, until so many kills have hit."""
+    dice = random.Random(seed)
+    sample = read_sample(sample_file())
+    killed: dict[Victim, int] = dict.fromkeys(VICTIMS, 0)
+    longest = 3.0  # seconds that a run takes; learnt from those that end by themselves
+    number = 0
+    while sum(killed.values()) < kills:
+        number += 1
+        file = folder / f"{seed}-{number}.csv"
+        generate(file, ROWS, sample=sample, days=60, seed=1000 * seed + number)
+        total = sum(int(line.rpartition(",")[2]) for line in file.read_text().splitlines()[1:]) * 100
+        for attempt in range(20):
+            began = time.monotonic()
+            driver = start(server, file, folder)
+            hit = False
+            workers: list[psutil.Process] = []
+            if attempt < 4 and sum(killed.values()) < kills:  # then it is let through
+                victim = dice.choice(VICTIMS)
+                time.sleep(dice.uniform(0.2, 1) * longest)
+                try:
+                    workers = driver.children(recursive=True)
+                except psutil.NoSuchProcess:
+                    workers = []
+                hit = kill(victim, driver, server, dice)
+                killed[victim] += hit
+            code, output = finish(driver, workers)
+            state = check(server, file.name, total)
+            if code == 0:
+                assert state == "published", output
+                if not hit:
+                    longest = time.monotonic() - began
+                break
+            assert hit or "published" in output, output
+        else:
+            pytest.fail(f"{file.name} is not published: {output}")
+    return killed
+
+
+def test_a_batch_is_whole_or_absent_whatever_is_killed(server: PostgresServer, tmp_path: Path) -> None:
+    assert sum(torment(server, tmp_path, seed=1, kills=6).values()) == 6
+
+
+@pytest.mark.demonstration
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", [2, 3, 4, 5])
+def test_a_hundred_kills(server: PostgresServer, tmp_path: Path, seed: int) -> None:
+    killed = torment(server, tmp_path, seed, kills=25)
+    assert min(killed.values()) > 0, f"every kind of victim is hit: {killed}"
