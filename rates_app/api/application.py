@@ -20,7 +20,7 @@ from rates_app.rates.warm import tell_hits
 from rates_app.store.databases import Databases
 from rates_app.store.lease import Lease
 from rates_app.store.metrics import measure_pools
-from rates_app.web import pages
+from rates_app.web import views as pages
 
 if TYPE_CHECKING:
     from rates_app.settings import Settings
@@ -58,7 +58,7 @@ def create_app(settings: Settings) -> Flask:
     app.url_map.strict_slashes = False
     app.before_request(_note_request)
     app.after_request(_share)
-    for views in (rates.views, locations.views, batches.views, operations.views, docs.views, pages.views):
+    for views in (rates.views, locations.views, batches.views, operations.views, docs.views, pages):
         app.register_blueprint(views)
     problems.register(app)
     if settings.traces_url:

@@ -1,0 +1,84 @@
+// The rates page: fields that complete, answers that arrive in place, a figure to point at.
+
+import "./vendor/auto-complete-element/bundle.js";
+import { readable } from "./chart.js";
+import { savePng } from "./picture.js";
+import { show } from "./swap.js";
+import { sortable } from "./table.js";
+
+const main = document.getElementById("main");
+
+function prepare() {
+  main.querySelectorAll("table[data-sort]").forEach(sortable);
+  const figure = main.querySelector("figure[data-series]");
+  if (figure) readable(figure, zoom);
+  const png = document.getElementById("png");
+  if (png) {
+    png.hidden = false;
+    png.onclick = () => savePng(png.previousElementSibling.href);
+  }
+  const link = document.getElementById("link");
+  if (link && navigator.clipboard) {
+    link.hidden = false;
+    link.onclick = async () => {
+      await navigator.clipboard.writeText(location.href);
+      link.textContent = "Link copied";
+    };
+  }
+}
+
+function arrive() {
+  prepare();
+  // Whoever cannot see the change is brought to it: to the answer, or to what is missing.
+  const place = document.getElementById("result") ?? main.querySelector("[role=alert]:not([hidden])") ?? main;
+  const empty = [...main.querySelectorAll(".place input")].find((input) => !input.value);
+  (empty ?? place).focus({ preventScroll: true });
+}
+
+function go(address) {
+  return show(address, { push: true, arrive });
+}
+
+function zoom(first, last) {
+  const address = new URL(document.querySelector("link[rel=canonical]")?.href ?? location.href, location.href);
+  const asked = new URL(location.href);
+  if (asked.searchParams.has("origin")) address.search = asked.search;
+  for (const name of ["span", "do"]) address.searchParams.delete(name);
+  address.searchParams.set("date_from", first);
+  address.searchParams.set("date_to", last);
+  go(address.pathname + address.search);
+}
+
+main.addEventListener("submit", (event) => {
+  if (!event.target.matches(".search")) return;
+  event.preventDefault();
+  const fields = new URLSearchParams(new FormData(event.target, event.submitter));
+  for (const [name, value] of [...fields]) if (!value && name.startsWith("date")) fields.delete(name);
+  go(`/?${fields}`);
+});
+
+main.addEventListener("click", (event) => {
+  const link = event.target.closest("a[href^='/?']");
+  if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+  event.preventDefault();
+  go(link.getAttribute("href"));
+});
+
+// The list of options closes when the reader goes elsewhere, with the keyboard or the pointer.
+main.addEventListener("focusout", (event) => {
+  const box = event.target.closest("auto-complete");
+  if (box && event.relatedTarget && !box.contains(event.relatedTarget)) box.open = false;
+});
+document.addEventListener("pointerdown", (event) => {
+  for (const box of main.querySelectorAll("auto-complete[open]")) if (!box.contains(event.target)) box.open = false;
+});
+
+addEventListener("popstate", () => show(location.pathname + location.search, { push: false, arrive }));
+addEventListener("offline", () => {
+  const place = document.getElementById("progress");
+  place.textContent = "You are offline. What is shown stays; new questions need a connection.";
+  place.hidden = false;
+});
+addEventListener("online", () => (document.getElementById("progress").hidden = true));
+
+prepare();
