@@ -12,7 +12,7 @@ import structlog
 from flask import Blueprint, Response, g, render_template, request
 from werkzeug.exceptions import HTTPException, NotFound
 
-from rates_app.api.problems import on_http_error
+from rates_app.api.problems import MEDIA_TYPE, on_http_error
 from rates_app.api.responses import answer_question
 from rates_app.api.service import service
 from rates_app.rates.model import MIN_PRICES
@@ -33,6 +33,9 @@ views = Blueprint("web", __name__, template_folder="templates")
 HTML = "text/html; charset=utf-8"
 #: Stands where there is no value.
 NONE = "\N{EN DASH}"
+
+#: What an error can be told in: programs, which take anything, get the first.
+FORMS = (MEDIA_TYPE, "text/html")
 
 #: Everything comes from here, and nothing that stands in a page's own text is run.
 POLICY = (
@@ -95,7 +98,7 @@ def _problem(status: int, title: str, detail: str, advice: str) -> Response:
 @views.app_errorhandler(404)
 def _not_found(error: NotFound) -> ResponseReturnValue:
     """Tell people in a page and programs in a problem object that there is nothing."""
-    if request.path.startswith("/v1/") or request.accept_mimetypes.best != "text/html":
+    if request.path.startswith("/v1/") or request.accept_mimetypes.best_match(FORMS) != "text/html":
         return on_http_error(error)
     given = error.description if error.description != NotFound.description else None
     detail = given or f"There is no page {request.path[:100]}."

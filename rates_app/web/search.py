@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 #: More lines than this cannot be told apart in one figure.
 MAX_LANES = 4
 INTERVALS: tuple[Interval, ...] = ("day", "week", "month")
+#: Locations that a name or its beginning is looked up among.
+MAX_ALIKE = 20
 #: Ranges that end with the last day that has prices, in days; 0 is everything there is.
 SPANS = {"7": "Week", "30": "Month", "90": "Quarter", "365": "Year", "0": "All"}
 
@@ -87,7 +89,7 @@ def label(place: Location) -> str:
 
 
 def resolve(connection: Connection, texts: Iterable[str]) -> dict[str, Location]:
-    """Understand what was typed: a code in any case, a label, or a name that only one location has.
+    """Understand what was typed: a code in any case, a label, or a name, or its beginning, that only one location has.
 
     Returns:
         The location of each text that is understood.
@@ -99,10 +101,9 @@ def resolve(connection: Connection, texts: Iterable[str]) -> dict[str, Location]
         known = find_locations(connection, codes)
         named = [known[code] for code in codes if code in known]
         if not named:
-            alike = search_locations(connection, text, MAX_LANES)
+            alike = search_locations(connection, text, MAX_ALIKE)
             named = [place for place in alike if place.name.lower() == text.lower()]
-            if len(named) > 1:
-                continue
-        if named:
+            named = named or [place for place in alike if place.name.lower().startswith(text.lower())]
+        if len(named) == 1 or (named and named[0].code in codes):
             found[text] = named[0]
     return found

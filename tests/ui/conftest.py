@@ -17,6 +17,7 @@ from playwright.sync_api import sync_playwright
 from psycopg import sql
 
 from rates_app.batches.engine import ingest
+from rates_app.local.server import HOST, free_port
 from rates_app.rates.locations import read_locations, store_locations
 from rates_app.settings import Settings
 from rates_app.store.generation import raise_generation
@@ -72,7 +73,12 @@ class Site:
         """Run what takes deliveries up."""
         with subprocess.Popen(
             [Path(sysconfig.get_path("scripts")) / "rates", "dispatch"],
-            env={"PATH": os.environ["PATH"], **environment_of(self.settings), "RATES_METRICS_PORT": "0"},
+            env={
+                "PATH": os.environ["PATH"],
+                **environment_of(self.settings),
+                "RATES_HOST": HOST,
+                "RATES_PORT": str(free_port()),
+            },
         ) as process:
             try:
                 yield
@@ -154,7 +160,7 @@ def open_context(browser: Browser, site: Site) -> Iterator[Callable[..., Browser
     assert not errors
 
 
-@pytest.fixture(params=[("desktop", "light"), ("phone", "dark")], ids="-".join)
+@pytest.fixture(params=[("desktop", "light"), ("phone", "dark")], ids=["desktop-light", "phone-dark"])
 def page(request: pytest.FixtureRequest, open_context: Callable[..., BrowserContext]) -> Page:
     """A page as one reader has it: at a desk by day, on the phone by night."""
     return open_context(*request.param).new_page()

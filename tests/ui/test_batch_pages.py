@@ -32,9 +32,9 @@ def supplier(request: pytest.FixtureRequest, site: Site) -> str:
 
 
 def unlike(request: pytest.FixtureRequest) -> str:
-    """Rows that no other test delivers, in years that none looks at."""
+    """Rows that no other test delivers, of a lane and a year that none looks at."""
     price = 1000 + sum(map(ord, request.node.name))
-    return HEADER + f"CNGGZ,EETLL,2011-03-01,{price}\n" * 3
+    return HEADER + f"CNSGH,NOOSL,2011-03-01,{price}\n" * 3
 
 
 def deliver(page: Page, token: str, name: str, content: str) -> None:
@@ -119,7 +119,7 @@ def test_what_is_wrong_with_a_delivery_is_said(
     expect(outcome).to_contain_text("The token is not known")
     deliver(page, site.token(f"{request.node.name} reader", "batches:withdraw"), "prices.csv", unlike(request))
     expect(outcome).to_contain_text("batches:write")
-    deliver(page, supplier, "holiday.csv", "this is,no batch\n")
+    deliver(page, supplier, "empty.csv", "")
     expect(outcome).to_contain_text("The delivery is no batch")
     deliver(page, supplier, "prices.csv", unlike(request))
     expect(page.locator("#batch")).to_be_visible()

@@ -241,7 +241,11 @@ def test_being_offline_is_said_in_words_and_can_be_tried_again(page: Page) -> No
 def test_a_slow_service_and_a_failing_one_are_told(page: Page) -> None:
     held: list[Route] = []
     page.goto(LANE)
-    page.route("**/?*span=7*", held.append)
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/?*span=7*", hold)
     page.get_by_role("button", name="Week", exact=True).click()
     expect(page.locator("main")).to_have_attribute("aria-busy", "true")
     expect(page.locator("#progress")).to_contain_text("slow at the moment")

@@ -9,7 +9,10 @@ function offer() {
   const button = card.querySelector("[data-withdraw]");
   if (!button) return;
   button.hidden = false;
-  button.addEventListener("click", () => dialog.showModal());
+  button.addEventListener("click", () => {
+    document.getElementById("withdraw-rows").textContent = button.dataset.withdraw;
+    dialog.showModal();
+  });
 }
 
 function follow() {

@@ -3,12 +3,13 @@
 import "./vendor/auto-complete-element/bundle.js";
 import { readable } from "./chart.js";
 import { savePng } from "./picture.js";
-import { show } from "./swap.js";
+import { followHistory, show } from "./swap.js";
 import { sortable } from "./table.js";
 
 const main = document.getElementById("main");
 
 function prepare() {
+  for (const input of main.querySelectorAll("input[list]")) input.removeAttribute("list"); // for browsers without scripts
   main.querySelectorAll("table[data-sort]").forEach(sortable);
   const figure = main.querySelector("figure[data-series]");
   if (figure) readable(figure, zoom);
@@ -64,6 +65,11 @@ main.addEventListener("click", (event) => {
   go(link.getAttribute("href"));
 });
 
+// Enter takes the first option. The element marks it only when its list is open already, so it is marked here as well.
+main.addEventListener("load", ({ target }) => {
+  if (target.matches("auto-complete")) target.querySelector("[role=option]")?.setAttribute("data-combobox-option-default", "true");
+}, true);
+
 // The list of options closes when the reader goes elsewhere, with the keyboard or the pointer.
 main.addEventListener("focusout", (event) => {
   const box = event.target.closest("auto-complete");
@@ -73,7 +79,7 @@ document.addEventListener("pointerdown", (event) => {
   for (const box of main.querySelectorAll("auto-complete[open]")) if (!box.contains(event.target)) box.open = false;
 });
 
-addEventListener("popstate", () => show(location.pathname + location.search, { push: false, arrive }));
+followHistory(arrive);
 addEventListener("offline", () => {
   const place = document.getElementById("progress");
   place.textContent = "You are offline. What is shown stays; new questions need a connection.";

@@ -8,6 +8,7 @@ const WORDS = {
 };
 
 let asking = null;
+let shown = location.pathname + location.search;
 
 function tell(id, text) {
   const place = document.getElementById(id);
@@ -41,6 +42,7 @@ export async function show(address, { push, arrive }) {
     const canonical = page.querySelector("link[rel=canonical]")?.getAttribute("href") ?? address;
     if (push) history.pushState(null, "", canonical);
     else if (canonical !== address) history.replaceState(null, "", canonical);
+    shown = canonical;
     document.title = page.title;
     main.replaceChildren(...fresh.childNodes);
     arrive();
@@ -55,4 +57,12 @@ export async function show(address, { push, arrive }) {
       main.removeAttribute("aria-busy");
     }
   }
+}
+
+/** Follow the browser's back and forward; a jump within the page asks for nothing. */
+export function followHistory(arrive) {
+  addEventListener("popstate", () => {
+    const address = location.pathname + location.search;
+    if (address !== shown) show(address, { push: false, arrive });
+  });
 }
