@@ -131,17 +131,18 @@ def _answer(connection: Connection, search: Search) -> dict[str, Any]:
             "busiest": lanes(connection, None, None, BUSIEST),
         }
     texts = [text for lane in search.lanes for text in lane if text]
-    places = resolve(connection, texts)
-    shown = {text: label(place) for text, place in places.items()}
+    known = resolve(connection, texts)
+    shown = {text: label(place) for text, place in known.items()}
     rows = tuple((shown.get(origin, origin), shown.get(destination, destination)) for origin, destination in rows)
     values: dict[str, Any] = {"search": search, "rows": rows}
     suggestions = {
-        text: _suggest(search, text, search_locations(connection, text, 5)) for text in texts if text not in places
+        text: _suggest(search, text, search_locations(connection, text, 5)) for text in texts if text not in known
     }
     if suggestions:
         return values | {"problems": (), "suggestions": suggestions}
     try:
-        chosen = _chosen(search, places)
+        interval = _interval(search)
+        chosen = _chosen(search, known)
         priced = [priced_days(connection, origin.code, destination.code) for origin, destination in chosen]
         first, last = _days(search, [days for days in priced if days])
     except _Misunderstood as misunderstood:
@@ -152,11 +153,15 @@ def _answer(connection: Connection, search: Search) -> dict[str, Any]:
         date_from=first.isoformat(),
         date_to=last.isoformat(),
     )
-    answers = [
-        _lane(connection, asked, origin, destination, days)
-        for (origin, destination), days in zip(chosen, priced, strict=True)
-    ]
+    answers = [_lane(connection, asked, interval, places, days) for places, days in zip(chosen, priced, strict=True)]
     return values | {"search": asked, "answers": answers, "chart": _chart(answers)}
+
+
+def _interval(search: Search) -> Interval:
+    for interval in INTERVALS:
+        if interval == search.interval:
+            return interval
+    raise _Misunderstood("A row stands for a day, a week or a month; choose one of them.")
 
 
 def _chosen(search: Search, places: dict[str, Location]) -> list[tuple[Location, Location]]:
@@ -216,12 +221,17 @@ def _day(text: str) -> date | None:
 
 
 def _lane(
-    connection: Connection, asked: Search, origin: Location, destination: Location, priced: tuple[date, date] | None
+    connection: Connection,
+    asked: Search,
+    interval: Interval,
+    places: tuple[Location, Location],
+    priced: tuple[date, date] | None,
 ) -> LaneRates:
+    origin, destination = places
     question = Question(
         origin.code, destination.code, date.fromisoformat(asked.date_from), date.fromisoformat(asked.date_to)
     )
-    found = rates(connection, question, asked.interval)
+    found = rates(connection, question, interval)
     query = urlencode(
         {
             "origin": origin.code,
@@ -231,7 +241,7 @@ def _lane(
             "interval": asked.interval,
         }
     )
-    figures = _figures(connection, question, found, asked.interval)
+    figures = _figures(connection, question, found, interval)
     return LaneRates(origin, destination, found, figures, priced, query)
 
 

@@ -37,7 +37,7 @@ class Search:
     lanes: tuple[tuple[str, str], ...]
     date_from: str
     date_to: str
-    interval: Interval
+    interval: str
     span: str
 
     @classmethod
@@ -59,12 +59,11 @@ class Search:
         lanes = [lane for lane in lanes if any(lane)]
         if action == "add" and len(lanes) < MAX_LANES:
             lanes.append(("", ""))
-        interval = arguments.get("interval", "day")
         return cls(
             tuple(lanes),
             text(arguments.get("date_from", "")),
             text(arguments.get("date_to", "")),
-            next((each for each in INTERVALS if each == interval), "day"),
+            text(arguments.get("interval", "day")),
             arguments.get("span", "") if arguments.get("span") in SPANS else "",
         )
 
