@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from rates_app.rates.model import MIN_PRICES
+from rates_app.rates.queries import Lane
 
 if TYPE_CHECKING:
     from datetime import date
@@ -27,17 +28,6 @@ class Coverage(NamedTuple):
     days: int
     first_day: date | None
     last_day: date | None
-
-
-class RegionLane(NamedTuple):
-    """A lane between regions and how well the published batches cover it."""
-
-    origin: str
-    origin_name: str
-    destination: str
-    destination_name: str
-    prices: int
-    days: int
 
 
 class Mover(NamedTuple):
@@ -66,7 +56,7 @@ def priced_days(connection: Connection, origin: str, destination: str) -> tuple[
     return None if row is None or row[0] is None else (row[0], row[1])
 
 
-def region_lanes(connection: Connection, limit: int) -> list[RegionLane]:
+def region_lanes(connection: Connection, limit: int) -> list[Lane]:
     """List what a newcomer looks for: from the regions at the top to those right under another, and back.
 
     Args:
@@ -84,7 +74,8 @@ def region_lanes(connection: Connection, limit: int) -> list[RegionLane]:
             SELECT tops.id AS origin_id, under.id AS destination_id FROM tops, under
             UNION ALL SELECT under.id, tops.id FROM under, tops
         )
-        SELECT o.code, o.name, d.code, d.name, sum(count)::bigint AS prices, count(DISTINCT day)
+        SELECT o.code, o.name, d.code, d.name, sum(count)::bigint AS prices, count(DISTINCT day),
+               min(day), max(day)
         FROM pairs
         JOIN rollups USING (origin_id, destination_id)
         JOIN batches ON batches.id = batch_id AND batches.state = 'published'
@@ -96,7 +87,7 @@ def region_lanes(connection: Connection, limit: int) -> list[RegionLane]:
         """,
         (limit,),
     ).fetchall()
-    return [RegionLane(*row) for row in rows]
+    return [Lane(*row) for row in rows]
 
 
 def coverage(connection: Connection, under: str | None = None) -> list[Coverage]:

@@ -79,6 +79,7 @@ def batch_events(batch: str) -> Response:
     browser comes back for the next.
     """
     _find(batch)  # an error has its own status
+    request.environ["rates.stream"] = True
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return Response(stream_with_context(_events(batch)), headers=headers, content_type="text/event-stream")
 

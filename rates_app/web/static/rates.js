@@ -32,7 +32,7 @@ function arrive() {
   prepare();
   // Whoever cannot see the change is brought to it: to the answer, or to what is missing.
   const place = document.getElementById("result") ?? main.querySelector("[role=alert]:not([hidden])") ?? main;
-  const empty = [...main.querySelectorAll(".place input")].find((input) => !input.value);
+  const empty = [...main.querySelectorAll(".lane + .lane input")].find((input) => !input.value);
   (empty ?? place).focus({ preventScroll: true });
 }
 
@@ -58,11 +58,12 @@ main.addEventListener("submit", (event) => {
   go(`/?${fields}`);
 });
 
-main.addEventListener("click", (event) => {
+main.addEventListener("click", async (event) => {
   const link = event.target.closest("a[href^='/?']");
   if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
   event.preventDefault();
-  go(link.getAttribute("href"));
+  await go(link.getAttribute("href"));
+  scrollTo(0, 0);
 });
 
 // Enter takes the first option. The element marks it only when its list is open already, so it is marked here as well.

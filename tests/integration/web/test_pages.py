@@ -176,16 +176,20 @@ def test_movers_compare_the_last_week_with_the_one_before(filled: FlaskClient) -
 
 
 def test_a_batch_s_events_end_with_the_batch_and_poll_when_there_is_no_room(filled: FlaskClient) -> None:
-    ended = filled.get("/batches/1/events")
+    ended = filled.get("/batches/1/events", buffered=True)
     assert ended.content_type == "text/event-stream"
     assert ended.text.startswith("retry: 2000\n\nevent: ended\ndata: ")
     with psycopg.connect(filled.application.config["SAMPLE_SETTINGS"].database_url.get_secret_value()) as connection:
         connection.execute("UPDATE batches SET state = 'staging', ended_at = NULL")
     with STREAMS.place(1):  # the four threads of the settings leave room for one
-        events = filled.get("/batches/1/events").text
+        events = filled.get("/batches/1/events", buffered=True).text
     assert events.count("event: state") == 1
     assert "still there" not in events, "the stream stayed"
-    assert filled.get("/batches/77/events").status_code == 404
+    assert filled.get("/batches/77/events", buffered=True).status_code == 404
+    metrics = filled.get("/metrics").text
+    assert 'rates_http_requests_total{method="GET",route="/batches/<batch>/events",status="200"}' in metrics
+    durations = [line for line in metrics.splitlines() if "duration_seconds_count" in line and "events" in line]
+    assert [float(line.rsplit(" ", 1)[1]) for line in durations] == [1], "only the one that was no stream"
 
 
 @pytest.mark.parametrize("address", ["/", "/explore", "/batches", "/status"])
