@@ -75,11 +75,9 @@ class Search:
     def address(self, path: str = "/", **changes: str) -> str:
         """Write the address that asks the same, or the same but for some changes."""
         asked = replace(self, **changes)  # type: ignore[arg-type]
-        parts = [
-            part for origin, destination in asked.lanes for part in (("origin", origin), ("destination", destination))
-        ]
-        parts += [("date_from", asked.date_from), ("date_to", asked.date_to), ("interval", asked.interval)]
-        return f"{path}?{urlencode([(name, value) for name, value in parts if value])}"
+        lanes = [part for lane in asked.lanes for part in zip(("origin", "destination"), lane, strict=True)]
+        rest = (("date_from", asked.date_from), ("date_to", asked.date_to), ("interval", asked.interval))
+        return f"{path}?{urlencode(lanes + [(name, value) for name, value in rest if value])}"
 
 
 def label(place: Location) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 from psycopg import sql
 
 from rates_app.batches.engine import ingest
@@ -133,6 +133,7 @@ def browser() -> Iterator[Browser]:
     if path is None:
         pytest.fail("there is no Chromium or Chrome on the PATH: 'make browser' installs Debian's, as root", False)
     flags = [*FLAGS, *(["--no-sandbox"] if os.geteuid() == 0 else [])]  # root cannot have a sandbox
+    expect.set_options(timeout=15_000)  # a busy machine is no fault of a page
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=path, args=flags)
         yield launched
@@ -149,7 +150,7 @@ def open_context(browser: Browser, site: Site) -> Iterator[Callable[..., Browser
         context = browser.new_context(
             base_url=site.url, viewport=SIZES[size], color_scheme=scheme, has_touch=size == "phone", **options
         )
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(15_000)
         context.on("weberror", lambda error: errors.append(str(error.error)))
         contexts.append(context)
         return context
