@@ -106,7 +106,7 @@ def coverage(connection: Connection, under: str | None = None) -> list[Coverage]
     rows = connection.execute(
         """
         WITH tops AS (SELECT id FROM locations WHERE parent_id IS NULL),
-        visible AS (
+        visible AS NOT MATERIALIZED (  -- so that each use goes by the index
             SELECT origin_id, destination_id, day, count
             FROM rollups JOIN batches ON batches.id = batch_id AND batches.state = 'published'
         )
@@ -114,9 +114,11 @@ def coverage(connection: Connection, under: str | None = None) -> list[Coverage]
                (SELECT count(*) FROM location_ancestors JOIN locations port ON port.id = location_id
                 WHERE ancestor_id = region.id AND port.kind = 'port'),
                coalesce(away.prices, 0)::bigint, coalesce(here.prices, 0)::bigint,
-               (SELECT count(DISTINCT day) FROM visible
-                WHERE (origin_id = region.id AND destination_id IN (SELECT id FROM tops))
-                   OR (destination_id = region.id AND origin_id IN (SELECT id FROM tops))),
+               (SELECT count(*) FROM (
+                    SELECT day FROM visible WHERE origin_id = region.id AND destination_id IN (SELECT id FROM tops)
+                    UNION
+                    SELECT day FROM visible WHERE destination_id = region.id AND origin_id IN (SELECT id FROM tops)
+                ) days),
                least(away.first_day, here.first_day), greatest(away.last_day, here.last_day)
         FROM (
             SELECT id, code, name, ARRAY(

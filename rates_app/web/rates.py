@@ -16,7 +16,7 @@ from rates_app.api.service import service
 from rates_app.rates.explore import priced_days, region_lanes
 from rates_app.rates.locations import Location, search_locations
 from rates_app.rates.model import Interval, Question, Rate
-from rates_app.rates.queries import daily_averages, lanes, rates
+from rates_app.rates.queries import daily_averages, rates
 from rates_app.web.chart import Chart, draw
 from rates_app.web.rendering import DIGEST, cached_page, views
 from rates_app.web.search import INTERVALS, MAX_LANES, SPANS, Search, label, resolve
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from rates_app.rates.model import DayAverage
     from rates_app.store.databases import Connection
 
-REGIONAL = 6
-BUSIEST = 6
+REGIONAL = 12
 #: Locations that browsers offer without JavaScript.
 OFFERED = 500
 SUGGESTIONS = 8
@@ -124,12 +123,7 @@ def _key(search: Search) -> list[object]:
 def _answer(connection: Connection, search: Search) -> dict[str, Any]:
     rows = search.lanes or (("", ""),)
     if not search.asked:
-        return {
-            "search": search,
-            "rows": rows,
-            "regional": region_lanes(connection, REGIONAL),
-            "busiest": lanes(connection, None, None, BUSIEST),
-        }
+        return {"search": search, "rows": rows, "regional": region_lanes(connection, REGIONAL)}
     texts = [text for lane in search.lanes for text in lane if text]
     known = resolve(connection, texts)
     shown = {text: label(place) for text, place in known.items()}
