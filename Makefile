@@ -12,7 +12,7 @@ CHART_TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/freight-rates/bin
 export PATH := $(PATH):$(CHART_TOOLS)
 COMPILE := uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate
 
-.PHONY: help run test check record lock lock-check clean chart-tools chart-docs golden release promote
+.PHONY: help run test check record lock lock-check clean chart-tools browser chart-docs golden release promote
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -20,7 +20,7 @@ help: ## List the targets
 run: .venv/.ready ## Run the whole system on this machine: PostgreSQL with a replica, Redis, the service, the sample data
 	@exec rates dev
 
-test: .venv/.ready chart-tools ## Set up everything the tests need and run them
+test: .venv/.ready chart-tools browser ## Set up everything the tests need and run them
 	@python -m pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered
 
 check: .venv/.ready ## Lint, types, and whether the lock files match pyproject.toml
@@ -50,6 +50,13 @@ chart-tools: ## Build helm and promtool from their Go modules, unless they are t
 	  build=$$(mktemp -d); trap 'rm -rf "$$build"' EXIT; cd "$$build"; go mod init build >/dev/null 2>&1; \
 	  go get "$(subst @,/cmd/promtool@,$(PROMTOOL))" >/dev/null 2>&1; mkdir -p "$(CHART_TOOLS)"; \
 	  go build -trimpath -o "$(CHART_TOOLS)/promtool" "$(firstword $(subst @, ,$(PROMTOOL)))/cmd/promtool"; }
+
+browser: ## Install Debian's Chromium for the tests of the page, unless there is a Chromium or Chrome
+	@{ command -v chromium || command -v chromium-browser || command -v google-chrome || command -v google-chrome-stable \
+	  || command -v chrome; } >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+	    || { echo "Install Chromium or Chrome: the tests of the page need one on the PATH" >&2; exit 1; }; \
+	  apt-get update --quiet=2 && DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes \
+	    --no-install-recommends chromium >/dev/null; }
 
 chart-docs: .venv/.ready ## Write the charts' tables of values anew
 	@python helm/document.py

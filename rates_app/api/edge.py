@@ -89,7 +89,8 @@ class _Exchange:
         IN_PROGRESS.dec()
         method = method_label(self.environ["REQUEST_METHOD"])
         _requests(method, route, self.status).inc()
-        _duration(method, route).observe(seconds)
+        if not self.environ.get("rates.stream"):  # how long a stream stays open says nothing about how fast answers are
+            _duration(method, route).observe(seconds)
         if (path := self.environ["PATH_INFO"]) not in OPERATIONS:
             log_request(
                 request_id=self.request_id,

@@ -141,7 +141,8 @@ def _on_unavailable(error: Unavailable) -> Response:
     return _on_problem(Problem(name, str(error), headers={"Retry-After": "2"}))
 
 
-def _on_http_error(error: HTTPException) -> ResponseReturnValue:
+def on_http_error(error: HTTPException) -> ResponseReturnValue:
+    """Answer what the framework or a view says about a request, as a problem."""
     if error.code is None or error.code < HTTPStatus.BAD_REQUEST:  # a redirect is no error
         return error
     response = _respond(error.code, error.name, error.description or error.name)
@@ -172,5 +173,5 @@ def register(app: Flask) -> None:
     app.register_blueprint(pages)
     app.register_error_handler(Problem, _on_problem)
     app.register_error_handler(Unavailable, _on_unavailable)
-    app.register_error_handler(HTTPException, _on_http_error)
+    app.register_error_handler(HTTPException, on_http_error)
     app.register_error_handler(Exception, _on_bug)

@@ -224,8 +224,13 @@ def deadline_slack(connection: Connection, batch_id: int | None = None) -> float
     return None if row[0] is None else float(row[0])
 
 
-def iter_rejects(connection: Connection, batch_id: int) -> Iterator[Reject]:
+def iter_rejects(connection: Connection, batch_id: int, *, containing: str = "") -> Iterator[Reject]:
     """Read the reject report of a batch, in the order of its file, however long it is.
+
+    Args:
+        connection: A connection to any server.
+        batch_id: The batch.
+        containing: Only bad values whose field, reason or value contains this, in any case.
 
     Yields:
         Each bad value with its line in the file; a slice's lines are known once all before it are staged, so a
@@ -241,9 +246,11 @@ def iter_rejects(connection: Connection, batch_id: int) -> Iterator[Reject]:
                        AS line
                 FROM slices WHERE batch_id = %(id)s
             ) first ON first.number = rejects.slice
-            WHERE batch_id = %(id)s ORDER BY slice, rejects.line, field
+            WHERE batch_id = %(id)s
+              AND strpos(lower(concat_ws(' ', field, reason, value)), lower(%(containing)s)) > 0
+            ORDER BY slice, rejects.line, field
             """,
-            {"id": batch_id},
+            {"id": batch_id, "containing": containing},
         )
         for row in cursor:
             yield Reject(*row)

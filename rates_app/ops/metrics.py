@@ -48,6 +48,15 @@ def method_label(method: str) -> str:
     return method if method in METHODS else "other"
 
 
+def registry() -> CollectorRegistry:
+    """Return what holds the metrics of all worker processes."""
+    if FOLDER_VARIABLE not in os.environ:
+        return REGISTRY
+    workers = CollectorRegistry()
+    multiprocess.MultiProcessCollector(workers)  # type: ignore[no-untyped-call]
+    return workers
+
+
 def exposition(*collectors: Collector) -> tuple[bytes, str]:
     """Render the metrics of all worker processes.
 
@@ -57,14 +66,10 @@ def exposition(*collectors: Collector) -> tuple[bytes, str]:
     Returns:
         The text and its media type.
     """
-    registry = REGISTRY
-    if FOLDER_VARIABLE in os.environ:
-        registry = CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     asked = CollectorRegistry()
     for collector in collectors:
         asked.register(collector)
-    return generate_latest(registry) + generate_latest(asked), CONTENT_TYPE_PLAIN_0_0_4
+    return generate_latest(registry()) + generate_latest(asked), CONTENT_TYPE_PLAIN_0_0_4
 
 
 def forget_worker(pid: int, folder: Path) -> None:

@@ -12,8 +12,10 @@ import pytest
 
 from rates_app.api import create_app
 from rates_app.batches.engine import ingest
+from rates_app.local.server import HOST, free_port
 from rates_app.rates.locations import read_locations, store_locations
 from rates_app.settings import Settings
+from rates_app.web.batches import STREAMS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +36,7 @@ def client(database: Database, redis_url: str, tmp_path: Path) -> Iterator[Flask
             "replica_urls": database.replica_urls,
             "redis_url": redis_url,
             "data_dir": tmp_path,
+            "threads": 4,
         }
     )
     with psycopg.connect(database.url) as connection:
@@ -49,6 +52,7 @@ def filled(client: FlaskClient, tmp_path: Path) -> FlaskClient:
     """The service with a month of the sample's prices on two lanes."""
     lines = gzip.decompress((SAMPLE / "prices-2021-01.csv.gz").read_bytes()).splitlines(keepends=True)
     kept = [line for line in lines if line.startswith((b"orig_code", b"CNGGZ,EETLL", b"CNSGH,NOOSL"))]
+    kept.append(b"CNSNZ,EETLL,2021-01-02,1000\n")
     delivered = tmp_path / "two-lanes.csv"
     delivered.write_bytes(b"".join(kept))
     batch, _ = ingest(client.application.config["SAMPLE_SETTINGS"], str(delivered))
@@ -58,12 +62,13 @@ def filled(client: FlaskClient, tmp_path: Path) -> FlaskClient:
 
 def test_an_empty_service_says_that_there_are_no_prices(client: FlaskClient) -> None:
     assert "There are no prices yet" in client.get("/").text
-    assert "There are no prices yet" in client.get("/lanes").text
+    assert "There are no prices yet" in client.get("/explore").text
+    assert "There are no batches yet" in client.get("/batches").text
 
 
 def test_the_first_view_offers_lanes_that_lead_to_their_rates(filled: FlaskClient) -> None:
     page = filled.get("/").text
-    link = re.search(r'href="(/\?origin=[A-Z]{5}&amp;destination=[A-Z]{5})"', page)
+    link = re.search(r'href="(/\?origin=china_main&amp;destination=scandinavia)"', page)
     assert link is not None
     answer = filled.get(link[1].replace("&amp;", "&")).text
     assert "<polyline" in answer
@@ -76,18 +81,22 @@ def test_the_answer_is_the_api_s(filled: FlaskClient) -> None:
     rates = filled.get("/v1/rates", query_string=arguments).json
     assert rates is not None
     for rate in rates["rates"]:
-        row = re.search(rf'<th scope="row">{rate["date_from"]}</th>(.*?)</tr>', page)
+        row = re.search(rf'data-value="{rate["date_from"]}">[^<]*</th>(.*?)</tr>', page)
         assert row is not None
-        cells = re.findall(r"<td>(.*?)</td>", row[1])
+        cells = re.findall(r"<td[^>]*>(.*?)</td>", row[1])
         assert cells == [
-            str(rate["count"]), *(f"{rate[name]:,.2f}" for name in ("low", "average", "median", "high"))
+            *(f"{rate[name]:,.2f}" for name in ("average", "low", "median", "high")), str(rate["count"])
         ]  # fmt: skip
 
 
 def test_too_few_prices_are_explained(filled: FlaskClient) -> None:
+    few = {"origin": "CNSNZ", "destination": "EETLL", "date_from": "2021-01-01", "date_to": "2021-01-05"}
+    page = filled.get("/", query_string=few).text
+    assert "No day in this range has at least 3 prices for Shenzhen → Tallinn" in page
+    assert "<polyline" not in page
     before = {"origin": "CNGGZ", "destination": "EETLL", "date_from": "2020-01-01", "date_to": "2020-01-05"}
     page = filled.get("/", query_string=before).text
-    assert "at least 3 prices" in page
+    assert "there are from 1 Jan 2021 to 31 Jan 2021" in page
     assert "<polyline" not in page
 
 
@@ -95,12 +104,12 @@ def test_too_few_prices_are_explained(filled: FlaskClient) -> None:
     ("arguments", "words"),
     [
         ({"origin": "CNGGX", "destination": "scandinavia"}, "CNGGZ"),
-        ({"origin": "CNGGZ", "destination": ""}, "Please choose where it goes to"),
+        ({"origin": "CNGGZ", "destination": ""}, "Choose where the lane with Guangzhou goes to"),
         ({"origin": "CNGGZ", "destination": "EETLL", "date_from": "yesterday"}, "is not a day"),
         ({"origin": "CNGGZ", "destination": "EETLL", "date_from": "2021-03-01"}, "before the first"),
         ({"origin": "CNGGZ", "destination": "EETLL", "date_from": "1900-01-01"}, "at most"),
         ({"origin": "CNGGZ", "destination": "EETLL", "interval": "year"}, "a day, a week or a month"),
-        ({"origin": "\0", "destination": "EETLL"}, "is not a port or region"),
+        ({"origin": "\0", "destination": "EETLL"}, "Choose where the lane with Tallinn goes from"),
         ({"origin": "x" * 5000, "destination": "EETLL"}, "is not a port or region"),
     ],
 )  # fmt: skip
@@ -112,21 +121,86 @@ def test_what_cannot_be_answered_is_said_in_words(filled: FlaskClient, arguments
 
 def test_hostile_text_stays_text(filled: FlaskClient) -> None:
     page = filled.get("/", query_string={"origin": '"><script>alert(1)</script>', "destination": "EETLL"})
-    assert "<script" not in page.text
-    assert "script-src" not in page.headers["Content-Security-Policy"]
-    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+    assert "<script>" not in page.text
+    assert "default-src 'none'; script-src 'self'" in page.headers["Content-Security-Policy"]
+
+
+def test_a_page_of_one_host_is_not_given_to_another(filled: FlaskClient) -> None:
+    question = {"origin": "CNGGZ", "destination": "EETLL"}
+    for _ in range(2):
+        for host in ("http://rates.example", "http://other.example"):
+            answer = filled.get("/", query_string=question, base_url=host)
+            assert re.findall(r'curl "(http://[a-z.]+)/', answer.text) == [host]
 
 
 def test_assets_are_kept_for_ever_under_a_name_that_changes_with_them(client: FlaskClient) -> None:
-    style = re.search(r'href="(/static/style\.[0-9a-f]{12}\.css)"', client.get("/").text)
+    style = re.search(r'href="(/static/[0-9a-f]{12}/style\.css)"', client.get("/").text)
     assert style is not None
-    assert "immutable" in client.get(style[1]).headers["Cache-Control"]
-    assert client.get("/static/style.000000000000.css").status_code == 404
+    asset = client.get(style[1], headers={"Accept-Encoding": "br"})
+    assert asset.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    assert asset.content_encoding == "br"
+    other = client.get("/static/000000000000/style.css")
+    assert (other.status_code, other.headers["Cache-Control"]) == (200, "no-store"), "a rollout serves both versions"
+    assert other.data == client.get(style[1]).data
+    for name in ("nothing.css", "vendor/manifest.json", "../pages.py", "vendor/auto-complete-element/LICENSE"):
+        assert client.get(f"/static/{style[1].split('/')[2]}/{name}").status_code == 404
 
 
-def test_the_first_view_is_light(filled: FlaskClient) -> None:
-    page = filled.get("/", headers={"Accept-Encoding": "br"})
-    name = re.search(r"/static/[\w.]+", page.text if page.content_encoding is None else filled.get("/").text)
-    assert name is not None
-    style = filled.get(name[0], headers={"Accept-Encoding": "br"})
-    assert len(page.data) + len(style.data) < 100_000
+def test_explore_agrees_with_the_api(filled: FlaskClient) -> None:
+    page = filled.get("/explore").text
+    busiest = filled.get("/v1/lanes").json
+    assert busiest is not None
+    for lane in busiest["lanes"]:
+        assert f"/?origin={lane['origin']}&amp;destination={lane['destination']}" in page
+    total = sum(lane["prices"] for lane in busiest["lanes"])
+    row = re.search(r'href="/locations/china_main">China Main</a></th>(.*?)</tr>', page)
+    assert row is not None
+    assert re.findall(r"<td>(.*?)</td>", row[1])[1:4] == [str(total), "\N{EN DASH}", "31"]
+
+
+def test_movers_compare_the_last_week_with_the_one_before(filled: FlaskClient) -> None:
+    question = {"orig_code": "CNSGH", "dest_code": "NOOSL", "date_from": "2021-01-18", "date_to": "2021-01-31"}
+    days = filled.get("/rates", query_string=question).json
+    assert days is not None
+    sums = [
+        (sum(day["price"] * day["count"] for day in week), sum(day["count"] for day in week))
+        for week in (days["rates"][:7], days["rates"][7:])
+    ]
+    change = (sums[0][0] / sums[0][1]) / (sums[1][0] / sums[1][1]) - 1
+    page = filled.get("/explore").text
+    row = re.search(r"Shanghai <span.*?Oslo</a></th><td class=\"(up|down)\">(.*?)</td><td>(.*?)</td>", page)
+    assert row is not None
+    assert row[1] == ("up" if change > 0 else "down")
+    assert row[2].replace("\N{MINUS SIGN}", "-") == f"{change:+.1%}"
+    assert row[3] == f"{sums[0][0] / sums[0][1]:,.2f}"
+
+
+def test_a_batch_s_events_end_with_the_batch_and_poll_when_there_is_no_room(filled: FlaskClient) -> None:
+    ended = filled.get("/batches/1/events", buffered=True)
+    assert ended.content_type == "text/event-stream"
+    assert ended.text.startswith("retry: 2000\n\nevent: ended\ndata: ")
+    with psycopg.connect(filled.application.config["SAMPLE_SETTINGS"].database_url.get_secret_value()) as connection:
+        connection.execute("UPDATE batches SET state = 'staging', ended_at = NULL")
+    with STREAMS.place(1):  # the four threads of the settings leave room for one
+        events = filled.get("/batches/1/events", buffered=True).text
+    assert events.count("event: state") == 1
+    assert "still there" not in events, "the stream stayed"
+    assert filled.get("/batches/77/events", buffered=True).status_code == 404
+    metrics = filled.get("/metrics").text
+    assert 'rates_http_requests_total{method="GET",route="/batches/<batch>/events",status="200"}' in metrics
+    durations = [line for line in metrics.splitlines() if "duration_seconds_count" in line and "events" in line]
+    assert [float(line.rsplit(" ", 1)[1]) for line in durations] == [1], "only the one that was no stream"
+
+
+@pytest.mark.parametrize("address", ["/", "/explore", "/batches", "/status"])
+def test_without_a_database_pages_say_so(address: str, tmp_path: Path) -> None:
+    app = create_app(
+        Settings.model_validate(
+            {"database_url": f"postgresql://rates@{HOST}:{free_port()}/rates", "data_dir": tmp_path}
+        )
+    )
+    answer = app.test_client().get(address, headers={"Accept": "text/html"})
+    app.extensions["rates"].close()
+    assert answer.status_code == 503
+    assert answer.content_type == "text/html; charset=utf-8"
+    assert ("cannot be asked" if address == "/status" else "Prices cannot be read at the moment") in answer.text

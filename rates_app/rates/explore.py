@@ -1,0 +1,180 @@
+"""What there is to find: which days a lane has, how well regions are covered, which lanes move."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from rates_app.rates.model import MIN_PRICES
+from rates_app.rates.queries import Lane
+
+if TYPE_CHECKING:
+    from datetime import date
+
+    from rates_app.store.databases import Connection
+
+#: Movers compare the last so many days with as many before them.
+MOVE_DAYS = 7
+
+
+class Coverage(NamedTuple):
+    """A region in its place in the tree, and the prices from and to the ports under it."""
+
+    code: str
+    name: str
+    depth: int
+    ports: int
+    prices_from: int
+    prices_to: int
+    days: int
+    first_day: date | None
+    last_day: date | None
+
+
+class Mover(NamedTuple):
+    """A lane between ports, its average in USD over the last week, and the change from the week before."""
+
+    origin: str
+    origin_name: str
+    destination: str
+    destination_name: str
+    average: float
+    change: float
+    prices: int
+
+
+def priced_days(connection: Connection, origin: str, destination: str) -> tuple[date, date] | None:
+    """Find the first and the last day that has prices between two locations; None without any."""
+    row = connection.execute(
+        """
+        SELECT min(day), max(day)
+        FROM rollups JOIN batches ON batches.id = batch_id AND batches.state = 'published'
+        WHERE origin_id = (SELECT id FROM locations WHERE code = %s)
+          AND destination_id = (SELECT id FROM locations WHERE code = %s)
+        """,
+        (origin, destination),
+    ).fetchone()
+    return None if row is None or row[0] is None else (row[0], row[1])
+
+
+def region_lanes(connection: Connection, limit: int) -> list[Lane]:
+    """List what a newcomer looks for: from the regions at the top to those right under another, and back.
+
+    Args:
+        connection: A connection to any server.
+        limit: How many to return at most.
+
+    Returns:
+        The pair with most prices first.
+    """
+    rows = connection.execute(
+        """
+        WITH tops AS (SELECT id FROM locations WHERE parent_id IS NULL),
+        under AS (SELECT id FROM locations WHERE kind = 'region' AND parent_id IN (SELECT id FROM tops)),
+        pairs AS (
+            SELECT tops.id AS origin_id, under.id AS destination_id FROM tops, under
+            UNION ALL SELECT under.id, tops.id FROM under, tops
+        )
+        SELECT o.code, o.name, d.code, d.name, sum(count)::bigint AS prices, count(DISTINCT day),
+               min(day), max(day)
+        FROM pairs
+        JOIN rollups USING (origin_id, destination_id)
+        JOIN batches ON batches.id = batch_id AND batches.state = 'published'
+        JOIN locations o ON o.id = origin_id
+        JOIN locations d ON d.id = destination_id
+        GROUP BY o.id, d.id
+        ORDER BY prices DESC, o.code, d.code
+        LIMIT %s
+        """,
+        (limit,),
+    ).fetchall()
+    return [Lane(*row) for row in rows]
+
+
+def coverage(connection: Connection, under: str | None = None) -> list[Coverage]:
+    """Say how well regions are covered.
+
+    Every port lies under exactly one region at the top, so the rollups between a region and those at the top hold
+    all its prices once.
+
+    Args:
+        connection: A connection to any server.
+        under: Only this region and those under it.
+
+    Returns:
+        The tree from the top, each region after its parent.
+    """
+    rows = connection.execute(
+        """
+        WITH tops AS (SELECT id FROM locations WHERE parent_id IS NULL),
+        visible AS NOT MATERIALIZED (  -- so that each use goes by the index
+            SELECT origin_id, destination_id, day, count
+            FROM rollups JOIN batches ON batches.id = batch_id AND batches.state = 'published'
+        )
+        SELECT code, name, cardinality(path) - 1,
+               (SELECT count(*) FROM location_ancestors JOIN locations port ON port.id = location_id
+                WHERE ancestor_id = region.id AND port.kind = 'port'),
+               coalesce(away.prices, 0)::bigint, coalesce(here.prices, 0)::bigint,
+               (SELECT count(*) FROM (
+                    SELECT day FROM visible WHERE origin_id = region.id AND destination_id IN (SELECT id FROM tops)
+                    UNION
+                    SELECT day FROM visible WHERE destination_id = region.id AND origin_id IN (SELECT id FROM tops)
+                ) days),
+               least(away.first_day, here.first_day), greatest(away.last_day, here.last_day)
+        FROM (
+            SELECT id, code, name, ARRAY(
+                SELECT above.name FROM location_ancestors JOIN locations above ON above.id = ancestor_id
+                WHERE location_id = locations.id ORDER BY depth DESC
+            ) AS path
+            FROM locations WHERE kind = 'region' AND (%(under)s::text IS NULL OR id IN (
+                SELECT location_id FROM location_ancestors
+                WHERE ancestor_id = (SELECT id FROM locations WHERE code = %(under)s)))
+        ) region
+        CROSS JOIN LATERAL (
+            SELECT sum(count) AS prices, min(day) AS first_day, max(day) AS last_day FROM visible
+            WHERE origin_id = region.id AND destination_id IN (SELECT id FROM tops)
+        ) away
+        CROSS JOIN LATERAL (
+            SELECT sum(count) AS prices, min(day) AS first_day, max(day) AS last_day FROM visible
+            WHERE destination_id = region.id AND origin_id IN (SELECT id FROM tops)
+        ) here
+        ORDER BY path
+        """,
+        {"under": under},
+    ).fetchall()
+    return [Coverage(*row) for row in rows]
+
+
+def movers(connection: Connection, limit: int) -> list[Mover]:
+    """List the lanes between ports whose average changed most, up or down, within a week.
+
+    Args:
+        connection: A connection to any server.
+        limit: How many to return at most.
+
+    Returns:
+        The biggest change first; lanes with too few prices in either week are left out.
+    """
+    rows = connection.execute(
+        """
+        WITH newest AS (SELECT max(last_day) AS day FROM batches WHERE state = 'published'),
+        week AS (
+            SELECT origin_id, destination_id, rollups.day > newest.day - %(days)s AS latest,
+                   sum(count) AS prices, sum(rollups.total_cents) AS cents
+            FROM rollups JOIN batches ON batches.id = batch_id AND batches.state = 'published', newest
+            WHERE rollups.day > newest.day - 2 * %(days)s AND rollups.day <= newest.day
+            GROUP BY origin_id, destination_id, latest
+            HAVING sum(count) >= %(least)s
+        )
+        SELECT o.code, o.name, d.code, d.name, (now.cents / now.prices / 100)::float8,
+               ((now.cents / now.prices) / (before.cents / before.prices) - 1)::float8, now.prices::bigint
+        FROM week now
+        JOIN week before USING (origin_id, destination_id)
+        JOIN locations o ON o.id = origin_id AND o.kind = 'port'
+        JOIN locations d ON d.id = destination_id AND d.kind = 'port'
+        WHERE now.latest AND NOT before.latest AND before.cents > 0 AND now.cents <> before.cents
+        ORDER BY abs((now.cents / now.prices) / (before.cents / before.prices) - 1) DESC, o.code, d.code
+        LIMIT %(limit)s
+        """,
+        {"days": MOVE_DAYS, "least": MIN_PRICES, "limit": limit},
+    ).fetchall()
+    return [Mover(*row) for row in rows]

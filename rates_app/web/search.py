@@ -1,0 +1,106 @@
+"""What somebody asks the rates page: the lanes, the days, and what to change about them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Self
+from urllib.parse import urlencode
+
+from rates_app.api.arguments import MAX_CODE
+from rates_app.rates.locations import Location, find_locations, search_locations
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from werkzeug.datastructures import MultiDict
+
+    from rates_app.rates.model import Interval
+    from rates_app.store.databases import Connection
+
+#: More lines than this cannot be told apart in one figure.
+MAX_LANES = 4
+INTERVALS: tuple[Interval, ...] = ("day", "week", "month")
+#: Locations that a name or its beginning is looked up among.
+MAX_ALIKE = 20
+#: Ranges that end with the last day that has prices, in days; 0 is everything there is.
+SPANS = {"7": "Week", "30": "Month", "90": "Quarter", "365": "Year", "0": "All"}
+
+_LABEL = re.compile(r"\(([^()]+)\)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """The rates page's form as it was sent, made harmless but not yet understood."""
+
+    lanes: tuple[tuple[str, str], ...]
+    date_from: str
+    date_to: str
+    interval: str
+    span: str
+
+    @classmethod
+    def parse(cls, arguments: MultiDict[str, str]) -> Self:
+        """Read the address; the button that was pressed has its effect on the lanes here."""
+
+        def text(value: str) -> str:
+            return value.replace("\0", "").strip()[:MAX_CODE]
+
+        origins, destinations = (arguments.getlist(name) for name in ("origin", "destination"))
+        lanes = [
+            (text(origin), text(destination))
+            for origin, destination in zip_longest(origins[:MAX_LANES], destinations[:MAX_LANES], fillvalue="")
+        ]
+        action, _, number = arguments.get("do", "").partition("-")
+        if number.isascii() and number.isdigit() and int(number) < len(lanes):
+            origin, destination = lanes[int(number)]
+            lanes[int(number) : int(number) + 1] = [(destination, origin)] if action == "swap" else []
+        lanes = [lane for lane in lanes if any(lane)]
+        if action == "add" and len(lanes) < MAX_LANES:
+            lanes.append(("", ""))
+        return cls(
+            tuple(lanes),
+            text(arguments.get("date_from", "")),
+            text(arguments.get("date_to", "")),
+            text(arguments.get("interval", "day")),
+            arguments.get("span", "") if arguments.get("span") in SPANS else "",
+        )
+
+    @property
+    def asked(self) -> bool:
+        """Whether there is anything to answer; a row that was only just added asks nothing."""
+        return any(any(lane) for lane in self.lanes)
+
+    def address(self, path: str = "/", **changes: str) -> str:
+        """Write the address that asks the same, or the same but for some changes."""
+        asked = replace(self, **changes)  # type: ignore[arg-type]
+        lanes = [part for lane in asked.lanes for part in zip(("origin", "destination"), lane, strict=True)]
+        rest = (("date_from", asked.date_from), ("date_to", asked.date_to), ("interval", asked.interval))
+        return f"{path}?{urlencode(lanes + [(name, value) for name, value in rest if value])}"
+
+
+def label(place: Location) -> str:
+    """Write a location as the fields show it; :func:`resolve` understands it."""
+    return f"{place.name} ({place.code})"
+
+
+def resolve(connection: Connection, texts: Iterable[str]) -> dict[str, Location]:
+    """Understand what was typed: a code in any case, a label, or a name, or its beginning, that only one location has.
+
+    Returns:
+        The location of each text that is understood.
+    """
+    found = {}
+    for text in texts:
+        inner = match[1] if (match := _LABEL.search(text)) else text
+        codes = [inner, inner.upper(), inner.lower(), inner.lower().replace(" ", "_")]
+        known = find_locations(connection, codes)
+        named = [known[code] for code in codes if code in known]
+        if not named:
+            alike = search_locations(connection, text, MAX_ALIKE)
+            named = [place for place in alike if place.name.lower() == text.lower()]
+            named = named or [place for place in alike if place.name.lower().startswith(text.lower())]
+        if len(named) == 1 or (named and named[0].code in codes):
+            found[text] = named[0]
+    return found

@@ -1,0 +1,84 @@
+// Delivers a file from the browser: dropped or chosen, as it is, with its progress.
+
+const form = document.getElementById("deliver");
+const drop = document.getElementById("drop");
+const file = document.getElementById("file");
+const outcome = document.getElementById("outcome");
+const upload = document.getElementById("upload");
+const cancel = document.getElementById("cancel");
+
+// Letters, digits, dots, dashes and underscores are what the API takes as a name.
+const named = (name) => name.replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[^A-Za-z0-9]+/, "").slice(0, 200) || "delivery";
+
+function say(text, bad, address) {
+  const line = document.createElement("p");
+  line.className = bad ? "notice bad" : "notice";
+  line.textContent = text;
+  if (address) {
+    const link = document.createElement("a");
+    link.href = address;
+    link.textContent = "Follow it";
+    line.append(" ", link);
+  }
+  outcome.replaceChildren(line);
+}
+
+function sent(done, total) {
+  upload.querySelector("label").textContent = done < total
+    ? `${Math.floor((done / total) * 100)}% of ${file.files[0].name} is sent` : "All is sent; the service looks at it";
+  upload.querySelector("progress").value = total ? done / total : 1;
+}
+
+function answered(request) {
+  if (request.status === 202) {
+    location.assign(`/batches/${JSON.parse(request.responseText).id}`);
+  } else if (request.status === 200) {
+    const batch = JSON.parse(request.responseText);
+    say(`This content was delivered before: it is batch ${batch.id}, which is ${batch.state}.`, false, `/batches/${batch.id}`);
+  } else {
+    let problem = { title: `The service answered with an error (${request.status})`, detail: "Try again in a moment." };
+    try {
+      problem = JSON.parse(request.responseText);
+    } catch { /* something in between answered, in its own words */ }
+    say(`${problem.title}. ${problem.detail}`, true);
+  }
+}
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  const body = file.files[0];
+  const query = new URLSearchParams({ name: named(body.name), tolerance: document.getElementById("tolerance").value });
+  if (document.getElementById("again").checked) query.set("again", "true");
+  const request = new XMLHttpRequest(); // fetch cannot tell how much is sent
+  request.open("POST", `/v1/batches?${query}`);
+  request.setRequestHeader("Authorization", `Bearer ${document.getElementById("token").value.trim()}`);
+  request.setRequestHeader("Content-Type", "application/octet-stream");
+  request.upload.onprogress = (progress) => sent(progress.loaded, progress.total);
+  request.onload = () => answered(request);
+  request.onerror = () => say("The connection broke. Deliver it again: the same content is never taken twice.", true);
+  request.onabort = () => say("The delivery was cancelled; nothing of it was kept.", false);
+  request.onloadend = () => {
+    form.querySelector("button").disabled = false;
+    cancel.hidden = upload.hidden = true;
+  };
+  cancel.onclick = () => request.abort();
+  form.querySelector("button").disabled = true;
+  cancel.hidden = upload.hidden = false;
+  outcome.replaceChildren();
+  sent(0, body.size || 1);
+  request.send(body);
+});
+
+for (const name of ["dragenter", "dragover"]) {
+  drop.addEventListener(name, (event) => {
+    event.preventDefault();
+    drop.classList.add("over");
+  });
+}
+for (const name of ["dragleave", "drop"]) drop.addEventListener(name, () => drop.classList.remove("over"));
+drop.addEventListener("drop", (event) => {
+  event.preventDefault();
+  if (event.dataTransfer.files.length) file.files = event.dataTransfer.files;
+});
+
+form.hidden = false;

@@ -1,0 +1,178 @@
+"""The service with the sample's prices, and a real Chromium that looks at it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sysconfig
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import psycopg
+import pytest
+from playwright.sync_api import expect, sync_playwright
+from psycopg import sql
+
+from rates_app.batches.engine import ingest
+from rates_app.local.server import HOST, free_port
+from rates_app.rates.locations import read_locations, store_locations
+from rates_app.settings import Settings
+from rates_app.store.generation import raise_generation
+from rates_app.store.tokens import create_token
+from tests.integration.api.conftest import Served, environment_of
+from tests.integration.conftest import TEMPLATE, cluster, redis_server, wait_for_replay
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize
+
+    from rates_app.local.postgres import Cluster
+    from rates_app.local.redis import RedisServer
+    from rates_app.store.tokens import Scope
+
+__all__ = ["cluster", "redis_server"]  # fixtures of the integration tests, shared with them
+
+ROOT = Path(__file__).parents[2]
+SAMPLE = ROOT / "sample_data"
+#: Screenshots and what else is worth a look after the run.
+ARTEFACTS = ROOT / "test-artefacts" / "ui"
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+FLAGS = (
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+SIZES: dict[str, ViewportSize] = {
+    "desktop": {"width": 1280, "height": 900},
+    "phone": {"width": 390, "height": 844},
+}
+Scheme = Literal["light", "dark"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """The service as it is run, and its stores."""
+
+    url: str
+    settings: Settings
+
+    def token(self, name: str, *scopes: Scope) -> str:
+        with psycopg.connect(self.settings.database_url.get_secret_value()) as connection:
+            return create_token(connection, name, list(scopes))
+
+    @contextmanager
+    def dispatcher(self) -> Iterator[None]:
+        """Run what takes deliveries up."""
+        with subprocess.Popen(
+            [Path(sysconfig.get_path("scripts")) / "rates", "dispatch"],
+            env={
+                "PATH": os.environ["PATH"],
+                **environment_of(self.settings),
+                "RATES_HOST": HOST,
+                "RATES_PORT": str(free_port()),
+            },
+        ) as process:
+            try:
+                yield
+            finally:
+                process.terminate()
+                process.wait(60)
+
+
+@pytest.fixture(scope="session")
+def site(
+    cluster: Cluster,
+    redis_server: RedisServer,
+    worker_id: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Site]:
+    """A service of this worker's own, with the sample published; no test may change what others look at."""
+    name = f"rates_ui_{worker_id}"
+    with psycopg.connect(cluster.primary.admin_url, autocommit=True) as admin:
+        admin.execute(
+            sql.SQL("CREATE DATABASE {} OWNER rates TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(TEMPLATE))
+        )
+        wait_for_replay(admin, cluster.replica)
+        settings = Settings.model_validate(
+            {
+                "database_url": cluster.primary.database_url(name),
+                "replica_urls": cluster.replica.database_url(name),
+                "redis_url": redis_server.database_url(
+                    15 if worker_id == "master" else 14 - int(worker_id.removeprefix("gw"))
+                ),
+                "data_dir": tmp_path_factory.mktemp("ui"),
+                "rate_limit": "1000000/minute",
+            }
+        )
+        with psycopg.connect(cluster.primary.database_url(name)) as connection:
+            store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
+            raise_generation(connection, None)
+        batch, _ = ingest(settings, str(SAMPLE / "prices-2021-01.csv.gz"), supplier="sample")
+        assert batch.state == "published", batch.failure
+        served = Served(environment_of(settings) | {"RATES_DRAIN_SECONDS": "0"})
+        try:
+            served.wait_until_ready()
+            yield Site(served.url, settings)
+        finally:
+            served.terminate()
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The machine's Chromium or Chrome; of a module alone, because Playwright's event loop suits no other tests."""
+    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if path is None:
+        pytest.fail("there is no Chromium or Chrome on the PATH: 'make browser' installs Debian's, as root", False)
+    flags = [*FLAGS, *(["--no-sandbox"] if os.geteuid() == 0 else [])]  # root cannot have a sandbox
+    expect.set_options(timeout=15_000)  # a busy machine is no fault of a page
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=path, args=flags)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def open_context(browser: Browser, site: Site) -> Iterator[Callable[..., BrowserContext]]:
+    """Make browser profiles, with further options of Playwright's; an error in a page's script fails the test."""
+    contexts: list[BrowserContext] = []
+    errors: list[str] = []
+
+    def make(size: str = "desktop", scheme: Scheme = "light", **options: Any) -> BrowserContext:
+        context = browser.new_context(
+            base_url=site.url, viewport=SIZES[size], color_scheme=scheme, has_touch=size == "phone", **options
+        )
+        context.set_default_timeout(15_000)
+        context.on("weberror", lambda error: errors.append(str(error.error)))
+        contexts.append(context)
+        return context
+
+    yield make
+    for context in contexts:
+        context.close()
+    assert not errors
+
+
+@pytest.fixture(params=[("desktop", "light"), ("phone", "dark")], ids=["desktop-light", "phone-dark"])
+def page(request: pytest.FixtureRequest, open_context: Callable[..., BrowserContext]) -> Page:
+    """A page as one reader has it: at a desk by day, on the phone by night."""
+    return open_context(*request.param).new_page()
+
+
+@pytest.fixture
+def keep(request: pytest.FixtureRequest) -> Callable[[Page, str], None]:
+    """Keep a screenshot among the artefacts."""
+
+    def save(page: Page, name: str) -> None:
+        ARTEFACTS.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=ARTEFACTS / f"{name}.png", full_page=True)
+
+    return save

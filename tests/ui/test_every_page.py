@@ -1,0 +1,189 @@
+"""What holds for every page: it can be used by all, looks right everywhere, is light, and runs nothing foreign."""
+
+from __future__ import annotations
+
+import re
+from itertools import product
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+
+from tests.ui.conftest import SIZES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from playwright.sync_api import BrowserContext, Page
+
+    from tests.ui.conftest import Site
+
+pytestmark = pytest.mark.xdist_group("ui-pages")
+
+LANE = "origin=china_main&destination=scandinavia"
+PAGES = {
+    "home": "/",
+    "answer": f"/?{LANE}",
+    "compare": f"/?{LANE}&origin=CNGGZ&destination=EETLL&origin=china_east_main&destination=uk_main",
+    "unknown": "/?origin=Sjanghai&destination=scandinavia",
+    "no-prices": "/?origin=CNGGZ&destination=EETLL&date_from=2020-01-01&date_to=2020-01-05",
+    "explore": "/explore",
+    "region": "/locations/northern_europe",
+    "port": "/locations/CNGGZ",
+    "batches": "/batches",
+    "no-batches": "/batches?state=failed",
+    "batch": "/batches/1",
+    "rejects": "/batches/1/rejects",
+    "deliver": "/batches/new",
+    "status": "/status",
+    "guide-query": "/guides/query",
+    "guide-deliver": "/guides/deliver",
+    "guide-figures": "/guides/figures",
+    "not-found": "/nowhere",
+}
+VIEWS = list(product(SIZES, ("light", "dark")))
+
+#: A first view may weigh this much, compressed, headers and all, and be so many requests.
+MAX_BYTES = 100_000
+MAX_REQUESTS = 12
+
+WATCH_SHIFTS = """
+window.shifts = 0;
+new PerformanceObserver((list) => {
+  for (const entry of list.getEntries()) window.shifts += entry.value;
+}).observe({ type: "layout-shift", buffered: true });
+"""
+
+
+@pytest.mark.parametrize(("size", "scheme"), VIEWS)
+def test_axe_finds_nothing_and_nothing_sticks_out(
+    size: str, scheme: str, open_context: Callable[..., BrowserContext], keep: Callable[[Page, str], None]
+) -> None:
+    page = open_context(size, scheme).new_page()
+    found = []
+    for name, address in PAGES.items():
+        page.goto(address)
+        keep(page, f"{name}-{size}-{scheme}")
+        found += [
+            f"{name}: {violation['id']} ({violation['impact']}): {violation['nodes'][0]['html'][:200]}"
+            for violation in Axe().run(page).response["violations"]
+        ]
+        if (wider := page.evaluate("document.documentElement.scrollWidth - innerWidth")) > 0:
+            found.append(f"{name} is {wider} pixels too wide")
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("name", ["home", "answer", "explore", "batches"])
+@pytest.mark.parametrize("size", SIZES)
+def test_a_first_view_is_light_and_stands_still(
+    size: str, name: str, open_context: Callable[..., BrowserContext], site: Site
+) -> None:
+    page = open_context(size).new_page()
+    page.add_init_script(WATCH_SHIFTS)
+    transferred: dict[str, int] = {}
+    protocol = page.context.new_cdp_session(page)
+    protocol.send("Network.enable")
+    protocol.on(
+        "Network.loadingFinished", lambda event: transferred.update({event["requestId"]: event["encodedDataLength"]})
+    )
+    addresses: list[str] = []
+    page.on("request", lambda request: addresses.append(request.url))
+    page.goto(PAGES[name], wait_until="networkidle")
+    assert all(address.startswith((f"{site.url}/", "blob:", "data:")) for address in addresses), addresses
+    assert len(addresses) <= MAX_REQUESTS, addresses
+    assert 0 < sum(transferred.values()) < MAX_BYTES
+    assert page.evaluate("window.shifts") < 0.001
+
+
+def test_a_second_view_loads_no_asset_again(open_context: Callable[..., BrowserContext]) -> None:
+    page = open_context().new_page()
+    page.goto(PAGES["answer"], wait_until="networkidle")
+    page.goto(PAGES["answer"], wait_until="networkidle")
+    loaded = page.evaluate(
+        "performance.getEntriesByType('resource').map((part) => [part.name, part.transferSize, part.decodedBodySize])"
+    )
+    assets = [entry for entry in loaded if "/static/" in entry[0]]
+    assert len(assets) >= 5
+    assert [entry for entry in assets if entry[1] or not entry[2]] == []
+
+
+@pytest.mark.parametrize("address", [*PAGES.values(), "/locations/options?q=shang"])
+def test_no_page_may_run_what_stands_in_it(address: str, site: Site) -> None:
+    answer = httpx.get(site.url + address, headers={"Accept": "text/html"})
+    policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'; script-src 'self'; style-src 'self';" in policy
+    assert "unsafe" not in policy
+    for script in re.findall(r"<script[^>]*>", answer.text):
+        assert re.fullmatch(r'<script type="module" src="/static/[0-9a-f]{12}/[\w/.-]+">', script)
+    assert not re.search(r"<[^>]+\s(style|on\w+)=", answer.text)
+    assert answer.headers["Cache-Control"] in {"no-cache", "no-store"}
+
+
+def test_the_policy_holds_in_the_browser(open_context: Callable[..., BrowserContext]) -> None:
+    page = open_context().new_page()
+    page.goto("/")
+    page.evaluate(
+        "document.head.append(Object.assign(document.createElement('script'), { textContent: 'window.ran = 1' }))"
+    )
+    assert page.evaluate("window.ran") is None
+
+
+def test_everything_can_be_reached_with_the_keyboard(page: Page) -> None:
+    page.goto("/")
+    page.keyboard.press("Tab")
+    skip = page.get_by_role("link", name="Skip to the content")
+    expect(skip).to_be_focused()
+    expect(skip).to_be_in_viewport()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    expect(page.get_by_label("From", exact=True)).to_be_focused()
+    reached = []
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.id || document.activeElement.textContent.trim()"))
+    for name in ("destination-1", "date_from", "interval", "Show rates"):
+        assert name in reached
+
+
+def test_paper_has_the_figure_and_the_whole_table(
+    open_context: Callable[..., BrowserContext], keep: Callable[..., None]
+) -> None:
+    page = open_context().new_page()
+    page.goto(PAGES["answer"])
+    page.emulate_media(media="print")
+    keep(page, "answer-print")
+    expect(page.locator(".search")).to_be_hidden()
+    expect(page.locator(".chart")).to_be_visible()
+    scroll = page.locator(".scroll.tall")
+    assert scroll.evaluate("part => part.scrollHeight - part.clientHeight") == 0
+
+
+def test_status_tells_what_is_serving(page: Page, site: Site) -> None:
+    page.goto("/status")
+    main = page.locator("main")
+    for word in ("serving", "Generation", "dev", "Cache hits", "Replica lag", "replica-1", "primary"):
+        expect(main).to_contain_text(word)
+    expect(main).to_contain_text(re.compile(r"Cache hits, memory\s*\d+\.\d%"))
+
+
+def test_explore_leads_to_regions_and_lanes(page: Page) -> None:
+    page.goto("/explore")
+    page.get_by_role("link", name="Scandinavia", exact=True).click()
+    expect(page.get_by_role("heading", name="Scandinavia")).to_be_visible()
+    page.get_by_role("link", name="Stockholm Area").click()
+    page.locator(".tags a").first.click()
+    expect(page.locator("main")).to_contain_text("Port")
+    page.locator("table a").first.click()
+    expect(page.locator("#answer .figures, #answer .notice")).to_be_visible()
+
+
+def test_errors_are_pages_for_people_and_problems_for_programs(page: Page, site: Site) -> None:
+    page.goto("/batches/999999")
+    expect(page.get_by_role("heading", name="There is nothing here")).to_be_visible()
+    expect(page.locator("main")).to_contain_text("There is no batch '999999'")
+    for address in ("/nowhere", "/v1/nowhere"):
+        assert httpx.get(site.url + address).headers["Content-Type"] == "application/problem+json"
+    shown = httpx.get(f"{site.url}/v1/nowhere", headers={"Accept": "text/html"})
+    assert shown.headers["Content-Type"] == "application/problem+json"
