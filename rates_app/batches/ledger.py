@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, NamedTuple
 
+from psycopg import sql
 from psycopg.rows import class_row
 
 from rates_app.batches.model import Batch, NoSuchBatch, Reject, Slice, State
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
 
 #: First key of the advisory locks that keep two processes from driving one batch; the second is the batch's id.
 DRIVER_LOCK = 7_246_002
+
+
+#: Named one by one: a newer version may add columns while this one still runs.
+_COLUMNS = sql.SQL(", ").join(sql.Identifier(field.name) for field in fields(Batch))
 
 
 class Progress(NamedTuple):
@@ -69,15 +75,17 @@ def accept(
         )
     with connection.cursor(row_factory=class_row(Batch)) as cursor:
         batch = cursor.execute(
-            """
+            sql.SQL(
+                """
             INSERT INTO batches (name, supplier, content_hash, size_bytes, format, compression, tolerance, deadline)
             SELECT %(name)s, %(supplier)s, %(content_hash)s, %(size_bytes)s, %(format)s, %(compression)s,
                    %(tolerance)s, %(deadline)s::timestamptz
             -- A conflict uses up a number; what is known already should not.
             WHERE NOT EXISTS (SELECT FROM batches WHERE content_hash = %(content_hash)s AND NOT superseded)
             ON CONFLICT (content_hash) WHERE NOT superseded DO NOTHING
-            RETURNING *
-            """,
+            RETURNING {}
+            """
+            ).format(_COLUMNS),
             {
                 "name": name,
                 "supplier": supplier,
@@ -92,7 +100,8 @@ def accept(
         if batch is not None:
             return batch, True
         earlier = cursor.execute(
-            "SELECT * FROM batches WHERE content_hash = %s AND NOT superseded", (source.content_hash,)
+            sql.SQL("SELECT {} FROM batches WHERE content_hash = %s AND NOT superseded").format(_COLUMNS),
+            (source.content_hash,),
         ).fetchone()
     assert earlier is not None  # noqa: S101 - the insertion has just met it, and batches are never deleted
     return earlier, False
@@ -110,8 +119,8 @@ def find_batch(connection: Connection, batch_id: int, *, lock: bool = False) -> 
         NoSuchBatch: There is none with this number.
     """
     with connection.cursor(row_factory=class_row(Batch)) as cursor:
-        query = (
-            "SELECT * FROM batches WHERE id = %s FOR NO KEY UPDATE" if lock else "SELECT * FROM batches WHERE id = %s"
+        query = sql.SQL("SELECT {} FROM batches WHERE id = %s {}").format(
+            _COLUMNS, sql.SQL("FOR NO KEY UPDATE" if lock else "")
         )
         if (batch := cursor.execute(query, (batch_id,)).fetchone()) is None:
             raise NoSuchBatch(f"there is no batch {batch_id}: 'rates batches' lists them")
@@ -131,11 +140,13 @@ def list_batches(
     """
     with connection.cursor(row_factory=class_row(Batch)) as cursor:
         return cursor.execute(
-            """
-            SELECT * FROM batches
+            sql.SQL(
+                """
+            SELECT {} FROM batches
             WHERE (%(before)s::int IS NULL OR id < %(before)s) AND (%(state)s::text IS NULL OR state = %(state)s)
             ORDER BY id DESC LIMIT %(limit)s
-            """,
+            """
+            ).format(_COLUMNS),
             {"before": before, "state": state, "limit": limit},
         ).fetchall()
 
