@@ -8,6 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from rates_app.batches.model import State
+from rates_app.rates.model import Interval
+
 #: Longer than any UN/LOCODE or slug; what is longer is not looked up.
 MAX_CODE = 100
 
@@ -72,9 +75,7 @@ class RatesV1Arguments(_Strict):
     date_from: IsoDay = Field(description="First day.")
     date_to: IsoDay = Field(description="Last day, included.")
     currency: Literal["USD"] = Field("USD", description="Currency of the prices.")
-    interval: Literal["day", "week", "month"] = Field(
-        "day", description="What one row stands for; weeks are ISO weeks."
-    )
+    interval: Interval = Field("day", description="What one row stands for; weeks are ISO weeks.")
     format: Literal["json", "csv", "ndjson"] | None = Field(
         None, description="Form of the answer; without it the Accept header decides."
     )
@@ -95,9 +96,6 @@ class LanesArguments(_Strict):
     origin: Code | None = Field(None, description="Only lanes from this port, or from under this region.")
     destination: Code | None = Field(None, description="Only lanes to this port, or to under this region.")
     limit: int = Field(20, ge=1, le=500, description="How many to return at most.")
-
-
-State = Literal["received", "staging", "verified", "published", "refused", "withdrawn", "failed"]
 
 
 class BatchesArguments(_Strict):

@@ -7,6 +7,9 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from rates_app.batches.model import Compression, Format, State
+from rates_app.rates.model import Interval
+
 
 class DayRate(BaseModel):
     """A day's average."""
@@ -49,7 +52,7 @@ class Rates(BaseModel):
     origin: Place
     destination: Place
     currency: Literal["USD"]
-    interval: Literal["day", "week", "month"]
+    interval: Interval
     rates: list[IntervalRate]
 
 
@@ -103,9 +106,9 @@ class BatchBody(BaseModel):
     supplier: str
     content_hash: str = Field(description="SHA-256 of the bytes as they were sent.")
     size_bytes: int
-    format: Literal["csv", "ndjson", "parquet"]
-    compression: Literal["none", "gzip", "zstd"]
-    state: Literal["received", "staging", "verified", "published", "refused", "withdrawn", "failed"]
+    format: Format
+    compression: Compression
+    state: State
     tolerance: int
     rows: int | None
     rejected: int | None
