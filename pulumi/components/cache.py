@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pulumi
 import pulumi_random
-from pulumi_aws import ec2, elasticache, secretsmanager, vpc
+from components.security_group import open_to_clients
+from pulumi_aws import elasticache, secretsmanager
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,17 +47,9 @@ class Cache(pulumi.ComponentResource):
         super().__init__("rates:index:Cache", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
         several = args.settings.replicas > 0
-        group = ec2.SecurityGroup(name, vpc_id=args.network.vpc_id, description="Redis from the clusters", opts=child)
-        for client, security_group_id in args.clients.items():
-            vpc.SecurityGroupIngressRule(
-                f"{name}-{client}",
-                security_group_id=group.id,
-                referenced_security_group_id=security_group_id,
-                ip_protocol="tcp",
-                from_port=PORT,
-                to_port=PORT,
-                opts=child,
-            )
+        group = open_to_clients(
+            name, args.network.vpc_id, args.clients, PORT, description="Redis from the clusters", opts=child
+        )
         token = pulumi_random.RandomPassword(f"{name}-token", length=64, special=False, opts=child)
         parameters = elasticache.ParameterGroup(
             name,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pulumi
 from components.policy import trust
-from pulumi_aws import ec2, iam, rds, vpc
+from components.security_group import open_to_clients
+from pulumi_aws import iam, rds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,19 +73,9 @@ class Database(pulumi.ComponentResource):
         super().__init__("rates:index:Database", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
         settings = args.settings
-        group = ec2.SecurityGroup(
-            name, vpc_id=args.network.vpc_id, description="PostgreSQL from the clusters", opts=child
+        group = open_to_clients(
+            name, args.network.vpc_id, args.clients, PORT, description="PostgreSQL from the clusters", opts=child
         )
-        for client, security_group_id in args.clients.items():
-            vpc.SecurityGroupIngressRule(
-                f"{name}-{client}",
-                security_group_id=group.id,
-                referenced_security_group_id=security_group_id,
-                ip_protocol="tcp",
-                from_port=PORT,
-                to_port=PORT,
-                opts=child,
-            )
         subnets = rds.SubnetGroup(name, subnet_ids=args.network.data_subnet_ids, opts=child)
         parameters = rds.ParameterGroup(
             name,

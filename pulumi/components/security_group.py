@@ -1,0 +1,48 @@
+"""Who may connect to a store: the security groups of its clients, on its one port, and nobody else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pulumi_aws import ec2, vpc
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pulumi
+
+
+def open_to_clients(
+    name: str,
+    vpc_id: pulumi.Input[str],
+    clients: Mapping[str, pulumi.Input[str]],
+    port: int,
+    *,
+    description: str,
+    opts: pulumi.ResourceOptions,
+) -> ec2.SecurityGroup:
+    """Make a security group that lets its clients in.
+
+    Args:
+        name: Name of the group; each rule's is the name with the client's behind it.
+        vpc_id: The network.
+        clients: Security groups that may connect, by a name for each.
+        port: The TCP port that they reach.
+        description: What the group is for.
+        opts: Options of the group and of its rules.
+
+    Returns:
+        The group.
+    """
+    group = ec2.SecurityGroup(name, vpc_id=vpc_id, description=description, opts=opts)
+    for client, security_group_id in clients.items():
+        vpc.SecurityGroupIngressRule(
+            f"{name}-{client}",
+            security_group_id=group.id,
+            referenced_security_group_id=security_group_id,
+            ip_protocol="tcp",
+            from_port=port,
+            to_port=port,
+            opts=opts,
+        )
+    return group
