@@ -79,10 +79,6 @@ class Redis:
             self._down, self._closed_until = False, 0.0
         return result
 
-    def retry_now(self) -> None:
-        """Let the next call try Redis, however short ago it failed."""
-        self._closed_until = 0.0
-
     def close(self) -> None:
         """Give the connections back."""
         if self.client is not None:
