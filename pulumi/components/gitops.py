@@ -46,6 +46,7 @@ class ClusterAnnotations:
     registry: pulumi.Input[str]
     database_secret: pulumi.Input[str]
     cache_secret: pulumi.Input[str]
+    notify_secret: pulumi.Input[str]
     incoming_bucket: pulumi.Input[str]
     processed_bucket: pulumi.Input[str]
     rejected_bucket: pulumi.Input[str]
