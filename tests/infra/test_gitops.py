@@ -129,7 +129,9 @@ def test_every_workload_has_a_role_of_its_own(stack: Rehearsal) -> None:
 
 
 def test_what_tells_operators_in_a_cluster_may_and_knows_whom_to_tell(stack: Rehearsal) -> None:
-    policies = {name: policy.inputs["policy"] for name, policy in stack.of_type("aws:iam/rolePolicy:RolePolicy").items()}
+    policies = {
+        name: policy.inputs["policy"] for name, policy in stack.of_type("aws:iam/rolePolicy:RolePolicy").items()
+    }
     secrets = stack.of_type("aws:secretsmanager/secret:Secret")
     versions = stack.of_type("aws:secretsmanager/secretVersion:SecretVersion")
     for region, name in {"first": "alerts-notify", "standby": "standby-alerts-notify"}.items():
