@@ -178,6 +178,17 @@ def test_settings_of_the_schema_are_settings_of_the_application(chart: str) -> N
     assert schema["properties"]["settings"]["properties"].keys() <= Settings.model_fields.keys()
 
 
+@pytest.mark.parametrize("chart", ["rates-app", "spark-ingest"])
+def test_one_setting_turns_traces_on_and_opens_the_way_to_the_collector(chart: str) -> None:
+    on = {"settings": {"traces_url": "http://collector.tracing:4318"}}
+    for values, there in (({}, False), (on, True)):
+        text = yaml.safe_dump_all(render(chart, REQUIRED[chart], values), width=1000)
+        assert ("http://collector.tracing:4318" in text) is there
+        policies = of_kind(render(chart, REQUIRED[chart], values), "NetworkPolicy")
+        opened = [rule for policy in policies for rule in policy["spec"]["egress"] if "4318" in str(rule)]
+        assert len(opened) == there
+
+
 @pytest.mark.parametrize("environment", STACKS)
 def test_environment_fits_the_application(environment: str) -> None:
     """The application's own settings take what the chart gives, value by value."""
