@@ -118,17 +118,17 @@ class Lease:
                 """,
                 {"holder": self._holder, "time": LEASE_SECONDS},
             )
-            row = connection.execute("SELECT number, extract(epoch FROM changed_at)::float8 FROM generation")
+            newest = connection.execute("SELECT number, extract(epoch FROM changed_at)::float8 FROM generation")
             changes = connection.execute(
                 "SELECT slot, generation FROM lane_versions WHERE generation > %s", (known.generation,)
             )
-            generation, changed = row.fetchone(), changes.fetchall()
-            assert generation is not None  # noqa: S101 - the first migration puts the row there
+            row, changed = newest.fetchone(), changes.fetchall()
+            assert row is not None  # noqa: S101 - the first migration puts the row there
             ids = known.ids
             if not ids or any(slot == LOCATIONS_SLOT for slot, _ in changed):
                 ids = dict(connection.execute("SELECT code, id FROM locations").fetchall())
         # In this order: whoever sees the lease as valid sees these versions or newer ones.
-        self._versions = Versions(*generation, {**known.slots, **dict(changed)}, ids)
+        self._versions = Versions(row[0], row[1], {**known.slots, **dict(changed)}, ids)
         self._valid_until = sent + LEASE_SECONDS - MARGIN_SECONDS
         return sent + RENEW_SECONDS
 
