@@ -11,9 +11,8 @@ import json
 import secrets
 import shutil
 from contextlib import contextmanager
-from functools import cached_property
 from importlib.metadata import version
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import psycopg
 
@@ -53,7 +52,7 @@ SETTINGS = {
     "shared_buffers": "256MB",
 }
 # For tests: data that nobody needs after a crash of the machine. A crash of PostgreSQL alone stays harmless.
-FAST_SETTINGS = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
+FAST_SETTINGS = {"fsync": "off", "shared_buffers": "64MB"}
 
 
 class PostgresServer(Server):
@@ -70,10 +69,14 @@ class PostgresServer(Server):
         self, folder: Path, *, port: int | None = None, primary: PostgresServer | None = None, fast: bool = False
     ) -> None:
         super().__init__(folder, port=port)
-        self.name = "PostgreSQL's replica" if primary else "PostgreSQL"
         self.data = self.folder / "data"
         self.primary = primary
         self.fast = fast
+
+    @property
+    def name(self) -> str:
+        """What it is at the moment."""
+        return "PostgreSQL's replica" if self.primary else "PostgreSQL"
 
     @property
     def url(self) -> str:
@@ -92,18 +95,18 @@ class PostgresServer(Server):
     def _url(self, role: str, database: str) -> str:
         return f"postgresql://{role}:{self._passwords[role]}@{HOST}:{self.port}/{database}"
 
-    @cached_property
+    @property
+    def passwords_file(self) -> Path:
+        """Each role's password; a replica, which may become a primary, has a copy of its primary's."""
+        return self.folder / "passwords.json"
+
+    @property
     def _passwords(self) -> dict[str, str]:
-        """Each role's password; a replica has its primary's."""
-        if self.primary:
-            return self.primary._passwords
-        path = self.folder / "passwords.json"
-        if not path.exists():
-            write_private(
-                path, json.dumps({role: secrets.token_urlsafe(24) for role in ("postgres", "rates", "replicator")})
-            )
-        passwords: dict[str, str] = json.loads(path.read_text())
-        return passwords
+        if not self.passwords_file.exists():
+            passwords = {role: secrets.token_urlsafe(24) for role in ("postgres", "rates", "replicator")}
+            write_private(self.passwords_file, json.dumps(self.primary._passwords if self.primary else passwords))
+        found: dict[str, str] = json.loads(self.passwords_file.read_text())
+        return found
 
     @property
     def _pid_file(self) -> Path:
@@ -118,6 +121,37 @@ class PostgresServer(Server):
         done = run([_program("pg_ctl"), "promote", "--pgdata", self.data, "--wait", f"--timeout={START_SECONDS}"])
         if done.returncode:
             raise self.error("could not be promoted", done.stdout)
+        self.primary = None
+
+    def rejoin(self, primary: PostgresServer) -> Literal["rewound", "copied"]:
+        """Bring a primary that was lost back as a replica of the one that took its place, and start it.
+
+        Args:
+            primary: The server that was promoted meanwhile; it must run.
+
+        Returns:
+            Whether pg_rewind could undo what only the lost primary had, or it had to be copied anew.
+
+        Raises:
+            ServerError: It runs still, so that there are two primaries, or it did not start.
+        """
+        if self.is_running():
+            raise self.error("runs still and takes writes: stop it first")
+        self.primary = primary
+        self._pid_file.unlink(missing_ok=True)  # a killed one leaves it behind
+        _reserve_slot(primary)
+        source = f"host={HOST} port={primary.port} user=postgres dbname=postgres"
+        done = run(
+            [_program("pg_rewind"), f"--target-pgdata={self.data}", f"--source-server={source}", *self._no_sync()],
+            environment={"PGPASSWORD": primary._passwords["postgres"]},
+        )
+        (self.folder / "rewind.log").write_text(done.stdout)
+        if done.returncode:
+            shutil.rmtree(self.data)
+        else:
+            write_private(self.data / "standby.signal", "")
+        self.start()
+        return "copied" if done.returncode else "rewound"
 
     def follows(self) -> bool:
         """Tell whether this replica's data can still catch up with its primary, which must be running."""
@@ -173,11 +207,8 @@ class PostgresServer(Server):
 
     def _copy_primary(self, primary: PostgresServer, folder: Path) -> None:
         """Take a copy of the running primary, and have it keep what is written from then on."""
-        with psycopg.connect(primary.admin_url, autocommit=True) as connection:
-            connection.execute(
-                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", [SLOT]
-            )
-            connection.execute("SELECT pg_create_physical_replication_slot(%s, immediately_reserve => true)", [SLOT])
+        self.passwords_file.unlink(missing_ok=True)
+        _reserve_slot(primary)
         self._run(
             "pg_basebackup",
             f"--pgdata={folder}",
@@ -226,11 +257,38 @@ class PostgresServer(Server):
             raise self.error(f"could not be set up: {program} failed", done.stdout)
 
 
+def _reserve_slot(primary: PostgresServer) -> None:
+    """Have a primary keep what it writes from now on, until the replica has it."""
+    with psycopg.connect(primary.admin_url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", [SLOT]
+        )
+        connection.execute("SELECT pg_create_physical_replication_slot(%s, immediately_reserve => true)", [SLOT])
+
+
 class Cluster(NamedTuple):
-    """A primary and the replica that streams from it."""
+    """A primary and the replica that streams from it.
+
+    Its addresses go on being right when the two change places.
+    """
 
     primary: PostgresServer
     replica: PostgresServer
+
+    @property
+    def url(self) -> str:
+        """Address of the service's database on whichever of the two takes writes."""
+        return self._either(self.primary, self.replica, "read-write")
+
+    @property
+    def replica_url(self) -> str:
+        """Address of the service's database on whichever of the two is a standby."""
+        return self._either(self.replica, self.primary, "standby")
+
+    @staticmethod
+    def _either(first: PostgresServer, second: PostgresServer, state: str) -> str:
+        server, _, database = first.url.rpartition("/")
+        return f"{server},{HOST}:{second.port}/{database}?target_session_attrs={state}"
 
 
 @contextmanager
