@@ -14,6 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from rates_app.backups.cli import app as backup_app
+from rates_app.backups.cli import restore
+from rates_app.backups.repository import BackupError
+from rates_app.backups.settings import BackupSettings
 from rates_app.batches import engine, ledger, publish
 from rates_app.batches.cli import dispatch, generate, housekeep
 from rates_app.batches.model import Batch, BatchError, State
@@ -288,6 +292,8 @@ app.command(rich_help_panel="Roles")(dispatch)
 app.command(rich_help_panel="Roles")(housekeep)
 app.command(rich_help_panel="Batches")(generate)
 app.add_typer(notify_app, name="notify", rich_help_panel="Operations")
+app.add_typer(backup_app, name="backup", rich_help_panel="Operations")
+app.command(rich_help_panel="Operations")(restore)
 app.command("watch-pods", rich_help_panel="Roles")(watch_pods)
 app.command("search-logs", rich_help_panel="Operations")(search_logs)
 
@@ -297,7 +303,7 @@ def settings(
     markdown: Annotated[bool, typer.Option("--markdown", help="As the table of docs/settings.md.")] = False,
 ) -> None:
     """List every setting: its variable, its default and what it does."""
-    rows = [row for kind in (Settings, NotifySettings, WatchSettings) for row in settings_table(kind)]
+    rows = [row for kind in (Settings, NotifySettings, WatchSettings, BackupSettings) for row in settings_table(kind)]
     if markdown:
         sys.stdout.write("| variable | default | what it does |\n| --- | --- | --- |\n")
         sys.stdout.writelines(
@@ -314,7 +320,16 @@ def main() -> None:
     """Run the command; a fault that the user can mend is one line, with exit code 1, and no traceback."""
     try:
         app()
-    except (BatchError, LocationsError, NoAccess, SearchError, SettingsError, TokenError, Unavailable) as error:
+    except (
+        BackupError,
+        BatchError,
+        LocationsError,
+        NoAccess,
+        SearchError,
+        SettingsError,
+        TokenError,
+        Unavailable,
+    ) as error:
         err.print(f"rates: {error}", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
     except psycopg.OperationalError as error:
