@@ -1,5 +1,7 @@
 # The one image of the service; its roles are commands of `rates`.
-FROM python:3.11-slim-bookworm AS build
+# Another base serves where no public registry can be reached: any Debian whose python3 is 3.11, with its venv module.
+ARG BASE=docker.io/library/python:3.11-slim-bookworm
+FROM ${BASE} AS build
 WORKDIR /build
 COPY requirements/build.txt requirements/app.txt requirements/
 RUN python3 -m venv /build/tools \
@@ -12,7 +14,7 @@ RUN /build/tools/bin/python -m hatchling build --target wheel \
  && /opt/rates/bin/pip install --no-cache-dir --no-index --no-deps dist/*.whl \
  && /opt/rates/bin/pip uninstall --yes pip
 
-FROM python:3.11-slim-bookworm
+FROM ${BASE}
 LABEL org.opencontainers.image.title="freight-rates" \
       org.opencontainers.image.description="Freight rates: ingest, serve and watch container prices"
 COPY --from=build /opt/rates /opt/rates
