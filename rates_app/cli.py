@@ -21,6 +21,7 @@ from rates_app.batches.rollup import rebuild_for_tree
 from rates_app.notify.cli import app as notify_app
 from rates_app.notify.settings import NotifySettings
 from rates_app.ops.logs import configure_logs
+from rates_app.ops.runbook import NoSuchRunbook, runbook
 from rates_app.ops.traces import configure_traces
 from rates_app.rates.locations import LocationsError, read_locations, store_locations
 from rates_app.settings import Settings, SettingsError, load_settings, settings_table
@@ -290,6 +291,7 @@ app.command(rich_help_panel="Batches")(generate)
 app.add_typer(notify_app, name="notify", rich_help_panel="Operations")
 app.command("watch-pods", rich_help_panel="Roles")(watch_pods)
 app.command("search-logs", rich_help_panel="Operations")(search_logs)
+app.command(rich_help_panel="Operations")(runbook)
 
 
 @app.command(rich_help_panel="Operations")
@@ -314,7 +316,16 @@ def main() -> None:
     """Run the command; a fault that the user can mend is one line, with exit code 1, and no traceback."""
     try:
         app()
-    except (BatchError, LocationsError, NoAccess, SearchError, SettingsError, TokenError, Unavailable) as error:
+    except (
+        BatchError,
+        LocationsError,
+        NoAccess,
+        NoSuchRunbook,
+        SearchError,
+        SettingsError,
+        TokenError,
+        Unavailable,
+    ) as error:
         err.print(f"rates: {error}", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
     except psycopg.OperationalError as error:
