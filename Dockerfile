@@ -10,6 +10,7 @@ RUN python3 -m venv /opt/rates \
  && /opt/rates/bin/pip install --no-cache-dir --require-hashes --only-binary=:all: -r requirements/app.txt
 COPY pyproject.toml README.md ./
 COPY rates_app rates_app
+COPY runbooks runbooks
 RUN /build/tools/bin/python -m hatchling build --target wheel \
  && /opt/rates/bin/pip install --no-cache-dir --no-index --no-deps dist/*.whl \
  && /opt/rates/bin/pip uninstall --yes pip

@@ -25,6 +25,7 @@ from rates_app.batches.rollup import rebuild_for_tree
 from rates_app.notify.cli import app as notify_app
 from rates_app.notify.settings import NotifySettings
 from rates_app.ops.logs import configure_logs
+from rates_app.ops.runbook import NoSuchRunbook, runbook
 from rates_app.ops.traces import configure_traces
 from rates_app.rates.locations import LocationsError, read_locations, store_locations
 from rates_app.settings import Settings, SettingsError, load_settings, settings_table
@@ -296,6 +297,7 @@ app.add_typer(backup_app, name="backup", rich_help_panel="Operations")
 app.command(rich_help_panel="Operations")(restore)
 app.command("watch-pods", rich_help_panel="Roles")(watch_pods)
 app.command("search-logs", rich_help_panel="Operations")(search_logs)
+app.command(rich_help_panel="Operations")(runbook)
 
 
 @app.command(rich_help_panel="Operations")
@@ -325,6 +327,7 @@ def main() -> None:
         BatchError,
         LocationsError,
         NoAccess,
+        NoSuchRunbook,
         SearchError,
         SettingsError,
         TokenError,
