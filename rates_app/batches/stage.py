@@ -14,7 +14,7 @@ import psycopg
 from opentelemetry.trace import get_current_span
 from psycopg import sql
 
-from rates_app.batches.binary import encode_integers
+from rates_app.batches.binary import Arrays, encode
 from rates_app.batches.model import COLUMNS, Batch, Reject, Slice, WrongState
 from rates_app.batches.parse import csv_columns, csv_rows, ndjson_rows, parquet_rows, shift
 from rates_app.batches.source import header, line_chunks, row_groups
@@ -115,10 +115,10 @@ def _create_table(connection: Connection, batch: Batch, part: Slice) -> str:
         sql.SQL(
             """
             CREATE TABLE staging.{table} (
-                LIKE prices,
+                LIKE segments INCLUDING STORAGE,
                 CONSTRAINT of_batch CHECK (batch_id = {batch}),
                 CONSTRAINT of_slice CHECK (slice = {slice})
-            ) WITH (autovacuum_enabled = false);
+            ) WITH (autovacuum_enabled = false, toast.autovacuum_enabled = false);
             ALTER TABLE staging.{table} ALTER batch_id SET DEFAULT {batch}, ALTER slice SET DEFAULT {slice};
             """
         ).format(table=sql.Identifier(table), batch=sql.Literal(batch.id), slice=sql.Literal(part.number))
@@ -127,21 +127,19 @@ def _create_table(connection: Connection, batch: Batch, part: Slice) -> str:
 
 
 def _copy_prices(connection: Connection, table: str, prices: Prices) -> None:
+    """Write prices that are in the order of their days, a segment for each day."""
+    days, firsts, sizes = np.unique(prices.days, return_index=True, return_counts=True)
+    segments = [Arrays(column, firsts, sizes) for column in (prices.origin_ids, prices.destination_ids, prices.cents)]
     statement = sql.SQL(
-        "COPY staging.{} (origin_id, destination_id, day, price_cents) FROM STDIN (FORMAT BINARY, FREEZE)"
+        "COPY staging.{} (day, count, origin_ids, destination_ids, price_cents) FROM STDIN (FORMAT BINARY, FREEZE)"
     ).format(sql.Identifier(table))
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
-        copy.write(encode_integers(prices))
+        copy.write(encode([days, sizes.astype(np.int32), *segments]))
 
 
 def _index(connection: Connection, table: str) -> None:
-    """Index the days: each piece is in their order, so a range of days is a few runs of pages, however large the batch.
-
-    The index is tiny, and made once.
-    """
-    connection.execute(
-        sql.SQL("CREATE INDEX ON staging.{} USING brin (day) WITH (pages_per_range = 16)").format(sql.Identifier(table))
-    )
+    """Index the days, once and at the end, for those who roll up a few of them."""
+    connection.execute(sql.SQL("CREATE INDEX ON staging.{} (day)").format(sql.Identifier(table)))
 
 
 def _copy_rejects(connection: Connection, batch: Batch, part: Slice, rejects: list[Reject]) -> None:

@@ -58,7 +58,7 @@ def enter(settings: Settings, path: str) -> Batch:
 def contents(settings: Settings, batch_id: int) -> tuple[Counter[tuple[object, ...]], list[tuple[object, ...]]]:
     with psycopg.connect(settings.database_url.get_secret_value()) as connection:
         prices = connection.execute(
-            "SELECT origin_id, destination_id, day, price_cents FROM prices WHERE batch_id = %s", (batch_id,)
+            "SELECT origin_id, destination_id, day, price_cents FROM delivered WHERE batch_id = %s", (batch_id,)
         )
         rollups = connection.execute(
             """
