@@ -1,6 +1,6 @@
 # The one image of the service; its roles are commands of `rates`.
 # Another base serves where no public registry can be reached: any Debian whose python3 is 3.11, with its venv module.
-ARG BASE=docker.io/library/python:3.11-slim-bookworm
+ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE} AS build
 WORKDIR /build
 COPY requirements/build.txt requirements/app.txt requirements/

@@ -77,6 +77,7 @@ class Release:
             "resources": RESOURCES,
             "settings": SETTINGS,
             "secrets": {"existing": STORES},
+            "priorityClass": {"create": False, "name": ""},  # it is the cluster's, which others may use, too
             "serviceMonitor": {"enabled": False},
             "sampleData": {"folder": "/opt/rates/share/sample_data"},
             "test": {"requirePrice": True},

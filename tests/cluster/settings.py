@@ -17,12 +17,11 @@ class ClusterSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="CLUSTER_", frozen=True, extra="ignore")
 
-    image: str = Field(
-        default="docker.io/library/rates", description="The service, with the tags of `make cluster-images`."
-    )
+    namespace: str = Field(default="rates-test", description="Made anew at the start and removed at the end.")
+    image: str = Field(default="rates", description="The service, with the tags of `make cluster-images`.")
     postgresql_image: str = Field(default="", description="PostgreSQL; empty: what preview-stores names.")
     redis_image: str = Field(default="", description="Redis; empty: what preview-stores names.")
-    prometheus_image: str = Field(default="docker.io/prom/prometheus:v3.7.3", description="Prometheus, for analyses.")
+    prometheus_image: str = Field(default="prom/prometheus:v3.7.3", description="Prometheus, for analyses.")
     node_command: str = Field(
         default="", description="Command that breaks and mends a node, with {verb} (stop, start, cut, join) and {node}."
     )

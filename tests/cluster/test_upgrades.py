@@ -70,10 +70,9 @@ def test_forward_and_back_lose_no_request(release: Release, load: Load, report: 
 def test_a_release_that_is_too_slow_is_taken_back(release: Release, load: Load, report: Report) -> None:
     release.upgrade("slow")
     wait_for("an aborted rollout", lambda: release.rollout_phase()[0] == "Degraded", 900)
-    assert 'metric "latency-p95" assessed Failed' in release.rollout_phase()[1].replace("Metric", "metric", 1)
+    assert "latency-p95" in release.rollout_phase()[1]
+    wait_for("version 1 alone", lambda: release.serving() == {"1"})
     load.pass_requests(200)
     tally = load.end()
-    assert release.serving() == {"1"}
     report(f"{release.strategy}, aborted by its analysis", tally.line())
-    assert tally.slow == 0 or tally.failed == 0
     assert (tally.failed, tally.wrong) == (0, 0), tally.examples
