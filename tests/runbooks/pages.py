@@ -68,10 +68,10 @@ def blocks(path: Path) -> Iterator[Block]:
 
 
 def spans(path: Path) -> Iterator[str]:
-    """Yield the commands that a page names within a sentence, with something after the program's name."""
+    """Yield the commands and the SQL that a page names within a sentence."""
     for span in _SPAN.findall(_FENCE.sub("", path.read_text()).replace("\n  ", " ")):
         program, _, rest = span.partition(" ")
-        if program in PROGRAMS and rest:
+        if program in (*PROGRAMS, "select") and rest:
             yield span
 
 
@@ -108,6 +108,9 @@ def commands(path: Path) -> Iterator[Command]:
     for block in blocks(path):
         yield from split(block.text, path.stem, block.kind)
     for span in spans(path):
+        if span.startswith("select "):
+            yield Command(path.stem, "local", ("rates_psql",), span)
+            continue
         kind = {"rates": "local", "ansible-playbook": "playbook"}.get(span.split()[0], "cluster")
         yield from split(span, path.stem, kind)
 
