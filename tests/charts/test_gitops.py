@@ -101,6 +101,20 @@ def test_cluster_outside_aws_gets_no_aws_and_brings_its_own_secret() -> None:
     assert "sns_configs" not in yaml.safe_dump(made["kube-prometheus-stack"])
 
 
+def test_add_ons_that_the_cluster_has_already_are_left_out() -> None:
+    def made(provided: str) -> set[str]:
+        secret = cluster_secret("dev", **{"provided-addons": provided})
+        filled = fill(application_set("clusters")["spec"]["template"], secret)
+        return {
+            one["metadata"]["name"].removeprefix("rates-dev-blue-")
+            for one in synced(filled["spec"]["source"], namespace="argocd")
+        }
+
+    assert made("argo-rollouts kube-prometheus-stack") == made("") - {"argo-rollouts", "kube-prometheus-stack"}
+    with pytest.raises(RenderError, match="there is no add-on prometheus; see the files in platform/"):
+        made("prometheus")
+
+
 def test_standby_neither_migrates_nor_takes_batches() -> None:
     filled = fill(application_set("clusters")["spec"]["template"], cluster_secret("prod", standby="true"))
     made = synced(filled["spec"]["source"], namespace="argocd")

@@ -29,7 +29,7 @@ def stages() -> list[list[tuple[str, str]]]:
         for item in DockerfileParser(fileobj=file).structure:
             if item["instruction"] == "FROM":
                 found.append([])
-            if item["instruction"] != "COMMENT":
+            if found and item["instruction"] != "COMMENT":  # an ARG before the first stage belongs to none
                 found[-1].append((item["instruction"], item["value"]))
     return found
 

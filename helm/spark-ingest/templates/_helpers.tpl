@@ -23,6 +23,12 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
 {{- end -}}
 {{- end -}}
 
+{{/* The image of drivers and executors: pushed beside the service's, under a tag that names it. */}}
+{{- define "spark-ingest.sparkImage" -}}
+{{- $_ := include "spark-ingest.image" . -}}
+{{ .Values.image.repository }}:spark-{{ .Values.image.tag | default (.Values.image.digest | trimPrefix "sha256:") }}
+{{- end -}}
+
 {{- define "spark-ingest.podSecurityContext" -}}
 runAsNonRoot: true
 runAsUser: 10001
