@@ -158,6 +158,7 @@ pulumi.export("clusters", {colour: cluster.name for colour, cluster in first.clu
 pulumi.export("incomingBucket", storage.buckets["incoming"].name)
 pulumi.export("databaseSecret", credentials.secret_name)
 pulumi.export("alertsTopic", first.alerts.topic_arn)
+pulumi.export("notifySecret", first.alerts.notify_secret_name)
 pulumi.export("ticketTokenSecret", first.alerts.ticket_token_secret)
 pulumi.export(
     "standbyClusters", {colour: cluster.name for colour, cluster in second.clusters.items()} if standby else {}

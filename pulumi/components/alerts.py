@@ -1,4 +1,7 @@
-"""Who hears of an alarm: the stack's address by e-mail and, where there is one, the ticket system."""
+"""Who hears of an alarm: the stack's address by e-mail and, where there is one, the ticket system.
+
+The watchers in the clusters tell the same people: their secret names the topic, and whatever an operator adds to it.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +33,14 @@ class Alerts(pulumi.ComponentResource):
 
     Attributes:
         topic_arn: Where alarms are published.
+        notify_secret_arn: Secret with the ``RATES_NOTIFY_…`` variables of the pod watchers.
+        notify_secret_name: Name of that secret.
         ticket_token_secret: Name of the secret that the operator puts the ticket system's token into, if any.
     """
 
     topic_arn: pulumi.Output[str]
+    notify_secret_arn: pulumi.Output[str]
+    notify_secret_name: pulumi.Output[str]
     ticket_token_secret: pulumi.Output[str] | None = None
 
     def __init__(self, name: str, args: AlertsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
@@ -55,6 +62,18 @@ class Alerts(pulumi.ComponentResource):
         )
         sns.TopicSubscription(f"{name}-email", topic=topic.arn, protocol="email", endpoint=args.email, opts=child)
         self.topic_arn = topic.arn
+        notify = secretsmanager.Secret(
+            f"{name}-notify", kms_key_id=args.key_arn, description="Targets of the pod watchers' notices", opts=child
+        )
+        secretsmanager.SecretVersion(
+            f"{name}-notify",
+            secret_id=notify.id,
+            secret_string=pulumi.Output.json_dumps({"RATES_NOTIFY_SNS_TOPIC_ARN": topic.arn}),
+            # Webhooks, keys and tokens are the operator's to add; they have no place in a repository.
+            opts=pulumi.ResourceOptions(parent=self, ignore_changes=["secretString"]),
+        )
+        self.notify_secret_arn = notify.arn
+        self.notify_secret_name = notify.name
         if args.ticket_url:
             self._tickets(f"{name}-ticket", args, args.ticket_url)
         self.register_outputs({"topic_arn": self.topic_arn})

@@ -54,6 +54,7 @@ class AwsAnnotations(ClusterAnnotations):
     target_group_arn: pulumi.Input[str]
     database_secret: pulumi.Input[str]
     cache_secret: pulumi.Input[str]
+    notify_secret: pulumi.Input[str]
     incoming_bucket: pulumi.Input[str]
     processed_bucket: pulumi.Input[str]
     rejected_bucket: pulumi.Input[str]

@@ -136,6 +136,11 @@ def _workloads(args: IdentityArgs) -> list[Workload]:
             statements=[allow(["sns:Publish"], [args.topic_arn]), use_key],
         ),
         Workload(
+            namespace="monitoring",
+            service_account="alertmanager",
+            statements=[allow(["sns:Publish"], [args.topic_arn]), use_key],
+        ),
+        Workload(
             namespace="external-secrets",
             service_account="external-secrets",
             statements=[

@@ -1,4 +1,8 @@
-"""CloudWatch: what is counted in the pods' logs, the alarms, and one dashboard."""
+"""CloudWatch: what is counted in the pods' logs, the alarms, and one dashboard.
+
+Prometheus pages on the service's objectives; these alarms page on the same ones as the load balancer sees them, for
+when the cluster with its Prometheus is what is lost.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,10 @@ from typing import TYPE_CHECKING
 import pulumi
 from pulumi_aws import cloudwatch
 
+from rates_app.watch.rules import classify
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from components.cache import Cache
     from components.cluster import Cluster
@@ -18,15 +24,57 @@ if TYPE_CHECKING:
     from components.events import Events
     from components.load_balancer import LoadBalancer
 
-# What Kubernetes calls a pod's trouble, and the runbook for it.
-POD_KEYWORDS = {
-    "CrashLoopBackOff": "pod-crash-loop",
-    "CreateContainerConfigError": "container-config-error",
-    "ErrImagePull": "image-pull-failure",
-    "ImagePullBackOff": "image-pull-failure",
-    "OOMKilled": "container-out-of-memory",
-}
+# What Kubernetes calls a pod's trouble; the watcher's rules say what each means and which runbook helps.
+POD_KEYWORDS = ("CrashLoopBackOff", "CreateContainerConfigError", "ErrImagePull", "ImagePullBackOff", "OOMKilled")
 GIB = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """A share of requests that may be bad, and how a load balancer counts them.
+
+    The numbers are those of ``helm/monitoring/rules/service.yaml``, which Prometheus pages by; a test compares them.
+    """
+
+    name: str
+    meaning: str
+    runbook: str
+    budget: float
+    """Share of the requests that may be bad over 30 days."""
+    ratio: str
+    """Bad requests as a share of all, in CloudWatch's metric math over ``metrics``."""
+    metrics: Mapping[str, tuple[str, str]]
+    """Metrics of the load balancer by their ids in ``ratio``, each with its statistic."""
+
+
+OBJECTIVES = (
+    Objective(
+        name="errors",
+        meaning="pods answer with server errors, or not at all.",
+        runbook="high-error-rate",
+        budget=0.001,
+        # What the balancer answers itself, for want of a pod, is not among its requests.
+        ratio="(FILL(pods, 0) + FILL(balancer, 0)) / (FILL(requests, 0) + FILL(balancer, 0))",
+        metrics={
+            "pods": ("HTTPCode_Target_5XX_Count", "Sum"),
+            "balancer": ("HTTPCode_ELB_5XX_Count", "Sum"),
+            "requests": ("RequestCount", "Sum"),
+        },
+    ),
+    Objective(
+        name="slow",
+        meaning="pods take more than 250 ms too often.",
+        runbook="latency-budget-burn",
+        budget=0.01,
+        ratio="1 - fast / 100",
+        metrics={"fast": ("TargetResponseTime", "PR(:0.25)")},
+    ),
+)
+
+ALB = "AWS/ApplicationELB"
+
+BURN_RATES = ((14.4, "1h", "5m"), (6, "6h", "30m"))
+"""How many times too fast the budget is used up, over a long window and a short one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,14 +122,18 @@ class Monitoring(pulumi.ComponentResource):
             self._count_keywords(colour, cluster)
         table = _alarms(args)
         alarms = {alarm.name: self._alarm(alarm) for alarm in table}
-        errors, empty = (
-            [alarms[f"{kind}-{colour}"] for colour in args.load_balancers] for kind in ("errors", "no-pods")
-        )
+        burning = {
+            objective.name: [
+                self._burning(objective, colour, balancer) for colour, balancer in args.load_balancers.items()
+            ]
+            for objective in OBJECTIVES
+        }
+        empty = [alarms[f"no-pods-{colour}"] for colour in args.load_balancers]
         # One colour without pods is a colour that cannot take over; all without are an outage.
         self._composite(
             "service-down",
             "Customers get errors or no answer.",
-            pulumi.Output.concat(_any_of(errors), " OR (", _all_of(empty), ")"),
+            pulumi.Output.concat(_any_of(burning["errors"]), " OR (", _all_of(empty), ")"),
         )
         self._composite(
             "batch-stuck",
@@ -91,7 +143,7 @@ class Monitoring(pulumi.ComponentResource):
         cloudwatch.Dashboard(
             name,
             dashboard_name=args.prefix,
-            dashboard_body=pulumi.Output.json_dumps({"widgets": _widgets(table, args.region)}),
+            dashboard_body=pulumi.Output.json_dumps({"widgets": _widgets(table, args.load_balancers, args.region)}),
             opts=pulumi.ResourceOptions(parent=self),
         )
         self.register_outputs({})
@@ -132,11 +184,57 @@ class Monitoring(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self),
         )
 
-    def _composite(self, name: str, meaning: str, rule: pulumi.Output[str]) -> None:
-        cloudwatch.CompositeAlarm(
+    def _burning(self, objective: Objective, colour: str, balancer: LoadBalancer) -> cloudwatch.CompositeAlarm:
+        """Alarm when an objective's budget is used up too fast over both windows of a pair."""
+        pairs = [
+            _all_of([self._burn_rate(objective, colour, balancer, rate, window) for window in windows])
+            for rate, *windows in BURN_RATES
+        ]
+        return self._composite(
+            f"{objective.name}-{colour}",
+            f"The {colour} {objective.meaning}",
+            pulumi.Output.concat("(", pairs[0], ") OR (", pairs[1], ")"),
+            runbook=objective.runbook,
+        )
+
+    def _burn_rate(
+        self, objective: Objective, colour: str, balancer: LoadBalancer, rate: float, window: str
+    ) -> cloudwatch.MetricAlarm:
+        """Watch one window; it tells nobody, as it takes two of them."""
+        measured: list[cloudwatch.MetricAlarmMetricQueryArgsDict] = [
+            {
+                "id": name,
+                "metric": {
+                    "namespace": ALB,
+                    "metric_name": metric,
+                    "dimensions": {"LoadBalancer": balancer.arn_suffix},
+                    "stat": statistic,
+                    "period": _seconds(window),
+                },
+            }
+            for name, (metric, statistic) in objective.metrics.items()
+        ]
+        return cloudwatch.MetricAlarm(
+            f"{self._name}-{objective.name}-{colour}-{window}",
+            alarm_description=f"Part of {objective.name}-{colour}. Runbook: runbooks/{objective.runbook}.md",
+            metric_queries=[
+                *measured,
+                {"id": "ratio", "expression": objective.ratio, "label": objective.name, "return_data": True},
+            ],
+            evaluation_periods=1,
+            threshold=rate * objective.budget,
+            comparison_operator="GreaterThanThreshold",
+            treat_missing_data="notBreaching",
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+
+    def _composite(
+        self, name: str, meaning: str, rule: pulumi.Output[str], *, runbook: str | None = None
+    ) -> cloudwatch.CompositeAlarm:
+        return cloudwatch.CompositeAlarm(
             f"{self._name}-{name}",
             alarm_name=f"{self._args.prefix}-{name}",
-            alarm_description=f"{meaning} Runbook: runbooks/{name}.md",
+            alarm_description=f"{meaning} Runbook: runbooks/{runbook or name}.md",
             alarm_rule=rule,
             alarm_actions=[self._args.topic_arn],
             ok_actions=[self._args.topic_arn],
@@ -144,14 +242,20 @@ class Monitoring(pulumi.ComponentResource):
         )
 
 
-def _any_of(alarms: list[cloudwatch.MetricAlarm], joint: str = " OR ") -> pulumi.Output[str]:
+def _any_of(
+    alarms: Sequence[cloudwatch.MetricAlarm | cloudwatch.CompositeAlarm], joint: str = " OR "
+) -> pulumi.Output[str]:
     """A composite alarm's rule: one of these."""
-    return pulumi.Output.all(*(alarm.name for alarm in alarms)).apply(
-        lambda names: joint.join(f'ALARM("{name}")' for name in names)
-    )
+    names = (alarm.name if isinstance(alarm, cloudwatch.MetricAlarm) else alarm.alarm_name for alarm in alarms)
+    return pulumi.Output.all(*names).apply(lambda names: joint.join(f'ALARM("{name}")' for name in names))
 
 
-def _all_of(alarms: list[cloudwatch.MetricAlarm]) -> pulumi.Output[str]:
+def _seconds(window: str) -> int:
+    """A window as Prometheus writes it, in seconds: ``5m``, ``6h``."""
+    return int(window[:-1]) * {"m": 60, "h": 3600}[window[-1]]
+
+
+def _all_of(alarms: Sequence[cloudwatch.MetricAlarm]) -> pulumi.Output[str]:
     """A composite alarm's rule: each of these."""
     return _any_of(alarms, " AND ")
 
@@ -169,7 +273,7 @@ def _alarms(args: MonitoringArgs) -> list[Alarm]:
     pods = [
         Alarm(
             name=f"pod-{_kebab(keyword)}",
-            runbook=runbook,
+            runbook=_runbook(keyword),
             meaning=f"A pod reports {keyword}.",
             namespace=_namespace(args),
             metric=keyword,
@@ -177,7 +281,7 @@ def _alarms(args: MonitoringArgs) -> list[Alarm]:
             statistic="Sum",
             minutes=1,
         )
-        for keyword, runbook in POD_KEYWORDS.items()
+        for keyword in POD_KEYWORDS
     ]
     primary = {"DBInstanceIdentifier": args.database.identifier}
     rds = "AWS/RDS"
@@ -277,34 +381,23 @@ def _balancer_alarms(colour: str, balancer: LoadBalancer) -> list[Alarm]:
     """What can be seen of a colour from its load balancer."""
     one = {"LoadBalancer": balancer.arn_suffix}
     both = {**one, "TargetGroup": balancer.target_group_suffix}
-    alb = "AWS/ApplicationELB"
     return [
-        Alarm(
-            name=f"errors-{colour}",
-            runbook="high-error-rate",
-            meaning=f"The {colour} pods answer with server errors.",
-            namespace=alb,
-            metric="HTTPCode_Target_5XX_Count",
-            above=20,
-            dimensions=one,
-            statistic="Sum",
-            minutes=3,
-        ),
         Alarm(
             name=f"latency-{colour}",
             runbook="high-latency",
             meaning=f"One in twenty answers of {colour} takes over half a second.",
-            namespace=alb,
+            namespace=ALB,
             metric="TargetResponseTime",
             above=0.5,
             dimensions=one,
             statistic="p95",
+            minutes=10,
         ),
         Alarm(
             name=f"no-pods-{colour}",
             runbook="service-down",
             meaning=f"No healthy {colour} pod is registered.",
-            namespace=alb,
+            namespace=ALB,
             metric="HealthyHostCount",
             above=1,
             dimensions=both,
@@ -316,8 +409,40 @@ def _balancer_alarms(colour: str, balancer: LoadBalancer) -> list[Alarm]:
     ]
 
 
-def _widgets(table: list[Alarm], region: str) -> list[dict[str, object]]:
-    """One graph an alarm, with the line that it alarms at, three in a row."""
+def _widgets(table: list[Alarm], load_balancers: Mapping[str, LoadBalancer], region: str) -> list[dict[str, object]]:
+    """One graph an objective and an alarm, with the line that matters in it, three in a row."""
+    graphs: list[dict[str, object]] = [
+        {
+            "title": f"{objective.name}-{colour}",
+            "period": 300,
+            "metrics": [
+                *(
+                    [
+                        ALB,
+                        metric,
+                        "LoadBalancer",
+                        balancer.arn_suffix,
+                        {"id": name, "stat": statistic, "visible": False},
+                    ]
+                    for name, (metric, statistic) in objective.metrics.items()
+                ),
+                [{"id": "ratio", "expression": objective.ratio, "label": objective.name}],
+            ],
+            "annotations": {"horizontal": [{"label": "budget", "value": objective.budget}]},
+        }
+        for objective in OBJECTIVES
+        for colour, balancer in load_balancers.items()
+    ]
+    graphs += [
+        {
+            "title": alarm.name,
+            "stat": alarm.statistic,
+            "period": 60,
+            "metrics": [[alarm.namespace, alarm.metric, *(part for pair in alarm.dimensions.items() for part in pair)]],
+            "annotations": {"horizontal": [{"label": "alarm", "value": alarm.above}]},
+        }
+        for alarm in table
+    ]
     return [
         {
             "type": "metric",
@@ -325,19 +450,18 @@ def _widgets(table: list[Alarm], region: str) -> list[dict[str, object]]:
             "y": number // 3 * 6,
             "width": 8,
             "height": 6,
-            "properties": {
-                "title": alarm.name,
-                "region": region,
-                "stat": alarm.statistic,
-                "period": 60,
-                "metrics": [
-                    [alarm.namespace, alarm.metric, *(part for pair in alarm.dimensions.items() for part in pair)]
-                ],
-                "annotations": {"horizontal": [{"label": "alarm", "value": alarm.above}]},
-            },
+            "properties": {**graph, "region": region},
         }
-        for number, alarm in enumerate(table)
+        for number, graph in enumerate(graphs)
     ]
+
+
+def _runbook(keyword: str) -> str:
+    """The page for a keyword, by the rules that the watcher goes by."""
+    rule = classify(keyword)
+    if rule is None:
+        raise ValueError(f"{keyword} is in no rule of rates_app/watch/rules.py: add it there first")
+    return rule.runbook
 
 
 def _kebab(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import structlog
 from flask import Flask, Response, g, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
@@ -59,6 +60,7 @@ def create_app(settings: Settings) -> Flask:
     app.url_map.strict_slashes = False
     app.before_request(_note_request)
     app.after_request(_share)
+    app.teardown_request(_forget_request)
     for views in (rates.views, locations.views, batches.views, operations.views, docs.views, pages.views):
         app.register_blueprint(views)
     problems.register(app)
@@ -72,8 +74,14 @@ def create_app(settings: Settings) -> Flask:
 
 def _note_request() -> None:
     g.request_id = request.environ["rates.request_id"]
+    structlog.contextvars.bind_contextvars(request_id=g.request_id)
     if request.url_rule is not None:
         request.environ["rates.route"] = request.url_rule.rule
+
+
+def _forget_request(_error: BaseException | None) -> None:
+    """Let what this thread logs next be of no request, until it takes up another."""
+    structlog.contextvars.unbind_contextvars("request_id")
 
 
 def _share(response: Response) -> Response:

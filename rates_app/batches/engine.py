@@ -21,7 +21,7 @@ from rates_app.batches.source import expand, header, inspect, plan
 from rates_app.batches.stage import Staged, stage_slice
 from rates_app.batches.workers import WorkersLost, in_process
 from rates_app.cache.redis import Redis
-from rates_app.ops.traces import tracer
+from rates_app.ops.traces import carried, tracer
 from rates_app.rates.warm import warmer
 
 if TYPE_CHECKING:
@@ -252,6 +252,7 @@ class _Driver:
         Raises:
             Interrupted: Some are left after several attempts.
         """
+        task = carried(task)
         for _ in range(MOST_ATTEMPTS):
             self.connection.commit()  # nothing is held while others work
             if not items:

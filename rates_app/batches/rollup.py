@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import psycopg
+from opentelemetry.trace import get_current_span
 from psycopg import sql
 
 from rates_app.batches.binary import Arrays, decode_array, encode
 from rates_app.batches.model import WrongState
 from rates_app.batches.sets import MOST_CODES, Sets, combine, merge, select, sets_of
+from rates_app.ops.traces import tracer
 from rates_app.store.generation import note_slots
 
 if TYPE_CHECKING:
@@ -89,6 +91,7 @@ def plan_parts(connection: Connection, batch_id: int) -> list[Part]:
     return parts
 
 
+@tracer.start_as_current_span("roll up days")
 def roll_up(database_url: str, part: Part) -> int:
     """Make the rollups of a range of days, those between regions included; they count when the batch is published.
 
@@ -103,6 +106,7 @@ def roll_up(database_url: str, part: Part) -> int:
         WrongState: The batch is not staging any more; nothing was written.
         psycopg.Error: The database refused or was lost; nothing was written.
     """
+    get_current_span().set_attributes({"rates.batch_id": part.batch_id, "rates.first_day": str(part.first_day)})
     with psycopg.connect(database_url, application_name=f"rates-rollup-{part.batch_id}") as connection:
         state = connection.execute("SELECT state FROM batches WHERE id = %s FOR SHARE", (part.batch_id,)).fetchone()
         if state is None or state[0] != "staging":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import psycopg
+from opentelemetry.trace import get_current_span
 from psycopg import sql
 
 from rates_app.batches.binary import encode_integers
@@ -18,6 +19,7 @@ from rates_app.batches.model import COLUMNS, Batch, Reject, Slice, WrongState
 from rates_app.batches.parse import csv_columns, csv_rows, ndjson_rows, parquet_rows, shift
 from rates_app.batches.source import header, line_chunks, row_groups
 from rates_app.batches.validate import Prices, Validator, by_day
+from rates_app.ops.traces import tracer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,6 +64,7 @@ def read_rows(uri: str, batch: Batch, part: Slice) -> Iterator[Rows]:
         lines += rows.read
 
 
+@tracer.start_as_current_span("stage slice")
 def stage_slice(database_url: str, uri: str, batch: Batch, part: Slice) -> Staged:
     """Run one attempt at a slice.
 
@@ -79,6 +82,7 @@ def stage_slice(database_url: str, uri: str, batch: Batch, part: Slice) -> Stage
         Unreadable: The file cannot be read on.
         psycopg.Error: The database refused or was lost; nothing was left behind.
     """
+    get_current_span().set_attributes({"rates.batch_id": batch.id, "rates.slice": part.number})
     with psycopg.connect(database_url, application_name=f"rates-stage-{batch.id}-{part.number}") as connection:
         table = _create_table(connection, batch, part)
         validator = load_validator(connection)

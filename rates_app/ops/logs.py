@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 import sys
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -106,16 +108,38 @@ def configure_logs(settings: ProcessSettings, stream: TextIO = sys.stdout) -> No
     )
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(settings.log_level.upper())
+    # Only the service's own events are for debugging: libraries would write down addresses and headers with secrets.
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    root.setLevel(max(level, logging.INFO))
+    logging.getLogger("rates_app").setLevel(level)
     # psycopg's pool tells of every attempt to connect: the service reports an unreachable server itself, once.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 
 
-def log_request(status: int, **fields: Any) -> None:
+@lru_cache(maxsize=4096)
+def network_of(address: str) -> str:
+    """Cut a client's address down to its network, which tells who floods the service and not who asks what.
+
+    Args:
+        address: An IPv4 or IPv6 address; empty where there is none.
+
+    Returns:
+        The network of its first 24 bits, or 48 of IPv6; empty for what is no address.
+    """
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return ""
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    return str(ipaddress.ip_network(f"{ip}/{24 if isinstance(ip, ipaddress.IPv4Address) else 48}", strict=False))
+
+
+def log_request(status: int, *, client: str, **fields: Any) -> None:
     """Log that a request was answered, unless too many were in this second.
 
     Args:
         status: What was answered.
+        client: Address of who asked.
         fields: What else to tell.
 
     There is one such line for each request, and the way through the log's processors takes longer than many an
@@ -125,6 +149,7 @@ def log_request(status: int, **fields: Any) -> None:
     if left_out is None:
         return
     fields["status"] = status
+    fields["client"] = network_of(client)
     if left_out:
         fields["left_out"] = left_out
     if _direct:

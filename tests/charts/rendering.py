@@ -148,6 +148,7 @@ def cluster_secret(environment: str, **annotations: str) -> Manifest:
         "registry": f"111122223333.dkr.ecr.eu-west-1.amazonaws.com/rates-{environment}",
         "database-secret": f"rates-{environment}-database",
         "cache-secret": f"rates-{environment}-cache",
+        "notify-secret": f"rates-{environment}-alerts-notify",
         "incoming-bucket": f"rates-{environment}-incoming",
         "processed-bucket": f"rates-{environment}-processed",
         "rejected-bucket": f"rates-{environment}-rejected",

@@ -63,6 +63,15 @@ def permits(spec: Manifest, application: Manifest) -> bool:
     )
 
 
+def secret_of_the_watcher(manifests: list[Manifest]) -> str:
+    """The Secret that the watcher's targets come from; it does not start without."""
+    (container,) = the(manifests, "Deployment", "rates-watcher")["spec"]["template"]["spec"]["containers"]
+    (source,) = container["envFrom"]
+    assert not source["secretRef"].get("optional")
+    name: str = source["secretRef"]["name"]
+    return name
+
+
 def test_root_application_fits_its_schema_and_names_the_chart() -> None:
     root = yaml.safe_load((ROOT / "helm/gitops/root-application.yaml").read_text())
     assert problems(root, "1.34") == []
@@ -98,6 +107,9 @@ def test_cluster_outside_aws_gets_no_aws_and_brings_its_own_secret() -> None:
     assert made.keys() == EVERYWHERE | {"metrics-server"} | set(CHARTS)
     manifests = synced(made["rates-app"]["spec"]["source"], IMAGE, namespace="rates")
     assert of_kind(manifests, "ExternalSecret", "TargetGroupBinding") == []
+    watching = synced(made["monitoring"]["spec"]["source"], IMAGE, namespace="rates")
+    assert of_kind(watching, "ExternalSecret") == []
+    assert secret_of_the_watcher(watching) == "rates-notify"
     assert "sns_configs" not in yaml.safe_dump(made["kube-prometheus-stack"])
 
 
@@ -125,7 +137,7 @@ def test_standby_neither_migrates_nor_takes_batches() -> None:
     assert {one["metadata"]["name"] for one in rules} == {"rates-service", "rates-stores", "rates-platform"}
 
 
-@pytest.mark.parametrize("fact", ["database-secret", "certificate-arn", "incoming-queue-url"])
+@pytest.mark.parametrize("fact", ["database-secret", "notify-secret", "certificate-arn", "incoming-queue-url"])
 def test_fact_that_is_missing_in_aws_is_named(fact: str) -> None:
     filled = fill(application_set("clusters")["spec"]["template"], cluster_secret("prod", **{fact: ""}))
     words = fact.split("-")
@@ -235,6 +247,9 @@ def test_what_pulumi_knows_reaches_the_charts(environment: str) -> None:
     assert the(manifests, "TargetGroupBinding")["spec"]["targetGroupARN"] == facts["target-group-arn"]
     keys = [one["extract"]["key"] for one in the(manifests, "ExternalSecret")["spec"]["dataFrom"]]
     assert keys == [facts["database-secret"], facts["cache-secret"]]
+    watching = stack(environment, "monitoring")
+    assert the(watching, "ExternalSecret")["spec"]["dataFrom"] == [{"extract": {"key": facts["notify-secret"]}}]
+    assert the(watching, "ExternalSecret")["spec"]["target"]["name"] == secret_of_the_watcher(watching)
     ingest = yaml.safe_dump(stack(environment, "spark-ingest"), width=1000)
     for fact in ("incoming-queue-url", "incoming-bucket", "processed-bucket", "rejected-bucket", "registry"):
         assert facts[fact] in ingest, fact

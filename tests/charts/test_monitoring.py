@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from .rendering import ROOT, Manifest, of_kind, stack, the
+from .rendering import REQUIRED, ROOT, Manifest, of_kind, render, stack, the
 from .tools import program
 
 if TYPE_CHECKING:
@@ -198,3 +198,16 @@ def test_watcher_reads_pods_and_applications_of_its_namespaces_and_nothing_else(
         "serviceAccountName"
     ]
     assert account == "rates-watcher"
+
+
+def test_watcher_in_aws_reaches_the_agent_that_lets_it_publish() -> None:
+    def addresses(manifests: list[Manifest]) -> str:
+        return yaml.safe_dump(the(manifests, "NetworkPolicy", "rates-watcher")["spec"]["egress"])
+
+    assert "169.254.170.23/32" in addresses(stack("prod", "monitoring"))
+    assert "169.254.170.23/32" not in addresses(render("monitoring", REQUIRED["monitoring"]))
+
+
+def test_watcher_without_targets_starts_and_says_that_it_only_logs() -> None:
+    alone = the(render("monitoring", REQUIRED["monitoring"]), "Deployment", "rates-watcher")
+    assert "envFrom" not in alone["spec"]["template"]["spec"]["containers"][0]

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
+import yaml
 
 from rates_app.settings import Settings
 
@@ -176,6 +177,17 @@ def test_autoscaler_follows_sudden_traffic_up_at_once_and_down_slowly() -> None:
 def test_settings_of_the_schema_are_settings_of_the_application(chart: str) -> None:
     schema = json.loads((ROOT / "helm" / chart / "values.schema.json").read_text())
     assert schema["properties"]["settings"]["properties"].keys() <= Settings.model_fields.keys()
+
+
+@pytest.mark.parametrize("chart", ["rates-app", "spark-ingest"])
+def test_one_setting_turns_traces_on_and_opens_the_way_to_the_collector(chart: str) -> None:
+    on = {"settings": {"traces_url": "http://collector.tracing:4318"}}
+    for values, there in (({}, False), (on, True)):
+        text = yaml.safe_dump_all(render(chart, REQUIRED[chart], values), width=1000)
+        assert ("http://collector.tracing:4318" in text) is there
+        policies = of_kind(render(chart, REQUIRED[chart], values), "NetworkPolicy")
+        opened = [rule for policy in policies for rule in policy["spec"]["egress"] if "4318" in str(rule)]
+        assert len(opened) == there
 
 
 @pytest.mark.parametrize("environment", STACKS)

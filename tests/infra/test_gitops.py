@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -17,6 +18,7 @@ ANNOTATIONS = {
     "registry",
     "database-secret",
     "cache-secret",
+    "notify-secret",
     "incoming-bucket",
     "processed-bucket",
     "rejected-bucket",
@@ -119,7 +121,28 @@ def test_every_workload_has_a_role_of_its_own(stack: Rehearsal) -> None:
         "rates/rates-dispatcher",
         "rates/rates-spark",
         "rates/rates-watcher",
+        "monitoring/alertmanager",
         "external-secrets/external-secrets",
         "kube-system/aws-load-balancer-controller",
         "kube-system/cluster-autoscaler",
     }
+
+
+def test_what_tells_operators_in_a_cluster_may_and_knows_whom_to_tell(stack: Rehearsal) -> None:
+    policies = {
+        name: policy.inputs["policy"] for name, policy in stack.of_type("aws:iam/rolePolicy:RolePolicy").items()
+    }
+    secrets = stack.of_type("aws:secretsmanager/secret:Secret")
+    versions = stack.of_type("aws:secretsmanager/secretVersion:SecretVersion")
+    for region, name in {"first": "alerts-notify", "standby": "standby-alerts-notify"}.items():
+        if region == "standby" and name not in secrets:
+            assert stack.stack != "prod"
+            continue
+        assert "secretString" in versions[name].ignore_changes  # the operator adds further targets
+        topic = json.loads(versions[name].inputs["secretString"])["RATES_NOTIFY_SNS_TOPIC_ARN"]
+        assert topic in policies[f"{region}-rates-watcher"]
+        assert topic in policies[f"{region}-alertmanager"]
+        assert f"Secret-{name}" in policies[f"{region}-external-secrets"]
+    for cluster, metadata in _registrations(stack).items():
+        expected = "standby-alerts-notify" if "standby" in cluster else "alerts-notify"
+        assert metadata["annotations"]["rates.io/notify-secret"] == f"rates-{stack.stack}-{expected}-abcdef"

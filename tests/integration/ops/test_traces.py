@@ -1,4 +1,4 @@
-"""One setting turns traces on: a collector on loopback gets a request's SQL, and a batch's steps."""
+"""One setting turns traces on: a collector on loopback gets a request's SQL, and a batch's steps in all processes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
+import psycopg
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["publisher", "settings"]  # fixtures
 
-SAMPLE = Path(__file__).parents[3] / "sample_data" / "prices-2021-01.csv.gz"
+ROOT = Path(__file__).parents[3]
+SAMPLE = ROOT / "sample_data" / "prices-2021-01.csv.gz"
 
 
 class Collector:
@@ -36,6 +38,18 @@ class Collector:
     def __init__(self) -> None:
         self.url = ""
         self.spans: list[tuple[str, Span]] = []
+        self.processes: dict[bytes, int] = {}
+
+    def add(self, body: bytes) -> None:
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+            attributes = {a.key: a.value for a in resource.resource.attributes}
+            service, pid = attributes["service.name"].string_value, attributes["process.pid"].int_value
+            for scope in resource.scope_spans:
+                self.spans += [(service, span) for span in scope.spans]
+                self.processes.update({span.span_id: pid for span in scope.spans})
+
+    def named(self, name: str) -> list[Span]:
+        return [span for _, span in self.spans if span.name == name]
 
     def tree(self, service: str, root: str) -> set[str]:
         """Name the spans that have a root of a name above them."""
@@ -59,11 +73,7 @@ def collector() -> Iterator[Collector]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             assert self.path == "/v1/traces"
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-                service = next(a.value.string_value for a in resource.resource.attributes if a.key == "service.name")
-                for scope in resource.scope_spans:
-                    collected.spans += [(service, span) for span in scope.spans]
+            collected.add(self.rfile.read(int(self.headers["Content-Length"])))
             self.send_response(200)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -93,17 +103,42 @@ def test_a_request_is_traced_to_its_sql(settings: Settings, collector: Collector
     assert password not in str(collector.spans)
 
 
-def test_a_batch_is_traced_through_its_steps(settings: Settings, publisher: Publisher, collector: Collector) -> None:
-    environment = {"PATH": os.defpath, **environment_of(settings), "RATES_TRACES_URL": collector.url}
-    subprocess.run(
-        [sys.executable, "-c", "from rates_app.cli import main; main()", "ingest", str(SAMPLE)],
-        env=environment,
-        check=True,
-        timeout=120,
-    )
-    assert collector.tree("rates-ingest", "ingest") >= {"stage", "verify", "publish", "SELECT", "UPDATE"}
-    (root,) = [span for _, span in collector.spans if span.name == "ingest"]
+def assert_whole(collector: Collector, service: str, settings: Settings) -> None:
+    """One trace holds the batch: its steps in the driver, its slices and days in other processes."""
+    assert collector.tree(service, "ingest") >= {
+        "stage", "stage slice", "roll up", "roll up days", "verify", "publish", "SELECT", "UPDATE"
+    }  # fmt: skip
+    (root,) = collector.named("ingest")
     assert [a.value.int_value for a in root.attributes if a.key == "rates.batch_id"] == [1]
+    with psycopg.connect(settings.database_url.get_secret_value()) as connection:
+        slices = connection.execute("SELECT array_agg(number ORDER BY number) FROM slices").fetchone()
+    staged = collector.named("stage slice")
+    assert slices == (sorted(a.value.int_value for s in staged for a in s.attributes if a.key == "rates.slice"),)
+    assert len(staged) > 1
+    assert {collector.processes[s.span_id] for s in staged}.isdisjoint({collector.processes[root.span_id]})
+    (stage,) = collector.named("stage")
+    assert {span.parent_span_id for span in staged} == {stage.span_id}
+
+
+@pytest.mark.parametrize(
+    ("service", "command"),
+    [
+        ("rates-ingest", ["-c", "from rates_app.cli import main; main()", "ingest"]),
+        pytest.param("rates-spark-ingest", [str(ROOT / "spark" / "ingest.py")], marks=pytest.mark.timeout(600)),
+    ],
+)
+def test_a_batch_is_traced_through_its_steps_whoever_does_them(
+    service: str, command: list[str], settings: Settings, publisher: Publisher, collector: Collector
+) -> None:
+    environment = {
+        **os.environ,  # Spark needs a home and a Java
+        **environment_of(settings),
+        "RATES_TRACES_URL": collector.url,
+        "RATES_INGEST_WORKERS": "2",
+        "RATES_SLICE_BYTES": "400000",
+    }
+    subprocess.run([sys.executable, *command, str(SAMPLE)], env=environment, check=True, timeout=500)
+    assert_whole(collector, service, settings)
 
 
 def test_nothing_is_sent_unless_asked_for(settings: Settings, publisher: Publisher, collector: Collector) -> None:

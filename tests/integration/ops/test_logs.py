@@ -1,0 +1,156 @@
+"""The log of the service as it is run: bounded under load, followed by request, silent about secrets and people."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import psycopg
+import pytest
+
+from rates_app.store.tokens import create_token
+from tests.integration.api.conftest import Served, environment_of, publisher, settings
+
+if TYPE_CHECKING:
+    from rates_app.settings import Settings
+    from tests.integration.api.conftest import Publisher
+
+__all__ = ["publisher", "settings"]  # fixtures
+
+ROOT = Path(__file__).parents[3]
+QUESTION = {"date_from": "2021-01-01", "date_to": "2021-01-02", "orig_code": "CNSGH", "dest_code": "NLRTM"}
+#: Nobody listens there.
+NOWHERE = "127.0.0.1:1"
+
+
+def events(output: list[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in output]
+
+
+@pytest.mark.usefixtures("publisher")
+def test_a_rush_is_sampled_and_every_request_accounted_for(settings: Settings) -> None:
+    server = Served({**environment_of(settings), "RATES_WORKERS": "1", "RATES_LOG_REQUESTS_PER_SECOND": "5"})
+    try:
+        server.wait_until_ready()
+        with httpx.Client(base_url=server.url) as client, ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: client.get("/rates", params=QUESTION).status_code, range(400)))
+            time.sleep(1.1)  # the next second's first request tells how many of the last one's are missing
+            answers.append(client.get("/rates", params=QUESTION).status_code)
+    finally:
+        server.terminate()
+    assert answers == [200] * 401
+    logged = [event for event in events(server.output) if event["event"] == "request"]
+    assert len(logged) + sum(event.get("left_out", 0) for event in logged) == 401
+    times = [datetime.fromisoformat(event["timestamp"]) for event in logged]
+    assert len(logged) <= 5 * ((times[-1] - times[0]).total_seconds() + 2)
+    assert len(logged) < 401
+    page = (ROOT / "docs" / "observability.md").read_text()
+    listed = page.partition("| `request` | ")[2].partition(" |")[0].split(", ")
+    assert {name for event in logged for name in event} <= {"timestamp", "level", "event", *listed}
+
+
+def test_nothing_says_who_asked_or_what_with(settings: Settings, publisher: Publisher) -> None:
+    with psycopg.connect(publisher.url) as connection:
+        token = create_token(connection, "supplier", ["batches:write"], None)
+    server = Served(
+        {
+            **environment_of(settings),
+            "RATES_REDIS_URL": f"redis://:s3cret-of-redis@{NOWHERE}/0",
+            "RATES_TRUSTED_PROXIES": "1",
+            "RATES_LOG_LEVEL": "debug",
+        }
+    )
+    private = {"X-Forwarded-For": "203.0.113.77", "Cookie": "session=s3cret-cookie", "User-Agent": "Jane/1"}
+    try:
+        server.wait_until_ready()
+        with httpx.Client(base_url=server.url, headers=private) as client:
+            assert client.get("/rates", params=QUESTION).status_code == 200
+            assert client.get("/v1/locations", params={"q": "jane.doe@example.com"}).status_code == 200
+            for given, status in ((token, 202), (f"{token}x", 401)):
+                headers = {"Authorization": f"Bearer {given}", "Content-Type": "text/csv"}
+                body = b"orig_code,dest_code,day,price\nCNGGZ,EETLL,2021-01-01,987654\n"
+                assert client.post("/v1/batches?name=a.csv", content=body, headers=headers).status_code == status
+    finally:
+        server.terminate()
+    output = "".join(server.output)
+    password = psycopg.conninfo.conninfo_to_dict(settings.database_url.get_secret_value())["password"]
+    for secret in (password, "s3cret", token, "jane.doe", "Jane/1", "203.0.113.77", "orig_code", "987654"):
+        assert str(secret) not in output
+    requests = [event for event in events(server.output) if event["event"] == "request"]
+    assert {event["client"] for event in requests} >= {"203.0.113.0/24"}
+    assert "redis unreachable" in {event["event"] for event in events(server.output)}
+
+
+@pytest.mark.usefixtures("publisher")
+def test_what_goes_wrong_in_a_request_has_its_id_and_no_password(settings: Settings) -> None:
+    wrong = psycopg.conninfo.conninfo_to_dict(settings.database_url.get_secret_value())
+    url = f"postgresql://{wrong['user']}:wr0ng-password@{wrong['host']}:{wrong['port']}/{wrong['dbname']}"
+    server = Served(
+        {**environment_of(settings), "RATES_DATABASE_URL": url, "RATES_REPLICA_URLS": "", "RATES_LOG_LEVEL": "debug"}
+    )
+    try:
+        for _ in range(600):
+            try:
+                httpx.get(f"{server.url}/healthz")
+                break
+            except httpx.TransportError:
+                time.sleep(0.05)
+        answer = httpx.get(f"{server.url}/rates", params=QUESTION, timeout=30)
+    finally:
+        server.terminate()
+    assert answer.status_code == 503
+    of_request = {
+        event["event"] for event in events(server.output) if event.get("request_id") == answer.headers["X-Request-ID"]
+    }
+    assert of_request >= {"request not answered", "request"}
+    assert "wr0ng-password" not in "".join(server.output)
+
+
+def test_no_target_s_secret_is_told_when_it_fails(tmp_path: Path) -> None:
+    secrets = {
+        "RATES_NOTIFY_SMTP_URL": f"smtp://rates:s3cret-mail@{NOWHERE}",
+        "RATES_NOTIFY_EMAIL_FROM": "rates@example.com",
+        "RATES_NOTIFY_EMAIL_TO": "jane.doe@example.com",
+        "RATES_NOTIFY_SLACK_URL": f"http://{NOWHERE}/services/s3cret-hook",
+        "RATES_NOTIFY_PAGERDUTY_KEY": "s3cret-key",
+        "RATES_NOTIFY_PAGERDUTY_URL": f"http://{NOWHERE}",
+        "RATES_NOTIFY_JIRA_URL": f"http://{NOWHERE}",
+        "RATES_NOTIFY_JIRA_TOKEN": "s3cret-jira",
+        "RATES_NOTIFY_JIRA_PROJECT": "OPS",
+        "RATES_NOTIFY_GITHUB_URL": f"http://{NOWHERE}",
+        "RATES_NOTIFY_GITHUB_TOKEN": "s3cret-github",
+        "RATES_NOTIFY_GITHUB_REPOSITORY": "acme/ops",
+    }
+    program = (
+        "from rates_app.notify.courier import Courier; from rates_app.notify.notice import *;"
+        "from rates_app.notify.settings import NotifySettings; from rates_app.notify.targets import configured;"
+        "from rates_app.ops.logs import configure_logs; from rates_app.settings import ProcessSettings;"
+        "from datetime import UTC, datetime; configure_logs(ProcessSettings()); settings = NotifySettings();"
+        "courier = Courier(configured(settings), settings); courier.deliver(Notice(key='k', state=State.FIRING,"
+        " severity=Severity.CRITICAL, title='t', summary='s', runbook='r', started_at=datetime.now(UTC)));"
+        "courier.wait(); courier.close()"
+    )
+    environment = {
+        "PATH": os.defpath,
+        "RATES_LOG_LEVEL": "debug",
+        "RATES_NOTIFY_ATTEMPTS": "2",
+        "RATES_NOTIFY_RETRY_SECONDS": "0.1",
+        "RATES_NOTIFY_DEAD_LETTERS": str(tmp_path / "dead"),
+        **secrets,
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, timeout=120
+    )
+    output = done.stdout + done.stderr + "".join(path.read_text() for path in (tmp_path / "dead").iterdir())
+    failed = {event["target"] for event in events(done.stdout.splitlines()) if event["event"] == "notice not delivered"}
+    assert failed == {"email", "slack", "pagerduty", "jira", "github"}
+    assert "s3cret" not in output
+    assert "jane.doe" not in output
