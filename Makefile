@@ -10,9 +10,11 @@ PROMTOOL := github.com/prometheus/prometheus@v0.316.0
 # Tools for the charts, built once for all checkouts; a helm or promtool that is on the PATH already is used instead.
 CHART_TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/freight-rates/bin
 export PATH := $(PATH):$(CHART_TOOLS)
+BUILD := docker build
 COMPILE := uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate
 
-.PHONY: help run test check record lock lock-check clean chart-tools browser chart-docs golden release promote
+.PHONY: help run test check record lock lock-check clean chart-tools browser chart-docs golden release promote test-cluster \
+  cluster-images cluster-stores
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -22,6 +24,17 @@ run: .venv/.ready ## Run the whole system on this machine: PostgreSQL with a rep
 
 test: .venv/.ready chart-tools browser ## Set up everything the tests need and run them
 	@python -m pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered
+
+test-cluster: .venv/.ready chart-tools ## Test in the cluster that KUBECONFIG names; SUITE=smoke for the short part
+	@python -m pytest tests/cluster -m "cluster$(if $(SUITE), and $(SUITE))"
+
+cluster-images: ## Build the images of the cluster tests; BUILD="buildah bud" for another builder, BASE=… for another base
+	@$(BUILD) $(BASE:%=--build-arg BASE=%) --tag rates:1 .
+	@for variant in next crashing slow broken-migration; do \
+	  $(BUILD) --build-arg IMAGE=rates:1 --target $$variant --tag rates:$$variant tests/cluster/images/variants; done
+
+cluster-stores: ## Build PostgreSQL and Redis for a cluster that cannot take the public images; BUILD and BASE as above
+	@$(BUILD) $(BASE:%=--build-arg BASE=%) --file tests/cluster/images/stores/Dockerfile --tag rates-stores:1 .
 
 check: .venv/.ready ## Lint, types, and whether the lock files match pyproject.toml
 	@ruff check . && ruff format --check . && mypy && $(MAKE) --no-print-directory lock-check

@@ -1,0 +1,38 @@
+"""What the cluster tests are told by the environment."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+NodeFault = Literal["stop", "start", "cut", "join"]
+
+
+class ClusterSettings(BaseSettings):
+    """Settings of the cluster tests, as ``CLUSTER_…``; the defaults fit a cluster that can pull public images."""
+
+    model_config = SettingsConfigDict(env_prefix="CLUSTER_", frozen=True, extra="ignore")
+
+    image: str = Field(
+        default="docker.io/library/rates", description="The service, with the tags of `make cluster-images`."
+    )
+    postgresql_image: str = Field(default="", description="PostgreSQL; empty: what preview-stores names.")
+    redis_image: str = Field(default="", description="Redis; empty: what preview-stores names.")
+    prometheus_image: str = Field(default="docker.io/prom/prometheus:v3.7.3", description="Prometheus, for analyses.")
+    node_command: str = Field(
+        default="", description="Command that breaks and mends a node, with {verb} (stop, start, cut, join) and {node}."
+    )
+
+    def node(self, verb: NodeFault, node: str) -> None:
+        """Cut a node's power or its network, or give it back."""
+        assert self.node_command, (
+            "CLUSTER_NODE_COMMAND is not set: give the command that breaks a node of this cluster and mends it again, "
+            "as in CLUSTER_NODE_COMMAND='./node {verb} {node}', with the verbs stop, start, cut and join"
+        )
+        command = [part.format(verb=verb, node=node) for part in shlex.split(self.node_command)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, f"{shlex.join(command)}: {done.stderr or done.stdout}"
