@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     Report = Callable[[str, str], None]
 
-NAME = "rates-test"
 LINES = pytest.StashKey[list[tuple[str, str]]]()
 
 
@@ -44,21 +43,22 @@ def settings() -> ClusterSettings:
 
 
 @pytest.fixture(scope="session")
-def namespace() -> Iterator[Namespace]:
+def namespace(settings: ClusterSettings) -> Iterator[Namespace]:
     assert os.environ.get("KUBECONFIG"), (
         "KUBECONFIG is not set: the cluster tests need a cluster to themselves; README.md shows how to make one"
     )
-    namespace = Namespace(NAME)
-    namespace.kubectl("delete", "namespace", NAME, "--ignore-not-found", "--timeout=5m")
+    name = settings.namespace
+    namespace = Namespace(name)
+    namespace.kubectl("delete", "namespace", name, "--ignore-not-found", "--timeout=5m")
     namespace.apply(
         {
             "apiVersion": "v1",
             "kind": "Namespace",
-            "metadata": {"name": NAME, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
+            "metadata": {"name": name, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
         }
     )
     yield namespace
-    namespace.kubectl("delete", "namespace", NAME, "--timeout=5m")
+    namespace.kubectl("delete", "namespace", name, "--timeout=5m")
 
 
 @pytest.fixture(scope="session")
