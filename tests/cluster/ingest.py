@@ -120,7 +120,7 @@ class Ingest:
                     "temporarySpace": "1Gi",
                     "driver": {"cores": 1, "memory": "512m"},
                     "executor": EXECUTORS,
-                    "quota": {"cpu": "6", "memory": "12Gi", "pods": "6"},
+                    "quota": {"cpu": "6", "memory": "12Gi", "pods": 6},
                 },
                 "networkPolicy": {"stores": [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": STORES}}}]},
                 "serviceMonitor": {"enabled": False},

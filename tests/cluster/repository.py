@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 NAME = "freight-rates"
 BRANCH = "main"
-PERSON = ("-c", "user.name=tests", "-c", "user.email=tests@example.com")
+PERSON = {
+    f"GIT_{role}_{part}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for part, value in (("NAME", "tests"), ("EMAIL", "tests@example.com"))
+}
 
 
 class Repository:
@@ -57,7 +61,11 @@ class Repository:
 
     def git(self, *arguments: str) -> str:
         """Run git in the working tree."""
-        return _run("git", "-C", str(self.tree), *PERSON, *arguments)
+        return self.run("git", *arguments)
+
+    def run(self, *command: str) -> str:
+        """Run a program in the working tree, as the person who commits."""
+        return _run(*command, cwd=self.tree)
 
     def commit(self, message: str) -> str:
         """Commit all that was changed, also what is else ignored, to the branch that is checked out, and push it."""
@@ -91,8 +99,9 @@ class Repository:
         return commit
 
 
-def _run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def _run(*command: str, cwd: Path | None = None) -> str:
+    environment = {**os.environ, **PERSON}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment)
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
     return done.stdout
 
