@@ -306,6 +306,19 @@ def test_preview_is_whole_and_small_and_goes_without_a_trace() -> None:
     )
 
 
+def test_previews_ask_github_unless_the_repository_is_elsewhere() -> None:
+    def github(**previews: object) -> Manifest:
+        values = {"previews": {"enabled": True, **previews}}
+        rendered = render("gitops/root", values, namespace="argocd")
+        (asking,) = (one for one in of_kind(rendered, "ApplicationSet") if one["metadata"]["name"] == "previews")
+        generators = asking["spec"]["generators"][0]["matrix"]["generators"]
+        found: Manifest = generators[1]["pullRequest"]["github"]
+        return found
+
+    assert "api" not in github()
+    assert github(api="https://git.example.com")["api"] == "https://git.example.com"
+
+
 def test_preview_can_reach_its_stores() -> None:
     manifests = preview()[1]
     stores = {"app.kubernetes.io/name": "preview-stores"}
