@@ -43,7 +43,7 @@ env:
   {{- end }}
   {{- end }}
   {{- range $name, $value := include "rates-app.settings" . | fromYaml }}
-  - { name: RATES_{{ upper $name }}, value: {{ $value | toString | quote }} }
+  - { name: RATES_{{ upper $name }}, value: {{ kindIs "string" $value | ternary $value (toJson $value) | quote }} }
   {{- end }}
 {{- end -}}
 

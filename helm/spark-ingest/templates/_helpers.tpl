@@ -62,6 +62,6 @@ env:
   {{- end }}
   {{- end }}
   {{- range $name, $value := .Values.settings }}
-  - { name: RATES_{{ upper $name }}, value: {{ $value | toString | quote }} }
+  - { name: RATES_{{ upper $name }}, value: {{ kindIs "string" $value | ternary $value (toJson $value) | quote }} }
   {{- end }}
 {{- end -}}
