@@ -253,6 +253,9 @@ def test_what_pulumi_knows_reaches_the_charts(environment: str) -> None:
     ingest = yaml.safe_dump(stack(environment, "spark-ingest"), width=1000)
     for fact in ("incoming-queue-url", "incoming-bucket", "processed-bucket", "rejected-bucket", "registry"):
         assert facts[fact] in ingest, fact
+    for rendered in (yaml.safe_dump(manifests, width=1000), ingest):
+        for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):  # what Arrow reads, and what boto3 does
+            assert f"name: {name}\n" in rendered
 
 
 def test_nothing_that_pulumi_knows_is_said_again_in_the_values_of_stacks() -> None:

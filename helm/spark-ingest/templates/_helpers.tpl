@@ -54,7 +54,9 @@ env:
   - { name: RATES_DATA_DIR, value: /tmp/rates }
   {{- with .Values.aws }}
   {{- if .region }}
+  # Arrow reads the one, boto3 the other.
   - { name: AWS_REGION, value: {{ .region | quote }} }
+  - { name: AWS_DEFAULT_REGION, value: {{ .region | quote }} }
   - { name: RATES_INCOMING_QUEUE_URL, value: {{ .incomingQueueUrl | quote }} }
   - { name: RATES_INCOMING_BUCKET, value: {{ .incomingBucket | quote }} }
   - { name: RATES_PROCESSED_BUCKET, value: {{ .processedBucket | quote }} }
