@@ -100,6 +100,5 @@ def _hits() -> dict[str, float | None]:
             if sample.name == "rates_cache_requests_total":
                 level = counts[sample.labels["level"]]
                 level[sample.labels["result"]] = level.get(sample.labels["result"], 0) + sample.value
-    return {
-        level: results.get("hit", 0) / sum(results.values()) if results else None for level, results in counts.items()
-    }
+    asked = {level: sum(results.values()) for level, results in counts.items()}
+    return {level: counts[level].get("hit", 0) / total if total else None for level, total in asked.items()}

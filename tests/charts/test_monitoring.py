@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from .rendering import REQUIRED, ROOT, Manifest, of_kind, render, stack, the
+from .rendering import REQUIRED, ROOT, Manifest, applications, of_kind, render, stack, the
 from .tools import program
 
 if TYPE_CHECKING:
@@ -192,3 +192,18 @@ def test_watcher_in_aws_reaches_the_agent_that_lets_it_publish() -> None:
 def test_watcher_without_targets_starts_and_says_that_it_only_logs() -> None:
     alone = the(render("monitoring", REQUIRED["monitoring"]), "Deployment", "rates-watcher")
     assert "envFrom" not in alone["spec"]["template"]["spec"]["containers"][0]
+
+
+def test_an_alert_that_wakes_silences_the_ticket_for_the_same() -> None:
+    stack_values = applications("prod")["kube-prometheus-stack"]["spec"]["source"]["helm"]["valuesObject"]
+    inhibitions = stack_values["alertmanager"]["config"]["inhibit_rules"]
+    assert inhibitions
+    for inhibition in inhibitions:
+        (source,), (target,) = (
+            [matcher.removeprefix("alertname = ") for matcher in inhibition[side]]
+            for side in ("source_matchers", "target_matchers")
+        )
+        assert rules()[source]["labels"]["severity"] == "critical"
+        assert rules()[target]["labels"]["severity"] == "warning"
+        for alert in (source, target):  # or what they have in common would be missing
+            assert "by (namespace)" in rules()[alert]["expr"] or ":" in rules()[alert]["expr"], alert
