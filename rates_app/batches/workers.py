@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import threading
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -45,9 +46,10 @@ def in_process(settings: Settings) -> Workers:
                 done()
             return
         # Neither a fork, which would share the driver's connection, nor a fresh start that imports everything anew in
-        # every worker: workers are forked from a server that has imported the tasks and nothing else.
+        # every worker: workers are forked from a server that has imported what this process has. That is more than the
+        # tasks need, but multiprocessing has each worker import the driver's main module.
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["rates_app.batches.stage", "rates_app.batches.rollup"])
+        context.set_forkserver_preload([name for name in sys.modules if name.partition(".")[0] == "rates_app"])
         count = min(settings.ingest_workers, len(items))
         with ProcessPoolExecutor(count, mp_context=context, initializer=_end_with_driver) as pool:
             waiting = {pool.submit(task, item) for item in items}
