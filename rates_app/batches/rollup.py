@@ -10,6 +10,7 @@ The rollups' primary key keeps two workers from rolling up one day twice.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby, product
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -118,14 +119,18 @@ def roll_up(database_url: str, part: Part) -> int:
         day, origin, destination, cents = _read_prices(connection, part)
         days = np.unique(day)
         lanes = Lanes(_codes(days, tree, day, origin, destination), cents)
-        rollups = combine([lanes.sets(), region_sets(lanes, tree)])
+        with ThreadPoolExecutor(1) as sender:  # the database takes what is between ports while regions are made
+            sent = sender.submit(_write, connection, part.batch_id, days, tree, lanes.sets())
+            regions = region_sets(lanes, tree)
         try:
-            _write(connection, part.batch_id, days, tree, rollups)
+            sent.result()
+            _write(connection, part.batch_id, days, tree, regions)
         except psycopg.errors.UniqueViolation:
             connection.rollback()  # a worker that was thought dead has been faster
             return 0
-        _enter(connection, part, tree, lanes, rollups)
-    return len(rollups.codes)
+        codes = np.concatenate([lanes.codes, regions.codes])
+        _enter(connection, part, tree, lanes, codes)
+    return len(codes)
 
 
 def rebuild_for_tree(connection: Connection) -> int:
@@ -252,9 +257,9 @@ def _write(connection: Connection, batch_id: int, days: Integers, tree: Tree, se
         copy.write(data)
 
 
-def _enter(connection: Connection, part: Part, tree: Tree, lanes: Lanes, rollups: Sets) -> None:
+def _enter(connection: Connection, part: Part, tree: Tree, lanes: Lanes, codes: Integers) -> None:
     """Enter a part into the ledger: what its lanes amount to, and between which locations it has rollups."""
-    pairs = np.unique(rollups.codes % len(tree.ids) ** 2)
+    pairs = np.unique(codes % len(tree.ids) ** 2)
     origins, destinations = (tree.ids[places].tolist() for places in np.divmod(pairs, len(tree.ids)))
     connection.execute(
         "INSERT INTO rolled_up VALUES (%s, %s, %s, %s, %s, %s, %s)",

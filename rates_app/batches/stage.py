@@ -7,6 +7,7 @@ that comes second, leaves nothing behind. So retries, speculative twins and zomb
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -83,19 +84,28 @@ def stage_slice(database_url: str, uri: str, batch: Batch, part: Slice) -> Stage
         psycopg.Error: The database refused or was lost; nothing was left behind.
     """
     get_current_span().set_attributes({"rates.batch_id": batch.id, "rates.slice": part.number})
-    with psycopg.connect(database_url, application_name=f"rates-stage-{batch.id}-{part.number}") as connection:
+    with (
+        psycopg.connect(database_url, application_name=f"rates-stage-{batch.id}-{part.number}") as connection,
+        ThreadPoolExecutor(1) as sender,
+    ):
         table = _create_table(connection, batch, part)
         validator = load_validator(connection)
         lines = rows = rejected = total_cents = 0
+        sent: Future[None] | None = None
         for parsed in read_rows(uri, batch, part):
             prices, rejects = validator.validate(parsed)
-            _copy_prices(connection, table, by_day(prices))
+            if sent:
+                sent.result()
             if bad := [*parsed.rejects, *rejects]:
                 _copy_rejects(connection, batch, part, bad)
+            # The database takes a piece while the next is parsed.
+            sent = sender.submit(_copy_prices, connection, table, by_day(prices))
             lines += parsed.read
             rows += len(prices.cents)
             rejected += len({reject.line for reject in bad})
             total_cents += int(prices.cents.sum(dtype=np.int64))
+        if sent:
+            sent.result()
         _index(connection, table)
         won = _claim(connection, batch, part, table, (lines, rows, rejected, total_cents))
         if not won:
