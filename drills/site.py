@@ -108,7 +108,8 @@ class Site:
             pod.terminate()
 
     def _environment(self, settings: Settings | None = None) -> dict[str, str]:
-        return environment_of(settings or self.settings) | {"RATES_DRAIN_SECONDS": "1"}
+        workers = "1" if self.short else "2"
+        return environment_of(settings or self.settings) | {"RATES_DRAIN_SECONDS": "1", "RATES_WORKERS": workers}
 
     def start_pod(self, settings: Settings | None = None) -> Served:
         """Start one more pod and wait until it is ready."""
