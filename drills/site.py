@@ -64,7 +64,7 @@ class Site:
     def __init__(self, folder: Path, *, short: bool, archiving: bool = False) -> None:
         self.folder = folder
         self.short = short
-        self.base_rows = 5_000 if short else 200_000
+        self.base_rows = 5_000 if short else 100_000
         self.backups = folder / "backups" if archiving else None
         self.pods: list[Served] = []
         self._running = ExitStack()
