@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from drills.load import Load
 from drills.site import Site, contents, value, wait_for
-from rates_app.local.account import own
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +85,6 @@ def run(folder: Path, report: Report, *, short: bool) -> None:
 def _fill(ballast: Path) -> None:
     """Write until the disk takes no more."""
     with ballast.open("wb", buffering=0) as file:
-        own(ballast, 0o600)
         for size in (2**20, 2**12):
             try:
                 while True:

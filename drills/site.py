@@ -64,7 +64,7 @@ class Site:
     def __init__(self, folder: Path, *, short: bool, archiving: bool = False) -> None:
         self.folder = folder
         self.short = short
-        self.base_rows = 5_000 if short else 200_000
+        self.base_rows = 5_000 if short else 100_000
         self.backups = folder / "backups" if archiving else None
         self.pods: list[Served] = []
         self._running = ExitStack()
@@ -108,7 +108,8 @@ class Site:
             pod.terminate()
 
     def _environment(self, settings: Settings | None = None) -> dict[str, str]:
-        return environment_of(settings or self.settings) | {"RATES_DRAIN_SECONDS": "1"}
+        workers = "1" if self.short else "2"
+        return environment_of(settings or self.settings) | {"RATES_DRAIN_SECONDS": "1", "RATES_WORKERS": workers}
 
     def start_pod(self, settings: Settings | None = None) -> Served:
         """Start one more pod and wait until it is ready."""

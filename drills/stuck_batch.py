@@ -24,7 +24,7 @@ THE_BATCH = "JOIN batches ON batches.id = batch_id AND batches.name = 'stuck.csv
 def run(folder: Path, report: Report, *, short: bool) -> None:
     """Stop an ingest as if it hung, kill it, and run it again."""
     with Site(folder, short=short) as site:
-        rows = 60_000 if short else 1_000_000
+        rows = 60_000 if short else 500_000
         file = site.generated("stuck", rows)
         small = {"RATES_SLICE_BYTES": str(64 * 1024 if short else 2**20), "RATES_LOG_LEVEL": "error"}
         with Load(site, writes=False) as load:

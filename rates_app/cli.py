@@ -89,11 +89,15 @@ def dev(
     data: Annotated[Path, typer.Option(envvar="RATES_DATA_DIR", help="Folder that everything is kept in.")] = Path(
         ".rates"
     ),
+    *,
+    archive: Annotated[
+        bool, typer.Option("--archive", help="Archive WAL, for `rates backup` and `rates restore` to any moment.")
+    ] = False,
 ) -> None:
     """Run everything on this machine: PostgreSQL with a replica, Redis, the service, and the sample data."""
     from rates_app.local.stack import dev as run  # noqa: PLC0415 - only here are the embedded servers needed
 
-    raise typer.Exit(run(data, port))
+    raise typer.Exit(run(data, port, archive=archive))
 
 
 @app.command(rich_help_panel="Batches")

@@ -178,6 +178,12 @@ class PostgresServer(Server):
             ).fetchone()
         return slot is not None and slot[0] != "lost"
 
+    def start_to_follow(self) -> None:
+        """Start a replica; one that cannot follow any more (promoted, or away for too long) is made anew."""
+        if not self.is_running() and self.data.exists() and not self.follows():
+            shutil.rmtree(self.data)
+        self.start()
+
     def _build(self) -> None:
         """Make the data in another folder and rename it when it is complete: a half-made one is never taken."""
         building = self.folder / "data.building"
@@ -315,7 +321,7 @@ class Cluster(NamedTuple):
 def primary_with_replica(folder: Path, *, fast: bool = False, backups: Path | None = None) -> Iterator[Cluster]:
     """Run a primary and its replica for the time of the block; both are stopped at its end, SIGTERM included.
 
-    A replica that cannot follow any more (it was promoted, or away for too long) is made anew from the primary.
+    A replica that cannot follow any more is made anew from the primary.
 
     Args:
         folder: Where their data is, in ``primary`` and ``replica``; made when missing.
@@ -331,10 +337,11 @@ def primary_with_replica(folder: Path, *, fast: bool = False, backups: Path | No
     """
     with orderly_exit(), PostgresServer(folder / "primary", fast=fast, backups=backups) as primary:
         replica = PostgresServer(folder / "replica", primary=primary, fast=fast, backups=backups)
-        if not replica.is_running() and replica.data.exists() and not replica.follows():
-            shutil.rmtree(replica.data)
-        with replica:
+        replica.start_to_follow()
+        try:
             yield Cluster(primary, replica)
+        finally:
+            replica.stop()
 
 
 def program(name: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
+import tempfile
 import time
 from dataclasses import dataclass, field
 from datetime import date
@@ -16,9 +17,11 @@ import pytest
 
 from drills.pod import Served, environment_of
 from rates_app.api import create_app
+from rates_app.local.postgres import Cluster, primary_with_replica
 from rates_app.rates.locations import read_locations, store_locations
 from rates_app.settings import Settings
 from rates_app.store.generation import note_slots, raise_generation
+from rates_app.store.migrate import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -131,6 +134,19 @@ def sample_rows() -> list[Row]:
             (row["orig_code"], row["dest_code"], date.fromisoformat(row["day"]), int(row["price"]) * 100)
             for row in csv.DictReader(file)
         ]
+
+
+@pytest.fixture
+def own_cluster(servers_folder: Path) -> Iterator[Cluster]:
+    """Servers that the test may kill, with the sample's ports and regions and no prices."""
+    folder = Path(tempfile.mkdtemp(dir=servers_folder))
+    folder.chmod(0o711)
+    with primary_with_replica(folder, fast=True) as cluster:
+        migrate(cluster.url)
+        with psycopg.connect(cluster.url) as connection:
+            store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
+            raise_generation(connection, None)
+        yield cluster
 
 
 @pytest.fixture

@@ -2,42 +2,29 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
 from rates_app.api import create_app
-from rates_app.local.postgres import Cluster, primary_with_replica
-from rates_app.rates.locations import read_locations, store_locations
 from rates_app.settings import Settings
-from rates_app.store.generation import TIMELINE_GENERATIONS, raise_generation
-from rates_app.store.migrate import migrate, pending
-from tests.integration.api.conftest import SAMPLE, Publisher
+from rates_app.store.generation import TIMELINE_GENERATIONS
+from rates_app.store.migrate import pending
+from tests.integration.api.conftest import Publisher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from pathlib import Path
 
     from flask.testing import FlaskClient
 
+    from rates_app.local.postgres import Cluster
+
 QUESTION = "/rates?date_from=2021-01-01&date_to=2021-01-01&orig_code=CNGGZ&dest_code=EETLL"
 PATIENCE_SECONDS = 30
-
-
-@pytest.fixture
-def own_cluster(servers_folder: Path) -> Iterator[Cluster]:
-    folder = Path(tempfile.mkdtemp(dir=servers_folder))
-    folder.chmod(0o711)
-    with primary_with_replica(folder, fast=True) as cluster:
-        migrate(cluster.url)
-        with psycopg.connect(cluster.url) as connection:
-            store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
-            raise_generation(connection, None)
-        yield cluster
 
 
 def publish(publisher: Publisher, dollars: int) -> int:
