@@ -40,7 +40,7 @@ class Ledger(NamedTuple):
 def status_page() -> Response:
     """Show how this pod and its stores are; it answers whatever is away."""
     databases = service().databases
-    ready, checks = readiness(databases, service().redis)
+    ready, checks = readiness(databases, service().redis, service().reads.note)
     {sample.labels["server"]: sample.value for metric in ReplicaLag(databases).collect() for sample in metric.samples}
     samples = [sample for metric in ReplicaLag(databases).collect() for sample in metric.samples]
     try:
