@@ -114,6 +114,7 @@ def raise_generation(connection: Connection, batch_id: int | None, warm: Warm | 
         """,
         {"generation": generation, "batch": batch_id, "locations": LOCATIONS_SLOT},
     )
+    connection.execute("UPDATE batches SET generation = %s WHERE id = %s", (generation, batch_id))
     if warm is not None:
         warm(connection)
     _suspend_caches(connection)
