@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
-ROWS = 400_000
+ROWS = 2_000_000
 #: The batch is the same whichever pod makes it, and is known by its content: a second pod goes on with the first's.
 SCRIPT = (
     f"rates generate /tmp/batch.csv --rows {ROWS} --first-day 2022-01-01 --seed $SEED && rates ingest /tmp/batch.csv"

@@ -28,11 +28,6 @@ START = f"""set -eu
   --dbname="host={PRIMARY} user=rates password=$POSTGRES_PASSWORD application_name={REPLICA}"
 exec postgres
 """
-COUNT = (
-    "import sys, psycopg; from rates_app.settings import load_settings; "
-    "url = load_settings().database_url.get_secret_value(); "
-    "print(psycopg.connect(url).execute('SELECT count(*) FROM prices').fetchone()[0])"
-)
 ROW = "orig_code,dest_code,day,price\\nCNGGZ,EETLL,2023-01-0$0,1000\\n"
 INGEST = f'printf "{ROW}" > /tmp/$0.csv && rates ingest /tmp/$0.csv 2>&1'
 
@@ -94,7 +89,7 @@ def test_the_replica_takes_over_without_a_lost_row(release: Release, report: Rep
     namespace = release.namespace
     pod = f"deployment/{NAME}"
     namespace.kubectl("exec", pod, "--", "sh", "-c", INGEST, "1")
-    rows = int(namespace.python(pod, COUNT))
+    rows = release.rows()
     with Load(namespace, f"{release.image}:1") as load:
         began = time.time()
         namespace.kubectl("scale", "statefulset", PRIMARY, "--replicas=0")
@@ -112,7 +107,7 @@ def test_the_replica_takes_over_without_a_lost_row(release: Release, report: Rep
         back = time.time() - began
         load.pass_requests(500)
         tally = load.end()
-    assert int(namespace.python(pod, COUNT)) == rows + 1
+    assert release.rows() == rows + 1
     seconds = max(0.0, (tally.last_bad or began) - began)
     report(
         "PostgreSQL's primary is lost, its replica promoted",
