@@ -13,7 +13,7 @@ CHART_TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/freight-rates/bin
 export PATH := $(PATH):$(CHART_TOOLS)
 COMPILE := uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate
 
-.PHONY: help run test check record lock lock-check clean chart-tools browser chart-docs golden release promote
+.PHONY: help run test check drill record lock lock-check clean chart-tools browser chart-docs golden release promote
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -26,6 +26,9 @@ test: .venv/.ready chart-tools browser ## Set up everything the tests need and r
 
 check: .venv/.ready ## Lint, types, and whether the lock files match pyproject.toml
 	@ruff check . && ruff format --check . && mypy && $(MAKE) --no-print-directory lock-check
+
+drill: .venv/.ready ## Break the local stack under load and mend it; NAME=failover for one, all of them record docs/drills.md
+	@python -m drills $(or $(NAME),--record)
 
 record: .venv/.ready ## Write down what the stacks consist of and cost, for the diff to be reviewed
 	@python pulumi/record.py

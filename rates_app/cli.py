@@ -14,6 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from rates_app.backups.cli import app as backup_app
+from rates_app.backups.cli import restore
+from rates_app.backups.repository import BackupError
+from rates_app.backups.settings import BackupSettings
 from rates_app.batches import engine, ledger, publish
 from rates_app.batches.cli import dispatch, generate, housekeep
 from rates_app.batches.model import Batch, BatchError, State
@@ -289,6 +293,8 @@ app.command(rich_help_panel="Roles")(dispatch)
 app.command(rich_help_panel="Roles")(housekeep)
 app.command(rich_help_panel="Batches")(generate)
 app.add_typer(notify_app, name="notify", rich_help_panel="Operations")
+app.add_typer(backup_app, name="backup", rich_help_panel="Operations")
+app.command(rich_help_panel="Operations")(restore)
 app.command("watch-pods", rich_help_panel="Roles")(watch_pods)
 app.command("search-logs", rich_help_panel="Operations")(search_logs)
 app.command(rich_help_panel="Operations")(runbook)
@@ -299,7 +305,7 @@ def settings(
     markdown: Annotated[bool, typer.Option("--markdown", help="As the table of docs/settings.md.")] = False,
 ) -> None:
     """List every setting: its variable, its default and what it does."""
-    rows = [row for kind in (Settings, NotifySettings, WatchSettings) for row in settings_table(kind)]
+    rows = [row for kind in (Settings, NotifySettings, WatchSettings, BackupSettings) for row in settings_table(kind)]
     if markdown:
         sys.stdout.write("| variable | default | what it does |\n| --- | --- | --- |\n")
         sys.stdout.writelines(
@@ -317,6 +323,7 @@ def main() -> None:
     try:
         app()
     except (
+        BackupError,
         BatchError,
         LocationsError,
         NoAccess,

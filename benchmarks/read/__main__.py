@@ -41,6 +41,8 @@ HERE = Path(__file__).parent
 HOT = "/rates?date_from=2021-01-01&date_to=2021-01-31&orig_code=CNGGZ&dest_code=EETLL"
 CONNECTIONS = (1, 8, 64, 256)
 ROUNDS = 3
+#: How long nothing is asked before everything is.
+IDLE_SECONDS = 10
 CONSTANT = "Flask, constant bytes"
 SERVE = [sys.executable, "-c", "from rates_app.serve import serve; serve()"]
 GUNICORN = [
@@ -239,6 +241,17 @@ def workers(bench: Bench) -> None:
         print(f"| {processes} | {threads} | {hot.per_second:,.0f} | {cold.per_second:,.0f} |")
 
 
+def sudden(bench: Bench) -> None:
+    """Show that full load out of nothing meets no error."""
+    with bench.server(SERVE) as url:
+        time.sleep(IDLE_SECONDS)
+        result = bench.load(url, max(CONNECTIONS))
+    print(
+        f"\nFrom nothing to {max(CONNECTIONS)} connections: {result.requests} answers, {result.refused} refused, "
+        f"{result.lost} lost, p99 {result.p99:.0f} ms."
+    )
+
+
 def overload(bench: Bench) -> None:
     """Show what a patient client sees while far more is asked than can be answered."""
     with bench.server(SERVE, RATES_SHED_SECONDS="0.25") as url:
@@ -277,6 +290,7 @@ def main() -> None:
         print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before, {sys.version.split()[0]}")
         compare(prepared)
         workers(prepared)
+        sudden(prepared)
         overload(prepared)
 
 

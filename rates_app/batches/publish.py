@@ -137,7 +137,7 @@ def publish(connection: Connection, batch_id: int, warm: Warm | None = None) -> 
         )
     )
     set_state(connection, batch_id, "published")
-    _change_answers(connection, batch_id, warm)
+    raise_generation(connection, batch_id, warm)
     return find_batch(connection, batch_id)
 
 
@@ -162,13 +162,8 @@ def withdraw(connection: Connection, batch_id: int, warm: Warm | None = None) ->
     if batch.state != "published":
         raise WrongState(f"batch {batch_id} is {batch.state}: only a published batch can be withdrawn")
     set_state(connection, batch_id, "withdrawn")
-    _change_answers(connection, batch_id, warm)
+    raise_generation(connection, batch_id, warm)
     return find_batch(connection, batch_id)
-
-
-def _change_answers(connection: Connection, batch_id: int, warm: Warm | None) -> None:
-    generation = raise_generation(connection, batch_id, warm)
-    connection.execute("UPDATE batches SET generation = %s WHERE id = %s", (generation, batch_id))
 
 
 def refuse(connection: Connection, batch_id: int, reason: str) -> Batch:

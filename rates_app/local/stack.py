@@ -174,8 +174,8 @@ class LocalStack:
     def _configure(self, cluster: Cluster, redis: RedisServer) -> None:
         """Set the service's variables for this process and its children, and keep the stores' for other terminals."""
         stores = {
-            "RATES_DATABASE_URL": cluster.primary.url,
-            "RATES_REPLICA_URLS": cluster.replica.url,
+            "RATES_DATABASE_URL": cluster.url,
+            "RATES_REPLICA_URLS": cluster.replica_url,
             "RATES_REDIS_URL": redis.url,
             "RATES_DATA_DIR": str(self.folder),
         }

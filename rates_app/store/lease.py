@@ -90,9 +90,10 @@ class Lease:
                 self._valid_until = 0.0
 
     def _hold(self, connection: Connection) -> None:
+        # This may be another server than before, which lacks what the last one had not replicated.
+        self._versions = Versions(0, 0.0, {}, {})
         connection.execute(f"LISTEN {SUSPEND_CHANNEL}")
-        self._acquire(connection)
-        renew_at = time.monotonic() + RENEW_SECONDS
+        renew_at = self._acquire(connection)
         while not self._stop.is_set():
             asked = any(True for _ in connection.notifies(timeout=LISTEN_SECONDS, stop_after=1))
             if not asked and time.monotonic() < renew_at:
@@ -101,15 +102,17 @@ class Lease:
             if asked or not self._renew(connection):
                 self._valid_until = 0.0
                 connection.execute("DELETE FROM cache_leases WHERE holder = %s", (self._holder,))
-                self._acquire(connection)
+                renew_at = self._acquire(connection)
         self._valid_until = 0.0
         connection.execute("DELETE FROM cache_leases WHERE holder = %s", (self._holder,))
 
-    def _acquire(self, connection: Connection) -> None:
-        """Wait for a publish that is under way, then take a lease and learn what has changed."""
-        with connection.transaction():
+    def _acquire(self, connection: Connection) -> float:
+        """Wait for a publish that is under way, then take a lease, learn what has changed, and say when to renew."""
+        known = self._versions
+        sent = time.monotonic()  # before the server reads its clock: ours never runs longer
+        # Sent together, as requests ask the database until all of it is answered.
+        with connection.pipeline(), connection.transaction():
             connection.execute("SELECT pg_advisory_xact_lock_shared(%s)", (GATE,))
-            sent = time.monotonic()  # before the server reads its clock: ours never runs longer
             connection.execute(
                 """
                 INSERT INTO cache_leases VALUES (%(holder)s, clock_timestamp() + %(time)s * interval '1 second')
@@ -117,22 +120,19 @@ class Lease:
                 """,
                 {"holder": self._holder, "time": LEASE_SECONDS},
             )
-            versions = self._load(connection)
+            newest = connection.execute("SELECT number, extract(epoch FROM changed_at)::float8 FROM generation")
+            changes = connection.execute(
+                "SELECT slot, generation FROM lane_versions WHERE generation > %s", (known.generation,)
+            )
+            row, changed = newest.fetchone(), changes.fetchall()
+            assert row is not None  # noqa: S101 - the first migration puts the row there
+            ids = known.ids
+            if not ids or any(slot == LOCATIONS_SLOT for slot, _ in changed):
+                ids = dict(connection.execute("SELECT code, id FROM locations").fetchall())
         # In this order: whoever sees the lease as valid sees these versions or newer ones.
-        self._versions = versions
+        self._versions = Versions(row[0], row[1], {**known.slots, **dict(changed)}, ids)
         self._valid_until = sent + LEASE_SECONDS - MARGIN_SECONDS
-
-    def _load(self, connection: Connection) -> Versions:
-        known = self._versions
-        row = connection.execute("SELECT number, extract(epoch FROM changed_at)::float8 FROM generation").fetchone()
-        assert row is not None  # noqa: S101 - the first migration puts the row there
-        changed = connection.execute(
-            "SELECT slot, generation FROM lane_versions WHERE generation > %s", (known.generation,)
-        ).fetchall()
-        ids = known.ids
-        if not ids or any(slot == LOCATIONS_SLOT for slot, _ in changed):
-            ids = dict(connection.execute("SELECT code, id FROM locations").fetchall())
-        return Versions(row[0], row[1], {**known.slots, **dict(changed)}, ids)
+        return sent + RENEW_SECONDS
 
     def _renew(self, connection: Connection) -> bool:
         """Extend the lease; refused while a publisher holds the gate, and when it has expired."""

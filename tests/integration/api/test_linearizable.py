@@ -9,14 +9,15 @@ from __future__ import annotations
 import threading
 import time
 from datetime import date
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
+from drills.history import Read, Write, check
+from drills.pod import Served, environment_of
 from rates_app.cache.redis import Redis
 from rates_app.rates.warm import warmer
-from tests.integration.api.conftest import Served, environment_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,22 +28,6 @@ if TYPE_CHECKING:
 DAYS = [date(2021, 1, 1), date(2021, 1, 2)]
 QUESTION = "/rates?date_from=2021-01-01&date_to=2021-01-02&orig_code=china_main&dest_code=EETLL"
 ROUNDS = 25
-
-
-class Read(NamedTuple):
-    """An answer: when it was asked for, when it was there, and the state that each day showed."""
-
-    started: float
-    ended: float
-    prices: tuple[float, ...]
-
-
-class Write(NamedTuple):
-    """A state of the data: when the change to it was begun, and when it was surely done."""
-
-    started: float
-    ended: float
-    price: float
 
 
 @pytest.fixture
@@ -101,34 +86,6 @@ def test_no_reader_is_shown_the_past(pods: list[Served], publisher: Publisher, s
     check(reads, writes)
     text = "".join(httpx.get(f"{pod.url}/metrics").text for pod in pods)
     assert 'rates_cache_requests_total{level="process",result="hit"}' in text  # the nearest cache took part
-
-
-def check(reads: list[Read], writes: list[Write]) -> None:
-    """Check a history.
-
-    Args:
-        reads: What readers were shown.
-        writes: The states, in their order; the first was there before anybody read.
-    """
-    states = {write.price: number for number, write in enumerate(writes)}
-    shown = []
-    for each in reads:
-        assert len(set(each.prices)) == 1, f"a mixture of states: {each}"
-        state = states[each.prices[0]]
-        assert writes[state].started <= each.ended, f"a state that was not there yet: {each}"
-        if state + 1 < len(writes):
-            assert writes[state + 1].ended >= each.started, f"a state that was over: {each}"
-        shown.append((each.started, each.ended, state))
-    # Whoever asks after somebody was shown a state is shown that state or a later one.
-    seen = -1
-    ends = sorted((ended, state) for _, ended, state in shown)
-    position = 0
-    for started, _, state in sorted(shown):
-        while position < len(ends) and ends[position][0] < started:
-            seen = max(seen, ends[position][1])
-            position += 1
-        assert state >= seen, f"state {state} was shown after state {seen}"
-    assert len({state for _, _, state in shown}) > len(writes) // 2, "too few states were seen to tell anything"
 
 
 @pytest.mark.parametrize(
