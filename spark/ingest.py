@@ -16,7 +16,6 @@ from uuid import uuid4
 
 import structlog
 from py4j.protocol import Py4JError
-from pyspark import SparkConf
 from pyspark.sql import SparkSession
 
 from rates_app.batches.engine import connect, drive, ingest
@@ -93,7 +92,9 @@ def session(settings: Settings) -> SparkSession:
     """Connect to the cluster that spark-submit names, or begin one inside this process."""
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.appName("rates-ingest")
-    if not SparkConf().contains("spark.master"):
+    # Set by spark-submit for the programs that it starts. What it was told is known to Java alone until there is a
+    # session, so that SparkConf does not show it here.
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:
         builder = (
             builder.master(f"local[{settings.ingest_workers}]")
             .config("spark.ui.enabled", "false")

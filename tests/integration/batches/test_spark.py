@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
+import pyspark
 import pytest
 
 from rates_app.batches import ledger
@@ -82,6 +83,31 @@ def test_both_engines_make_the_same_batch(settings: Settings, deliver: Deliver) 
         assert ledger.progress(connection, batch.id).slices > 1
     assert (batch.state, batch.rows, batch.total_cents) == ("published", first.rows, first.total_cents)
     assert contents(settings, batch.id) == contents(settings, first.id)
+
+
+def test_it_works_in_the_cluster_that_it_is_submitted_to() -> None:
+    home = Path(pyspark.__file__).parent
+    done = subprocess.run(
+        # There is no such cluster: what goes on all the same goes on in the driver alone.
+        [
+            home / "bin/spark-submit",
+            "--master",
+            "local-cluster[none]",
+            ROOT / "spark/ingest.py",
+            "a.csv",
+        ],
+        env=os.environ
+        | {
+            "SPARK_HOME": str(home),
+            "PYSPARK_PYTHON": sys.executable,
+            "RATES_DATABASE_URL": "postgresql://127.0.0.1:1/none",  # the session comes first
+        },
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert "Could not parse Master URL: 'local-cluster[none]'" in done.stdout + done.stderr
 
 
 def test_a_bad_row_in_an_executor_refuses_the_batch(settings: Settings, deliver: Deliver) -> None:
