@@ -1,5 +1,7 @@
-# The one image of the service; its roles are commands of `rates`.
-FROM python:3.11-slim-bookworm AS build
+# The one image of the service; its roles are commands of `rates`. The target `spark` is the same package with Spark.
+# Another base serves where no public registry can be reached: any Debian whose python3 is 3.11, with its venv module.
+ARG BASE=python:3.11-slim-bookworm
+FROM ${BASE} AS build
 WORKDIR /build
 COPY requirements/build.txt requirements/app.txt requirements/
 RUN python3 -m venv /build/tools \
@@ -8,11 +10,41 @@ RUN python3 -m venv /opt/rates \
  && /opt/rates/bin/pip install --no-cache-dir --require-hashes --only-binary=:all: -r requirements/app.txt
 COPY pyproject.toml README.md ./
 COPY rates_app rates_app
+COPY runbooks runbooks
 RUN /build/tools/bin/python -m hatchling build --target wheel \
  && /opt/rates/bin/pip install --no-cache-dir --no-index --no-deps dist/*.whl \
  && /opt/rates/bin/pip uninstall --yes pip
 
-FROM python:3.11-slim-bookworm
+FROM build AS spark-build
+COPY requirements/spark.txt requirements/
+# Spark for Python comes as source alone; everything else as wheels.
+RUN /build/tools/bin/pip wheel --no-cache-dir --require-hashes --no-deps --no-build-isolation \
+      --only-binary=:all: --no-binary=pyspark --wheel-dir wheels -r requirements/spark.txt \
+ && /build/tools/bin/pip --python /opt/rates/bin/python install --no-cache-dir --no-index --no-deps wheels/*.whl
+
+FROM ${BASE} AS spark
+LABEL org.opencontainers.image.title="freight-rates-spark" \
+      org.opencontainers.image.description="Freight rates: drivers and executors of big batches"
+# Debian keeps no old versions to be pinned. Hadoop asks for the name of the user that it runs as.
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends openjdk-17-jre-headless \
+ && rm -rf /var/lib/apt/lists/* \
+ && useradd --uid 10001 --user-group --no-create-home --home-dir /tmp rates
+COPY --from=spark-build /opt/rates /opt/rates
+COPY spark/ingest.py spark/entrypoint /app/spark/
+# Where Spark looks for it unless told otherwise.
+COPY spark/decom.sh /opt/
+ENV PATH=/opt/rates/bin:$PATH \
+    SPARK_HOME=/opt/rates/lib/python3.11/site-packages/pyspark \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    RATES_DATA_DIR=/tmp/rates
+WORKDIR /tmp
+USER 10001:10001
+ENTRYPOINT ["/app/spark/entrypoint"]
+
+FROM ${BASE}
 LABEL org.opencontainers.image.title="freight-rates" \
       org.opencontainers.image.description="Freight rates: ingest, serve and watch container prices"
 COPY --from=build /opt/rates /opt/rates

@@ -1,7 +1,8 @@
 """The settings of one stack, typed: what ``Pulumi.<stack>.yaml`` may say under ``rates:``, and nothing else.
 
-A stack named ``dev-NAME`` is a developer's own copy: it takes every setting from ``Pulumi.dev.yaml`` that its
-own file, if it has one, does not set, and puts ``NAME.`` in front of the domain.
+The stack ``local`` has a model of its own: it needs a cluster, and nothing of AWS. A stack named ``dev-NAME`` is a
+developer's own copy: it takes every setting from ``Pulumi.dev.yaml`` that its own file, if it has one, does not set,
+and puts ``NAME.`` in front of the domain.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from ipaddress import IPv4Network
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
@@ -40,6 +41,9 @@ class SettingsError(Exception):
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel)
+
+
+_Checked = TypeVar("_Checked", bound=_Model)
 
 
 class NetworkSettings(_Model):
@@ -193,6 +197,26 @@ class Settings(_Model):
         return self.clusters[colour].nodes or self.nodes
 
 
+class LocalSettings(_Model):
+    """All settings of the stack ``local``."""
+
+    context: str = Field(min_length=1, description="Context of the kubeconfig to use, whichever is the current one.")
+    kubeconfig: str | None = Field(default=None, description="Path of the kubeconfig; without it as for kubectl.")
+    cluster_name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,32}$")] = Field(
+        description="Name of the cluster, in front of its applications' names."
+    )
+    environment: Environment = Field(default="dev", description="Environment that the cluster runs as.")
+    repository: Https = Field(description="Git repository that Argo CD follows.")
+    revision: str = Field(default="main", description="Branch, tag or commit that Argo CD follows.")
+    registry: str = Field(min_length=1, description="Repository of the service's image, with its registry.")
+    provided_addons: tuple[str, ...] = Field(
+        default=(), description="Add-ons that the cluster has already, by the names of the files in platform/."
+    )
+    argocd_chart: str | None = Field(
+        default=None, description="Folder of Argo CD's chart, where its public repository cannot be reached."
+    )
+
+
 def load(stack: str, config: Mapping[str, str], folder: Path) -> Settings:
     """Read a stack's settings.
 
@@ -213,22 +237,48 @@ def load(stack: str, config: Mapping[str, str], folder: Path) -> Settings:
             f"stack {stack!r}: name it dev, staging, prod, or dev-NAME for a copy of your own, "
             "where NAME is a letter and up to nine letters or digits"
         )
-    values: dict[str, Any] = {
-        key.removeprefix("rates:"): json.loads(value) if value.startswith(("{", "[")) else value
-        for key, value in config.items()
-        if key.startswith("rates:")
-    }
+    values = _values(config)
     for key in ("stack", "environment"):
         if key in values:
             raise SettingsError(f"rates:{key}: comes from the stack's name; remove it")
     if owner := match["owner"]:
         preset = _preset(folder)
         values = {**preset, "domain": f"{owner}.{preset['domain']}", "parentZone": preset["domain"], **values}
+    values = {"stack": stack, "environment": match["environment"] or "dev", **values}
+    return _validated(Settings, stack, values)
+
+
+def load_local(config: Mapping[str, str]) -> LocalSettings:
+    """Read the settings of the stack ``local``.
+
+    Args:
+        config: The stack's configuration as Pulumi hands it over: objects as JSON, all else as text.
+
+    Returns:
+        The settings.
+
+    Raises:
+        SettingsError: A key is wrong or missing; the message names it and says what is allowed.
+    """
+    return _validated(LocalSettings, "local", _values(config))
+
+
+def _values(config: Mapping[str, str]) -> dict[str, Any]:
+    """The program's own settings, without the prefix."""
+    return {
+        key.removeprefix("rates:"): json.loads(value) if value.startswith(("{", "[")) else value
+        for key, value in config.items()
+        if key.startswith("rates:")
+    }
+
+
+def _validated(model: type[_Checked], stack: str, values: Mapping[str, Any]) -> _Checked:
+    """The settings; if they are wrong, all that is, by the keys' names."""
     try:
-        return Settings.model_validate({"stack": stack, "environment": match["environment"] or "dev", **values})
+        return model.model_validate(values)
     except ValidationError as error:
-        lines = "\n  ".join(_explain(problem["loc"], problem["type"], problem["msg"]) for problem in error.errors())
-        raise SettingsError(f"Pulumi.{stack}.yaml needs a look:\n  {lines}") from None
+        problems = [_explain(model, problem["loc"], problem["type"], problem["msg"]) for problem in error.errors()]
+        raise SettingsError(f"Pulumi.{stack}.yaml needs a look:\n  " + "\n  ".join(problems)) from None
 
 
 def _preset(folder: Path) -> dict[str, Any]:
@@ -237,9 +287,9 @@ def _preset(folder: Path) -> dict[str, Any]:
     return {key.removeprefix("rates:"): value for key, value in content["config"].items() if key.startswith("rates:")}
 
 
-def _explain(loc: tuple[int | str, ...], kind: str, message: str) -> str:
+def _explain(settings: type[_Model], loc: tuple[int | str, ...], kind: str, message: str) -> str:
     """Say which key is wrong, why, and what is allowed there."""
-    model: Any = Settings
+    model: Any = settings
     description = ""
     allowed: list[str] = []
     for part in loc:
@@ -247,7 +297,9 @@ def _explain(loc: tuple[int | str, ...], kind: str, message: str) -> str:
             model = _inner(model)
         if isinstance(model, type) and issubclass(model, BaseModel):
             allowed = [
-                str(field.alias) for name, field in model.model_fields.items() if name not in {"stack", "environment"}
+                str(field.alias)
+                for name, field in model.model_fields.items()
+                if model is not Settings or name not in {"stack", "environment"}
             ]
             found = [field for field in model.model_fields.values() if field.alias == part]
             description = found[0].description or "" if found else ""

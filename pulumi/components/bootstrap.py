@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pulumi
-from components.gitops import ClusterAnnotations, ClusterLabels, GitOps, GitOpsArgs
+from components.gitops import AwsAnnotations, ClusterLabels, GitOps, GitOpsArgs
 from components.identity import Identity, IdentityArgs
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Bootstrap(pulumi.ComponentResource):
                     repository=settings.repository,
                     revision=settings.revision,
                     labels=ClusterLabels(environment=settings.environment, colour=colour, size=settings.size),
-                    annotations=ClusterAnnotations(
+                    annotations=AwsAnnotations(
                         region=plan.region,
                         domain=settings.domain,
                         certificate_arn=plan.certificate_arn,

@@ -154,10 +154,12 @@ class ObjectDelivery:
         s3, bucket = self._buckets.s3, self._buckets.destinations[destination]
         key = f"{self.supplier}/{name}"
         with _reaching(bucket):
-            for report in reports:
-                s3.upload_file(str(report), bucket, f"{key}.{report.name}")
-            s3.copy({"Bucket": self._buckets.incoming, "Key": self._key}, bucket, key)
-            s3.delete_object(Bucket=self._buckets.incoming, Key=self._key)
+            # The queue may hand a message out twice, and the other one may have been first.
+            if self._buckets.holds(self._key):
+                for report in reports:
+                    s3.upload_file(str(report), bucket, f"{key}.{report.name}")
+                s3.copy({"Bucket": self._buckets.incoming, "Key": self._key}, bucket, key)
+                s3.delete_object(Bucket=self._buckets.incoming, Key=self._key)
             self._message.delete()
 
     def release(self) -> None:
@@ -195,14 +197,15 @@ class Buckets:
             )
             for received in answer.get("Messages", []):
                 key = _key(received["Body"])
-                known = key is not None and self._exists(key)
+                known = key is not None and self.holds(key)
                 message = Message(self._sqs, self._queue, received)
                 if key is not None and known:
                     return ObjectDelivery(self, key, message)
                 message.delete()
         return None
 
-    def _exists(self, key: str) -> bool:
+    def holds(self, key: str) -> bool:
+        """Tell whether an object is among the incoming."""
         try:
             self.s3.head_object(Bucket=self.incoming, Key=key)
         except ClientError as error:

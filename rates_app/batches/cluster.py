@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 GROUP, VERSION, PLURAL = "sparkoperator.k8s.io", "v1beta2", "sparkapplications"
 
+#: The operator's reason may be all that spark-submit printed, with every line of Java's stack.
+LONGEST_REASON = 1000
+
 
 class SparkFailed(BatchError):
     """The operator has given a batch's SparkApplication up."""
@@ -105,5 +108,7 @@ class Applications:
         except urllib3.exceptions.HTTPError as error:
             raise Unavailable(f"the cluster does not answer: {error}") from error
         state = found.get("status", {}).get("applicationState", {})
-        if state.get("state") in {"FAILED", "SUBMISSION_FAILED"}:
-            raise SparkFailed(f"SparkApplication {name} failed: {state.get('errorMessage') or 'see its driver'}")
+        # After SUBMISSION_FAILED and FAILING the operator tries again; what it gives up is FAILED.
+        if state.get("state") == "FAILED":
+            reason = str(state.get("errorMessage") or "see its driver")[:LONGEST_REASON]
+            raise SparkFailed(f"SparkApplication {name} failed: {reason}")

@@ -156,6 +156,7 @@ def cluster_secret(environment: str, **annotations: str) -> Manifest:
         "alerts-topic-arn": f"arn:aws:sns:eu-west-1:111122223333:rates-{environment}-alerts",
         "vpc-id": "vpc-0123456789abcdef0",
         "standby": "",
+        "provided-addons": "",
         **annotations,
     }
     return {

@@ -113,6 +113,20 @@ def test_cluster_outside_aws_gets_no_aws_and_brings_its_own_secret() -> None:
     assert "sns_configs" not in yaml.safe_dump(made["kube-prometheus-stack"])
 
 
+def test_add_ons_that_the_cluster_has_already_are_left_out() -> None:
+    def made(provided: str) -> set[str]:
+        secret = cluster_secret("dev", **{"provided-addons": provided})
+        filled = fill(application_set("clusters")["spec"]["template"], secret)
+        return {
+            one["metadata"]["name"].removeprefix("rates-dev-blue-")
+            for one in synced(filled["spec"]["source"], namespace="argocd")
+        }
+
+    assert made("argo-rollouts kube-prometheus-stack") == made("") - {"argo-rollouts", "kube-prometheus-stack"}
+    with pytest.raises(RenderError, match="there is no add-on prometheus; see the files in platform/"):
+        made("prometheus")
+
+
 def test_standby_neither_migrates_nor_takes_batches() -> None:
     filled = fill(application_set("clusters")["spec"]["template"], cluster_secret("prod", standby="true"))
     made = synced(filled["spec"]["source"], namespace="argocd")
@@ -239,6 +253,9 @@ def test_what_pulumi_knows_reaches_the_charts(environment: str) -> None:
     ingest = yaml.safe_dump(stack(environment, "spark-ingest"), width=1000)
     for fact in ("incoming-queue-url", "incoming-bucket", "processed-bucket", "rejected-bucket", "registry"):
         assert facts[fact] in ingest, fact
+    for rendered in (yaml.safe_dump(manifests, width=1000), ingest):
+        for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):  # what Arrow reads, and what boto3 does
+            assert f"name: {name}\n" in rendered
 
 
 def test_nothing_that_pulumi_knows_is_said_again_in_the_values_of_stacks() -> None:
@@ -290,6 +307,19 @@ def test_preview_is_whole_and_small_and_goes_without_a_trace() -> None:
         the(manifests, "Job", "rates-app-sample-data")["spec"]["template"]["spec"]["containers"][0]["args"][0]
         == "ingest"
     )
+
+
+def test_previews_ask_github_unless_the_repository_is_elsewhere() -> None:
+    def github(**previews: object) -> Manifest:
+        values = {"previews": {"enabled": True, **previews}}
+        rendered = render("gitops/root", values, namespace="argocd")
+        (asking,) = (one for one in of_kind(rendered, "ApplicationSet") if one["metadata"]["name"] == "previews")
+        generators = asking["spec"]["generators"][0]["matrix"]["generators"]
+        found: Manifest = generators[1]["pullRequest"]["github"]
+        return found
+
+    assert "api" not in github()
+    assert github(api="https://git.example.com")["api"] == "https://git.example.com"
 
 
 def test_preview_can_reach_its_stores() -> None:

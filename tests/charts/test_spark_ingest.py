@@ -23,6 +23,20 @@ def test_release_holds_no_spark_application_and_a_batch_carries_none_of_its_labe
         assert labels["rates.io/batch"] == "0192f0c2"
 
 
+def test_driver_and_executors_run_the_spark_image_of_the_release() -> None:
+    source = applications("dev")["spark-ingest"]["spec"]["source"]
+    for image, tag in (({"digest": "sha256:" + "f" * 64}, "f" * 64), ({"digest": "", "tag": "0f3c"}, "0f3c")):
+        manifests = synced(source, {"image": image}, namespace="rates")
+        repository = source["helm"]["valuesObject"]["image"]["repository"]
+        assert batch(manifests)["spec"]["image"] == f"{repository}:spark-{tag}"
+        assert (
+            "spark"
+            not in the(manifests, "Deployment", "rates-dispatcher")["spec"]["template"]["spec"]["containers"][0][
+                "image"
+            ]
+        )
+
+
 @pytest.mark.parametrize("environment", STACKS)
 def test_batch_can_lose_spot_nodes_and_is_tried_again(environment: str) -> None:
     spec = batch(stack(environment, "spark-ingest"))["spec"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from .rendering import CHARTS, REQUIRED, ROOT, Manifest, RenderError, charts, helm, render
+from .rendering import CHARTS, REQUIRED, ROOT, Manifest, RenderError, charts, helm, merge, render
 
 WRONG: list[tuple[str, Manifest, str]] = [
     ("rates-app", {"replica": 3}, "additional properties 'replica' not allowed"),
@@ -106,3 +106,10 @@ def test_lock_of_the_operator_is_in_step() -> None:
         helm("dependency", "build", str(folder), "--repository-config", str(folder / "no-repositories.yaml"))
     assert "out of sync" not in str(refused.value)
     assert "no repository definition" in str(refused.value)
+
+
+@pytest.mark.parametrize("chart", ["rates-app", "spark-ingest"])
+def test_a_large_number_among_the_settings_stays_one(chart: str) -> None:
+    values = merge(REQUIRED[chart], {"settings": {"slice_bytes": 67_108_864}})
+    rendered = json.dumps(render(chart, values))
+    assert '{"name": "RATES_SLICE_BYTES", "value": "67108864"}' in rendered

@@ -59,7 +59,7 @@ def test_the_gitops_tree_asks_for_nothing_that_is_not_registered() -> None:
         for name in re.findall(r"[a-z-]+", names)
     }
     assert "database-secret" in asked
-    assert asked <= ANNOTATIONS | {"environment", "colour", "size"}
+    assert asked <= ANNOTATIONS | {"environment", "colour", "size", "provided-addons"}
 
 
 def test_the_second_region_s_charts_get_that_region_s_resources(prod: Rehearsal) -> None:

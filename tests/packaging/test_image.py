@@ -29,7 +29,7 @@ def stages() -> list[list[tuple[str, str]]]:
         for item in DockerfileParser(fileobj=file).structure:
             if item["instruction"] == "FROM":
                 found.append([])
-            if item["instruction"] != "COMMENT":
+            if found and item["instruction"] != "COMMENT":  # an ARG before the first stage belongs to none
                 found[-1].append((item["instruction"], item["value"]))
     return found
 
@@ -70,6 +70,14 @@ def test_the_installed_package_brings_its_migrations(built: Path) -> None:
     packages = next((built / "opt/rates/lib").glob("python3*/site-packages/rates_app"))
     assert (packages / "store/migrations/env.py").is_file()
     assert list((packages / "store/migrations/versions").glob("0001_*.py"))
+
+
+def test_the_installed_command_prints_every_runbook(built: Path) -> None:
+    for page in (ROOT / "runbooks").glob("[a-z]*.md"):
+        done = subprocess.run(
+            [built / "opt/rates/bin/rates", "runbook", page.stem], check=True, capture_output=True, text=True, cwd=built
+        )
+        assert done.stdout == page.read_text()
 
 
 def test_the_last_stage_has_no_installer_and_no_compiler(built: Path) -> None:

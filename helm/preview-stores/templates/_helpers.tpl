@@ -12,6 +12,10 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
 {{- end -}}
 
+{{- define "preview-stores.secretName" -}}
+{{ .Values.existingSecret | default .Release.Name }}
+{{- end -}}
+
 {{- define "preview-stores.podSecurityContext" -}}
 runAsNonRoot: true
 runAsUser: 999

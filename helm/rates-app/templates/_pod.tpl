@@ -36,14 +36,16 @@ env:
   - { name: RATES_GRACE_SECONDS, value: {{ .Values.shutdown.graceSeconds | quote }} }
   {{- with .Values.aws }}
   {{- if .region }}
+  # Arrow reads the one, boto3 the other.
   - { name: AWS_REGION, value: {{ .region | quote }} }
+  - { name: AWS_DEFAULT_REGION, value: {{ .region | quote }} }
   - { name: RATES_INCOMING_BUCKET, value: {{ .incomingBucket | quote }} }
   - { name: RATES_PROCESSED_BUCKET, value: {{ .processedBucket | quote }} }
   - { name: RATES_REJECTED_BUCKET, value: {{ .rejectedBucket | quote }} }
   {{- end }}
   {{- end }}
   {{- range $name, $value := include "rates-app.settings" . | fromYaml }}
-  - { name: RATES_{{ upper $name }}, value: {{ $value | toString | quote }} }
+  - { name: RATES_{{ upper $name }}, value: {{ kindIs "string" $value | ternary $value (toJson $value) | quote }} }
   {{- end }}
 {{- end -}}
 

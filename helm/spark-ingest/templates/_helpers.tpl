@@ -23,6 +23,12 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
 {{- end -}}
 {{- end -}}
 
+{{/* The image of drivers and executors: pushed beside the service's, under a tag that names it. */}}
+{{- define "spark-ingest.sparkImage" -}}
+{{- $_ := include "spark-ingest.image" . -}}
+{{ .Values.image.repository }}:spark-{{ .Values.image.tag | default (.Values.image.digest | trimPrefix "sha256:") }}
+{{- end -}}
+
 {{- define "spark-ingest.podSecurityContext" -}}
 runAsNonRoot: true
 runAsUser: 10001
@@ -48,7 +54,9 @@ env:
   - { name: RATES_DATA_DIR, value: /tmp/rates }
   {{- with .Values.aws }}
   {{- if .region }}
+  # Arrow reads the one, boto3 the other.
   - { name: AWS_REGION, value: {{ .region | quote }} }
+  - { name: AWS_DEFAULT_REGION, value: {{ .region | quote }} }
   - { name: RATES_INCOMING_QUEUE_URL, value: {{ .incomingQueueUrl | quote }} }
   - { name: RATES_INCOMING_BUCKET, value: {{ .incomingBucket | quote }} }
   - { name: RATES_PROCESSED_BUCKET, value: {{ .processedBucket | quote }} }
@@ -56,6 +64,6 @@ env:
   {{- end }}
   {{- end }}
   {{- range $name, $value := .Values.settings }}
-  - { name: RATES_{{ upper $name }}, value: {{ $value | toString | quote }} }
+  - { name: RATES_{{ upper $name }}, value: {{ kindIs "string" $value | ternary $value (toJson $value) | quote }} }
   {{- end }}
 {{- end -}}

@@ -417,6 +417,42 @@ def test_a_big_batch_is_submitted_once_and_put_away_when_it_has_ended(
     assert '1-odd "name".csv' in names(big, "processed")
 
 
+def test_a_batch_in_spark_whose_message_comes_twice_is_put_away_once(
+    aws: Settings, template: Path, operator: tuple[Operator, Applications]
+) -> None:
+    settings = aws.model_copy(update={"spark_template": template, "spark_above_rows": 10})
+    s3, sqs = boto3.Session().client("s3"), boto3.Session().client("sqs")
+    s3.put_object(Bucket="incoming", Key="acme/a.csv", Body=HEADER + GOOD * 500)
+    event = {"Records": [{"s3": {"object": {"key": "acme/a.csv"}}}]}
+    sqs.send_message(QueueUrl=str(settings.incoming_queue_url), MessageBody=json.dumps(event))
+    inbox = open_inbox(settings)
+    dispatcher = Dispatcher(settings, inbox, operator[1])
+    while sum(hidden_messages(settings)) > hidden_messages(settings)[1]:
+        if delivery := inbox.take(1):
+            dispatcher.handle(delivery)
+    with psycopg.connect(settings.database_url.get_secret_value()) as connection:
+        drive(connection, settings, 1, "s3://incoming/acme/a.csv")
+    dispatcher.follow()
+    assert objects("processed") == ["acme/1-a.csv", "acme/1-a.csv.report.json"]
+    assert hidden_messages(settings) == (0, 0)
+
+
+@pytest.mark.parametrize("state", ["SUBMITTED", "SUBMISSION_FAILED", "FAILING", "PENDING_RERUN", "UNKNOWN"])
+def test_what_the_operator_will_try_again_is_waited_for(
+    big: Settings, operator: tuple[Operator, Applications], state: str
+) -> None:
+    served, applications = operator
+    arrive(big, "a.csv", HEADER + GOOD * 500)
+    inbox = Folders(big)
+    dispatcher = Dispatcher(big, inbox, applications)
+    delivery = inbox.take(0)
+    assert delivery is not None
+    dispatcher.handle(delivery)
+    served.applications["batch-1"]["status"] = {"applicationState": {"state": state, "errorMessage": "for now"}}
+    dispatcher.follow()
+    assert Folders(big).take(0) is None, "the file is still locked"
+
+
 @pytest.mark.parametrize("what", ["failed", "deleted"])
 def test_what_spark_gives_up_is_released(big: Settings, operator: tuple[Operator, Applications], what: str) -> None:
     served, applications = operator

@@ -6,15 +6,18 @@ import gzip
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
+import pyspark
 import pytest
 
 from rates_app.batches import ledger
 from rates_app.batches.engine import ingest
+from rates_app.batches.model import Slice
 from rates_app.batches.source import inspect
 
 if TYPE_CHECKING:
@@ -58,7 +61,7 @@ def enter(settings: Settings, path: str) -> Batch:
 def contents(settings: Settings, batch_id: int) -> tuple[Counter[tuple[object, ...]], list[tuple[object, ...]]]:
     with psycopg.connect(settings.database_url.get_secret_value()) as connection:
         prices = connection.execute(
-            "SELECT origin_id, destination_id, day, price_cents FROM prices WHERE batch_id = %s", (batch_id,)
+            "SELECT origin_id, destination_id, day, price_cents FROM delivered WHERE batch_id = %s", (batch_id,)
         )
         rollups = connection.execute(
             """
@@ -82,6 +85,31 @@ def test_both_engines_make_the_same_batch(settings: Settings, deliver: Deliver) 
     assert contents(settings, batch.id) == contents(settings, first.id)
 
 
+def test_it_works_in_the_cluster_that_it_is_submitted_to() -> None:
+    home = Path(pyspark.__file__).parent
+    done = subprocess.run(
+        # There is no such cluster: what goes on all the same goes on in the driver alone.
+        [
+            home / "bin/spark-submit",
+            "--master",
+            "local-cluster[none]",
+            ROOT / "spark/ingest.py",
+            "a.csv",
+        ],
+        env=os.environ
+        | {
+            "SPARK_HOME": str(home),
+            "PYSPARK_PYTHON": sys.executable,
+            "RATES_DATABASE_URL": "postgresql://127.0.0.1:1/none",  # the session comes first
+        },
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert "Could not parse Master URL: 'local-cluster[none]'" in done.stdout + done.stderr
+
+
 def test_a_bad_row_in_an_executor_refuses_the_batch(settings: Settings, deliver: Deliver) -> None:
     lines = SAMPLE.splitlines(keepends=True)
     lines[40_000] = b"CNGGZ,XXXXX,2021-02-30,1\n"
@@ -98,3 +126,23 @@ def test_a_file_that_executors_cannot_read_on_refuses_the_batch(settings: Settin
     output = run_spark(settings, deliver("bad.csv", SAMPLE + b"x" * (3 * 2**20)))
     assert '"state":"refused"' in output
     assert "line of more than" in output
+
+
+def test_what_is_done_is_told_while_the_rest_is_in_work(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "spark"))
+    from ingest import in_spark, session  # type: ignore[import-not-found]  # noqa: PLC0415 - a program, not a package
+
+    told = tmp_path / "told"
+
+    def task(part: Slice) -> None:
+        for _ in range(1200 if part.number else 0):
+            if told.exists():
+                return
+            time.sleep(0.1)
+        assert not part.number, "nobody was told of the first part"
+
+    with session(settings) as spark:
+        parts = [Slice(number, 0, 0) for number in range(2)]
+        in_spark(spark.sparkContext)(task, parts, told.touch)

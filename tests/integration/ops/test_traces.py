@@ -16,7 +16,8 @@ import psycopg
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.integration.api.conftest import Served, environment_of, publisher, settings
+from drills.pod import Served, environment_of
+from tests.integration.api.conftest import publisher, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

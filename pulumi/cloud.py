@@ -1,0 +1,179 @@
+"""The cloud of one stack, composed: what stands in which region, and what joins the regions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pulumi
+import pulumi_aws as aws
+import pulumi_random
+from components.bootstrap import Bootstrap, BootstrapArgs
+from components.budget import Budget, BudgetArgs
+from components.credentials import Credentials, CredentialsArgs
+from components.encryption import Encryption, EncryptionArgs
+from components.region import Region, RegionArgs
+from components.registry import Registry, RegistryArgs
+from components.storage import Storage, StorageArgs
+from components.traffic import Traffic, TrafficArgs
+from components.zone import Zone, ZoneArgs
+from settings import load
+
+settings = load(pulumi.get_stack(), pulumi.runtime.config.CONFIG.get(), Path(__file__).resolve().parent.parent)
+standby = settings.standby
+promoted = standby is not None and standby.promoted
+protect = settings.database.protect
+
+regions = [settings.region, *([standby.region] if standby else [])]
+providers = {name: aws.Provider(name, region=name, default_tags={"tags": settings.tags}) for name in regions}
+here = pulumi.ResourceOptions(providers=[providers[settings.region]])
+
+password = pulumi_random.RandomPassword("database", length=48, special=False)
+zone = Zone("zone", ZoneArgs(domain=settings.domain, parent_zone=settings.parent_zone, providers=providers), here)
+encryption = Encryption("key", EncryptionArgs(region=settings.region), here)
+
+# The second region's key and buckets come first, for the first region copies into them.
+if standby:
+    there = pulumi.ResourceOptions(providers=[providers[standby.region]])
+    second_encryption = Encryption("standby-key", EncryptionArgs(region=standby.region), there)
+    second_storage = Storage("standby", StorageArgs(key_arn=second_encryption.key_arn, protect=protect), there)
+
+storage = Storage(
+    "batches",
+    StorageArgs(key_arn=encryption.key_arn, protect=protect, copies=second_storage if standby else None),
+    here,
+)
+first = Region(
+    "first",
+    RegionArgs(
+        settings=settings,
+        region=settings.region,
+        cidr=settings.network.cidr,
+        prefix=settings.name,
+        versions={colour: cluster.version for colour, cluster in settings.clusters.items()},
+        scales={colour: settings.scale(colour) for colour in settings.clusters},
+        password=password,
+        certificate_arn=zone.certificate_arns[settings.region],
+        encryption=encryption,
+        storage=storage,
+        takes_batches=not promoted,
+    ),
+    here,
+)
+if settings.is_copy:
+    # A developer's copy runs the images of the environment it copies.
+    registry_url = aws.ecr.get_repository_output(
+        name=f"rates-{settings.environment}", opts=pulumi.InvokeOutputOptions(provider=providers[settings.region])
+    ).repository_url
+else:
+    registry_url = Registry(
+        "registry",
+        RegistryArgs(
+            repository_name=settings.name,
+            key_arn=encryption.key_arn,
+            account_id=encryption.account_id,
+            copy_region=standby.region if standby else None,
+        ),
+        here,
+    ).url
+
+if standby:
+    serving = next(colour for colour, cluster in settings.clusters.items() if cluster.weight)
+    second = Region(
+        "standby",
+        RegionArgs(
+            settings=settings,
+            region=standby.region,
+            cidr=standby.cidr,
+            prefix=f"{settings.name}-standby",
+            versions={"blue": settings.clusters[serving].version},
+            scales={"blue": standby.nodes},
+            password=password,
+            certificate_arn=zone.certificate_arns[standby.region],
+            encryption=second_encryption,
+            storage=second_storage,
+            takes_batches=promoted,
+            database_source_arn=None if promoted else first.database.arn,
+        ),
+        there,
+    )
+    second_credentials = Credentials(
+        "standby-database",
+        CredentialsArgs(region=second, password=password, rotates=promoted),
+        pulumi.ResourceOptions(parent=second),
+    )
+    Bootstrap(
+        "standby",
+        BootstrapArgs(
+            region=second,
+            credentials=second_credentials,
+            # ECR copies every image under the same name into the other region.
+            registry_url=registry_url.apply(lambda url: url.replace(regions[0], regions[1])),
+        ),
+        pulumi.ResourceOptions(parent=second),
+    )
+
+credentials = Credentials(
+    "database",
+    CredentialsArgs(
+        region=first,
+        password=password,
+        rotates=not promoted,
+        follower=second_credentials if standby and not promoted else None,
+    ),
+    pulumi.ResourceOptions(parent=first),
+)
+Bootstrap(
+    "first",
+    BootstrapArgs(region=first, credentials=credentials, registry_url=registry_url),
+    pulumi.ResourceOptions(parent=first),
+)
+Traffic(
+    "traffic",
+    TrafficArgs(
+        domain=settings.domain,
+        zone_id=zone.zone_id,
+        weights={colour: cluster.weight for colour, cluster in settings.clusters.items()},
+        load_balancers=first.load_balancers,
+        standby=second.load_balancers["blue"] if standby else None,
+        promoted=promoted,
+    ),
+    here,
+)
+Budget(
+    "budget",
+    BudgetArgs(
+        stack=settings.stack,
+        limit_usd=settings.budget_usd,
+        email=settings.alert_email,
+        topic_arn=first.alerts.topic_arn,
+    ),
+    here,
+)
+
+# What each output is for is told in README.md beside this file.
+pulumi.export("url", f"https://{settings.domain}")
+pulumi.export("nameServers", zone.name_servers)
+pulumi.export("registry", registry_url)
+pulumi.export("clusters", {colour: cluster.name for colour, cluster in first.clusters.items()})
+pulumi.export("region", settings.region)
+pulumi.export("incomingBucket", storage.buckets["incoming"].name)
+pulumi.export("incomingQueue", first.events.queue_name)
+pulumi.export("deadLetterQueue", first.events.dead_letter_queue_name)
+pulumi.export("database", first.database.identifier)
+pulumi.export("databaseSecret", credentials.secret_name)
+pulumi.export("alertsTopic", first.alerts.topic_arn)
+pulumi.export("notifySecret", first.alerts.notify_secret_name)
+pulumi.export("ticketTokenSecret", first.alerts.ticket_token_secret)
+pulumi.export(
+    "standbyClusters", {colour: cluster.name for colour, cluster in second.clusters.items()} if standby else {}
+)
+pulumi.export(
+    "standby",
+    {
+        "region": standby.region,
+        "database": second.database.identifier,
+        "incomingBucket": second_storage.buckets["incoming"].name,
+    }
+    if standby
+    else {},
+)

@@ -1,0 +1,123 @@
+"""Argo CD in the cluster, put there by the stack ``local`` with Pulumi's own engine."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from pulumi import automation
+
+from tests.charts.tools import module
+from tests.cluster.kube import Namespace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from tests.cluster.settings import ClusterSettings
+
+ROOT = Path(__file__).parents[2]
+NAME = "argocd"
+# The configuration that the chart fills in from its values.
+CONFIGURATION = """\
+{{- range $name, $data := dict "argocd-cm" .Values.configs.cm "argocd-cmd-params-cm" .Values.configs.params }}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: { name: {{ $name }}, labels: { app.kubernetes.io/part-of: argocd } }
+data: {{ toJson $data }}
+{{- end }}
+"""
+
+
+def chart(folder: Path, settings: ClusterSettings) -> Path:
+    """Make a chart of Argo CD's own manifests, where the public chart and its images cannot be had.
+
+    Of the public chart's values it takes those that ``argocd-values.yaml`` sets; it has no dex, which serves logins.
+
+    Args:
+        folder: Where to make it.
+        settings: The images.
+
+    Returns:
+        The chart's folder.
+    """
+    manifests = (module("argo-cd") / "manifests" / "install.yaml").read_text()
+    made = list(_own_images(yaml.load_all(manifests, Loader=yaml.CSafeLoader), settings))
+    for part in ("templates", "files"):
+        (folder / part).mkdir(parents=True)
+    (folder / "Chart.yaml").write_text("{apiVersion: v2, name: argo-cd, version: 0.0.0}\n")
+    (folder / "files/manifests.yaml").write_text(yaml.dump_all(made, Dumper=yaml.CSafeDumper))
+    # Read as a file, for the manifests hold braces of their own.
+    (folder / "templates/all.yaml").write_text('{{ .Files.Get "files/manifests.yaml" }}\n' + CONFIGURATION)
+    return folder
+
+
+def _own_images(manifests: Iterable[Any], settings: ClusterSettings) -> Iterable[Any]:
+    filled_in = {"argocd-cm", "argocd-cmd-params-cm", "argocd-notifications-cm"}
+    for manifest in manifests:
+        name = manifest["metadata"]["name"]
+        if "dex" in name or (manifest["kind"] == "ConfigMap" and name in filled_in):
+            continue
+        if manifest["kind"] in {"Deployment", "StatefulSet"}:
+            spec = manifest["spec"]["template"]["spec"]
+            for container in (*spec["containers"], *spec.get("initContainers", ())):
+                container["imagePullPolicy"] = "IfNotPresent"
+                container["image"] = settings.argocd_image
+                if container["name"] == "redis":
+                    container |= {"image": settings.redis_image, "command": ["redis-server"]}
+        yield manifest
+
+
+class Bootstrap:
+    """The stack ``local`` of this repository's program, on the cluster that KUBECONFIG names.
+
+    Args:
+        folder: For the stack's state and files.
+        settings: The images.
+        config: Settings of the stack, as in its file, that differ from the file's.
+    """
+
+    def __init__(self, folder: Path, settings: ClusterSettings, config: Mapping[str, Any]) -> None:
+        folder.mkdir(exist_ok=True)
+        file: dict[str, Any] = yaml.safe_load((ROOT / "Pulumi.local.yaml").read_text())["config"]
+        context = Namespace(NAME).kubectl("config", "current-context").strip()
+        given = {**file, "rates:context": context, **config}
+        if settings.argocd_image:
+            given["rates:argocdChart"] = str(chart(folder / "chart", settings))
+        self._stack = automation.create_or_select_stack(
+            "local",
+            project_name="rates",
+            program=_program,
+            opts=automation.LocalWorkspaceOptions(
+                work_dir=str(folder),
+                project_settings=automation.ProjectSettings(
+                    "rates", runtime="python", backend=automation.ProjectBackend(f"file://{folder}")
+                ),
+                env_vars={"PULUMI_CONFIG_PASSPHRASE": "of no use", "PULUMI_SKIP_UPDATE_CHECK": "true"},
+            ),
+        )
+        for key, value in given.items():
+            text = json.dumps(value) if isinstance(value, list | dict) else str(value)
+            self._stack.set_config(key, automation.ConfigValue(text))
+
+    def up(self) -> dict[Any, int]:
+        """Bring the cluster to what the program says; tell how many resources were made, changed or left."""
+        return dict(self._stack.up().summary.resource_changes or {})
+
+    def refresh(self) -> dict[Any, int]:
+        """Look at what is in the cluster; tell how many resources were found changed."""
+        return dict(self._stack.refresh().summary.resource_changes or {})
+
+    def destroy(self) -> dict[Any, int]:
+        return dict(self._stack.destroy().summary.resource_changes or {})
+
+
+def _program() -> None:
+    folder = str(ROOT / "pulumi")
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    runpy.run_path(f"{folder}/__main__.py", run_name="__main__")

@@ -1,0 +1,124 @@
+"""Asks the service at a steady rate and checks every answer; runs in a pod, with Python's standard library alone.
+
+    python generator.py HOST QUESTIONS PER_SECOND MOST
+
+It ends after MOST requests or when /tmp/stop appears, with a summary as the last line of JSON. Nothing is asked twice:
+what fails, failed. Half of the clients keep their connections, the others open one for each request.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import math
+import sys
+import threading
+import time
+from pathlib import Path
+
+CLIENTS = 16
+TIMEOUT_SECONDS = 30
+SLOW_SECONDS = 1
+STOP = Path("/tmp/stop")
+
+
+#: A day, how many prices it has and their average, as in the questions' file.
+Rate = tuple[str, int | None, float | None]
+
+
+class Tally:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.seconds: list[float] = []
+        self.failed: list[tuple[float, str]] = []
+        self.wrong: list[tuple[float, str]] = []
+        self.versions: dict[str, int] = {}
+
+    def summary(self) -> dict[str, object]:
+        with self.lock:
+            times = sorted(self.seconds)
+            bad = [moment for moment, _ in self.failed + self.wrong]
+            percentiles = {
+                f"p{share}_ms": round(1000 * times[math.ceil(len(times) * share / 100) - 1], 1)
+                for share in (50, 95, 99)
+                if times
+            }
+            return {
+                "requests": len(times) + len(self.failed),
+                "failed": len(self.failed),
+                "wrong": len(self.wrong),
+                "slow": sum(took > SLOW_SECONDS for took in times),
+                **percentiles,
+                "max_ms": round(1000 * times[-1], 1) if times else None,
+                "first_bad": min(bad, default=None),
+                "last_bad": max(bad, default=None),
+                "examples": [text for _, text in (self.failed + self.wrong)[:5]],
+            }
+
+
+def tell(summary: dict[str, object]) -> None:
+    sys.stdout.write(json.dumps(summary) + "\n")
+    sys.stdout.flush()
+
+
+def agrees(body: bytes, expected: list[Rate]) -> bool:
+    rates = json.loads(body)["rates"]
+    return len(rates) == len(expected) and all(
+        rate["day"] == day
+        and rate["count"] == count
+        and (rate["price"] is None if price is None else rate["price"] and math.isclose(rate["price"], price))
+        for rate, (day, count, price) in zip(rates, expected, strict=True)
+    )
+
+
+def ask(connection: http.client.HTTPConnection, path: str, expected: list[Rate], tally: Tally) -> bool:
+    """Ask once; tell whether the connection can be kept."""
+    began = time.monotonic()
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        body = answer.read()
+    except (OSError, http.client.HTTPException) as error:
+        with tally.lock:
+            tally.failed.append((time.time(), f"{path}: {error!r}"))
+        return False
+    took = time.monotonic() - began
+    with tally.lock:
+        if answer.status != 200:
+            tally.failed.append((time.time(), f"{path}: {answer.status} {body[:200]!r}"))
+        else:
+            tally.seconds.append(took)
+            if not agrees(body, expected):
+                tally.wrong.append((time.time(), f"{path}: {body[:200]!r}"))
+    return not answer.will_close
+
+
+def run(host: str, questions: list[tuple[str, list[Rate]]], per_second: float, most: int) -> None:
+    tally, start, turn = Tally(), time.monotonic(), iter(range(most))
+    turns = threading.Lock()
+
+    def client(keep: bool) -> None:
+        connection = None
+        while not STOP.exists():
+            with turns:
+                number = next(turn, None)
+            if number is None:
+                return
+            time.sleep(max(0, start + number / per_second - time.monotonic()))
+            connection = connection or http.client.HTTPConnection(host, timeout=TIMEOUT_SECONDS)
+            path, expected = questions[number % len(questions)]
+            if not ask(connection, path, expected, tally) or not keep:
+                connection.close()
+                connection = None
+
+    clients = [threading.Thread(target=client, args=(number % 2 == 0,)) for number in range(CLIENTS)]
+    for thread in clients:
+        thread.start()
+    while any(thread.is_alive() for thread in clients):
+        time.sleep(2)
+        tell(tally.summary())
+    tell({**tally.summary(), "seconds": round(time.monotonic() - start, 1), "ended": True})
+
+
+if __name__ == "__main__":
+    run(sys.argv[1], json.loads(Path(sys.argv[2]).read_text()), float(sys.argv[3]), int(sys.argv[4]))

@@ -1,0 +1,71 @@
+"""A namespace of the cluster that KUBECONFIG names, through kubectl and helm."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.charts.tools import program
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+HELM = Path(__file__).parents[2] / "helm"
+
+
+class Namespace:
+    """What the tests do in their namespace, as a person with kubectl and helm would."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def kubectl(self, *arguments: str, text: str | None = None, check: bool = True) -> str:
+        """Run kubectl in the namespace; give what it prints."""
+        return _run("kubectl", "--namespace", self.name, *arguments, text=text, check=check)
+
+    def apply(self, *manifests: Mapping[str, Any]) -> None:
+        self.kubectl(
+            "apply", "--filename", "-", text=json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests})
+        )
+
+    def get(self, kind: str, name: str) -> Any:
+        return json.loads(self.kubectl("get", kind, name, "--output", "json"))
+
+    def list(self, kind: str, selector: str = "") -> Any:
+        return json.loads(self.kubectl("get", kind, "--selector", selector, "--output", "json"))["items"]
+
+    def python(self, pod: str, program: str, *arguments: str) -> str:
+        """Run a program of Python in a pod's container."""
+        return self.kubectl("exec", pod, "--", "python", "-c", program, *arguments)
+
+    def helm(self, *arguments: str, values: Mapping[str, Any] | None = None) -> str:
+        """Run helm in the namespace, with values from standard input where there are any."""
+        given = ("--values", "-") if values is not None else ()
+        text = json.dumps(values) if values is not None else None
+        return _run(program("helm"), "--namespace", self.name, *arguments, *given, text=text)
+
+
+def _run(*command: str, text: str | None = None, check: bool = True) -> str:
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=1200)
+    assert not check or done.returncode == 0, f"{' '.join(command)[:500]}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def wait_for(what: str, holds: Callable[[], Any], seconds: float = 180) -> Any:
+    """Wait until something holds, and give it; fail with its name if it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not (found := holds()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(1)
+    return found
+
+
+def ready(pod: Any) -> bool:
+    """Tell whether a pod is ready and not on its way out."""
+    conditions = pod["status"].get("conditions", ())
+    return "deletionTimestamp" not in pod["metadata"] and any(
+        condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions
+    )

@@ -1,0 +1,136 @@
+"""Load from inside the cluster, whatever happens to the service meanwhile."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from tests.cluster.kube import wait_for
+from tests.cluster.oracle import questions
+
+if TYPE_CHECKING:
+    from tests.cluster.kube import Namespace
+
+NAME = "load"
+
+
+class Tally(NamedTuple):
+    """What became of the requests; times in ms, moments in seconds since 1970."""
+
+    requests: int
+    failed: int
+    wrong: int
+    slow: int
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    max_ms: float
+    first_bad: float | None
+    last_bad: float | None
+    examples: list[str]
+    seconds: float
+
+    def line(self) -> str:
+        """Give the row of a table."""
+        return (
+            f"{self.requests:,} requests in {self.seconds:.0f} s, {self.failed} failed, {self.wrong} wrong, "
+            f"{self.slow} over 1 s, p50 {self.p50_ms} ms, p99 {self.p99_ms} ms"
+        )
+
+
+class Load:
+    """A pod that asks the service, for the time of the block.
+
+    Args:
+        namespace: Where it runs.
+        image: An image with Python: the service's own.
+        service: Whom it asks, by DNS name.
+        per_second: Requests a second.
+        most: Requests after which it ends by itself.
+        node: The node it must run on, if it matters.
+    """
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        image: str,
+        service: str = "rates-app",
+        *,
+        per_second: int = 60,
+        most: int = 200_000,
+        node: str | None = None,
+    ) -> None:
+        self.namespace = namespace
+        asked = [[question.path, question.days] for question in questions(200)]
+        program = (Path(__file__).parent / "generator.py").read_text()
+        namespace.kubectl("delete", "pod", NAME, "--ignore-not-found", "--grace-period=0", "--force")
+        namespace.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": NAME},
+                "data": {"generator.py": program, "questions.json": json.dumps(asked)},
+            },
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": NAME},
+                "spec": {
+                    "restartPolicy": "Never",
+                    **({"nodeSelector": {"kubernetes.io/hostname": node}} if node else {}),
+                    "automountServiceAccountToken": False,
+                    "securityContext": {
+                        "runAsNonRoot": True,
+                        "runAsUser": 10001,
+                        "seccompProfile": {"type": "RuntimeDefault"},
+                    },
+                    "containers": [
+                        {
+                            "name": NAME,
+                            "image": image,
+                            "command": ["python", "/load/generator.py", service, "/load/questions.json"],
+                            "args": [str(per_second), str(most)],
+                            "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}},
+                            "securityContext": {
+                                "allowPrivilegeEscalation": False,
+                                "capabilities": {"drop": ["ALL"]},
+                            },
+                            "volumeMounts": [{"name": NAME, "mountPath": "/load"}],
+                        }
+                    ],
+                    "volumes": [{"name": NAME, "configMap": {"name": NAME}}],
+                },
+            },
+        )
+
+    def __enter__(self) -> Self:
+        self.wait_for_requests(100)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.namespace.kubectl("delete", "pod", NAME, "--ignore-not-found", "--grace-period=0", "--force")
+
+    def _last(self) -> dict[str, Any]:
+        lines = self.namespace.kubectl("logs", NAME, "--tail=1", check=False).splitlines()
+        found: dict[str, Any] = json.loads(lines[0]) if lines and lines[0].startswith("{") else {"requests": 0}
+        return found
+
+    def wait_for_requests(self, count: int, seconds: float = 600) -> None:
+        """Wait until so many requests were made in all."""
+        wait_for(f"{count} requests", lambda: self._last()["requests"] >= count, seconds)
+
+    def pass_requests(self, count: int) -> None:
+        """Wait for so many requests more than now."""
+        self.wait_for_requests(self._last()["requests"] + count)
+
+    def bad(self) -> int:
+        """Tell how many requests failed or were answered wrongly so far."""
+        last = self._last()
+        return int(last.get("failed", 0) + last.get("wrong", 0))
+
+    def end(self) -> Tally:
+        """Stop asking; tell what became of every request."""
+        self.namespace.kubectl("exec", NAME, "--", "touch", "/tmp/stop", check=False)  # it may have ended by itself
+        last = wait_for("the end of the load", lambda: (found := self._last()).pop("ended", False) and found)
+        return Tally(**last)

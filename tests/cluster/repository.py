@@ -1,0 +1,172 @@
+"""A git server and a list of pull requests, as Argo CD finds them: the forge that the tests stand in for."""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).parents[2]
+NAME = "freight-rates"
+BRANCH = "main"
+PERSON = {
+    f"GIT_{role}_{part}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for part, value in (("NAME", "tests"), ("EMAIL", "tests@example.com"))
+}
+
+
+class Repository:
+    """A clone of this repository that a test commits to, served over HTTPS; pull requests over HTTP.
+
+    Args:
+        folder: Where it is kept.
+        host: The address that pods reach this machine by.
+    """
+
+    def __init__(self, folder: Path, host: str) -> None:
+        bare, self.tree = folder / f"{NAME}.git", folder / "tree"
+        _run("git", "clone", "--quiet", "--bare", "--single-branch", str(ROOT), str(bare))
+        _run("git", "clone", "--quiet", str(bare), str(self.tree))
+        self.git("checkout", "--quiet", "-B", BRANCH)
+        self.pull_requests: list[dict[str, Any]] = []
+        certificate, key = folder / "certificate.pem", folder / "key.pem"
+        _run(
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={host}"),
+            *("-addext", f"subjectAltName=IP:{host}", "-keyout", str(key), "-out", str(certificate)),
+        )
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        self._git_server = _serve(_git_handler(folder))
+        self._git_server.socket = context.wrap_socket(self._git_server.socket, server_side=True)
+        self._api_server = _serve(_api_handler(lambda: self.pull_requests))
+        for server in (self._git_server, self._api_server):
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+        self.url = f"https://{host}:{self._git_server.server_port}/{NAME}.git"
+        self.api = f"http://{host}:{self._api_server.server_port}"
+
+    def close(self) -> None:
+        for server in (self._git_server, self._api_server):
+            server.shutdown()
+            server.server_close()
+
+    def git(self, *arguments: str) -> str:
+        """Run git in the working tree."""
+        return self.run("git", *arguments)
+
+    def run(self, *command: str) -> str:
+        """Run a program in the working tree, as the person who commits."""
+        return _run(*command, cwd=self.tree)
+
+    def commit(self, message: str) -> str:
+        """Commit all that was changed, also what is else ignored, to the branch that is checked out, and push it."""
+        self.git("add", "--all", "--force")
+        self.git("commit", "--quiet", "--message", message)
+        return self.push()
+
+    def push(self) -> str:
+        """Push the branch that is checked out; give its newest commit."""
+        self.git("push", "--quiet", "--force", "origin", "HEAD")
+        return self.git("rev-parse", "HEAD").strip()
+
+    def open_pull_request(self, number: int, label: str) -> str:
+        """Propose the newest commit of a branch of its own; give it."""
+        branch = f"change-{number}"
+        self.git("checkout", "--quiet", "-B", branch)
+        (self.tree / "docs" / f"{branch}.md").write_text("A change.\n")
+        commit = self.commit("Propose a change")
+        self.git("checkout", "--quiet", BRANCH)
+        self.pull_requests.append(
+            {
+                "number": number,
+                "title": "A change",
+                "state": "open",
+                "user": {"login": "somebody"},
+                "labels": [{"name": label}],
+                "head": {"ref": branch, "sha": commit},
+                "base": {"ref": BRANCH},
+            }
+        )
+        return commit
+
+
+def _run(*command: str, cwd: Path | None = None) -> str:
+    environment = {**os.environ, **PERSON}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
+    return done.stdout
+
+
+def _serve(handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
+    return ThreadingHTTPServer(("0.0.0.0", 0), handler)
+
+
+class _Quiet(BaseHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Say nothing among the tests' own lines."""
+
+
+def _git_handler(folder: Path) -> type[BaseHTTPRequestHandler]:
+    class Handler(_Quiet):
+        """Hands requests to git's own CGI program, as any web server would."""
+
+        def do_GET(self) -> None:
+            path = urlsplit(self.path)
+            done = subprocess.run(
+                ["git", "http-backend"],
+                input=self.rfile.read(int(self.headers.get("Content-Length", 0))),
+                capture_output=True,
+                check=True,
+                env={
+                    **os.environ,
+                    "GIT_PROJECT_ROOT": str(folder),
+                    "GIT_HTTP_EXPORT_ALL": "1",
+                    "GIT_CONFIG_COUNT": "1",
+                    "GIT_CONFIG_KEY_0": "safe.directory",
+                    "GIT_CONFIG_VALUE_0": "*",
+                    "PATH_INFO": path.path,
+                    "QUERY_STRING": path.query,
+                    "REQUEST_METHOD": self.command,
+                    "CONTENT_TYPE": self.headers.get("Content-Type", ""),
+                    "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
+                    "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
+                    "REMOTE_ADDR": self.client_address[0],
+                },
+            )
+            head, _, body = done.stdout.partition(b"\r\n\r\n")
+            headers = dict(line.split(": ", 1) for line in head.decode().splitlines())
+            self.send_response(int(headers.pop("Status", "200").split()[0]))
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET  # noqa: N815 - named by the base class
+
+    return Handler
+
+
+def _api_handler(pull_requests: Callable[[], list[dict[str, Any]]]) -> type[BaseHTTPRequestHandler]:
+    class Handler(_Quiet):
+        """Lists open pull requests as GitHub does: https://docs.github.com/rest/pulls/pulls#list-pull-requests."""
+
+        def do_GET(self) -> None:
+            known = urlsplit(self.path).path == f"/api/v3/repos/{NAME}/{NAME}/pulls"
+            body = json.dumps(pull_requests() if known else {"message": "Not Found"}).encode()
+            self.send_response(200 if known else 404)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    return Handler

@@ -1,0 +1,88 @@
+"""Releases that cannot start take no traffic, and the pod watcher tells why."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cluster.kube import wait_for
+from tests.cluster.load import Load
+from tests.cluster.release import NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.cluster.conftest import Report
+    from tests.cluster.release import Release
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
+
+
+@contextmanager
+def watching(release: Release, folder: Path) -> Iterator[Callable[[str], bool]]:
+    """Run the pod watcher on the release's namespace; give what tells whether its log has a text."""
+    path = folder / "watcher.log"
+    with path.open("w") as log:
+        watcher = subprocess.Popen(
+            [sys.executable, "-c", "from rates_app.cli import main; main()", "watch-pods"],
+            env={
+                **os.environ,
+                "RATES_WATCH_NAMESPACES": release.namespace.name,
+                "RATES_WATCH_CONFIG_MAP": "watcher",
+                "RATES_WATCH_WAIT_SECONDS": "2",
+                "RATES_WATCH_PORT": "0",
+                "RATES_NOTIFY_DEAD_LETTERS": str(folder / "dead"),
+            },
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield lambda text: text in path.read_text()
+    finally:
+        watcher.send_signal(signal.SIGTERM)
+        assert watcher.wait(60) == 0, path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("tag", "told"),
+    [("crashing", ("crash-loop", "CrashLoopBackOff")), ("missing", ("image-pull", "ImagePull"))],
+)
+def test_a_release_that_cannot_start_takes_no_traffic(
+    rolling: Release, tmp_path: Path, report: Report, tag: str, told: tuple[str, ...]
+) -> None:
+    with Load(rolling.namespace, f"{rolling.image}:1") as load, watching(rolling, tmp_path) as tells:
+        rolling.upgrade(tag, migration={"enabled": False}, sampleData={"folder": ""})
+        wait_for(f"a notice of {' and '.join(told)}", lambda: all(map(tells, told)), 600)
+        load.pass_requests(200)
+        assert rolling.serving() == {"1"}
+        rolling.rollback()
+        rolling.wait_for_version("1")
+        tally = load.end()
+    report(f"release {tag}, never ready", tally.line())
+    assert (tally.failed, tally.wrong) == (0, 0), tally.examples
+
+
+def test_a_broken_migration_stops_the_release_and_changes_nothing(rolling: Release, report: Report) -> None:
+    tables = (
+        "import psycopg; from rates_app.settings import load_settings; "
+        "url = load_settings().database_url.get_secret_value(); "
+        "print(psycopg.connect(url).execute(\"SELECT to_regclass('half_made')\").fetchone()[0])"
+    )
+    with Load(rolling.namespace, f"{rolling.image}:1") as load:
+        with pytest.raises(AssertionError, match="pre-upgrade hooks failed"):
+            rolling.upgrade("broken-migration")
+        assert rolling.pods("broken-migration") == []
+        assert rolling.namespace.python(f"deployment/{NAME}", tables).strip() == "None"
+        load.pass_requests(200)
+        tally = load.end()
+    rolling.upgrade("1")
+    rolling.wait_for_version("1")
+    report("broken migration", tally.line())
+    assert (tally.failed, tally.wrong) == (0, 0), tally.examples

@@ -1,0 +1,81 @@
+"""Upgrades by the Argo Rollouts controller under load: forward, back, and stopped by what is measured."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cluster import prometheus
+from tests.cluster.kube import wait_for
+from tests.cluster.load import Load
+from tests.cluster.release import Release
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.cluster.conftest import Report
+    from tests.cluster.kube import Namespace
+    from tests.cluster.settings import ClusterSettings
+
+#: What is asked until the new version has taken over and been asked a while.
+REQUESTS = 50_000
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
+
+
+@pytest.fixture(scope="module")
+def address(stores: Namespace, settings: ClusterSettings) -> str:
+    """Where Prometheus answers."""
+    return prometheus.install(stores, settings.prometheus_image)
+
+
+@pytest.fixture(scope="module", params=["blueGreen", "canary"])
+def release(
+    request: pytest.FixtureRequest, stores: Namespace, settings: ClusterSettings, address: str
+) -> Iterator[Release]:
+    assert stores.kubectl("get", "crd", "rollouts.argoproj.io", "--ignore-not-found"), (
+        "the cluster has no Argo Rollouts: install its controller first, as README.md says"
+    )
+    strategy = {
+        "type": request.param,
+        "canarySteps": [{"weight": 34, "pauseSeconds": 40}, {"weight": 67, "pauseSeconds": 40}],
+        "previewSeconds": 60,
+        "analysis": {"prometheus": address, "delaySeconds": 30, "intervalSeconds": 10},
+    }
+    release = Release(stores, settings.image, request.param, {"strategy": strategy})
+    release.upgrade("1")
+    release.wait_for_version("1")
+    yield release
+    release.uninstall()
+
+
+@pytest.fixture
+def load(release: Release) -> Iterator[Load]:
+    release.upgrade("1")
+    release.wait_for_version("1")
+    with Load(release.namespace, f"{release.image}:1", per_second=150) as load:
+        yield load
+
+
+def test_forward_and_back_lose_no_request(release: Release, load: Load, report: Report) -> None:
+    release.upgrade("next")
+    release.wait_for_version("next")
+    load.wait_for_requests(REQUESTS, 1800)
+    release.rollback()
+    release.wait_for_version("1")
+    load.pass_requests(200)
+    tally = load.end()
+    report(f"{release.strategy}, forward and back", tally.line())
+    assert (tally.failed, tally.wrong) == (0, 0), tally.examples
+
+
+def test_a_release_that_is_too_slow_is_taken_back(release: Release, load: Load, report: Report) -> None:
+    release.upgrade("slow")
+    wait_for("an aborted rollout", lambda: release.rollout_phase()[0] == "Degraded", 900)
+    assert "latency-p95" in release.rollout_phase()[1]
+    wait_for("version 1 alone", lambda: release.serving() == {"1"})
+    load.pass_requests(200)
+    tally = load.end()
+    report(f"{release.strategy}, aborted by its analysis", tally.line())
+    assert (tally.failed, tally.wrong) == (0, 0), tally.examples
