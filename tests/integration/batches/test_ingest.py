@@ -21,13 +21,14 @@ import zstandard
 from rates_app.batches import ledger, publish
 from rates_app.batches.engine import ingest
 from rates_app.batches.model import Unreadable, WrongState
+from rates_app.batches.rollup import rebuild_for_tree
 from rates_app.rates.model import Question
 from rates_app.rates.queries import daily_averages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rates_app.batches.model import Reject
+    from rates_app.batches.model import Batch, Reject
     from rates_app.settings import Settings
 
     Deliver = Callable[[str, bytes], str]
@@ -297,3 +298,23 @@ def test_a_slice_is_won_by_one_attempt_and_the_other_leaves_nothing(settings: Se
     with pytest.raises(WrongState):
         stage_slice(url, path, batch, part)
     assert leftovers(settings) == []
+
+
+def test_a_tree_that_changes_before_a_batch_is_verified_keeps_its_slots(
+    settings: Settings, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verify = publish.verify
+
+    def change_tree(connection: psycopg.Connection, batch_id: int) -> Batch:
+        assert rebuild_for_tree(connection) == 1
+        return verify(connection, batch_id)
+
+    monkeypatch.setattr(publish, "verify", change_tree)
+    batch, _ = ingest(settings, deliver("a.csv", HEADER + GOOD * 3))
+    assert (batch.state, batch.rows, batch.lanes) == ("published", 3, 1)
+    with connect(settings) as connection:
+        row = connection.execute("SELECT slots FROM batch_slots").fetchone()
+        needed = connection.execute("SELECT DISTINCT lane_slot(origin_id, destination_id) FROM rollups").fetchall()
+        assert row is not None
+        assert sorted(row[0]) == sorted(slot for (slot,) in needed)
+        assert connection.execute("SELECT count(*) FROM rolled_up").fetchone() == (0,)
