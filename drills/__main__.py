@@ -70,7 +70,12 @@ def rehearse(name: str, console: Console, *, short: bool) -> Report:
     console.print(f"[bold]{name}[/]: {sys.modules[drill.__name__].__doc__}", highlight=False)  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory(prefix="rates-drill-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o711)  # run by root, the servers' account has to pass through
-        drill.run(Path(folder), report, short=short)
+        try:
+            drill.run(Path(folder), report, short=short)
+        except CannotRehearseError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever keeps a drill from its end breaks its promise
+            report.expect("came to its end", "yes", f"{type(error).__name__}: {error}")
     report.tell()
     return report
 

@@ -64,6 +64,16 @@ def test_a_broken_promise_fails_and_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     assert report.row().endswith("| **broken**: rows lost; answers in order |")
 
 
+def test_a_drill_that_does_not_come_to_its_end_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang(_folder: Path, _report: Report, *, short: bool) -> None:
+        raise TimeoutError(f"waited in vain, {short}")
+
+    monkeypatch.setattr(command.DRILLS["redis"], "run", hang)
+    report = command.rehearse("redis", quiet(), short=True)
+    assert not report.kept
+    assert report.checks[-1].seen == "TimeoutError: waited in vain, True"
+
+
 def test_a_drill_that_checks_nothing_keeps_no_promise() -> None:
     assert not Report("nothing", promise("Pod"), quiet()).kept
 
