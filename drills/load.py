@@ -11,7 +11,7 @@ import httpx
 import psycopg
 
 from drills.history import Read, Write, check
-from drills.site import QUESTION, value, wait_for
+from drills.site import PATIENCE_SECONDS, QUESTION, value, wait_for
 from rates_app.batches.model import BatchError
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class Load:
                 break
             except (psycopg.Error, BatchError):
                 self.tried_again += 1
-                if time.monotonic() > started + 120:
+                if time.monotonic() > started + PATIENCE_SECONDS:
                     raise
                 time.sleep(0.1)
         self.writes.append(Write(started, time.monotonic(), price))

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 SAMPLE = Path(__file__).parents[1] / "sample_data"
 #: Nothing may hang: far more than any step takes on a busy machine.
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 300
 #: The load writes and reads here, where no other prices are.
 DAYS = (date(2031, 1, 1), date(2031, 1, 2))
 ORIGINS = ("CNGGZ", "CNCWN", "CNCWN")
