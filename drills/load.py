@@ -87,7 +87,7 @@ class Load:
         )
 
     def _read(self, number: int) -> None:
-        with httpx.Client(timeout=30) as client:
+        with httpx.Client(timeout=PATIENCE_SECONDS) as client:
             while not self._stop.is_set():
                 pod = self.site.pods[number % len(self.site.pods)]
                 started = time.monotonic()
