@@ -40,8 +40,8 @@ cluster-stores: ## Build PostgreSQL and Redis for a cluster that cannot take the
 check: .venv/.ready ## Lint, types, and whether the lock files match pyproject.toml
 	@ruff check . && ruff format --check . && mypy && $(MAKE) --no-print-directory lock-check
 
-drill: .venv/.ready ## Break the local stack under load and mend it; NAME=failover for one, all of them record docs/drills.md
-	@python -m drills $(or $(NAME),--record)
+drill: .venv/.ready ## Break the local stack under load, mend it, and record that in docs/drills.md; NAME=failover for one
+	@python -m drills --record $(NAME)
 
 record: .venv/.ready ## Write down what the stacks consist of and cost, for the diff to be reviewed
 	@python pulumi/record.py

@@ -6,7 +6,7 @@ import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import Annotated, Protocol
 
 import typer
 from rich.console import Console
@@ -16,9 +16,6 @@ from drills.full_disk import CannotRehearseError
 from drills.report import Report, promise
 from rates_app.ops.logs import configure_logs
 from rates_app.settings import ProcessSettings
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 RESULTS = Path(__file__).parents[1] / "docs" / "drills.md"
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
@@ -70,22 +67,26 @@ def rehearse(name: str, console: Console, *, short: bool) -> Report:
     console.print(f"[bold]{name}[/]: {sys.modules[drill.__name__].__doc__}", highlight=False)  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory(prefix="rates-drill-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o711)  # run by root, the servers' account has to pass through
-        drill.run(Path(folder), report, short=short)
+        try:
+            drill.run(Path(folder), report, short=short)
+        except CannotRehearseError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever keeps a drill from its end breaks its promise
+            report.expect("came to its end", "yes", f"{type(error).__name__}: {error}")
     report.tell()
     return report
 
 
-def record(reports: Sequence[Report]) -> None:
-    """Write the table of results in docs/drills.md anew."""
-    text = RESULTS.read_text()
-    head, _, rest = text.partition(BEGIN)
-    tail = rest.partition(END)[2]
+def record(report: Report, *, short: bool) -> None:
+    """Write a result into the table of docs/drills.md, in place of the drill's last one."""
+    head, _, rest = RESULTS.read_text().partition(BEGIN)
+    before, _, tail = rest.partition(END)
+    rows = {line.split("|")[1].strip(): line for line in before.splitlines() if line.startswith("|")}
+    rows[report.name] = report.row(f"{datetime.now(UTC):%Y-%m-%d}{', short' if short else ''}")
     lines = [
-        "| drill | requests | failed | seconds to recover | promised | rows lost | promised | promise |",
-        "| --- | ---: | ---: | ---: | --- | ---: | --- | --- |",
-        *(report.row() for report in reports),
-        "",
-        f"{datetime.now(UTC):%Y-%m-%d}.",
+        "| drill | when | requests | failed | seconds to recover | promised | rows lost | promised | promise |",
+        "| --- | --- | ---: | ---: | ---: | --- | ---: | --- | --- |",
+        *(rows[name] for name in DRILLS if name in rows),
     ]
     RESULTS.write_text("\n".join([head + BEGIN, *lines, END + tail]))
 
@@ -106,7 +107,7 @@ def main(
     use them, breaks something, mends it, and tells its timeline. It fails when a promise of the failure table in
     docs/capacity.md is broken: counts and orders are compared, never times.
 
-    `make drill` runs all of them and records the results; `make drill NAME=failover` runs one. Nothing that runs
+    `make drill` runs all of them and `make drill NAME=failover` one; both record the results. Nothing that runs
     elsewhere on the machine is touched, and nothing is left behind. full-disk mounts a small file system, so it needs
     root; the others do not.
     """
@@ -123,11 +124,11 @@ def main(
     for name in names or DRILLS:
         try:
             reports.append(rehearse(name, console, short=short))
+            if write:
+                record(reports[-1], short=short)
         except CannotRehearseError as error:
             impossible.append(name)
             console.print(f"  [red]{error}[/]\n", soft_wrap=True)
-    if write:
-        record(reports)
     broken = [report.name for report in reports if not report.kept]
     if broken or impossible:
         console.print(f"Broken: {', '.join(broken) or 'none'}. Not run: {', '.join(impossible) or 'none'}.")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import httpx
 import psycopg
 
 from drills.history import Read, Write, check
-from drills.site import QUESTION, value, wait_for
+from drills.site import PATIENCE_SECONDS, QUESTION, value, wait_for
 from rates_app.batches.model import BatchError
 
 if TYPE_CHECKING:
@@ -27,15 +27,6 @@ Result = TypeVar("Result")
 
 READERS = 4
 FIRST_PRICE = 1000
-#: The load is bounded: a pause after every answer and after every change.
-PAUSE_SECONDS = 0.02
-
-
-class Failure(NamedTuple):
-    """A request that was not answered as it should have been."""
-
-    at: float
-    why: str
 
 
 class Load:
@@ -51,11 +42,14 @@ class Load:
     def __init__(self, site: Site, *, writes: bool = True) -> None:
         self.site = site
         self.reads: list[Read] = []
-        self.failures: list[Failure] = []
+        #: Why requests were not answered as they should have been.
+        self.failures: list[str] = []
         self.writes: list[Write] = []
         #: Batches that were acknowledged as published and not withdrawn since, by their price.
         self.published: dict[int, Batch] = {}
         self.tried_again = 0
+        #: The load is bounded: a pause after every answer and after every change.
+        self._pause = 0.05 if site.short else 0.02
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._read, args=(number,), daemon=True) for number in range(READERS)]
         if writes:
@@ -93,22 +87,22 @@ class Load:
         )
 
     def _read(self, number: int) -> None:
-        with httpx.Client(timeout=30) as client:
+        with httpx.Client(timeout=PATIENCE_SECONDS) as client:
             while not self._stop.is_set():
                 pod = self.site.pods[number % len(self.site.pods)]
                 started = time.monotonic()
                 try:
                     answer = client.get(pod.url + QUESTION)
                 except httpx.TransportError as error:
-                    self.failures.append(Failure(started, repr(error)))
+                    self.failures.append(repr(error))
                     continue
                 ended = time.monotonic()
                 if answer.status_code != 200:
-                    self.failures.append(Failure(started, f"{answer.status_code}: {answer.text}"))
+                    self.failures.append(f"{answer.status_code}: {answer.text}")
                 else:
                     prices = tuple(each["price"] for each in answer.json()["rates"])
                     self.reads.append(Read(started, ended, prices))
-                time.sleep(PAUSE_SECONDS)
+                time.sleep(self._pause)
 
     def _write(self) -> None:
         price = FIRST_PRICE
@@ -137,11 +131,11 @@ class Load:
                 break
             except (psycopg.Error, BatchError):
                 self.tried_again += 1
-                if time.monotonic() > started + 120:
+                if time.monotonic() > started + PATIENCE_SECONDS:
                     raise
                 time.sleep(0.1)
         self.writes.append(Write(started, time.monotonic(), price))
-        time.sleep(PAUSE_SECONDS)
+        time.sleep(self._pause)
         return result
 
     def report(self, report: Report) -> None:
@@ -149,8 +143,8 @@ class Load:
         report.requests = len(self.reads) + len(self.failures)
         report.failed = len(self.failures)
         report.expect("requests failed", 0, len(self.failures))
-        for failure in self.failures[:5]:
-            report.note(f"failed: {failure.why}")
+        for why in self.failures[:5]:
+            report.note(f"failed: {why}")
         try:
             check(self.reads, self.writes)
         except AssertionError as error:

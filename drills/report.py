@@ -95,13 +95,14 @@ class Report:
         verdict = "[green]kept[/]" if self.kept else "[red]BROKEN[/]"
         self.console.print(f"  {self.name}: the promise is {verdict}\n", highlight=False)
 
-    def row(self) -> str:
+    def row(self, when: str) -> str:
         """Give the line of the table in docs/drills.md."""
         verdict = "kept" if self.kept else "**broken**: " + "; ".join(c.what for c in self.checks if not c.kept)
-        return (
-            f"| {self.name} | {self.requests:,} | {self.failed} | {self.seconds:.1f} | {self.promise.recovery} | "
-            f"{self.rows_lost} | {self.promise.loss} | {verdict} |"
+        cells = (
+            *(self.name, when, f"{self.requests:,}", self.failed, f"{self.seconds:.1f}", self.promise.recovery),
+            *(self.rows_lost, self.promise.loss, verdict),
         )
+        return f"| {' | '.join(map(str, cells))} |"
 
 
 def promise(fails: str) -> Promise:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -29,13 +28,16 @@ from rates_app.store.generation import raise_generation
 from rates_app.store.migrate import migrate
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from rates_app.batches.model import Batch
 
 SAMPLE = Path(__file__).parents[1] / "sample_data"
 #: Nothing may hang: far more than any step takes on a busy machine.
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 300
+#: A machine that is busy with other things makes answers late; that is no failure of what is drilled.
+PATIENT = dict.fromkeys(("RATES_SHED_SECONDS", "RATES_QUERY_TIMEOUT_SECONDS", "RATES_POOL_TIMEOUT_SECONDS"), "60")
 #: The load writes and reads here, where no other prices are.
 DAYS = (date(2031, 1, 1), date(2031, 1, 2))
 ORIGINS = ("CNGGZ", "CNCWN", "CNCWN")
@@ -90,7 +92,7 @@ class Site:
             with psycopg.connect(self.cluster.url) as connection:
                 store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
                 raise_generation(connection, None)
-            self.base = self.ingest(self.generated("base", self.base_rows))
+            self.ingest(self.generated("base", self.base_rows))
             running.callback(self._stop_pods)
             self.pods = [Served(self._environment()) for _ in range(2)]
             for pod in self.pods:
@@ -108,8 +110,11 @@ class Site:
             pod.terminate()
 
     def _environment(self, settings: Settings | None = None) -> dict[str, str]:
-        workers = "1" if self.short else "2"
-        return environment_of(settings or self.settings) | {"RATES_DRAIN_SECONDS": "1", "RATES_WORKERS": workers}
+        return environment_of(settings or self.settings) | {
+            "RATES_DRAIN_SECONDS": "1",
+            "RATES_WORKERS": "1" if self.short else "2",
+            **PATIENT,
+        }
 
     def start_pod(self, settings: Settings | None = None) -> Served:
         """Start one more pod and wait until it is ready."""
@@ -135,10 +140,10 @@ class Site:
         generate(file, rows, sample=read_sample(sample_file()), days=60, seed=sum(name.encode()))
         return file
 
-    def priced(self, dollars: int, days: tuple[date, ...] = DAYS) -> Path:
+    def priced(self, dollars: int) -> Path:
         """Make a supplier's file of one price, for the load's question."""
         file = self.folder / f"price-{dollars}.csv"
-        lines = [f"{port},{DESTINATION},{day},{dollars}" for day in days for port in ORIGINS]
+        lines = [f"{port},{DESTINATION},{day},{dollars}" for day in DAYS for port in ORIGINS]
         file.write_text("\n".join(["orig_code,dest_code,day,price", *lines, ""]))
         return file
 
@@ -176,9 +181,8 @@ class Site:
 
 def ask(pod: Served) -> Any:
     """Ask the load's question, and return the price of its first day."""
-    return json.loads(httpx.get(pod.url + QUESTION, timeout=PATIENCE_SECONDS).raise_for_status().text)["rates"][0][
-        "price"
-    ]
+    answer = httpx.get(pod.url + QUESTION, timeout=PATIENCE_SECONDS).raise_for_status()
+    return answer.json()["rates"][0]["price"]
 
 
 def contents(url: str) -> dict[str, Content]:
@@ -208,13 +212,13 @@ def value(url: str, query: str) -> Any:
     return row[0] if row else None
 
 
-def wait_for(holds: Any, seconds: float = PATIENCE_SECONDS) -> None:
+def wait_for(holds: Callable[[], object]) -> None:
     """Wait until something holds.
 
     Raises:
         TimeoutError: It does not.
     """
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not holds():
         if time.monotonic() > deadline:
             raise TimeoutError("a drill waited in vain: see its timeline for the step")

@@ -29,7 +29,9 @@ def run(folder: Path, report: Report, *, short: bool) -> None:
         small = {"RATES_SLICE_BYTES": str(64 * 1024 if short else 2**20), "RATES_LOG_LEVEL": "error"}
         with Load(site, writes=False) as load:
             driver = site.rates("ingest", file, **small)
-            wait_for(lambda: len(_staged(site)) >= 3)
+            wait_for(lambda: len(_staged(site)) >= 3 or driver.poll() is not None)
+            if driver.poll() is not None:
+                raise RuntimeError(f"the ingest ended before it could hang: {driver.communicate()[0]}")
             family = [psutil.Process(driver.pid), *psutil.Process(driver.pid).children(recursive=True)]
             for process in family:
                 process.send_signal(signal.SIGSTOP)

@@ -91,7 +91,8 @@ def dev(
     ),
     *,
     archive: Annotated[
-        bool, typer.Option("--archive", help="Archive WAL, for `rates backup` and `rates restore` to any moment.")
+        bool,
+        typer.Option("--archive", help="Archive WAL for `rates restore`; it grows until `rates backup` makes room."),
     ] = False,
 ) -> None:
     """Run everything on this machine: PostgreSQL with a replica, Redis, the service, and the sample data."""

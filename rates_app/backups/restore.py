@@ -78,6 +78,8 @@ def restore(kept: Repository, backup: Backup, into: Path, at: datetime | None, p
     if into.exists():
         raise BackupError(f"{into} exists: name a new folder, so that nothing is written over")
     into.parent.mkdir(parents=True, exist_ok=True)
+    if backup.archiving and at is None:  # with a time PostgreSQL tells when it does not come so far
+        wal.reach(kept, backup.first_segment)
     segments = _segments(kept, backup)
     needed = backup.data_bytes + (0 if isinstance(kept, Folder) else len(segments) * wal.SEGMENT_BYTES)
     if (free := shutil.disk_usage(into.parent).free) < needed:
@@ -99,8 +101,6 @@ def restore(kept: Repository, backup: Backup, into: Path, at: datetime | None, p
 
 def _segments(kept: Repository, backup: Backup) -> list[str]:
     """List what is archived and may be needed: segments from the backup on, and histories of timelines."""
-    if backup.archiving:
-        wal.reach(kept, backup.first_segment)
     names = [file.name.removeprefix("wal/") for file in kept.files("wal")]
     return [
         name

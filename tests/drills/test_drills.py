@@ -61,7 +61,17 @@ def test_a_broken_promise_fails_and_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     assert "the promise is BROKEN" in done.output
     assert "Broken: withdraw. Not run: none." in done.output
     report = command.rehearse("withdraw", quiet(), short=True)
-    assert report.row().endswith("| **broken**: rows lost; answers in order |")
+    assert report.row("today").endswith("| **broken**: rows lost; answers in order |")
+
+
+def test_a_drill_that_does_not_come_to_its_end_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang(_folder: Path, _report: Report, *, short: bool) -> None:
+        raise TimeoutError(f"waited in vain, {short}")
+
+    monkeypatch.setattr(command.DRILLS["redis"], "run", hang)
+    report = command.rehearse("redis", quiet(), short=True)
+    assert not report.kept
+    assert report.checks[-1].seen == "TimeoutError: waited in vain, True"
 
 
 def test_a_drill_that_checks_nothing_keeps_no_promise() -> None:
@@ -84,6 +94,7 @@ def test_the_document_tells_of_every_drill_and_takes_results(monkeypatch: pytest
     report = Report("failover", promise("Database"), quiet(), requests=1234)
     report.expect("requests failed", 0, 0)
     for _ in range(2):  # the second time over the first
-        command.record([report])
+        command.record(report, short=True)
     assert copy.read_text().startswith(told)
-    assert copy.read_text().count("| failover | 1,234 | 0 |") == 1
+    assert copy.read_text().count(" | 1,234 | 0 |") == 1
+    assert copy.read_text().count("\n| failover | ") == 2
