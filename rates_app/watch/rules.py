@@ -104,6 +104,15 @@ SPARK_FAILED = Rule(
     frozenset({"FAILED", "SUBMISSION_FAILED"}),
     ("SparkApplicationFailed", "SparkApplicationSubmissionFailed"),
 )
+MIGRATION_FAILED = Rule(
+    "migration-failed",
+    "a migration of the database failed",
+    "It changed nothing. The version before serves on, and nothing new can be rolled out.",
+    Severity.CRITICAL,
+    "migration-failed",
+    frozenset(),
+    (),
+)
 STORM = Rule(
     "storm",
     "many problems at once",
@@ -114,7 +123,7 @@ STORM = Rule(
     (),
 )
 
-RULES = (CRASH_LOOP, IMAGE_PULL, CONFIG_ERROR, OUT_OF_MEMORY, PENDING, EVICTED, SPARK_FAILED)
+RULES = (CRASH_LOOP, IMAGE_PULL, CONFIG_ERROR, OUT_OF_MEMORY, PENDING, EVICTED, SPARK_FAILED, MIGRATION_FAILED)
 _BY_REASON = {reason: rule for rule in RULES for reason in rule.reasons}
 
 
@@ -189,6 +198,14 @@ def pod_findings(pod: Resource, now: datetime, settings: WatchSettings) -> list[
         elif rule is not None:
             since = _condition_time(status, "Ready") or now
             found.append(finding(rule, waiting["reason"], waiting.get("message", ""), since, container["name"]))
+
+    # The chart's own label. The Job tries again with a new pod, so a failure counts for as long as a kill does.
+    if status.get("phase") == "Failed" and metadata.get("labels", {}).get("app.kubernetes.io/component") == "migrate":
+        for container in status.get("containerStatuses", []):
+            ended = container.get("state", {}).get("terminated", {})
+            since = _time(ended.get("finishedAt")) or now
+            if since > recently:
+                found.append(finding(MIGRATION_FAILED, ended.get("reason", "Error"), "", since, container["name"]))
 
     created = _time(metadata.get("creationTimestamp")) or now
     if not found and status.get("phase") == "Pending" and now - created > timedelta(seconds=settings.pending_seconds):

@@ -93,6 +93,20 @@ def test_a_young_pod_may_be_pending() -> None:
 
 
 @pytest.mark.parametrize(
+    ("component", "finished", "rules"),
+    [
+        ("migrate", "2026-11-24T03:55:00Z", ["migration-failed"]),
+        ("migrate", "2026-11-24T03:45:00Z", []),  # what came of it was told long ago
+        ("sample-data", "2026-11-24T03:55:00Z", []),
+    ],
+)
+def test_a_migrations_pod_that_failed_is_a_problem(component: str, finished: str, rules: list[str]) -> None:
+    ended = {"terminated": {"reason": "Error", "exitCode": 1, "finishedAt": finished}}
+    failed = pod({**container(ended), "phase": "Failed"}, labels={"app.kubernetes.io/component": component})
+    assert [finding.rule.name for finding in pod_findings(failed, NOW, WatchSettings())] == rules
+
+
+@pytest.mark.parametrize(
     ("metadata", "workload"),
     [
         ({}, "rates-app"),
