@@ -1,6 +1,6 @@
 # The one image of the service; its roles are commands of `rates`. The target `spark` is the same package with Spark.
 # Another base serves where no public registry can be reached: any Debian whose python3 is 3.11, with its venv module.
-ARG BASE=docker.io/library/python:3.11-slim-bookworm
+ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE} AS build
 WORKDIR /build
 COPY requirements/build.txt requirements/app.txt requirements/
@@ -10,6 +10,7 @@ RUN python3 -m venv /opt/rates \
  && /opt/rates/bin/pip install --no-cache-dir --require-hashes --only-binary=:all: -r requirements/app.txt
 COPY pyproject.toml README.md ./
 COPY rates_app rates_app
+COPY runbooks runbooks
 RUN /build/tools/bin/python -m hatchling build --target wheel \
  && /opt/rates/bin/pip install --no-cache-dir --no-index --no-deps dist/*.whl \
  && /opt/rates/bin/pip uninstall --yes pip

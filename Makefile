@@ -6,15 +6,16 @@ export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/bin:$(PATH)
 
 UV_VERSION := 0.13.9
 HELM := helm.sh/helm/v3@v3.22.0
+KUBECTL := k8s.io/kubectl@v0.34.1
 PROMTOOL := github.com/prometheus/prometheus@v0.316.0
-# Tools for the charts, built once for all checkouts; a helm or promtool that is on the PATH already is used instead.
+# Tools for the charts and runbooks, built once for all checkouts; one that is on the PATH already is used instead.
 CHART_TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/freight-rates/bin
 export PATH := $(PATH):$(CHART_TOOLS)
 BUILD := docker build
 COMPILE := uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate
 
-.PHONY: help run test check record lock lock-check clean chart-tools browser chart-docs golden release promote test-cluster \
-  cluster-images cluster-stores
+.PHONY: help run test test-cluster cluster-images cluster-stores drill check record lock lock-check clean chart-tools browser \
+  chart-docs golden release promote
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -39,6 +40,9 @@ cluster-stores: ## Build PostgreSQL and Redis for a cluster that cannot take the
 check: .venv/.ready ## Lint, types, and whether the lock files match pyproject.toml
 	@ruff check . && ruff format --check . && mypy && $(MAKE) --no-print-directory lock-check
 
+drill: .venv/.ready ## Break the local stack under load and mend it; NAME=failover for one, all of them record docs/drills.md
+	@python -m drills $(or $(NAME),--record)
+
 record: .venv/.ready ## Write down what the stacks consist of and cost, for the diff to be reviewed
 	@python pulumi/record.py
 
@@ -55,7 +59,7 @@ lock-check: | .tools/bin/uv ## Fail if pyproject.toml asks for something that th
 	  diff -u requirements/$$name.txt $$fresh || { echo "requirements/$$name.txt is stale: run 'make lock' and commit it" >&2; exit 1; }; \
 	  rm -f $$fresh; done
 
-chart-tools: ## Build helm and promtool from their Go modules, unless they are there already
+chart-tools: ## Build helm, kubectl and promtool from their Go modules, unless they are there already
 	@command -v helm >/dev/null || { echo "Building helm ($(HELM)) into $(CHART_TOOLS), two minutes"; \
 	  GOBIN="$(CHART_TOOLS)" go install "$(subst @,/cmd/helm@,$(HELM))"; }
 	@# promtool's module replaces some of its dependencies, so it is built from a module that requires it.
@@ -63,6 +67,14 @@ chart-tools: ## Build helm and promtool from their Go modules, unless they are t
 	  build=$$(mktemp -d); trap 'rm -rf "$$build"' EXIT; cd "$$build"; go mod init build >/dev/null 2>&1; \
 	  go get "$(subst @,/cmd/promtool@,$(PROMTOOL))" >/dev/null 2>&1; mkdir -p "$(CHART_TOOLS)"; \
 	  go build -trimpath -o "$(CHART_TOOLS)/promtool" "$(firstword $(subst @, ,$(PROMTOOL)))/cmd/promtool"; }
+
+	@# kubectl's module is the library alone; its program is this one line, which Kubernetes keeps in a module of its own.
+	@command -v kubectl >/dev/null || { echo "Building kubectl ($(KUBECTL)) into $(CHART_TOOLS), two minutes"; \
+	  build=$$(mktemp -d); trap 'rm -rf "$$build"' EXIT; cd "$$build"; go mod init build >/dev/null 2>&1; \
+	  printf '%s\n' 'package main' 'import ("k8s.io/component-base/cli"; "k8s.io/kubectl/pkg/cmd")' \
+	    'func main() { cli.RunNoErrOutput(cmd.NewDefaultKubectlCommand()) }' >main.go; \
+	  { go get "$(KUBECTL)" && go mod tidy; } >/dev/null 2>&1; mkdir -p "$(CHART_TOOLS)"; \
+	  go build -trimpath -o "$(CHART_TOOLS)/kubectl" .; }
 
 browser: ## Install Debian's Chromium for the tests of the page, unless there is a Chromium or Chrome
 	@{ command -v chromium || command -v chromium-browser || command -v google-chrome || command -v google-chrome-stable \

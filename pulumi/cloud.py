@@ -155,11 +155,25 @@ pulumi.export("url", f"https://{settings.domain}")
 pulumi.export("nameServers", zone.name_servers)
 pulumi.export("registry", registry_url)
 pulumi.export("clusters", {colour: cluster.name for colour, cluster in first.clusters.items()})
+pulumi.export("region", settings.region)
 pulumi.export("incomingBucket", storage.buckets["incoming"].name)
+pulumi.export("incomingQueue", first.events.queue_name)
+pulumi.export("deadLetterQueue", first.events.dead_letter_queue_name)
+pulumi.export("database", first.database.identifier)
 pulumi.export("databaseSecret", credentials.secret_name)
 pulumi.export("alertsTopic", first.alerts.topic_arn)
 pulumi.export("notifySecret", first.alerts.notify_secret_name)
 pulumi.export("ticketTokenSecret", first.alerts.ticket_token_secret)
 pulumi.export(
     "standbyClusters", {colour: cluster.name for colour, cluster in second.clusters.items()} if standby else {}
+)
+pulumi.export(
+    "standby",
+    {
+        "region": standby.region,
+        "database": second.database.identifier,
+        "incomingBucket": second_storage.buckets["incoming"].name,
+    }
+    if standby
+    else {},
 )

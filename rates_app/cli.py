@@ -14,6 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from rates_app.backups.cli import app as backup_app
+from rates_app.backups.cli import restore
+from rates_app.backups.repository import BackupError
+from rates_app.backups.settings import BackupSettings
 from rates_app.batches import engine, ledger, publish
 from rates_app.batches.cli import dispatch, generate, housekeep
 from rates_app.batches.model import Batch, BatchError, State
@@ -21,6 +25,7 @@ from rates_app.batches.rollup import rebuild_for_tree
 from rates_app.notify.cli import app as notify_app
 from rates_app.notify.settings import NotifySettings
 from rates_app.ops.logs import configure_logs
+from rates_app.ops.runbook import NoSuchRunbook, runbook
 from rates_app.ops.traces import configure_traces
 from rates_app.rates.locations import LocationsError, read_locations, store_locations
 from rates_app.settings import Settings, SettingsError, load_settings, settings_table
@@ -84,11 +89,15 @@ def dev(
     data: Annotated[Path, typer.Option(envvar="RATES_DATA_DIR", help="Folder that everything is kept in.")] = Path(
         ".rates"
     ),
+    *,
+    archive: Annotated[
+        bool, typer.Option("--archive", help="Archive WAL, for `rates backup` and `rates restore` to any moment.")
+    ] = False,
 ) -> None:
     """Run everything on this machine: PostgreSQL with a replica, Redis, the service, and the sample data."""
     from rates_app.local.stack import dev as run  # noqa: PLC0415 - only here are the embedded servers needed
 
-    raise typer.Exit(run(data, port))
+    raise typer.Exit(run(data, port, archive=archive))
 
 
 @app.command(rich_help_panel="Batches")
@@ -288,8 +297,11 @@ app.command(rich_help_panel="Roles")(dispatch)
 app.command(rich_help_panel="Roles")(housekeep)
 app.command(rich_help_panel="Batches")(generate)
 app.add_typer(notify_app, name="notify", rich_help_panel="Operations")
+app.add_typer(backup_app, name="backup", rich_help_panel="Operations")
+app.command(rich_help_panel="Operations")(restore)
 app.command("watch-pods", rich_help_panel="Roles")(watch_pods)
 app.command("search-logs", rich_help_panel="Operations")(search_logs)
+app.command(rich_help_panel="Operations")(runbook)
 
 
 @app.command(rich_help_panel="Operations")
@@ -297,7 +309,7 @@ def settings(
     markdown: Annotated[bool, typer.Option("--markdown", help="As the table of docs/settings.md.")] = False,
 ) -> None:
     """List every setting: its variable, its default and what it does."""
-    rows = [row for kind in (Settings, NotifySettings, WatchSettings) for row in settings_table(kind)]
+    rows = [row for kind in (Settings, NotifySettings, WatchSettings, BackupSettings) for row in settings_table(kind)]
     if markdown:
         sys.stdout.write("| variable | default | what it does |\n| --- | --- | --- |\n")
         sys.stdout.writelines(
@@ -314,7 +326,17 @@ def main() -> None:
     """Run the command; a fault that the user can mend is one line, with exit code 1, and no traceback."""
     try:
         app()
-    except (BatchError, LocationsError, NoAccess, SearchError, SettingsError, TokenError, Unavailable) as error:
+    except (
+        BackupError,
+        BatchError,
+        LocationsError,
+        NoAccess,
+        NoSuchRunbook,
+        SearchError,
+        SettingsError,
+        TokenError,
+        Unavailable,
+    ) as error:
         err.print(f"rates: {error}", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
     except psycopg.OperationalError as error:

@@ -6,9 +6,11 @@ described once: here. A value that does not fit stops the start with a message t
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import (
     Field,
@@ -52,9 +54,12 @@ class Settings(ProcessSettings):
     """The settings of a process that works on prices, whatever its role."""
 
     # Stores
-    database_url: SecretStr = Field(description="PostgreSQL primary, as postgresql://user:password@host:port/name.")
+    database_url: SecretStr = Field(
+        description="PostgreSQL primary, as postgresql://user:password@host:port/name; with several hosts separated by "
+        "commas, the one that takes writes."
+    )
     replica_urls: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        default=(), description="PostgreSQL streaming replicas that reads may use, separated by commas."
+        default=(), description="PostgreSQL streaming replicas that reads may use: addresses separated by commas."
     )
     redis_url: SecretStr | None = Field(
         default=None, description="Redis for cached answers and rate limits; without it both are per process."
@@ -126,8 +131,10 @@ class Settings(ProcessSettings):
     @field_validator("replica_urls", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        """Take ``a,b`` from the environment as a tuple."""
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        """Take ``postgresql://a,postgresql://b,c`` as a tuple of two: an address may name several hosts."""
+        if not isinstance(value, str):
+            return value
+        return tuple(part.strip() for part in re.split(r",(?=\s*postgres(?:ql)?://)", value) if part.strip())
 
     @model_validator(mode="after")
     def _all_buckets(self) -> Self:
@@ -150,6 +157,16 @@ class Settings(ProcessSettings):
         ):
             raise ValueError("is not an address that starts with postgresql:// or redis://")
         return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _takes_writes(cls, value: SecretStr) -> SecretStr:
+        """Of several hosts mean the one that is the primary at the time: after a promotion that is another."""
+        url = urlsplit(value.get_secret_value())
+        if "," not in url.netloc.rpartition("@")[2] or "target_session_attrs=" in url.query:
+            return value
+        query = "&".join(filter(None, [url.query, "target_session_attrs=read-write"]))
+        return SecretStr(url._replace(query=query).geturl())
 
 
 @cache

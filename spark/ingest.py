@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import structlog
 from py4j.protocol import Py4JError
@@ -28,9 +30,13 @@ if TYPE_CHECKING:
 
     from pyspark import SparkContext
 
-    from rates_app.batches.workers import Item, Result, Workers
+    from rates_app.batches.engine import Step
+    from rates_app.batches.workers import Item, Workers
 
 log = structlog.get_logger()
+
+#: How often Spark is asked how many tasks are done.
+PROGRESS_SECONDS = 1.0
 
 
 def in_spark(context: SparkContext) -> Workers:
@@ -40,23 +46,46 @@ def in_spark(context: SparkContext) -> Workers:
     its rows, and only the ledger knows.
     """
 
-    def work(task: Callable[[Item], Result], items: Sequence[Item], done: Callable[[Result], None]) -> None:
-        def attempt(item: Item) -> Result | BatchError:
+    def work(task: Callable[[Item], object], items: Sequence[Item], done: Callable[[], None]) -> None:
+        def attempt(item: Item) -> BatchError | None:
             try:
-                return task(item)
+                task(item)
             except BatchError as error:  # trying again would not help: the driver decides
                 return error
+            return None
 
-        try:
-            results = context.parallelize(items, len(items)).map(attempt).collect()
-        except Py4JError as error:
-            raise WorkersLost(f"Spark gave the tasks up: {error}") from error
-        for result in results:
-            if isinstance(result, BatchError):
-                raise result
-            done(result)
+        group = str(uuid4())
+
+        def collect() -> list[BatchError | None]:
+            context.setJobGroup(group, f"{len(items)} parts of a batch")  # of this thread's jobs
+            return context.parallelize(items, len(items)).map(attempt).collect()
+
+        told = 0
+        with ThreadPoolExecutor(1) as runner:
+            job = runner.submit(collect)
+            while not wait([job], PROGRESS_SECONDS).done:
+                completed = _completed(context, group)
+                for _ in range(told, completed):
+                    done()
+                told = max(told, completed)
+            try:
+                errors = [error for error in job.result() if error]
+            except Py4JError as error:
+                raise WorkersLost(f"Spark gave the tasks up: {error}") from error
+        if errors:
+            raise errors[0]
+        for _ in range(told, len(items)):
+            done()
 
     return work
+
+
+def _completed(context: SparkContext, group: str) -> int:
+    """Count the tasks of a group's job that have succeeded."""
+    tracker = context.statusTracker()
+    jobs = filter(None, map(tracker.getJobInfo, tracker.getJobIdsForGroup(group)))
+    stages = filter(None, (tracker.getStageInfo(number) for job in jobs for number in job.stageIds))
+    return sum(stage.numCompletedTasks for stage in stages)
 
 
 def session(settings: Settings) -> SparkSession:
@@ -73,6 +102,11 @@ def session(settings: Settings) -> SparkSession:
             .config("spark.driver.host", "127.0.0.1")
         )
     return builder.getOrCreate()
+
+
+def _tell(step: Step, done: int, total: int) -> None:
+    if total:
+        log.info("progress", step=step, done=done, of=total)
 
 
 def main() -> int:
@@ -95,10 +129,12 @@ def main() -> int:
         with session(settings) as spark:
             workers = in_spark(spark.sparkContext)
             if arguments.file is not None:
-                batch, _ = ingest(settings, arguments.file, workers=workers)
+                batch, _ = ingest(settings, arguments.file, workers=workers, progress=_tell)
             else:
                 with connect(settings) as connection:
-                    batch, _ = drive(connection, settings, arguments.batch, arguments.source, workers=workers)
+                    batch, _ = drive(
+                        connection, settings, arguments.batch, arguments.source, workers=workers, progress=_tell
+                    )
     except (BatchError, SettingsError) as error:
         sys.stderr.write(f"spark/ingest.py: {error}\n")
         return 1

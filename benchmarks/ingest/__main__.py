@@ -1,6 +1,7 @@
 """Run the comparison: ``python -m benchmarks.ingest``; a quarter of an hour, and Java for the two ways through Spark.
 
-Servers and clients share this machine, so ratios tell more than numbers.
+Servers and clients share this machine, so ratios tell more than numbers; and when others use it, seconds of cores that
+were busy for a way tell more than the time it took.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ WORKERS = 2
 class Run:
     """What one way has needed."""
 
+    #: By part: how long it took, and how long cores were busy for it.
     seconds: dict[str, float]
     #: Most memory that its processes had at once, shared pages counted once; the database's is not in it.
     peak_mib: float
@@ -109,12 +111,13 @@ def compare(rows: int, rounds: int, url: str, folder: Path) -> None:
         for way, runs in best.items():
             runs.append(run(way, other if way == "Spark engine" else file, url, folder))
     print(f"\n{rows:,} rows, {WORKERS} workers, median of {rounds}\n")
-    print("| way | rows/s | of the floor | peak memory |\n| --- | ---: | ---: | ---: |")
+    print("| way | rows/s | of the floor | core seconds a million rows | of the floor | peak memory |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
 
     def median(way: str, part: str) -> float:
         return sorted(one.seconds[part] for one in best[way])[rounds // 2]
 
-    floor = median(FLOOR, "total")
+    floor, floor_cores = median(FLOOR, "total"), median(FLOOR, "total cores")
     for way, runs in best.items():
         peak = sorted(one.peak_mib for one in runs)[rounds // 2]
         parts = (
@@ -126,14 +129,17 @@ def compare(rows: int, rounds: int, url: str, folder: Path) -> None:
             )
         )
         for part, name in parts:
-            seconds = median(way, part)
-            print(f"| {name} | {rows / seconds:,.0f} | {floor / seconds:.2f} | {peak:,.0f} MiB |")
+            seconds, cores = median(way, part), median(way, f"{part} cores")
+            print(
+                f"| {name} | {rows / seconds:,.0f} | {floor / seconds:.2f} "
+                f"| {cores / rows * 1e6:.2f} | {floor_cores / cores:.2f} | {peak:,.0f} MiB |"
+            )
 
 
 def sizes(numbers: Sequence[int], url: str, folder: Path) -> None:
     """Publish and withdraw batches of growing size."""
-    print("\n| rows | staged | published | publish | withdraw | peak memory |")
-    print("| ---: | ---: | ---: | ---: | ---: | ---: |")
+    print("\n| rows | staged | published | core seconds | publish | withdraw | peak memory |")
+    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     sample = read_sample(sample_file())
     for rows in numbers:
         file = folder / f"size{rows}.csv"
@@ -146,7 +152,8 @@ def sizes(numbers: Sequence[int], url: str, folder: Path) -> None:
         withdraw = time.monotonic() - began
         print(
             f"| {rows:,} | {done.seconds['staged']:.1f} s | {done.seconds['total']:.1f} s "
-            f"| {done.seconds['publish'] * 1000:.0f} ms | {withdraw * 1000:.0f} ms | {done.peak_mib:,.0f} MiB |"
+            f"| {done.seconds['total cores']:.1f} | {done.seconds['publish'] * 1000:.0f} ms "
+            f"| {withdraw * 1000:.0f} ms | {done.peak_mib:,.0f} MiB |"
         )
 
 

@@ -1,13 +1,12 @@
 """The ways to load a file, each a process of its own: ``python -m benchmarks.ingest.contestants WAY FILE``.
 
-A way prints one line of JSON: the seconds that its parts took. What a process needs to start (Python, a Java machine)
-is not counted for any of them.
+A way prints one line of JSON: the seconds that its parts took, and those that cores were busy for it, in its own
+processes and in the database's. What a process needs to start (Python, a Java machine) is not counted for any of them.
 """
 
 from __future__ import annotations
 
 import csv
-import functools
 import json
 import subprocess
 import sys
@@ -16,16 +15,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import psycopg
 import structlog
 
 from rates_app.batches import engine, publish
+from rates_app.batches.model import Slice
+from rates_app.batches.workers import in_process as processes
 from rates_app.local.account import programs
 from rates_app.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rates_app.batches.model import Batch
     from rates_app.batches.workers import Workers
 
 #: What suppliers' rows need at least: no checks, no index, no write-ahead log.
@@ -46,10 +49,37 @@ def _bare(name: str) -> None:
             connection.execute(statement)
 
 
+class Watch:
+    """Measures from its making on: the time, and how long cores were busy, which others on the machine change less."""
+
+    def __init__(self) -> None:
+        with psycopg.connect(_url()) as connection:
+            self._server = psutil.Process(psutil.Process(connection.info.backend_pid).ppid())
+        self._busy = self._cores()
+        self._began = time.monotonic()
+
+    def _cores(self) -> float:
+        roots = (psutil.Process(), self._server)
+        return sum(_busy(one) for root in roots for one in (root, *root.children(recursive=True)))
+
+    def read(self, part: str) -> dict[str, float]:
+        """Give the seconds up to now as those of a part."""
+        return {part: time.monotonic() - self._began, f"{part} cores": self._cores() - self._busy}
+
+
+def _busy(process: psutil.Process) -> float:
+    """Seconds of cores that a process and those of its children that have ended were busy."""
+    try:
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0
+    return float(times.user + times.system + times.children_user + times.children_system)
+
+
 def _timed(work: Callable[[], object]) -> dict[str, float]:
-    began = time.monotonic()
+    watch = Watch()
     work()
-    return {"total": time.monotonic() - began}
+    return watch.read("total")
 
 
 def _copy(file: Path, table: str) -> subprocess.Popen[bytes]:
@@ -100,38 +130,35 @@ def executemany(file: Path) -> dict[str, float]:
     return _timed(work)
 
 
-def _engine(file: Path, workers: Workers | None = None) -> dict[str, float]:
+def _engine(file: Path, workers: Workers) -> dict[str, float]:
     spent: dict[str, float] = {}
+    publishing = publish.publish
 
-    def measured(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def call(*arguments: Any, **named: Any) -> Any:
-            began = time.monotonic()
-            try:
-                return function(*arguments, **named)
-            finally:
-                spent[name] = time.monotonic() - began
+    def timed_publish(*arguments: Any, **named: Any) -> Batch:
+        began = time.monotonic()
+        batch = publishing(*arguments, **named)
+        spent["publish"] = time.monotonic() - began
+        return batch
 
-        return call
-
-    publish.publish = measured("publish", publish.publish)
+    publish.publish = timed_publish
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("error"))
-    stages = {}
-    began = time.monotonic()
+    watch = Watch()
 
     def progress(step: engine.Step, done: int, total: int) -> None:
-        stages[step] = time.monotonic() - began
+        if step == "staging" and done == total:
+            spent.update(watch.read("staged"))
 
     batch, worked = engine.ingest(load_settings(), str(file), workers=workers, progress=progress)
-    total = time.monotonic() - began
     if batch.state != "published" or not worked:
         raise RuntimeError(f"batch {batch.id} is {batch.state}: {batch.failure}")
-    return {"total": total, "staged": stages["staging"], "publish": spent["publish"], "batch": batch.id}
+    return spent | watch.read("total") | {"batch": batch.id}
 
 
 def in_process(file: Path) -> dict[str, float]:
     """Our engine, in processes of this machine."""
-    return _engine(file)
+    workers = processes(load_settings())
+    workers(repr, [Slice(0, 0, 0)] * 2, lambda: None)  # what workers are forked from has started
+    return _engine(file, workers)
 
 
 def spark(file: Path) -> dict[str, float]:

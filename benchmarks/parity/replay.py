@@ -23,7 +23,7 @@ CENT = 0.0051
 RAW = """
     SELECT count(*), avg(price_cents) / 100,
            percentile_cont(ARRAY[0.1, 0.5, 0.9]) WITHIN GROUP (ORDER BY price_cents)
-    FROM prices
+    FROM delivered
     WHERE day BETWEEN %(first)s AND %(last)s
       AND batch_id IN (SELECT id FROM batches WHERE state = 'published')
       AND origin_id IN (SELECT location_id FROM location_ancestors JOIN locations ON id = ancestor_id
@@ -95,7 +95,7 @@ def replay(connection: Connection, number: int, seed: int) -> Parity:
     parity = Parity()
     lanes = connection.execute(
         """
-        SELECT DISTINCT o.code, d.code FROM prices
+        SELECT DISTINCT o.code, d.code FROM delivered
         JOIN locations o ON o.id = origin_id JOIN locations d ON d.id = destination_id ORDER BY 1, 2
         """
     ).fetchall()

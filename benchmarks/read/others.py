@@ -47,7 +47,7 @@ def aggregate() -> Response:
             SELECT calendar.day::date, count(price_cents),
                    CASE WHEN count(price_cents) >= 3 THEN avg(price_cents) / 100 END
             FROM generate_series(%(first)s::date, %(last)s::date, '1 day') AS calendar (day)
-            LEFT JOIN prices ON prices.day = calendar.day
+            LEFT JOIN plain_prices prices ON prices.day = calendar.day
                 AND origin_id IN (SELECT id FROM origins) AND destination_id IN (SELECT id FROM destinations)
             GROUP BY calendar.day ORDER BY calendar.day DESC
             """,

@@ -357,7 +357,7 @@ def _alarms(args: MonitoringArgs) -> list[Alarm]:
         ),
         Alarm(
             name="messages-dead",
-            runbook="batch-stuck",
+            runbook="dead-letter-queue",
             meaning="A delivered file failed five times and waits in the dead-letter queue.",
             namespace="AWS/SQS",
             metric="ApproximateNumberOfMessagesVisible",

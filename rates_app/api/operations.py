@@ -25,7 +25,7 @@ def alive() -> Response:
 @views.get("/readyz")
 def ready() -> Response:
     """Tell whether requests should be sent here, and what was checked."""
-    ok, checks = readiness(service().databases, service().redis)
+    ok, checks = readiness(service().databases, service().redis, service().reads.note)
     body = orjson.dumps({"status": "ok" if ok else "unavailable", "checks": checks})
     return Response(body, 200 if ok else 503, content_type=JSON, headers={"Cache-Control": "no-store"})
 

@@ -7,14 +7,16 @@ dimensions, a flag for nulls, its elements' type, its length, its first index, a
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray  # noqa: TC002 - NamedTuple's fields are read when the class is made
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+Integers = NDArray[np.integer[Any]]
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER = b"\xff\xff"
@@ -22,66 +24,76 @@ TRAILER = b"\xff\xff"
 #: PostgreSQL's number of the type ``integer``.
 _INTEGER_OID = 23
 
-
 #: Bytes before an array's first element: five numbers.
 _ARRAY_HEADER = 20
 
+_ELEMENT = np.dtype([("length", ">i4"), ("value", ">i4")])
+
 
 class Arrays(NamedTuple):
-    """A column of ``integer[]``: all elements one after the other, and how many belong to each row."""
+    """A column of ``integer[]``: elements, and where those of each row begin and how many they are."""
 
-    elements: NDArray[np.integer[Any]]
-    sizes: NDArray[np.int64]
-
-
-def _integers(fields: int) -> np.dtype[np.void]:
-    columns = [(f"{part}{number}", ">i4") for number in range(fields) for part in ("length", "value")]
-    return np.dtype([("fields", ">i2"), *columns])
+    elements: Integers
+    firsts: Integers
+    sizes: Integers
 
 
-def encode_integers(columns: Sequence[NDArray[np.int32]]) -> bytes:
-    """Write rows of 4-byte values: integers, or dates as days since 2000-01-01."""
-    rows = np.empty(len(columns[0]), dtype=_integers(len(columns)))
-    rows["fields"] = len(columns)
-    for number, values in enumerate(columns):
-        rows[f"length{number}"] = 4
-        rows[f"value{number}"] = values
-    return b"".join((HEADER, rows.view(np.uint8).data, TRAILER))
+class Packed(NamedTuple):
+    """The same as a column of ``bytea``: numbers of four bytes, the lowest first."""
+
+    elements: Integers
+    firsts: Integers
+    sizes: Integers
 
 
-def decode_array(data: bytes) -> NDArray[np.int64]:
-    """Read an array of 4-byte values, none of them null."""
-    elements = np.frombuffer(data, dtype=[("length", ">i4"), ("value", ">i4")], offset=_ARRAY_HEADER)
-    return elements["value"].astype(np.int64)
+def decode_arrays(values: Sequence[bytes]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Read arrays of 4-byte values, none of them null.
+
+    Returns:
+        The elements of all, one array after the other, and how many each has.
+    """
+    elements = np.frombuffer(b"".join(value[_ARRAY_HEADER:] for value in values), dtype=_ELEMENT)["value"]
+    lengths = np.array([len(value) for value in values], dtype=np.int64)
+    return elements.astype(np.int32), np.maximum(lengths - _ARRAY_HEADER, 0) // _ELEMENT.itemsize
 
 
-def encode(columns: Sequence[NDArray[np.int32] | NDArray[np.int64] | Arrays]) -> bytes:
-    """Write rows of ``integer`` (or ``date``), ``bigint`` and ``integer[]``, told apart by the columns' types."""
-    rows = len(columns[0])
-    lengths = np.full(rows, 1, dtype=np.int64)  # in words of two bytes, which all parts are whole numbers of
-    for column in columns:
-        lengths += 12 + 4 * column.sizes if isinstance(column, Arrays) else 2 + column.itemsize // 2
-    ends = np.cumsum(lengths)
-    words = np.empty(int(ends[-1]) if rows else 0, dtype=np.uint16)
+def encode(columns: Sequence[Integers | Arrays | Packed]) -> bytes:
+    """Write rows of ``integer`` (or ``date``, as days since 2000-01-01), ``bigint``, ``integer[]`` and ``bytea``.
 
-    def put(at: NDArray[np.int64], values: NDArray[np.integer[Any]] | int) -> NDArray[np.int64]:
-        words[at] = (np.asarray(values) >> 16) & 0xFFFF
-        words[at + 1] = np.asarray(values) & 0xFFFF
-        return at + 2
-
-    at = ends - lengths
-    words[at] = len(columns)
-    at = at + 1
+    Args:
+        columns: Numbers of four or eight bytes, or several numbers a row.
+    """
+    # A row is a few pieces, of alternately what all rows have in the same form and a row's elements. The pieces of all
+    # rows are made at once; putting them together is left to `join`, which copies whole pieces.
+    pieces: list[Iterator[bytes]] = []
+    same: list[tuple[str, Integers | int]] = [(">i2", len(columns))]
     for column in columns:
         if isinstance(column, Arrays):
-            for value in (_ARRAY_HEADER + 8 * column.sizes, 1, 0, _INTEGER_OID, column.sizes, 1):
-                at = put(at, value)
-            firsts = np.cumsum(column.sizes) - column.sizes
-            within = np.arange(len(column.elements)) - np.repeat(firsts, column.sizes)
-            put(put(np.repeat(at, column.sizes) + 4 * within, 4), column.elements)
-            at = at + 4 * column.sizes
-        elif column.itemsize == np.dtype(np.int64).itemsize:
-            at = put(put(put(at, 8), column >> 32), column)
+            lengths = _ARRAY_HEADER + _ELEMENT.itemsize * column.sizes
+            same += [(">i4", value) for value in (lengths, 1, 0, _INTEGER_OID, column.sizes, 1)]
+            elements = np.empty(len(column.elements), dtype=_ELEMENT)
+            elements["length"], elements["value"] = 4, column.elements
+        elif isinstance(column, Packed):
+            elements = column.elements.astype("<i4")
+            same += [(">i4", elements.itemsize * column.sizes)]
         else:
-            at = put(put(at, 4), column)
-    return HEADER + words.byteswap().tobytes() + TRAILER
+            same += [(">i4", column.itemsize), (f">i{column.itemsize}", column)]
+            continue
+        pieces += (_records(same, len(column.sizes)), _cut(elements, column.firsts, column.sizes))
+        same = []
+    if same:
+        pieces.append(_records(same, len(columns[-1])))
+    return b"".join((HEADER, *chain.from_iterable(zip(*pieces, strict=True)), TRAILER))
+
+
+def _records(fields: Sequence[tuple[str, Integers | int]], rows: int) -> Iterator[bytes]:
+    records = np.empty(rows, dtype=[(str(number), kind) for number, (kind, _) in enumerate(fields)])
+    for number, (_, values) in enumerate(fields):
+        records[str(number)] = values
+    return _cut(records, np.arange(rows), np.ones(rows, dtype=np.int64))
+
+
+def _cut(records: NDArray[Any], firsts: Integers, sizes: Integers) -> Iterator[bytes]:
+    starts = firsts * records.itemsize
+    ends = starts + sizes * records.itemsize
+    return map(records.tobytes().__getitem__, map(slice, starts.tolist(), ends.tolist()))

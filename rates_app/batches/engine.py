@@ -18,7 +18,7 @@ from rates_app.batches import ledger, publish, rollup
 from rates_app.batches.model import Batch, BatchError, Unreadable
 from rates_app.batches.parse import csv_columns
 from rates_app.batches.source import expand, header, inspect, plan
-from rates_app.batches.stage import Staged, stage_slice
+from rates_app.batches.stage import stage_slice
 from rates_app.batches.workers import WorkersLost, in_process
 from rates_app.cache.redis import Redis
 from rates_app.ops.traces import carried, tracer
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
 
-    from rates_app.batches.workers import Item, Result, Workers
+    from rates_app.batches.workers import Item, Workers
     from rates_app.settings import Settings
     from rates_app.store.databases import Connection
 
@@ -140,8 +140,8 @@ def drive(
     """
     get_current_span().set_attribute("rates.batch_id", batch_id)
     with _driving(connection, batch_id):
-        batch = ledger.find_batch(connection, batch_id)
-        connection.commit()
+        with connection.transaction():
+            batch = publish.restart_older(connection, batch_id)
         if batch.ended_at is not None:
             return batch, False
         folder = settings.data_dir / "expanded"
@@ -210,7 +210,7 @@ class _Driver:
         before = ledger.progress(self.connection, self.batch.id)
         done, late = before.staged, False
 
-        def staged(_: Staged) -> None:
+        def staged() -> None:
             nonlocal done, late
             done += 1
             self.progress("staging", done, before.slices)
@@ -231,7 +231,7 @@ class _Driver:
         done = 0
         parts = rollup.plan_parts(self.connection, self.batch.id)
 
-        def rolled_up(_: int) -> None:
+        def rolled_up() -> None:
             nonlocal done
             done += 1
             self.progress("verifying", done, len(parts))
@@ -242,10 +242,10 @@ class _Driver:
 
     def _finish(
         self,
-        task: Callable[[Item], Result],
+        task: Callable[[Item], object],
         items: list[Item],
         pending: Callable[[], list[Item]],
-        done: Callable[[Result], None],
+        done: Callable[[], None],
     ) -> None:
         """Have all items done; when workers are lost, those that are then still pending once more.
 

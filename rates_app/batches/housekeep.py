@@ -1,7 +1,7 @@
 """The role ``housekeep``: one pass of what nobody waits for.
 
-What withdrawn, refused and failed batches have left is dropped, and small batches' partitions of ``prices`` are merged,
-so that their number stays bounded however many batches arrive. Readers ask ``rollups`` alone and notice nothing.
+What withdrawn, refused and failed batches have left is dropped, and small batches' partitions are merged, so
+that their number stays bounded however many batches arrive. Readers ask ``rollups`` alone and notice nothing.
 """
 
 from __future__ import annotations
@@ -50,8 +50,9 @@ class Housekeeping(NamedTuple):
 
 
 class Partition(NamedTuple):
-    """A partition of ``prices``."""
+    """A partition of ``segments``, or of ``prices``, where batches are that were published before."""
 
+    parent: str
     name: str
     batches: list[int]
     rows: int
@@ -102,23 +103,22 @@ def _clear(connection: Connection) -> int:
                         (batch_id,),
                     )
             drop_staged(connection, batch_id)
-            connection.execute("DELETE FROM rollups WHERE batch_id = %s", (batch_id,))
         log.info("leftovers dropped", batch_id=batch_id)
     return len(ended)
 
 
 def _partitions(connection: Connection) -> list[Partition]:
-    """List the partitions of ``prices``, the oldest batches first; withdrawn batches have no rows that count."""
+    """List the partitions, the oldest batches first; withdrawn batches have no rows that count."""
     rows = connection.execute(
-        "SELECT relname, pg_get_expr(relpartbound, pg_class.oid) FROM pg_inherits "
-        "JOIN pg_class ON pg_class.oid = inhrelid WHERE inhparent = 'prices'::regclass"
+        "SELECT inhparent::regclass::text, relname, pg_get_expr(relpartbound, pg_class.oid) FROM pg_inherits "
+        "JOIN pg_class ON pg_class.oid = inhrelid WHERE inhparent IN ('segments'::regclass, 'prices'::regclass)"
     ).fetchall()
-    found = {name: [int(number) for number in re.findall(r"\d+", bound)] for name, bound in rows}
+    found = [(parent, name, [int(number) for number in re.findall(r"\d+", bound)]) for parent, name, bound in rows]
     counts: dict[int, int] = dict(
         connection.execute("SELECT id, rows FROM batches WHERE state = 'published'").fetchall()
     )
     return sorted(
-        (Partition(name, ids, sum(counts.get(number, 0) for number in ids)) for name, ids in found.items()),
+        (Partition(parent, name, ids, sum(counts.get(number, 0) for number in ids)) for parent, name, ids in found),
         key=lambda partition: partition.batches,
     )
 
@@ -127,11 +127,11 @@ def _merge(connection: Connection) -> int:
     """Merge small partitions of like size until there are few of every size."""
     merged = 0
     while True:
-        by_digits: dict[int, list[Partition]] = {}
+        alike: dict[tuple[str, int], list[Partition]] = {}
         for partition in _partitions(connection):
             if partition.rows < LARGEST_MERGED_ROWS:
-                by_digits.setdefault(len(str(partition.rows)), []).append(partition)
-        group = next((some for some in by_digits.values() if len(some) >= MERGE_PARTITIONS), None)
+                alike.setdefault((partition.parent, len(str(partition.rows))), []).append(partition)
+        group = next((some for some in alike.values() if len(some) >= MERGE_PARTITIONS), None)
         if group is None:
             return merged
         _merge_into_one(connection, group[:MERGE_PARTITIONS])
@@ -141,15 +141,16 @@ def _merge(connection: Connection) -> int:
 def _merge_into_one(connection: Connection, partitions: list[Partition]) -> None:
     batches = sorted(number for partition in partitions for number in partition.batches)
     values = sql.SQL(", ").join(map(sql.Literal, batches))
+    parent = sql.Identifier(partitions[0].parent)
     with connection.transaction():
         row = connection.execute("SELECT pg_current_xact_id()::text").fetchone()
         assert row is not None  # noqa: S101 - a function call has one row
         table = sql.Identifier(f"merged_x{row[0]}")
         # With the check, attaching need not look at the rows: the lock that others wait for is held for a moment.
         connection.execute(
-            sql.SQL("CREATE TABLE staging.{} (LIKE prices, CONSTRAINT of_batches CHECK (batch_id IN ({})))").format(
-                table, values
-            )
+            sql.SQL(
+                "CREATE TABLE staging.{} (LIKE {} INCLUDING STORAGE, CONSTRAINT of_batches CHECK (batch_id IN ({})))"
+            ).format(table, parent, values)
         )
         for partition in partitions:
             connection.execute(
@@ -158,7 +159,7 @@ def _merge_into_one(connection: Connection, partitions: list[Partition]) -> None
         for partition in partitions:
             connection.execute(sql.SQL("DROP TABLE staging.{}").format(sql.Identifier(partition.name)))
         connection.execute(
-            sql.SQL("ALTER TABLE prices ATTACH PARTITION staging.{} FOR VALUES IN ({})").format(table, values)
+            sql.SQL("ALTER TABLE {} ATTACH PARTITION staging.{} FOR VALUES IN ({})").format(parent, table, values)
         )
     log.info("partitions merged", batches=len(batches), rows=sum(partition.rows for partition in partitions))
 

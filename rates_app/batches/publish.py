@@ -13,7 +13,7 @@ from psycopg import sql
 from rates_app.batches.ledger import find_batch, progress, set_state
 from rates_app.batches.model import Batch, BatchError, State, WrongState
 from rates_app.ops.traces import tracer
-from rates_app.store.generation import note_slots, raise_generation
+from rates_app.store.generation import raise_generation
 
 if TYPE_CHECKING:
     from rates_app.store.databases import Connection
@@ -53,7 +53,10 @@ def gather(connection: Connection, batch_id: int) -> Batch:
         return batch
     connection.execute(
         sql.SQL(
-            "CREATE TABLE staging.{} (LIKE prices, CONSTRAINT of_batch CHECK (batch_id = {})) PARTITION BY LIST (slice)"
+            """
+            CREATE TABLE staging.{} (LIKE segments INCLUDING STORAGE, CONSTRAINT of_batch CHECK (batch_id = {}))
+            PARTITION BY LIST (slice)
+            """
         ).format(table, sql.Literal(batch_id))
     )
     winners = connection.execute("SELECT number, winner FROM slices WHERE batch_id = %s", (batch_id,)).fetchall()
@@ -70,8 +73,8 @@ def gather(connection: Connection, batch_id: int) -> Batch:
 def verify(connection: Connection, batch_id: int) -> Batch:
     """Check that every row of a gathered batch is in its rollups, once.
 
-    The ledger's counts were taken from the file's lines and the rollups were made from the tables' rows, so what is
-    equal here went through the database unharmed.
+    The ledger has counts of the file's lines, and counts of what was read back from the tables and rolled up, each
+    entered in the transaction that wrote what it counts. So what is equal here went through the database unharmed.
 
     Args:
         connection: A connection to the primary, inside a transaction.
@@ -87,9 +90,12 @@ def verify(connection: Connection, batch_id: int) -> Batch:
         return batch
     row = connection.execute(
         """
-        UPDATE batches SET (rows, total_cents, first_day, last_day, lanes) = (
-            SELECT sum(count), sum(rollups.total_cents), min(day), max(day), count(DISTINCT (origin_id, destination_id))
-            FROM rollups
+        UPDATE batches SET (rows, total_cents, first_day, last_day) = (
+            SELECT sum(count), sum(rolled_up.total_cents), min(rolled_up.first_day), max(rolled_up.last_day)
+            FROM rolled_up WHERE batch_id = batches.id
+        ), lanes = (
+            SELECT count(DISTINCT pair)
+            FROM rolled_up, unnest(origin_ids, destination_ids) AS pair (origin_id, destination_id)
             JOIN locations o ON o.id = origin_id AND o.kind = 'port'
             JOIN locations d ON d.id = destination_id AND d.kind = 'port'
             WHERE batch_id = batches.id
@@ -106,7 +112,19 @@ def verify(connection: Connection, batch_id: int) -> Batch:
         raise VerificationFailed(
             f"batch {batch_id}: rolled up {rows} rows of {cents} cents, the ledger has {ledger_rows} of {ledger_cents}"
         )
-    note_slots(connection, batch_id)
+    connection.execute(
+        """
+        INSERT INTO batch_slots
+        SELECT batch_id, array_agg(DISTINCT lane_slot(origin_id, destination_id))
+        FROM rolled_up, unnest(origin_ids, destination_ids) AS pair (origin_id, destination_id)
+        WHERE batch_id = %s GROUP BY batch_id
+        -- Another tree of locations has come meanwhile, and what was there of the batch got its regions anew.
+        ON CONFLICT (batch_id) DO UPDATE SET slots = ARRAY(
+            SELECT unnest(batch_slots.slots) UNION SELECT unnest(excluded.slots))
+        """,
+        (batch_id,),
+    )
+    connection.execute("DELETE FROM rolled_up WHERE batch_id = %s", (batch_id,))
     set_state(connection, batch_id, "verified")
     return find_batch(connection, batch_id)
 
@@ -132,7 +150,7 @@ def publish(connection: Connection, batch_id: int, warm: Warm | None = None) -> 
     if batch.state != "verified":
         raise WrongState(f"batch {batch_id} is {batch.state}: only a verified batch can be published")
     connection.execute(
-        sql.SQL("ALTER TABLE prices ATTACH PARTITION staging.{} FOR VALUES IN ({})").format(
+        sql.SQL("ALTER TABLE segments ATTACH PARTITION staging.{} FOR VALUES IN ({})").format(
             sql.Identifier(f"b{batch_id}"), sql.Literal(batch_id)
         )
     )
@@ -187,12 +205,36 @@ def _end_without(connection: Connection, batch_id: int, state: State, reason: st
     connection.execute("UPDATE batches SET rejected = %s WHERE id = %s", (rejected, batch_id))
     set_state(connection, batch_id, state, failure=reason)
     drop_staged(connection, batch_id)
-    connection.execute("DELETE FROM rollups WHERE batch_id = %s", (batch_id,))
+    return find_batch(connection, batch_id)
+
+
+def restart_older(connection: Connection, batch_id: int) -> Batch:
+    """Begin again with a batch that the version before this one has staged as single rows, and did not publish.
+
+    Args:
+        connection: A connection to the primary, inside a transaction.
+        batch_id: The batch.
+    """
+    batch = find_batch(connection, batch_id, lock=True)
+    older = connection.execute(
+        """
+        SELECT FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid AND attname = 'origin_id'
+        WHERE relnamespace = 'staging'::regnamespace AND relname ~ ('^b' || %s::integer || '(_|$)') LIMIT 1
+        """,
+        (batch_id,),
+    ).fetchone()
+    if batch.ended_at is None and older is not None:
+        drop_staged(connection, batch_id)
+        connection.execute("DELETE FROM rejects WHERE batch_id = %s", (batch_id,))
+        connection.execute("UPDATE slices SET state = 'pending', winner = NULL WHERE batch_id = %s", (batch_id,))
+        set_state(connection, batch_id, "staging")
     return find_batch(connection, batch_id)
 
 
 def drop_staged(connection: Connection, batch_id: int) -> None:
-    """Drop every table that attempts at a batch have staged and that is no partition of anything."""
+    """Drop what a batch that is not published has left: its rollups, and every table that attempts have staged."""
+    for table in ("rollups", "rolled_up"):
+        connection.execute(sql.SQL("DELETE FROM {} WHERE batch_id = %s").format(sql.Identifier(table)), (batch_id,))
     tables = connection.execute(
         """
         SELECT relname FROM pg_class

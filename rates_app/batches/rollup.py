@@ -4,13 +4,14 @@ A rollup is a weighted set of prices. Between two ports it is exact. Between reg
 small; a large one has its prices rounded to steps of one percent, so that a percentile is within half a percent of
 the exact one, and the set's size is bounded however many prices a batch brings. Counts and totals are always exact.
 
-A day is rolled up in one transaction, so the days that have rollups say how far a batch is. The table's primary key
-keeps two workers from rolling up one day twice.
+A range of days is rolled up in one transaction, which also enters it in ``rolled_up``: that says how far a batch is.
+The rollups' primary key keeps two workers from rolling up one day twice.
 """
 
 from __future__ import annotations
 
-from itertools import groupby
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby, product
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -18,14 +19,14 @@ import psycopg
 from opentelemetry.trace import get_current_span
 from psycopg import sql
 
-from rates_app.batches.binary import Arrays, decode_array, encode
+from rates_app.batches.binary import Integers, Packed, decode_arrays, encode
 from rates_app.batches.model import WrongState
-from rates_app.batches.sets import MOST_CODES, Sets, combine, merge, select, sets_of
+from rates_app.batches.sets import Lanes, Sets, combine, read_set
 from rates_app.ops.traces import tracer
 from rates_app.store.generation import note_slots
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from datetime import date
 
     from numpy.typing import NDArray
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 #: Prices that one worker rolls up at a time: what bounds its memory.
 PART_PRICES = 2**18
 
-_COLUMNS = "day, batch_id, origin_id, destination_id, count, total_cents, price_cents, weights"
+_COLUMNS = "day, batch_id, origin_id, destination_id, count, total_cents, prices"
 
 
 class Part(NamedTuple):
@@ -58,21 +59,22 @@ class Tree(NamedTuple):
 
 
 def plan_parts(connection: Connection, batch_id: int) -> list[Part]:
-    """Share out the days of a gathered batch that have no rollups yet.
+    """Share out the days of a gathered batch that are not rolled up yet.
 
     Args:
         connection: A connection to the primary.
         batch_id: The batch, whose rows are in the table ``staging.b…``.
 
     Returns:
-        Parts of at most :data:`PART_PRICES`, unless a single day has more. No day of a part has rollups yet.
+        Parts of at most :data:`PART_PRICES`, unless a single day has more. No day of a part is rolled up yet.
     """
-    most_days = MOST_CODES // max(1, len(_read_tree(connection).ids) ** 2)
     rows = connection.execute(
         sql.SQL(
             """
-            SELECT day, count(*), day IN (SELECT day FROM rollups WHERE batch_id = %s) FROM staging.{}
-            GROUP BY day ORDER BY day
+            SELECT day, sum(count), EXISTS (
+                SELECT FROM rolled_up WHERE batch_id = %s AND staged.day BETWEEN first_day AND last_day
+            )
+            FROM staging.{} staged GROUP BY day ORDER BY day
             """
         ).format(sql.Identifier(f"b{batch_id}")),
         (batch_id,),
@@ -82,7 +84,7 @@ def plan_parts(connection: Connection, batch_id: int) -> list[Part]:
     for day, count, done in rows:
         if done:
             room = 0
-        elif room >= count and (day - parts[-1].first_day).days < most_days:
+        elif room >= count:
             parts[-1] = parts[-1]._replace(last_day=day)
             room -= count
         else:
@@ -111,18 +113,24 @@ def roll_up(database_url: str, part: Part) -> int:
         state = connection.execute("SELECT state FROM batches WHERE id = %s FOR SHARE", (part.batch_id,)).fetchone()
         if state is None or state[0] != "staging":
             raise WrongState(f"batch {part.batch_id} is {state[0] if state else 'gone'}: it is rolled up no more")
+        # Another tree comes before all of this, or after it and finds these rollups to be made again.
+        connection.execute("LOCK TABLE location_ancestors IN SHARE MODE")
         tree = _read_tree(connection)
         day, origin, destination, cents = _read_prices(connection, part)
         days = np.unique(day)
-        lanes = sets_of(_codes(days, tree, day, origin, destination), cents)
-        regions = region_sets(lanes, tree)
+        lanes = Lanes(_codes(days, tree, day, origin, destination), cents)
+        with ThreadPoolExecutor(1) as sender:  # the database takes what is between ports while regions are made
+            sent = sender.submit(_write, connection, part.batch_id, days, tree, lanes.sets())
+            regions = region_sets(lanes, tree)
         try:
-            for sets in (lanes, regions):
-                _write(connection, part.batch_id, days, tree, sets)
+            sent.result()
+            _write(connection, part.batch_id, days, tree, regions)
         except psycopg.errors.UniqueViolation:
             connection.rollback()  # a worker that was thought dead has been faster
             return 0
-    return len(lanes.codes) + len(regions.codes)
+        codes = np.concatenate([lanes.codes, regions.codes])
+        _enter(connection, part, tree, lanes, codes)
+    return len(codes)
 
 
 def rebuild_for_tree(connection: Connection) -> int:
@@ -150,32 +158,39 @@ def rebuild_for_tree(connection: Connection) -> int:
     return len(batches)
 
 
-def region_sets(lanes: Sets, tree: Tree) -> Sets:
+def region_sets(lanes: Lanes, tree: Tree) -> Sets:
     """Add up lanes to every pair of locations above them.
 
-    One side of the lanes is lifted, then the other; on each side level by level from the leaves, so that a region is
-    made from what is right below it.
+    Each location has one above it at each depth of the tree, so lanes are added up once for each pair of depths.
 
     Args:
-        lanes: Sets between ports.
+        lanes: The prices between ports.
         tree: The locations.
 
     Returns:
         The sets of every pair with at least one region.
     """
-    sets = lanes
     locations = len(tree.ids)
-    for stride in (locations, 1):  # what moves a code by one origin, and by one destination
-        depths = tree.depths[sets.codes // stride % locations]
-        levels = [sets]
-        risen = select(sets, depths < 0)  # none
-        for depth in range(int(tree.depths.max(initial=0)), 0, -1):
-            level = combine([select(sets, depths == depth), risen])
-            place = level.codes // stride % locations
-            risen = merge(level, level.codes + (tree.parents[place] - place) * stride)
-            levels.append(risen)
-        sets = combine(levels)
-    return select(sets, np.arange(len(sets.codes)) >= len(lanes.codes))
+    day, pair = np.divmod(lanes.codes, locations**2)
+    origin, destination = np.divmod(pair, locations)
+    above = _above(tree)
+    found = []
+    for origins, destinations in product(above, above):
+        origin_above, destination_above = origins[origin], destinations[destination]
+        codes = (day * locations + origin_above) * locations + destination_above
+        codes[(origin_above < 0) | (destination_above < 0) | (codes == lanes.codes)] = -1
+        found.append(lanes.add_up(codes))
+    return combine(found)
+
+
+def _above(tree: Tree) -> NDArray[np.int64]:
+    """Find, for each depth and each location, what is at that depth above it (or is itself); -1 for nothing."""
+    above = np.full((int(tree.depths.max(initial=0)) + 1, len(tree.ids)), -1)
+    risen = np.arange(len(tree.ids))
+    while len(places := np.flatnonzero(risen >= 0)):
+        above[tree.depths[risen[places]], places] = risen[places]
+        risen[places] = tree.parents[risen[places]]
+    return above
 
 
 def _read_tree(connection: Connection) -> Tree:
@@ -189,48 +204,50 @@ def _read_tree(connection: Connection) -> Tree:
     return Tree(ids, np.where(parents == 0, -1, np.searchsorted(ids, parents)), depths)
 
 
-def _read_prices(connection: Connection, part: Part) -> list[NDArray[np.int64]]:
-    """Read days (since 2000-01-01), origins, destinations and cents: four values, as a row each would take longest."""
+def _read_prices(connection: Connection, part: Part) -> tuple[Integers, Integers, Integers, Integers]:
+    """Read days (since 2000-01-01), origins, destinations and cents."""
     with connection.cursor(binary=True) as cursor:
         cursor.execute(
             sql.SQL(
                 """
-                SELECT array_agg(day), array_agg(origin_id), array_agg(destination_id), array_agg(price_cents)
+                SELECT day - '2000-01-01'::date, origin_ids, destination_ids, price_cents
                 FROM staging.{} WHERE day BETWEEN %s AND %s
                 """
             ).format(sql.Identifier(f"b{part.batch_id}")),
             (part.first_day, part.last_day),
         )
-        assert cursor.pgresult is not None  # noqa: S101 - the statement has been executed
-        return [decode_array(cursor.pgresult.get_value(0, column) or b"") for column in range(4)]
+        result = cursor.pgresult
+        assert result is not None  # noqa: S101 - the statement has been executed
+        # As they were sent: Python's objects for millions of numbers would take longest.
+        values = [[result.get_value(row, column) or b"" for row in range(result.ntuples)] for column in range(4)]
+    (origins, sizes), (destinations, _), (cents, _) = (decode_arrays(column) for column in values[1:])
+    days = np.frombuffer(b"".join(values[0]), dtype=">i4").astype(np.int64)
+    return np.repeat(days, sizes), origins, destinations, cents
 
 
-def _codes(
-    days: NDArray[np.int64],
-    tree: Tree,
-    day: NDArray[np.int64],
-    origin: NDArray[np.int64],
-    destination: NDArray[np.int64],
-) -> NDArray[np.int64]:
+def _codes(days: Integers, tree: Tree, day: Integers, origin: Integers, destination: Integers) -> NDArray[np.int64]:
     """Number what a rollup is for: day, origin and destination."""
+    places = np.full(tree.ids[-1] + 1, -1)
+    places[tree.ids] = np.arange(len(tree.ids))
     locations = len(tree.ids)
-    lanes = np.searchsorted(tree.ids, origin) * locations + np.searchsorted(tree.ids, destination)
-    codes: NDArray[np.int64] = np.searchsorted(days, day) * locations**2 + lanes
+    codes: NDArray[np.int64] = (np.searchsorted(days, day) * locations + places[origin]) * locations
+    codes += places[destination]
     return codes
 
 
-def _write(connection: Connection, batch_id: int, days: NDArray[np.int64], tree: Tree, sets: Sets) -> None:
+def _write(connection: Connection, batch_id: int, days: Integers, tree: Tree, sets: Sets) -> None:
     locations = len(tree.ids)
-    day, lanes = np.divmod(sets.codes, locations**2)
-    origin, destination = np.divmod(lanes, locations)
-    columns = (days[day], np.full(len(day), batch_id), tree.ids[origin], tree.ids[destination])
+    day, pair = np.divmod(sets.codes, locations**2)
+    order = np.argsort(pair * len(days) + day)  # that of the primary key: neighbours in its index follow one another
+    origin, destination = np.divmod(pair[order], locations)
+    columns = (days[day[order]], np.full(len(order), batch_id), tree.ids[origin], tree.ids[destination])
+    firsts = np.cumsum(sets.sizes) - sets.sizes
     data = encode(
         [
             *(column.astype(np.int32) for column in columns),
-            sets.counts,
-            sets.totals,
-            Arrays(sets.cents, sets.sizes),
-            Arrays(sets.weights, sets.sizes),
+            sets.counts[order],
+            sets.totals[order],
+            Packed(sets.numbers, firsts[order], sets.sizes[order]),
         ]
     )
     with (
@@ -240,30 +257,28 @@ def _write(connection: Connection, batch_id: int, days: NDArray[np.int64], tree:
         copy.write(data)
 
 
-def _read_lanes(connection: Connection, batch_id: int, tree: Tree) -> Iterator[tuple[int, Sets]]:
+def _enter(connection: Connection, part: Part, tree: Tree, lanes: Lanes, codes: Integers) -> None:
+    """Enter a part into the ledger: what its lanes amount to, and between which locations it has rollups."""
+    pairs = np.unique(codes % len(tree.ids) ** 2)
+    origins, destinations = (tree.ids[places].tolist() for places in np.divmod(pairs, len(tree.ids)))
+    connection.execute(
+        "INSERT INTO rolled_up VALUES (%s, %s, %s, %s, %s, %s, %s)",
+        (*part, int(lanes.counts.sum()), int(lanes.totals.sum()), origins, destinations),
+    )
+
+
+def _read_lanes(connection: Connection, batch_id: int, tree: Tree) -> Iterator[tuple[int, Lanes]]:
     """Read the rollups of a batch between ports, day by day (in days since 2000-01-01)."""
     with connection.cursor("lanes", binary=True) as cursor:
         cursor.execute(
             """
-            SELECT day - '2000-01-01'::date AS day, origin_id, destination_id, count, total_cents, price_cents, weights
+            SELECT day - '2000-01-01'::date AS day, origin_id, destination_id, count, prices, price_cents, weights
             FROM rollups WHERE batch_id = %s ORDER BY day
             """,
             (batch_id,),
         )
         for day, rows in groupby(cursor, key=lambda row: int(row[0])):
-            _, origins, destinations, counts, totals, prices, weights = zip(*rows, strict=True)
-            yield (
-                day,
-                Sets(
-                    _codes(np.array([day]), tree, np.full(len(origins), day), _column(origins), _column(destinations)),
-                    _column(counts),
-                    _column(totals),
-                    _column([len(entries) for entries in prices]),
-                    _column([cents for entries in prices for cents in entries]),
-                    _column([weight for entries in weights for weight in entries]),
-                ),
-            )
-
-
-def _column(values: Sequence[int]) -> NDArray[np.int64]:
-    return np.array(values, dtype=np.int64)
+            _, origins, destinations, counts, *sets = zip(*rows, strict=True)
+            codes = _codes(np.array([day]), tree, np.full(len(origins), day), np.array(origins), np.array(destinations))
+            prices = [np.repeat(*read_set(count, *one)) for count, *one in zip(counts, *sets, strict=True)]
+            yield day, Lanes(np.repeat(codes, counts), np.concatenate(prices))

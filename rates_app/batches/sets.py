@@ -1,4 +1,8 @@
-"""Weighted sets of prices, thousands at a time: a column for each of their parts instead of an object for each set."""
+"""Weighted sets of prices, thousands at a time: a column for each of their parts instead of an object for each set.
+
+A set is kept as numbers of four bytes: its prices, ascending, as often as they occur; or pairs of a price and how often
+it occurs, where that is shorter. There are as many numbers as prices in the first form, and fewer in the second.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +14,13 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: A set of more prices than this is rounded, unless it holds single prices only.
+    from rates_app.batches.binary import Integers
+
+#: A set of more prices than this is rounded, unless it is a lane's.
 EXACT_PRICES = 512
 
 #: Ratio of neighbouring steps of a rounded set.
 STEP = 1.01
-
-#: Prices are below 2**27 cents (validate.HIGHEST_PRICE_CENTS), so a code and a price fit one number that sorts.
-_PRICE_BITS = 27
-
-#: Codes are below this.
-MOST_CODES = 2 ** (63 - _PRICE_BITS)
 
 Column = NDArray[np.int64]
 
@@ -33,54 +33,73 @@ class Sets(NamedTuple):
     #: How many prices it stands for, and their sum; exact even where the prices are rounded.
     counts: Column
     totals: Column
-    #: How many entries it has.
+    #: How many numbers it is kept as, and these, one set after the other.
     sizes: Column
-    #: The entries of all sets, one set after the other, ascending in each: a price, and how often it counts.
-    cents: Column
-    weights: Column
+    numbers: NDArray[np.int32]
 
 
-def sets_of(codes: Column, cents: Column) -> Sets:
-    """Collect single prices into the exact sets of their codes.
+class Lanes:
+    """The prices of some lanes, to be added up in many ways.
+
+    They are put in ascending order once. A stable sort by what they are added up to keeps that order in each set, and
+    is a matter of two bytes, which NumPy sorts in linear time.
 
     Args:
-        codes: What each price is for.
+        codes: What lane each price is for.
         cents: Each price.
     """
-    keys = np.sort((codes << _PRICE_BITS) | cents)
-    keys, weights = _squeeze(keys, np.ones(len(keys), dtype=np.int64))
-    entries, cents = keys >> _PRICE_BITS, keys & ((1 << _PRICE_BITS) - 1)
-    found, groups = np.unique(entries, return_inverse=True)
-    counts, totals = (_sums(groups, values, len(found)) for values in (weights, weights * cents))
-    return Sets(found, counts, totals, np.bincount(groups, minlength=len(found)), cents, weights)
+
+    def __init__(self, codes: Integers, cents: Integers) -> None:
+        order = _order(cents)
+        self._cents = cents[order].astype(np.int32)
+        self._rounded = _rounded(self._cents)
+        #: The lanes, ascending.
+        self.codes, lane = _numbered(codes[order])
+        self._lane = lane.astype(np.int32)
+        self.counts = np.bincount(lane, minlength=len(self.codes))
+        self.totals = _sums(lane, self._cents, len(self.codes))
+
+    def sets(self) -> Sets:
+        """Give each lane's own set, which is never rounded."""
+        return _collect(self.codes, self.counts, self.totals, self._lane, self._cents)
+
+    def add_up(self, codes: Column) -> Sets:
+        """Put lanes together that get the same code; round what becomes large.
+
+        Args:
+            codes: The new code of each lane, negative for one that is left out.
+        """
+        taken = np.flatnonzero(codes >= 0)
+        found, numbers = _numbered(codes[taken])
+        counts, totals = (_sums(numbers, values[taken], len(found)) for values in (self.counts, self.totals))
+        places = np.full(len(codes), -1, dtype=np.int32)
+        places[taken] = numbers
+        place, cents, rounded = places[self._lane], self._cents, self._rounded
+        if len(taken) < len(codes):
+            within = np.flatnonzero(place >= 0)
+            place, cents, rounded = place[within], cents[within], rounded[within]
+        large = counts > EXACT_PRICES
+        return _collect(found, counts, totals, place, np.where(large[place], rounded, cents))
 
 
-def merge(sets: Sets, codes: Column) -> Sets:
-    """Put sets together that get the same code; round those that become large.
-
-    Args:
-        sets: The sets.
-        codes: The new code of each.
-    """
-    keys = (np.repeat(codes, sets.sizes) << _PRICE_BITS) | sets.cents
-    order = np.argsort(keys)
-    keys, weights = _squeeze(keys[order], sets.weights[order])
-    found, groups = np.unique(codes, return_inverse=True)
-    counts, totals = (_sums(groups, values, len(found)) for values in (sets.counts, sets.totals))
-
-    entries, cents = keys >> _PRICE_BITS, keys & ((1 << _PRICE_BITS) - 1)
-    large = counts[_numbered(entries)] > EXACT_PRICES
-    cents[large] = _rounded(cents[large])
-    keys, weights = _squeeze((entries << _PRICE_BITS) | cents, weights)  # rounding keeps the order
-    entries, cents = keys >> _PRICE_BITS, keys & ((1 << _PRICE_BITS) - 1)
-    sizes = np.bincount(_numbered(entries), minlength=len(found))
-    return Sets(found, counts, totals, sizes, cents, weights)
-
-
-def select(sets: Sets, wanted: NDArray[np.bool_]) -> Sets:
-    """Keep some of the sets."""
-    entries = np.repeat(wanted, sets.sizes)
-    return Sets(*(column[wanted] for column in sets[:4]), *(column[entries] for column in sets[4:]))
+def _collect(codes: Column, counts: Column, totals: Column, place: Integers, cents: NDArray[np.int32]) -> Sets:
+    """Make sets of ascending prices, given where the set of each stands among the codes."""
+    cents = cents[_order(place)]
+    firsts = np.cumsum(counts) - counts
+    new = _new(cents)
+    new[firsts] = True
+    different = np.add.reduceat(new, firsts, dtype=np.int64) if len(firsts) else counts
+    paired = counts > 2 * different
+    in_pairs = np.repeat(paired, counts)
+    starts = np.flatnonzero(new)
+    weights = np.diff(starts, append=len(cents))[in_pairs[starts]]
+    pairs = np.stack((cents[new & in_pairs], weights.astype(np.int32)), axis=1).ravel()
+    return combine(
+        [
+            Sets(codes[~paired], counts[~paired], totals[~paired], counts[~paired], cents[~in_pairs]),
+            Sets(codes[paired], counts[paired], totals[paired], 2 * different[paired], pairs),
+        ]
+    )
 
 
 def combine(parts: Sequence[Sets]) -> Sets:
@@ -88,28 +107,64 @@ def combine(parts: Sequence[Sets]) -> Sets:
     return Sets(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def _squeeze(keys: Column, weights: Column) -> tuple[Column, Column]:
-    """Make neighbours that are equal one."""
-    if not len(keys):
-        return keys, weights
-    starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
-    return keys[starts], np.add.reduceat(weights, starts)
+def read_set(
+    count: int, numbers: bytes | None, cents: Sequence[int] | None, weights: Sequence[int] | None
+) -> tuple[Integers, Integers]:
+    """Read a set from its row.
+
+    Args:
+        count: How many prices it stands for.
+        numbers: What it is kept as.
+        cents: Where there are no such numbers, from the time before them: its prices,
+        weights: and how often each counts.
+
+    Returns:
+        Its prices, ascending, and how often each counts.
+    """
+    if numbers is None:
+        return np.array(cents, dtype=np.int32), np.array(weights, dtype=np.int32)
+    values = np.frombuffer(numbers, dtype="<i4")
+    if len(values) == count:
+        return values, np.ones(count, dtype=np.int32)
+    return values[::2], values[1::2]
 
 
-def _numbered(ascending: Column) -> NDArray[np.intp]:
-    """Number equal values from 0 in their order."""
-    return np.cumsum(np.diff(ascending, prepend=ascending[:1]) != 0)
+def _order(numbers: Integers) -> NDArray[np.intp]:
+    """Find the ascending order of numbers that are not negative, equal ones in the order they had."""
+    order = np.argsort(numbers.astype(np.uint16), kind="stable")
+    for shift in range(16, int(numbers.max(initial=0)).bit_length(), 16):
+        digits = (numbers >> shift).astype(np.uint16)
+        order = order[np.argsort(digits[order], kind="stable")]
+    return order
 
 
-def _sums(groups: NDArray[np.intp], values: Column, number: int) -> Column:
+def _new(ordered: Integers) -> NDArray[np.bool_]:
+    """Tell which numbers differ from the one before."""
+    new = np.ones(len(ordered), dtype=bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=new[1:])
+    return new
+
+
+def _numbered(codes: Integers) -> tuple[Column, NDArray[np.intp]]:
+    """Find the different codes, ascending, and which of them each is (``numpy.unique``, in linear time)."""
+    order = _order(codes)
+    ordered = codes[order]
+    new = _new(ordered)
+    numbers = np.empty(len(codes), dtype=np.intp)
+    numbers[order] = np.cumsum(new) - 1
+    return ordered[new].astype(np.int64), numbers
+
+
+def _sums(groups: NDArray[np.intp], values: Integers, number: int) -> Column:
     """Add up whole numbers by group, exactly (``bincount`` would go through floating point)."""
     sums = np.zeros(number, dtype=np.int64)
-    np.add.at(sums, groups, values)
+    np.add.at(sums, groups, values.astype(np.int64))  # without a cast on the way it takes its quick way
     return sums
 
 
-def _rounded(cents: Column) -> Column:
-    """Round each price to the middle of its step, at most half a step away; what is rounded stays as it is."""
-    steps = np.round(np.log(cents) / np.log(STEP))
-    rounded: Column = np.rint(STEP**steps).astype(np.int64)
+def _rounded(cents: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Round prices to the middle of their steps, at most half a step away."""
+    different, numbers = _numbered(cents)
+    steps = np.round(np.log(different) / np.log(STEP))
+    rounded: NDArray[np.int32] = np.rint(STEP**steps).astype(np.int32)[numbers]
     return rounded

@@ -7,6 +7,7 @@ that comes second, leaves nothing behind. So retries, speculative twins and zomb
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ import psycopg
 from opentelemetry.trace import get_current_span
 from psycopg import sql
 
-from rates_app.batches.binary import encode_integers
+from rates_app.batches.binary import Arrays, encode
 from rates_app.batches.model import COLUMNS, Batch, Reject, Slice, WrongState
 from rates_app.batches.parse import csv_columns, csv_rows, ndjson_rows, parquet_rows, shift
 from rates_app.batches.source import header, line_chunks, row_groups
@@ -83,19 +84,28 @@ def stage_slice(database_url: str, uri: str, batch: Batch, part: Slice) -> Stage
         psycopg.Error: The database refused or was lost; nothing was left behind.
     """
     get_current_span().set_attributes({"rates.batch_id": batch.id, "rates.slice": part.number})
-    with psycopg.connect(database_url, application_name=f"rates-stage-{batch.id}-{part.number}") as connection:
+    with (
+        psycopg.connect(database_url, application_name=f"rates-stage-{batch.id}-{part.number}") as connection,
+        ThreadPoolExecutor(1) as sender,
+    ):
         table = _create_table(connection, batch, part)
         validator = load_validator(connection)
         lines = rows = rejected = total_cents = 0
+        sent: Future[None] | None = None
         for parsed in read_rows(uri, batch, part):
             prices, rejects = validator.validate(parsed)
-            _copy_prices(connection, table, by_day(prices))
+            if sent:
+                sent.result()
             if bad := [*parsed.rejects, *rejects]:
                 _copy_rejects(connection, batch, part, bad)
+            # The database takes a piece while the next is parsed.
+            sent = sender.submit(_copy_prices, connection, table, by_day(prices))
             lines += parsed.read
             rows += len(prices.cents)
             rejected += len({reject.line for reject in bad})
             total_cents += int(prices.cents.sum(dtype=np.int64))
+        if sent:
+            sent.result()
         _index(connection, table)
         won = _claim(connection, batch, part, table, (lines, rows, rejected, total_cents))
         if not won:
@@ -115,10 +125,10 @@ def _create_table(connection: Connection, batch: Batch, part: Slice) -> str:
         sql.SQL(
             """
             CREATE TABLE staging.{table} (
-                LIKE prices,
+                LIKE segments INCLUDING STORAGE,
                 CONSTRAINT of_batch CHECK (batch_id = {batch}),
                 CONSTRAINT of_slice CHECK (slice = {slice})
-            ) WITH (autovacuum_enabled = false);
+            ) WITH (autovacuum_enabled = false, toast.autovacuum_enabled = false);
             ALTER TABLE staging.{table} ALTER batch_id SET DEFAULT {batch}, ALTER slice SET DEFAULT {slice};
             """
         ).format(table=sql.Identifier(table), batch=sql.Literal(batch.id), slice=sql.Literal(part.number))
@@ -127,21 +137,19 @@ def _create_table(connection: Connection, batch: Batch, part: Slice) -> str:
 
 
 def _copy_prices(connection: Connection, table: str, prices: Prices) -> None:
+    """Write prices that are in the order of their days, a segment for each day."""
+    days, firsts, sizes = np.unique(prices.days, return_index=True, return_counts=True)
+    segments = [Arrays(column, firsts, sizes) for column in (prices.origin_ids, prices.destination_ids, prices.cents)]
     statement = sql.SQL(
-        "COPY staging.{} (origin_id, destination_id, day, price_cents) FROM STDIN (FORMAT BINARY, FREEZE)"
+        "COPY staging.{} (day, count, origin_ids, destination_ids, price_cents) FROM STDIN (FORMAT BINARY, FREEZE)"
     ).format(sql.Identifier(table))
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
-        copy.write(encode_integers(prices))
+        copy.write(encode([days, sizes.astype(np.int32), *segments]))
 
 
 def _index(connection: Connection, table: str) -> None:
-    """Index the days: each piece is in their order, so a range of days is a few runs of pages, however large the batch.
-
-    The index is tiny, and made once.
-    """
-    connection.execute(
-        sql.SQL("CREATE INDEX ON staging.{} USING brin (day) WITH (pages_per_range = 16)").format(sql.Identifier(table))
-    )
+    """Index the days, once and at the end, for those who roll up a few of them."""
+    connection.execute(sql.SQL("CREATE INDEX ON staging.{} (day)").format(sql.Identifier(table)))
 
 
 def _copy_rejects(connection: Connection, batch: Batch, part: Slice, rejects: list[Reject]) -> None:

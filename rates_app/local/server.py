@@ -45,14 +45,17 @@ class Server(ABC):
             takes a free one.
     """
 
-    name: str
-
     def __init__(self, folder: Path, *, port: int | None = None) -> None:
         self.folder = private_folder(folder)
         self.log = self.folder / "server.log"
         self._port_file = self.folder / "port"
         self._wanted_port = port
         self._started: psutil.Process | None = None
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What messages call it."""
 
     @property
     @abstractmethod

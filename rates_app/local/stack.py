@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from rates_app.batches import engine
+from rates_app.local.keeper import Keeper
 from rates_app.local.postgres import Cluster, PostgresServer, primary_with_replica
 from rates_app.local.redis import RedisServer
 from rates_app.local.server import HOST, ServerError, ended, port_is_free
@@ -61,14 +62,19 @@ class LocalStack:
         folder: Where everything is kept; made when missing.
         port: The service's port; the next free one when it is taken.
         console: Where progress is told.
+        archive: Keep WAL for `rates restore`, in ``backups``.
     """
 
-    def __init__(self, folder: Path, port: int, console: Console) -> None:
+    def __init__(self, folder: Path, port: int, console: Console, *, archive: bool = False) -> None:
+        self._backups = folder.absolute() / "backups" if archive else None
         self._given_folder = folder
         self.folder = folder.absolute()
         self.port = port
         self._console = console
         self._stop = threading.Event()
+        #: What runs, by what messages call it.
+        self._roles: dict[str, subprocess.Popen[bytes]] = {}
+        self._keepers: list[Keeper] = []
 
     @property
     def url(self) -> str:
@@ -81,8 +87,8 @@ class LocalStack:
         A signal is noted and acted upon between two steps: no step is left half done, so no process is left behind.
 
         Raises:
-            StackError: Another one runs on the folder, or the service ended by itself.
-            ServerError: PostgreSQL or Redis did not start.
+            StackError: Another one runs on the folder, or a role of the service ended by itself.
+            ServerError: PostgreSQL or Redis did not start, or keeps ending.
         """
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP, and means it
@@ -91,23 +97,26 @@ class LocalStack:
         with ExitStack() as running:
             running.enter_context(self._only_one())
             try:
-                service = self._start(running)
+                self._start(running)
                 self._tell_addresses()
                 while not self._stop.wait(0.5):
-                    if service.poll() is not None:
-                        raise StackError(f"the service ended by itself with exit code {service.returncode}; see above")
+                    for role, process in self._roles.items():
+                        if process.poll() is not None:
+                            raise StackError(f"{role} ended by itself with exit code {process.returncode}; see above")
+                    for keeper in self._keepers:
+                        keeper.look()
             except _StopRequested:
                 return
             finally:
                 self._console.print("Stopping: the service, then Redis and PostgreSQL")
 
-    def _start(self, running: ExitStack) -> subprocess.Popen[bytes]:
+    def _start(self, running: ExitStack) -> None:
         """Start everything, each step once the one before it is done."""
         with self._step("Stop what an earlier run has left behind"):
             self._stop_leftovers()
         self._take_port()
         with self._step("Start PostgreSQL with a replica"):
-            cluster = running.enter_context(primary_with_replica(self.folder / "postgres"))
+            cluster = running.enter_context(primary_with_replica(self.folder / "postgres", backups=self._backups))
         with self._step("Start Redis"):
             redis = running.enter_context(RedisServer(self.folder / "redis"))
         self._configure(cluster, redis)
@@ -122,11 +131,19 @@ class LocalStack:
         with self._step("Start the service"):
             service = running.enter_context(self._role("serve", self.port))
             self._wait_until_ready(service)
+            self._roles["the service"] = service
         with self._step("Start the dispatcher, which takes what is delivered"):
             # Its health is told on the next free port.
             free = next(port for port in itertools.count(self.port + 1) if port_is_free(port))
-            running.enter_context(self._role("dispatch", free))
-        return service
+            self._roles["the dispatcher"] = running.enter_context(self._role("dispatch", free))
+        self._keepers = [
+            Keeper(cluster.primary, cluster.primary.start, self._tell),
+            Keeper(cluster.replica, cluster.replica.start_to_follow, self._tell),
+            Keeper(redis, redis.start, self._tell),
+        ]
+
+    def _tell(self, what: str) -> None:
+        self._console.print(f"  {what}", markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def _only_one(self) -> Iterator[None]:
@@ -174,11 +191,13 @@ class LocalStack:
     def _configure(self, cluster: Cluster, redis: RedisServer) -> None:
         """Set the service's variables for this process and its children, and keep the stores' for other terminals."""
         stores = {
-            "RATES_DATABASE_URL": cluster.primary.url,
-            "RATES_REPLICA_URLS": cluster.replica.url,
+            "RATES_DATABASE_URL": cluster.url,
+            "RATES_REPLICA_URLS": cluster.replica_url,
             "RATES_REDIS_URL": redis.url,
             "RATES_DATA_DIR": str(self.folder),
         }
+        if self._backups:
+            stores |= {"RATES_BACKUP_URL": str(self._backups), "RATES_BACKUP_DATABASE_URL": cluster.primary.backup_url}
         os.environ.update(stores, RATES_HOST=HOST, RATES_PORT=str(self.port))
         os.environ.setdefault("RATES_DRAIN_SECONDS", "0")  # no load balancer has to take note
         os.environ.setdefault("RATES_LOG_FORMAT", "console")
@@ -276,19 +295,20 @@ def _load_locations(url: str) -> None:
             raise_generation(connection, None)
 
 
-def dev(folder: Path, port: int | None) -> int:
+def dev(folder: Path, port: int | None, *, archive: bool = False) -> int:
     """Run the stack and tell the user what happens.
 
     Args:
         folder: Where everything is kept.
         port: The service's port, if the user wants a certain one.
+        archive: Keep WAL for `rates restore`.
 
     Returns:
         The exit code: 0 when it was asked to stop, 1 when it could not run.
     """
     console = Console(stderr=True)
     try:
-        LocalStack(folder, port or FIRST_PORT, console).run()
+        LocalStack(folder, port or FIRST_PORT, console, archive=archive).run()
     except (StackError, ServerError) as error:
         console.print(f"rates dev: {error}", markup=False, highlight=False, soft_wrap=True)
         return 1

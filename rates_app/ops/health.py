@@ -9,26 +9,30 @@ import psycopg
 from rates_app.ops.draining import is_draining
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rates_app.cache.redis import Redis
     from rates_app.store.databases import Databases, Server
 
 
-def _answers(server: Server) -> str:
+def _answers(server: Server, note: Callable[[int], None]) -> str:
     if server.left_alone:
         return "unreachable"
     try:
         with server.connection() as connection:
-            connection.execute("SELECT 1 FROM generation")
+            row = connection.execute("SELECT number FROM generation").fetchone()
     except psycopg.errors.UndefinedTable:
         return "not migrated: run 'rates migrate'"
     except psycopg.Error as error:
         if isinstance(error, psycopg.OperationalError):
             server.leave_alone(error)
         return "unreachable"
+    if row is not None:
+        note(row[0])
     return "ok"
 
 
-def readiness(databases: Databases, redis: Redis) -> tuple[bool, dict[str, str]]:
+def readiness(databases: Databases, redis: Redis, note: Callable[[int], None]) -> tuple[bool, dict[str, str]]:
     """Check what a request needs.
 
     Redis is told of and not needed: without it answers come from the database.
@@ -36,11 +40,12 @@ def readiness(databases: Databases, redis: Redis) -> tuple[bool, dict[str, str]]
     Args:
         databases: One server that answers is enough.
         redis: Its state as the last requests found it; a health check does not wait for it.
+        note: Takes each server's generation, so that a pod which nobody asks yet knows of publishes, too.
 
     Returns:
         Whether to send requests here, and each check's result.
     """
-    servers = {server.name: _answers(server) for server in databases.servers}
+    servers = {server.name: _answers(server, note) for server in databases.servers}
     checks = {
         "server": "draining" if is_draining() else "ok",
         **servers,

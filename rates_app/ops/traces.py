@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 #: Makes spans; they cost next to nothing and go nowhere while traces are off.
 tracer = trace.get_tracer("rates")
 
+#: A collector that does not answer may hold a worker's task up for so long, and no longer.
+SEND_SECONDS = 2.0
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -53,7 +56,8 @@ def configure_traces(settings: ProcessSettings, role: str) -> None:
         }
     )
     provider = TracerProvider(resource=resource)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(f"{settings.traces_url.rstrip('/')}/v1/traces")))
+    exporter = OTLPSpanExporter(f"{settings.traces_url.rstrip('/')}/v1/traces", timeout=SEND_SECONDS)
+    provider.add_span_processor(BatchSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
     PsycopgInstrumentor().instrument()
 

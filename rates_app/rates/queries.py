@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rates_app.batches.sets import read_set
 from rates_app.rates.model import MIN_PRICES, DayAverage, Interval, Question, Rate, interval_start, intervals
 from rates_app.rates.spread import spread
 
@@ -40,7 +41,7 @@ _VISIBLE = """
 AVERAGES = f"SELECT day, sum(count)::bigint, sum(rollups.total_cents)::bigint {_VISIBLE} GROUP BY day"
 
 #: The weighted sets of prices that each day's spread is made of.
-SPREADS = f"SELECT day, count, rollups.total_cents, price_cents, weights {_VISIBLE} ORDER BY day"
+SPREADS = f"SELECT day, count, rollups.total_cents, prices, price_cents, weights {_VISIBLE} ORDER BY day"
 
 
 def query_parameters(question: Question) -> dict[str, object]:
@@ -71,7 +72,9 @@ def rates(connection: Connection, question: Question, interval: Interval) -> lis
     Returns:
         Every interval of the question, oldest first; money in USD, to the cent.
     """
-    with connection.cursor("rates") as cursor:  # server-side: a wide question's prices never sit in memory at once
+    with connection.cursor(
+        "rates", binary=True
+    ) as cursor:  # server-side: a wide question's prices never sit in memory at once
         cursor.itersize = 500
         cursor.execute(SPREADS, query_parameters(question))
         spans = {interval_start(first, interval): (first, last) for first, last in intervals(question, interval)}
@@ -82,11 +85,11 @@ def rates(connection: Connection, question: Question, interval: Interval) -> lis
     return [found.get(start) or Rate(first, last, count=0) for start, (first, last) in spans.items()]
 
 
-def _rate(first: date, last: date, parts: list[tuple[date, int, int, list[int], list[int]]]) -> Rate:
+def _rate(first: date, last: date, parts: list[tuple[Any, ...]]) -> Rate:
     count = sum(part[1] for part in parts)
     if count < MIN_PRICES:
         return Rate(first, last, count)
-    low, median, high = spread((part[3], part[4]) for part in parts)
+    low, median, high = spread(read_set(part[1], *part[3:]) for part in parts)
     average = sum(part[2] for part in parts) / count
     return Rate(first, last, count, *(round(cents / 100, 2) for cents in (low, average, median, high)))
 

@@ -107,10 +107,11 @@ class Reads:
                 raise Unavailable("all connections to the primary are busy") from error
             except psycopg.OperationalError:
                 return None
-        self._note(version.generation)
+        self.note(version.generation)
         return version
 
-    def _note(self, generation: int) -> None:
+    def note(self, generation: int) -> None:
+        """Take note of a generation that was seen: nothing older is answered from now on."""
         with self._lock:
             if generation > self._seen:
                 self._seen = generation
@@ -127,7 +128,7 @@ class Reads:
             return _Computed(Answer.of(render(connection), media_type, own), version)
 
         computed, server = self._databases.read_from(read)
-        self._note(computed.version.generation)
+        self.note(computed.version.generation)
         return computed, server
 
 

@@ -8,6 +8,11 @@ import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    Prices = Sequence[int] | NDArray[np.integer[Any]]
 
 #: The fractions that low, median and high stand for.
 LOW, MEDIAN, HIGH = 0.1, 0.5, 0.9
@@ -21,7 +26,7 @@ class Spread(NamedTuple):
     high: float
 
 
-def spread(parts: Iterable[tuple[Sequence[int], Sequence[int]]]) -> Spread:
+def spread(parts: Iterable[tuple[Prices, Prices]]) -> Spread:
     """Compute the spread of the union of weighted sets.
 
     The percentiles are the continuous ones of SQL:2003 (PostgreSQL's ``percentile_cont``): the value at position

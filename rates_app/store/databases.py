@@ -209,14 +209,16 @@ class Databases:
         """Open one transaction on the primary; it commits when the block ends and rolls back when it raises.
 
         Raises:
-            Unavailable: The primary could not be reached or was lost; unless it was lost in the very moment of the
-                commit, nothing was written.
+            Unavailable: The primary could not be reached, was lost, or is a standby that waits for its promotion;
+                unless it was lost in the very moment of the commit, nothing was written.
         """
         try:
             self.primary.pool.check()  # a write is never repeated, so it does not start on a dead connection
             with self.primary.connection() as connection, connection.transaction():
                 connection.execute("SELECT 1")
                 yield connection
+        except psycopg.errors.ReadOnlySqlTransaction as error:
+            raise Unavailable("the database is a standby that waits for its promotion") from error
         except psycopg.OperationalError as error:
             self.primary.leave_alone(error)
             raise Unavailable("the primary database cannot be reached") from error

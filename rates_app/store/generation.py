@@ -32,6 +32,10 @@ GATE = 7_246_003
 #: Channel on which processes are asked to stop answering from memory.
 SUSPEND_CHANNEL = "rates_suspend"
 
+#: Every timeline of PostgreSQL has so many generations of its own. A promoted or restored server is on a new timeline
+#: and may lack the end of the old one; numbers that were used there must not come to mean something else.
+TIMELINE_GENERATIONS = 10**9
+
 #: How long a process may answer from memory without renewing its lease: the longest that one which hangs can delay a
 #: publish.
 LEASE_SECONDS = 5.0
@@ -98,6 +102,7 @@ def raise_generation(connection: Connection, batch_id: int | None, warm: Warm | 
     Returns:
         The new generation.
     """
+    _begin_timeline(connection)
     row = connection.execute(
         """
         UPDATE generation SET number = nextval('generations'), changed_at = clock_timestamp() RETURNING number
@@ -119,6 +124,23 @@ def raise_generation(connection: Connection, batch_id: int | None, warm: Warm | 
         warm(connection)
     _suspend_caches(connection)
     return generation
+
+
+def _begin_timeline(connection: Connection) -> None:
+    """Before the first change on a promoted or restored server: leave out the numbers and leases it may not know of."""
+    row = connection.execute(
+        """
+        SELECT number, (('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint - 1) * %s
+        FROM generation FOR UPDATE
+        """,
+        (TIMELINE_GENERATIONS,),
+    ).fetchone()
+    assert row is not None  # noqa: S101 - the first migration puts the row there
+    number, first = row
+    if number < first:
+        connection.execute("SELECT setval('generations', %s)", (first,))
+        log.info("the database is on a new timeline; waiting for leases of the old one to end", seconds=LEASE_SECONDS)
+        time.sleep(LEASE_SECONDS)
 
 
 def _suspend_caches(connection: Connection) -> None:

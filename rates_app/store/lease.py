@@ -90,6 +90,8 @@ class Lease:
                 self._valid_until = 0.0
 
     def _hold(self, connection: Connection) -> None:
+        # This may be another server than before, which lacks what the last one had not replicated.
+        self._versions = Versions(0, 0.0, {}, {})
         connection.execute(f"LISTEN {SUSPEND_CHANNEL}")
         renew_at = self._acquire(connection)
         while not self._stop.is_set():

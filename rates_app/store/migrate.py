@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psycopg
 import sqlalchemy
 from alembic import command
 from alembic.config import Config
@@ -24,7 +25,10 @@ MIGRATION_LOCK = 7_246_001
 def _config(url: str) -> Config:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
-    config.attributes["url"] = sqlalchemy.make_url(url).set(drivername="postgresql+psycopg")
+    # The driver reads the address: SQLAlchemy knows none with several hosts.
+    config.attributes["engine"] = sqlalchemy.create_engine(
+        "postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=sqlalchemy.NullPool
+    )
     return config
 
 
@@ -52,8 +56,7 @@ def pending(url: str) -> list[str]:
     """
     config = _config(url)
     script = ScriptDirectory.from_config(config)
-    engine = sqlalchemy.create_engine(config.attributes["url"], poolclass=sqlalchemy.NullPool)
-    with engine.connect() as connection:
+    with config.attributes["engine"].connect() as connection:
         current = MigrationContext.configure(connection).get_current_revision()
     known = [revision.revision for revision in script.walk_revisions()]
     if current is not None and current not in known:

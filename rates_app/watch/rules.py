@@ -89,7 +89,7 @@ PENDING = Rule(
 EVICTED = Rule(
     "evicted",
     "a pod was evicted",
-    "Its node ran short of memory or disk. The pod is started elsewhere; others on that node may follow.",
+    "It used more disk than it may, or its node ran short of memory or disk: then others on that node may follow.",
     Severity.WARNING,
     "pod-evicted",
     frozenset({"Evicted"}),
@@ -175,7 +175,8 @@ def pod_findings(pod: Resource, now: datetime, settings: WatchSettings) -> list[
 
     recently = now - timedelta(seconds=settings.settle_seconds)
     if status.get("reason") in EVICTED.reasons:
-        since = _condition_time(status, "DisruptionTarget") or _time(status.get("startTime")) or now
+        # A pod that used more than its own limit is evicted without being called a target of disruption.
+        since = _condition_time(status, "DisruptionTarget") or _condition_time(status, "Ready") or now
         return [finding(EVICTED, "Evicted", status.get("message", ""), since)] if since > recently else []
 
     found = []

@@ -1,4 +1,4 @@
-"""What is serving, for operators: version, generation, stores, caches, batches under way."""
+"""What is serving, for operators: version, generation, how requests fare, stores, caches, batches under way."""
 
 from __future__ import annotations
 
@@ -20,12 +20,18 @@ if TYPE_CHECKING:
     from rates_app.store.databases import Connection
 
 
-class Hits(NamedTuple):
-    """How often a level of the cache had the answer, since this pod started."""
+#: What the objective calls a quick read; the histogram has a bucket that ends there.
+QUICK_SECONDS = 0.25
 
-    level: str
-    asked: int
-    ratio: float | None
+
+class Requests(NamedTuple):
+    """How requests fared since this pod started; the shares are those of the objectives, and None before the first."""
+
+    answered: int
+    #: Share that ended in a server error.
+    failed: float | None
+    #: Share of the reads that were answered within :data:`QUICK_SECONDS`.
+    quick: float | None
 
 
 class Ledger(NamedTuple):
@@ -40,8 +46,7 @@ class Ledger(NamedTuple):
 def status_page() -> Response:
     """Show how this pod and its stores are; it answers whatever is away."""
     databases = service().databases
-    ready, checks = readiness(databases, service().redis)
-    {sample.labels["server"]: sample.value for metric in ReplicaLag(databases).collect() for sample in metric.samples}
+    ready, checks = readiness(databases, service().redis, service().reads.note)
     samples = [sample for metric in ReplicaLag(databases).collect() for sample in metric.samples]
     try:
         ledger = databases.read(_ledger, prefer="primary")
@@ -54,6 +59,8 @@ def status_page() -> Response:
         checks=checks,
         lags={sample.labels["server"]: sample.value for sample in samples},
         ledger=ledger,
+        requests=_requests(),
+        quick_seconds=QUICK_SECONDS,
         hits=_hits(),
         pid=os.getpid(),
         now=datetime.now(UTC),
@@ -69,16 +76,29 @@ def _ledger(connection: Connection) -> Ledger:
     return Ledger(row[0], row[1], batches)
 
 
-def _hits() -> list[Hits]:
-    """Add up the look-ups of all workers."""
+def _requests() -> Requests:
+    """Add up the requests of all workers."""
+    count = failed = reads = quick = 0.0
+    for metric in registry().collect():
+        for name, labels, value, *_ in metric.samples:
+            if name == "rates_http_requests_total":
+                count += value
+                failed += value if labels["status"].startswith("5") else 0
+            elif labels.get("method") == "GET" and labels.get("route", "").startswith(("/rates", "/v1/")):
+                if name == "rates_http_request_duration_seconds_count":
+                    reads += value
+                elif name == "rates_http_request_duration_seconds_bucket" and float(labels["le"]) == QUICK_SECONDS:
+                    quick += value
+    return Requests(int(count), failed / count if count else None, quick / reads if reads else None)
+
+
+def _hits() -> dict[str, float | None]:
+    """Share of the look-ups in each level of the cache that found an answer, over all workers; None before any."""
     counts: dict[str, dict[str, float]] = {"process": {}, "redis": {}}
     for metric in registry().collect():
         for sample in metric.samples:
             if sample.name == "rates_cache_requests_total":
                 level = counts[sample.labels["level"]]
                 level[sample.labels["result"]] = level.get(sample.labels["result"], 0) + sample.value
-    totals = {level: sum(results.values()) for level, results in counts.items()}
-    return [
-        Hits(level, int(total), counts[level].get("hit", 0) / total if total else None)
-        for level, total in totals.items()
-    ]
+    asked = {level: sum(results.values()) for level, results in counts.items()}
+    return {level: counts[level].get("hit", 0) / total if total else None for level, total in asked.items()}

@@ -1,19 +1,22 @@
-"""A bad night on a real stack: what breaks is told by the alerts meant for it, in order, and so is the end of each.
+"""A bad night on a real stack: exactly what broke is told, in order, and so is the end of each.
 
 The service runs on a primary, a replica and a Redis of the test's own. Its metrics are scraped as Prometheus would, one
-scrape standing for a minute, and Prometheus' own rule engine says which alerts fired when.
+scrape standing for a minute, and Prometheus' own rule engine says which alerts fired when. The pods' statuses of a bad
+rollout are replayed: to the watcher's incidents, and as the series that kube-state-metrics makes of them.
 """
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import tempfile
 import time
 from collections import defaultdict
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -27,6 +30,9 @@ from rates_app.rates.locations import read_locations, store_locations
 from rates_app.settings import Settings
 from rates_app.store.generation import raise_generation
 from rates_app.store.migrate import migrate
+from rates_app.watch.incidents import Incidents
+from rates_app.watch.rules import pod_findings
+from rates_app.watch.settings import WatchSettings
 from tests.charts.tools import program
 
 if TYPE_CHECKING:
@@ -35,6 +41,7 @@ if TYPE_CHECKING:
     from flask.testing import FlaskClient
 
 ROOT = Path(__file__).parents[2]
+RECORDED = ROOT / "tests" / "integration" / "watch" / "recorded"
 RULES = sorted((ROOT / "helm" / "monitoring" / "rules").glob("*.yaml"))
 
 #: What Prometheus itself knows: every target answers all night.
@@ -46,30 +53,56 @@ UP = [
 #: Always firing, or about how fast this machine is.
 UNRELATED = "Watchdog|HighLatency|LatencyBudgetBurn"
 
+BEGIN = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
+
 
 class Night:
-    """A service that is asked and scraped, minute by minute."""
+    """A service that is asked and scraped, and a cluster that is watched, minute by minute."""
 
     def __init__(self, client: FlaskClient) -> None:
         self._client = client
         self._days = count()
+        self._settings = WatchSettings()
+        self._incidents = Incidents("prod", self._settings, lambda page: f"runbooks/{page}.md")
+        self._pods: dict[str, Any] = {}
         self.minute = 0
         self.series: dict[str, dict[int, float]] = defaultdict(dict)
+        self.told: list[tuple[int, str]] = []  # by the watcher
 
-    def pass_time(self, minutes: int) -> int:
-        """Let time pass.
+    def replay(self, recording: str) -> None:
+        """Have the cluster's pods change as in a recording."""
+        for line in (RECORDED / f"{recording}.jsonl").read_text().splitlines():
+            event = json.loads(line)
+            uid = event["object"]["metadata"]["uid"]
+            self._pods[uid] = event["object"]
+            if event["type"] == "DELETED":
+                del self._pods[uid]
+                self._incidents.see(uid, [], self._now)
 
-        Returns:
-            The minute it is now.
-        """
+    @property
+    def _now(self) -> datetime:
+        return BEGIN + timedelta(minutes=self.minute)
+
+    def pass_time(self, minutes: int) -> None:
+        """Let time pass."""
         for _ in range(minutes):
             for _ in range(4):
                 day = date(2000, 1, 1) + timedelta(days=next(self._days))  # never asked before, so that no cache has it
                 question = {"date_from": day, "date_to": day, "orig_code": "CNSGH", "dest_code": "north_europe_main"}
                 assert self._client.get("/rates", query_string=question).status_code == 200
             self._scrape()
+            self._watch()
             self.minute += 1
-        return self.minute - 1
+
+    def _watch(self) -> None:
+        for uid, pod in self._pods.items():
+            self._incidents.see(uid, pod_findings(pod, self._now, self._settings), self._now)
+            for container in pod["status"].get("containerStatuses", []):
+                if reason := container["state"].get("waiting", {}).get("reason"):
+                    labels = f'namespace="rates", pod="{pod["metadata"]["name"]}", container="app", reason="{reason}"'
+                    self.series[f"kube_pod_container_status_waiting_reason{{{labels}}}"][self.minute] = 1
+        for notice in self._incidents.tick(self._now, lambda _: ""):
+            self.told.append((self.minute, f"{notice.state} {notice.key}"))
 
     def _scrape(self) -> None:
         for family in text_string_to_metric_families(self._client.get("/metrics").text):
@@ -121,41 +154,14 @@ def client(stack: tuple[Cluster, RedisServer], tmp_path: Path) -> Iterator[Flask
     app.extensions["rates"].close()
 
 
-@pytest.mark.slow
-def test_a_bad_night_is_told_in_order_and_so_is_its_end(
-    stack: tuple[Cluster, RedisServer], client: FlaskClient, tmp_path: Path
-) -> None:
-    cluster, redis = stack
-    night = Night(client)
-    told: list[tuple[int, set[str]]] = [(night.pass_time(12), set())]
-
-    redis.kill()
-    told.append((night.pass_time(10), {"CacheDown"}))
-    redis.start()
-    time.sleep(1.1)  # the service tries again after a second
-    told.append((night.pass_time(10), set()))
-
-    cluster.replica.kill()
-    told.append((night.pass_time(10), {"DatabaseErrors"}))
-    cluster.replica.start()
-    told.append((night.pass_time(12), set()))
-
-    with psycopg.connect(cluster.primary.url) as connection:
-        connection.execute(
-            "INSERT INTO batches (name, supplier, content_hash, size_bytes, format, compression, state)"
-            " VALUES ('stuck', 'acme', %s, 1, 'csv', 'none', 'staging')",
-            (b"\1" * 32,),
-        )
-    told.append((night.pass_time(20), set()))  # half an hour of patience
-    told.append((night.pass_time(25), {"BatchStuck"}))
-    with psycopg.connect(cluster.primary.url) as connection:
-        connection.execute("UPDATE batches SET state = 'refused', ended_at = now() WHERE name = 'stuck'")
-    told.append((night.pass_time(3), set()))
-
-    rules = tmp_path / "rules.yaml"
+def fired(night: Night, folder: Path) -> list[tuple[int, str]]:
+    """Have Prometheus say at which minute each alert began and ended."""
+    rules = folder / "rules.yaml"
     groups = [group for path in RULES for group in yaml.safe_load(path.read_text())]
     rules.write_text(yaml.safe_dump({"groups": groups}))
     series = {**night.values(), **dict.fromkeys(UP, f"1x{night.minute}")}
+    # promtool tells what it has evaluated where something else was expected: so nothing is, at any minute.
+    asked = f'group by (alertname) (ALERTS{{alertstate="firing", alertname!~"{UNRELATED}"}})'
     test = {
         "rule_files": [str(rules)],
         "evaluation_interval": "1m",
@@ -163,20 +169,75 @@ def test_a_bad_night_is_told_in_order_and_so_is_its_end(
             {
                 "interval": "1m",
                 "input_series": [{"series": name, "values": values} for name, values in series.items()],
-                "promql_expr_test": [
-                    {
-                        "expr": f'group by (alertname) (ALERTS{{alertstate="firing", alertname!~"{UNRELATED}"}})',
-                        "eval_time": f"{minute}m",
-                        "exp_samples": [{"labels": f'{{alertname="{alert}"}}', "value": 1} for alert in sorted(alerts)],
-                    }
-                    for minute, alerts in told
-                ],
+                "promql_expr_test": [{"expr": asked, "eval_time": f"{minute}m"} for minute in range(night.minute)],
             }
         ],
     }
-    path = tmp_path / "night.yaml"
+    path = folder / "night.yaml"
     path.write_text(yaml.safe_dump(test))
     done = subprocess.run(
         [program("promtool"), "test", "rules", str(path)], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    output = done.stdout + done.stderr
+    alerts: dict[int, set[str]] = {}
+    for hours, minutes, found in re.findall(r"time: (?:(\d+)h)?(?:(\d+)m)?.*\n\s+exp: nil\n\s+got: ?(.*)", output):
+        alerts[int(hours or 0) * 60 + int(minutes or 0)] = set(re.findall(r'alertname="(\w+)"', found))
+    assert alerts, output
+    told: list[tuple[int, str]] = []
+    before: set[str] = set()
+    for minute in range(night.minute):
+        now = alerts.get(minute, set())
+        told += [(minute, f"firing {alert}") for alert in sorted(now - before)]
+        told += [(minute, f"resolved {alert}") for alert in sorted(before - now)]
+        before = now
+    return told
+
+
+@pytest.mark.slow
+def test_a_bad_night_is_told_in_order_and_so_is_its_end(
+    stack: tuple[Cluster, RedisServer], client: FlaskClient, tmp_path: Path
+) -> None:
+    cluster, redis = stack
+    night = Night(client)
+    night.pass_time(12)
+
+    redis.kill()
+    night.pass_time(10)
+    redis.start()
+    time.sleep(1.1)  # the service tries again after a second
+    night.pass_time(10)
+
+    cluster.replica.kill()
+    night.pass_time(10)
+    cluster.replica.start()
+    night.pass_time(12)
+
+    night.replay("bad-rollout")
+    night.pass_time(8)
+    night.replay("rollback")
+    night.pass_time(8)
+
+    with psycopg.connect(cluster.primary.url) as connection:
+        connection.execute(
+            "INSERT INTO batches (name, supplier, content_hash, size_bytes, format, compression, state)"
+            " VALUES ('stuck', 'acme', %s, 1, 'csv', 'none', 'staging')",
+            (b"\1" * 32,),
+        )
+    night.pass_time(45)  # half an hour of patience, and then some
+    with psycopg.connect(cluster.primary.url) as connection:
+        connection.execute("UPDATE batches SET state = 'refused', ended_at = now() WHERE name = 'stuck'")
+    night.pass_time(3)
+
+    told = sorted([*fired(night, tmp_path), *night.told], key=lambda one: one[0])
+    assert [what for _, what in told] == [
+        "firing CacheDown",
+        "resolved CacheDown",
+        "firing DatabaseErrors",
+        "resolved DatabaseErrors",
+        "firing prod/rates/rates-app/image-pull",
+        "firing ImagePullFailure",
+        "resolved ImagePullFailure",
+        "resolved prod/rates/rates-app/image-pull",
+        "firing BatchStuck",
+        "resolved BatchStuck",
+    ]

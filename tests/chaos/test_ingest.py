@@ -122,7 +122,7 @@ def check(server: PostgresServer, name: str, total: int) -> str | None:
         if batch is None:
             return None
         prices = connection.execute(
-            "SELECT count(*), coalesce(sum(price_cents), 0) FROM prices WHERE batch_id = %s", (batch[0],)
+            "SELECT count(*), coalesce(sum(price_cents), 0) FROM delivered WHERE batch_id = %s", (batch[0],)
         ).fetchone()
         rolled_up = connection.execute(
             """

@@ -47,18 +47,17 @@ def namespace(settings: ClusterSettings) -> Iterator[Namespace]:
     assert os.environ.get("KUBECONFIG"), (
         "KUBECONFIG is not set: the cluster tests need a cluster to themselves; README.md shows how to make one"
     )
-    name = settings.namespace
-    namespace = Namespace(name)
-    namespace.kubectl("delete", "namespace", name, "--ignore-not-found", "--timeout=5m")
+    namespace = Namespace(settings.namespace)
+    namespace.kubectl("delete", "namespace", namespace.name, "--ignore-not-found", "--timeout=5m")
     namespace.apply(
         {
             "apiVersion": "v1",
             "kind": "Namespace",
-            "metadata": {"name": name, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
+            "metadata": {"name": namespace.name, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
         }
     )
     yield namespace
-    namespace.kubectl("delete", "namespace", name, "--timeout=5m")
+    namespace.kubectl("delete", "namespace", namespace.name, "--timeout=5m")
 
 
 @pytest.fixture(scope="session")

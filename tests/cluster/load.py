@@ -124,6 +124,11 @@ class Load:
         """Wait for so many requests more than now."""
         self.wait_for_requests(self._last()["requests"] + count)
 
+    def bad(self) -> int:
+        """Tell how many requests failed or were answered wrongly so far."""
+        last = self._last()
+        return int(last.get("failed", 0) + last.get("wrong", 0))
+
     def end(self) -> Tally:
         """Stop asking; tell what became of every request."""
         self.namespace.kubectl("exec", NAME, "--", "touch", "/tmp/stop", check=False)  # it may have ended by itself

@@ -45,9 +45,13 @@ def install_stores(namespace: Namespace, settings: ClusterSettings, password: st
             "data": {name: base64.b64encode(value.encode()).decode() for name, value in data.items()},
         }
     )
-    values: dict[str, Any] = {"existingSecret": STORES, "quota": {"cpu": "16", "memory": "32Gi"}}
+    values: dict[str, Any] = {
+        "existingSecret": STORES,
+        "quota": {"cpu": "16", "memory": "32Gi"},
+        "postgresql": {"storage": "4Gi"},
+    }
     if settings.postgresql_image:
-        values["postgresql"] = {"image": settings.postgresql_image}
+        values["postgresql"]["image"] = settings.postgresql_image
     if settings.redis_image:
         values["redis"] = {"image": settings.redis_image}
     namespace.helm("upgrade", "--install", STORES, str(HELM / STORES), "--wait", "--timeout=5m", values=values)
@@ -77,6 +81,7 @@ class Release:
             "resources": RESOURCES,
             "settings": SETTINGS,
             "secrets": {"existing": STORES},
+            "priorityClass": {"create": False, "name": ""},  # it is the cluster's, which others may use, too
             "serviceMonitor": {"enabled": False},
             "sampleData": {"folder": "/opt/rates/share/sample_data"},
             "test": {"requirePrice": True},
@@ -122,6 +127,15 @@ class Release:
         selector = self.namespace.get("service", NAME)["spec"]["selector"]
         pods = self.namespace.list("pods", ",".join(f"{key}={value}" for key, value in selector.items()))
         return {pod["spec"]["containers"][0]["image"].rpartition(":")[2] for pod in pods if ready(pod)}
+
+    def rows(self) -> int:
+        """Count the prices in the database."""
+        program = (
+            "import psycopg; from rates_app.settings import load_settings; "
+            "url = load_settings().database_url.get_secret_value(); "
+            "print(psycopg.connect(url).execute('SELECT count(*) FROM prices').fetchone()[0])"
+        )
+        return int(self.namespace.python(f"{self.kind}/{NAME}", program))
 
     def rollout_phase(self) -> tuple[str, str]:
         """Give the Rollout's phase and the message that explains it."""

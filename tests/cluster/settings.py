@@ -17,7 +17,7 @@ class ClusterSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="CLUSTER_", frozen=True, extra="ignore")
 
-    namespace: str = Field(default="rates-test", description="Namespace that is made for a run, and removed.")
+    namespace: str = Field(default="rates-test", description="Made anew at the start and removed at the end.")
     image: str = Field(
         default="docker.io/library/rates", description="The service, with the tags of `make cluster-images`."
     )

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from tests.cluster.kube import Namespace
     from tests.cluster.settings import ClusterSettings
 
+#: What is asked until the new version has taken over and been asked a while.
+REQUESTS = 50_000
+
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
 
 
@@ -51,14 +54,14 @@ def release(
 def load(release: Release) -> Iterator[Load]:
     release.upgrade("1")
     release.wait_for_version("1")
-    with Load(release.namespace, f"{release.image}:1") as load:
+    with Load(release.namespace, f"{release.image}:1", per_second=150) as load:
         yield load
 
 
 def test_forward_and_back_lose_no_request(release: Release, load: Load, report: Report) -> None:
     release.upgrade("next")
     release.wait_for_version("next")
-    load.pass_requests(200)
+    load.wait_for_requests(REQUESTS, 1800)
     release.rollback()
     release.wait_for_version("1")
     load.pass_requests(200)
@@ -70,10 +73,9 @@ def test_forward_and_back_lose_no_request(release: Release, load: Load, report: 
 def test_a_release_that_is_too_slow_is_taken_back(release: Release, load: Load, report: Report) -> None:
     release.upgrade("slow")
     wait_for("an aborted rollout", lambda: release.rollout_phase()[0] == "Degraded", 900)
-    assert 'metric "latency-p95" assessed Failed' in release.rollout_phase()[1].replace("Metric", "metric", 1)
+    assert "latency-p95" in release.rollout_phase()[1]
+    wait_for("version 1 alone", lambda: release.serving() == {"1"})
     load.pass_requests(200)
     tally = load.end()
-    assert release.serving() == {"1"}
     report(f"{release.strategy}, aborted by its analysis", tally.line())
-    assert tally.slow == 0 or tally.failed == 0
     assert (tally.failed, tally.wrong) == (0, 0), tally.examples

@@ -72,6 +72,14 @@ def test_the_installed_package_brings_its_migrations(built: Path) -> None:
     assert list((packages / "store/migrations/versions").glob("0001_*.py"))
 
 
+def test_the_installed_command_prints_every_runbook(built: Path) -> None:
+    for page in (ROOT / "runbooks").glob("[a-z]*.md"):
+        done = subprocess.run(
+            [built / "opt/rates/bin/rates", "runbook", page.stem], check=True, capture_output=True, text=True, cwd=built
+        )
+        assert done.stdout == page.read_text()
+
+
 def test_the_last_stage_has_no_installer_and_no_compiler(built: Path) -> None:
     assert not (built / "opt/rates/bin/pip").exists()
     assert all(instruction != "RUN" for instruction, _ in stages()[-1])

@@ -16,13 +16,13 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 from psycopg import sql
 
+from drills.pod import Served, environment_of
 from rates_app.batches.engine import ingest
 from rates_app.local.server import HOST, free_port
 from rates_app.rates.locations import read_locations, store_locations
 from rates_app.settings import Settings
 from rates_app.store.generation import raise_generation
 from rates_app.store.tokens import create_token
-from tests.integration.api.conftest import Served, environment_of
 from tests.integration.conftest import TEMPLATE, cluster, redis_server, wait_for_replay
 
 if TYPE_CHECKING:

@@ -161,11 +161,14 @@ def test_paper_has_the_figure_and_the_whole_table(
 
 
 def test_status_tells_what_is_serving(page: Page, site: Site) -> None:
+    assert httpx.get(f"{site.url}/v1/locations?q=shang").status_code == 200
     page.goto("/status")
     main = page.locator("main")
     for word in ("serving", "Generation", "dev", "Cache hits", "Replica lag", "replica-1", "primary"):
         expect(main).to_contain_text(word)
-    expect(main).to_contain_text(re.compile(r"Cache hits, memory\s*\d+\.\d%"))
+    expect(main).to_contain_text(re.compile(r"Cache hits\s*\d+\.\d%\s*in memory; Redis"))
+    expect(main).to_contain_text(re.compile(r"Requests\s*\d+\s*0\.00% with a server error"))
+    expect(main).to_contain_text(re.compile(r"Quick reads\s*\d+\.\d%\s*within 250 ms"))
 
 
 def test_explore_leads_to_regions_and_lanes(page: Page) -> None:

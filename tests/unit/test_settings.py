@@ -47,6 +47,24 @@ def test_replicas_are_a_list_with_commas(monkeypatch: pytest.MonkeyPatch) -> Non
     assert urls == ["postgresql://c/d", "postgresql://e/f"]
 
 
+def test_of_several_hosts_the_one_that_takes_writes_is_the_primary(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RATES_DATABASE_URL", "postgresql://u:p@a:1,b:2/rates?connect_timeout=3")
+    monkeypatch.setenv(
+        "RATES_REPLICA_URLS", "postgresql://u:p@b:2,a:1/rates?target_session_attrs=standby,postgres://c/d"
+    )
+    settings = load_settings()
+    assert settings.database_url.get_secret_value() == (
+        "postgresql://u:p@a:1,b:2/rates?connect_timeout=3&target_session_attrs=read-write"
+    )
+    assert [url.get_secret_value() for url in settings.replica_urls] == [
+        "postgresql://u:p@b:2,a:1/rates?target_session_attrs=standby",
+        "postgres://c/d",
+    ]
+    # A single host may be a standby that waits for its promotion, as in a second region: it answers reads until then.
+    alone = Settings.model_validate({"database_url": "postgresql://u:p@a/rates"})
+    assert alone.database_url.get_secret_value() == "postgresql://u:p@a/rates"
+
+
 def test_secrets_do_not_show_in_what_is_printed() -> None:
     settings = Settings.model_validate({"database_url": "postgresql://user:hunter2@host/name"})
     assert "hunter2" not in repr(settings)

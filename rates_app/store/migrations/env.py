@@ -7,8 +7,7 @@ from alembic import context
 
 from rates_app.store.migrate import MIGRATION_LOCK
 
-engine = sqlalchemy.create_engine(context.config.attributes["url"], poolclass=sqlalchemy.NullPool)
-with engine.connect() as connection:
+with context.config.attributes["engine"].connect() as connection:
     context.configure(connection=connection, transaction_per_migration=False)
     with context.begin_transaction():
         connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})

@@ -16,6 +16,7 @@ from rates_app.api import create_app
 from rates_app.cache.redis import RETRY_SECONDS
 from rates_app.local.redis import RedisServer
 from rates_app.local.server import free_port
+from rates_app.ops.metrics import GENERATION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -236,3 +237,16 @@ def test_connections_that_a_restart_has_cut_are_replaced(
         )
 
     assert price(client) == 100
+
+
+def test_a_pod_that_nobody_asks_tells_of_the_newest_generation(
+    make_app: Callable[..., Flask], publisher: Publisher
+) -> None:
+    app = make_app()
+    publish_day(publisher, 100, 100, 100)
+    with psycopg.connect(publisher.url) as connection:
+        row = connection.execute("SELECT number FROM generation").fetchone()
+    GENERATION.set(0)
+    assert app.test_client().get("/readyz").status_code == 200  # what the kubelet asks every pod
+    assert row is not None
+    assert [sample.value for metric in GENERATION.collect() for sample in metric.samples] == [row[0]]

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Self
 import httpx
 
 if TYPE_CHECKING:
-    from tests.integration.api.conftest import Publisher, Row, Served
+    from drills.pod import Served
+    from tests.integration.api.conftest import Publisher, Row
 
 QUESTION = "/rates?date_from=2021-01-01&date_to=2021-01-31&orig_code=CNGGZ&dest_code=EETLL"
 

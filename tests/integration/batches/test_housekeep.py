@@ -43,7 +43,7 @@ def connect(settings: Settings) -> psycopg.Connection:
 
 def prices(settings: Settings) -> Counter[tuple[int, int]]:
     with connect(settings) as connection:
-        return Counter(connection.execute("SELECT batch_id, price_cents FROM prices"))
+        return Counter(connection.execute("SELECT batch_id, price_cents FROM delivered"))
 
 
 def partitions(settings: Settings) -> list[list[int]]:

@@ -47,7 +47,7 @@ def published(settings: Settings) -> Counter[tuple[str, str, date, int]]:
         return Counter(
             connection.execute(
                 """
-                SELECT o.code, d.code, day, price_cents FROM prices
+                SELECT o.code, d.code, day, price_cents FROM delivered
                 JOIN batches ON batches.id = batch_id AND state = 'published'
                 JOIN locations o ON o.id = origin_id JOIN locations d ON d.id = destination_id
                 """

@@ -6,6 +6,7 @@ import gzip
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ import pytest
 
 from rates_app.batches import ledger
 from rates_app.batches.engine import ingest
+from rates_app.batches.model import Slice
 from rates_app.batches.source import inspect
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ def enter(settings: Settings, path: str) -> Batch:
 def contents(settings: Settings, batch_id: int) -> tuple[Counter[tuple[object, ...]], list[tuple[object, ...]]]:
     with psycopg.connect(settings.database_url.get_secret_value()) as connection:
         prices = connection.execute(
-            "SELECT origin_id, destination_id, day, price_cents FROM prices WHERE batch_id = %s", (batch_id,)
+            "SELECT origin_id, destination_id, day, price_cents FROM delivered WHERE batch_id = %s", (batch_id,)
         )
         rollups = connection.execute(
             """
@@ -124,3 +126,23 @@ def test_a_file_that_executors_cannot_read_on_refuses_the_batch(settings: Settin
     output = run_spark(settings, deliver("bad.csv", SAMPLE + b"x" * (3 * 2**20)))
     assert '"state":"refused"' in output
     assert "line of more than" in output
+
+
+def test_what_is_done_is_told_while_the_rest_is_in_work(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "spark"))
+    from ingest import in_spark, session  # type: ignore[import-not-found]  # noqa: PLC0415 - a program, not a package
+
+    told = tmp_path / "told"
+
+    def task(part: Slice) -> None:
+        for _ in range(1200 if part.number else 0):
+            if told.exists():
+                return
+            time.sleep(0.1)
+        assert not part.number, "nobody was told of the first part"
+
+    with session(settings) as spark:
+        parts = [Slice(number, 0, 0) for number in range(2)]
+        in_spark(spark.sparkContext)(task, parts, told.touch)

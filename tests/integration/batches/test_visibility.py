@@ -64,7 +64,7 @@ def left_in(settings: Settings) -> list[tuple[object, ...]]:
         return connection.execute(
             """
             SELECT (SELECT count(*) FROM pg_class WHERE relnamespace = 'staging'::regnamespace),
-                   (SELECT count(*) FROM prices), (SELECT count(*) FROM rollups), (SELECT count(*) FROM batch_slots)
+                   (SELECT count(*) FROM delivered), (SELECT count(*) FROM rollups), (SELECT count(*) FROM batch_slots)
             """
         ).fetchall()
 

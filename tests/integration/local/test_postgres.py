@@ -175,6 +175,31 @@ def test_a_promoted_replica_takes_over_and_is_made_anew_for_the_next_start(folde
         assert value(replica.url, "SELECT count(*) FROM kept") == 1
 
 
+@pytest.mark.parametrize("how", ["rewound", "copied"])
+def test_a_lost_primary_rejoins_behind_the_one_that_took_its_place(folder: Path, how: str) -> None:
+    with primary_with_replica(folder, fast=True) as cluster:
+        lost, promoted = cluster
+        execute(lost.url, "CREATE TABLE kept AS SELECT 42 AS answer")
+        eventually(promoted.url, "SELECT count(*) FROM pg_class WHERE relname = 'kept'", 1)
+        assert value(cluster.url, "SELECT inet_server_port()") == lost.port
+        assert value(cluster.replica_url, "SELECT inet_server_port()") == promoted.port
+        promoted.kill()
+        execute(lost.url, "INSERT INTO kept VALUES (1)")  # nobody but the lost primary has it
+        lost.kill()
+        promoted.start()
+        promoted.promote()
+        execute(cluster.url, "INSERT INTO kept VALUES (43)")
+        if how == "copied":
+            (lost.data / "global" / "pg_control").unlink()
+        assert lost.rejoin(promoted) == how, (lost.folder / "rewind.log").read_text()
+        execute(promoted.url, "INSERT INTO kept VALUES (44)")
+        eventually(lost.url, "SELECT array_agg(answer) = '{42, 43, 44}' FROM kept", True)
+        assert value(cluster.url, "SELECT inet_server_port()") == promoted.port
+        assert value(cluster.replica_url, "SELECT inet_server_port()") == lost.port
+        with pytest.raises(ServerError, match="stop it first"):
+            lost.rejoin(promoted)
+
+
 def test_a_replica_that_lost_its_slot_is_made_anew(folder: Path) -> None:
     with primary_with_replica(folder, fast=True) as (primary, replica):
         replica.stop()

@@ -20,6 +20,7 @@ import pytest
 
 from rates_app.local.account import account, run
 from rates_app.local.postgres import PostgresServer
+from rates_app.local.redis import RedisServer
 from rates_app.local.server import HOST, ended, free_port
 
 if TYPE_CHECKING:
@@ -33,13 +34,15 @@ QUESTION = {"date_from": "2021-01-01", "date_to": "2021-01-01", "orig_code": "CN
 class Dev:
     """One run of ``rates dev``."""
 
-    def __init__(self, folder: Path, prefix: Sequence[str] = (), *, port: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, prefix: Sequence[str] = (), *, port: int | None = None, options: Sequence[str] = ()
+    ) -> None:
         self.folder = folder
         self.output = folder.with_suffix(".output")
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RATES_")}
         with self.output.open("w") as output:
             self.process = subprocess.Popen(
-                [*prefix, RATES, "dev", "--data", folder, "--port", str(port or free_port())],
+                [*prefix, RATES, "dev", "--data", folder, "--port", str(port or free_port()), *options],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd="/",
@@ -157,6 +160,46 @@ def test_it_ends_with_an_error_and_whole_when_the_service_dies(data: Path) -> No
     service.kill()
     assert dev.process.wait(SECONDS) == 1
     assert "the service ended by itself with exit code -9" in dev.output.read_text()
+    assert not family(data)
+
+
+def test_it_starts_stores_again_that_have_died_and_archives_for_backups(data: Path) -> None:
+    dev = Dev(data, options=["--archive"])
+    answer = dev.answer()
+    primary = PostgresServer(data / "postgres" / "primary")
+    replica = PostgresServer(data / "postgres" / "replica", primary=primary)
+    redis = RedisServer(data / "redis")
+    for server in (redis, replica, primary):
+        port = server.port
+        server.kill()
+        dev.wait_for(rf"({server.name} runs again)")
+        assert server.is_running()
+        assert server.port == port
+    assert dev.answer() == answer
+    taken = subprocess.run(
+        ["sh", "-c", f". {data}/env && {RATES} backup && {RATES} backup verify"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+    )
+    assert taken.returncode == 0, taken.stderr
+    assert "is whole, and" in taken.stdout
+    assert "does not archive" not in taken.stderr
+    assert dev.stop(signal.SIGTERM) == 0
+    assert not family(data)
+
+
+def test_it_ends_with_an_error_and_whole_when_a_store_keeps_dying(data: Path) -> None:
+    dev = Dev(data)
+    assert dev.url
+    primary = PostgresServer(data / "postgres" / "primary")
+    (primary.data / "PG_VERSION").write_text("9.6\n")
+    primary.kill()
+    dev.wait_for(r"(attempt 2)")
+    assert "by PostgreSQL version 9.6" in dev.output.read_text()
+    assert dev.process.wait(SECONDS) == 1
+    assert "PostgreSQL has ended 4 times and is given up" in dev.output.read_text()
     assert not family(data)
 
 

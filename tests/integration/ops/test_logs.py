@@ -16,8 +16,9 @@ import httpx
 import psycopg
 import pytest
 
+from drills.pod import Served, environment_of
 from rates_app.store.tokens import create_token
-from tests.integration.api.conftest import Served, environment_of, publisher, settings
+from tests.integration.api.conftest import publisher, settings
 
 if TYPE_CHECKING:
     from rates_app.settings import Settings

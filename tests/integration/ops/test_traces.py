@@ -16,7 +16,8 @@ import psycopg
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.integration.api.conftest import Served, environment_of, publisher, settings
+from drills.pod import Served, environment_of
+from tests.integration.api.conftest import publisher, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -139,6 +140,22 @@ def test_a_batch_is_traced_through_its_steps_whoever_does_them(
     }
     subprocess.run([sys.executable, *command, str(SAMPLE)], env=environment, check=True, timeout=500)
     assert_whole(collector, service, settings)
+
+
+@pytest.mark.usefixtures("publisher")
+def test_a_batch_is_published_though_nobody_takes_its_trace(settings: Settings) -> None:
+    environment = {"PATH": os.defpath, **environment_of(settings), "RATES_TRACES_URL": "http://127.0.0.1:1"}
+    done = subprocess.run(
+        [sys.executable, "-c", "from rates_app.cli import main; main()", "ingest", str(SAMPLE)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "is published" in done.stdout
+    assert "Failed to export" in done.stderr  # nor is that hidden
 
 
 def test_nothing_is_sent_unless_asked_for(settings: Settings, publisher: Publisher, collector: Collector) -> None:

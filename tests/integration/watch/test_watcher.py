@@ -160,10 +160,11 @@ def test_a_new_watcher_tells_nothing_twice_and_the_end_of_what_ended_meanwhile(
 def test_a_thousand_flapping_events_are_a_handful_of_messages(
     start: Callable[..., Any], cluster: Cluster, reader: Reader
 ) -> None:
-    start()
-    for _ in range(250):
-        cluster.replay(RECORDED / "crash.jsonl")
-        cluster.replay(RECORDED / "crash-mended.jsonl")
+    start(clear_seconds=1)
+    for _ in range(250):  # slowly enough that each crash and each mend is seen, and could be a message
+        for recording in ("crash", "crash-mended"):
+            cluster.replay(RECORDED / f"{recording}.jsonl")
+            time.sleep(0.02)
     cluster.replay(RECORDED / "spark-failed.jsonl")  # seen after all of them
     deadline = time.monotonic() + 20
     while "firing rates/batch-41/spark-failed" not in reader.told():

@@ -7,11 +7,12 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rates_app.batches.rollup import Tree, region_sets
-from rates_app.batches.sets import EXACT_PRICES, Sets, select, sets_of
+from rates_app.batches.sets import EXACT_PRICES, Lanes, Sets, read_set
 from rates_app.batches.validate import HIGHEST_PRICE_CENTS
 
 if TYPE_CHECKING:
@@ -41,11 +42,16 @@ def unpack(sets: Sets) -> dict[int, tuple[int, int, dict[int, int]]]:
     ends = np.cumsum(sets.sizes)
     found = {}
     for code, count, total, size, end in zip(sets.codes, sets.counts, sets.totals, sets.sizes, ends, strict=True):
-        cents, weights = sets.cents[end - size : end].tolist(), sets.weights[end - size : end].tolist()
-        assert cents == sorted(set(cents)), "ascending, each once"
-        found[int(code)] = (int(count), int(total), dict(zip(cents, weights, strict=True)))
+        numbers = sets.numbers[end - size : end]
+        assert len(numbers) <= count
+        entries: Counter[int] = Counter()
+        cents, weights = read_set(int(count), numbers.tobytes(), None, None)
+        for price, weight in zip(cents.tolist(), weights.tolist(), strict=True):
+            entries[price] += weight
+        assert cents.tolist() == sorted(cents.tolist())
+        found[int(code)] = (int(count), int(total), dict(entries))
     assert len(found) == len(sets.codes), "each code once"
-    assert len(sets.cents) == len(sets.weights) == sets.sizes.sum()
+    assert len(sets.numbers) == sets.sizes.sum()
     return found
 
 
@@ -59,9 +65,9 @@ def plain(rows: Mapping[tuple[int, int, int, int], int]) -> dict[int, Counter[in
     return found
 
 
-def lanes(rows: list[tuple[int, int, int, int]]) -> Sets:
+def lanes(rows: list[tuple[int, int, int, int]]) -> Lanes:
     columns = np.array(rows, dtype=np.int64).reshape(-1, 4).T
-    return sets_of((columns[0] * 10 + columns[1]) * 10 + columns[2], columns[3])
+    return Lanes((columns[0] * 10 + columns[1]) * 10 + columns[2], columns[3])
 
 
 @settings(deadline=None)
@@ -98,7 +104,33 @@ def test_large_sets_are_rounded_and_stay_exact_in_count_and_total(
 
 @settings(deadline=None)
 @given(st.lists(prices, max_size=60))
-def test_selecting_keeps_sets_whole(rows: list[tuple[int, int, int, int]]) -> None:
-    sets = lanes(rows)
-    odd = sets.codes % 2 == 1
-    assert unpack(select(sets, odd)) == {code: value for code, value in unpack(sets).items() if code % 2}
+def test_a_lane_holds_its_own_prices(rows: list[tuple[int, int, int, int]]) -> None:
+    expected: dict[int, Counter[int]] = {}
+    for day, origin, destination, cents in rows:
+        expected.setdefault((day * 10 + origin) * 10 + destination, Counter())[cents] += 1
+    assert unpack(lanes(rows).sets()) == {
+        code: (counter.total(), sum(cents * n for cents, n in counter.items()), counter)
+        for code, counter in expected.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("prices", "numbers"),
+    [([7], [7]), ([7, 7], [7, 7]), ([7, 7, 7], [7, 3]), ([7, 7, 8, 8], [7, 7, 8, 8]), ([7, 7, 8, 8, 8], [7, 2, 8, 3])],
+)
+def test_a_set_is_kept_in_the_shorter_form(prices: list[int], numbers: list[int]) -> None:
+    sets = Lanes(np.zeros(len(prices), dtype=np.int64), np.array(prices)).sets()
+    assert sets.numbers.tolist() == numbers
+    cents, weights = read_set(len(prices), sets.numbers.tobytes(), None, None)
+    assert np.repeat(cents, weights).tolist() == prices
+
+
+def test_a_set_from_before_is_read_from_its_arrays() -> None:
+    cents, weights = read_set(5, None, [7, 8], [2, 3])
+    assert (cents.tolist(), weights.tolist()) == ([7, 8], [2, 3])
+
+
+def test_a_lane_of_many_prices_stays_exact_and_short() -> None:
+    cents = np.tile([100, 101, 250], 10 * EXACT_PRICES)
+    sets = Lanes(np.zeros(len(cents), dtype=np.int64), cents).sets()
+    assert sets.numbers.tolist() == [100, 10 * EXACT_PRICES, 101, 10 * EXACT_PRICES, 250, 10 * EXACT_PRICES]

@@ -47,6 +47,16 @@ def waiting(reason: str) -> dict[str, Any]:
     return {"waiting": {"reason": reason, "message": "because"}}
 
 
+def evicted(**conditions: str) -> dict[str, Any]:
+    """A pod that had run since yesterday."""
+    return {
+        "phase": "Failed",
+        "reason": "Evicted",
+        "startTime": "2026-11-23T03:55:00Z",
+        "conditions": [{"type": kind, "lastTransitionTime": at} for kind, at in conditions.items()],
+    }
+
+
 @pytest.mark.parametrize(
     ("status", "rules"),
     [
@@ -64,17 +74,9 @@ def waiting(reason: str) -> dict[str, Any]:
             {"phase": "Pending", "initContainerStatuses": [{"name": "i", "state": waiting("ErrImagePull")}]},
             ["image-pull"],
         ),
-        ({"phase": "Failed", "reason": "Evicted", "startTime": "2026-11-24T03:55:00Z"}, ["evicted"]),
-        ({"phase": "Failed", "reason": "Evicted", "startTime": "2026-11-23T03:55:00Z"}, []),
-        (
-            {
-                "phase": "Failed",
-                "reason": "Evicted",
-                "startTime": "2026-11-23T03:55:00Z",
-                "conditions": [{"type": "DisruptionTarget", "lastTransitionTime": "2026-11-24T03:58:00Z"}],
-            },
-            ["evicted"],
-        ),
+        (evicted(Ready="2026-11-24T03:55:00Z"), ["evicted"]),
+        (evicted(Ready="2026-11-24T03:45:00Z"), []),
+        (evicted(Ready="2026-11-24T03:45:00Z", DisruptionTarget="2026-11-24T03:58:00Z"), ["evicted"]),
     ],
 )
 def test_a_pods_status_shows_its_problem(status: dict[str, Any], rules: list[str]) -> None:

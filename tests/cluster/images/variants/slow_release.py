@@ -1,4 +1,4 @@
-"""Makes every answer of a release late but right: Python imports a module of the name sitecustomize at its start."""
+"""Makes every answer of a release late but right; slow.pth has Python import it at its start."""
 
 import time
 

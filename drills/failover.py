@@ -1,0 +1,48 @@
+"""The primary dies under load; the replica takes its place; the old primary comes back behind it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from drills.load import Load
+from drills.site import Site, contents, value, wait_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from drills.report import Report
+
+PROMISE = "Database"
+
+
+def run(folder: Path, report: Report, *, short: bool) -> None:
+    """Kill the primary, promote the replica, and bring the old primary back."""
+    with Site(folder, short=short) as site:
+        lost, promoted = site.cluster
+        site.make_synchronous(lost)
+        report.note("primary and standby run, synchronously; two pods")
+        with Load(site) as load:
+            report.note("readers and a writer are at it")
+            lost.kill()
+            report.breaks("the primary is killed")
+            answers = len(load.reads)
+            wait_for(lambda: len(load.reads) > answers + (20 if short else 200))
+            report.note("readers are answered meanwhile, from the replica")
+            promoted.promote()
+            report.note("the replica is promoted")
+            changes = len(load.writes)
+            wait_for(lambda: len(load.writes) > changes)
+            report.recovered("the first change is acknowledged by the new primary")
+            load.go_on()
+            how = lost.rejoin(promoted)
+            site.make_synchronous(promoted)
+            report.note(f"the old primary is {how} and follows, synchronously")
+            load.go_on()
+        load.report(report)
+        report.rows_lost = load.rows_lost(site.cluster.url)
+        report.expect("rows of acknowledged batches lost", 0, report.rows_lost)
+        report.expect("changes tried again", "some", "some" if load.tried_again else "none")
+        wal = value(promoted.admin_url, "SELECT pg_current_wal_lsn()::text")
+        wait_for(lambda: value(lost.admin_url, f"SELECT pg_last_wal_replay_lsn() >= '{wal}'"))
+        report.expect_true("both servers hold the same rows", contents(lost.url) == contents(promoted.url))
+        report.expect("the old primary takes writes", False, not value(lost.admin_url, "SELECT pg_is_in_recovery()"))

@@ -1,0 +1,93 @@
+"""The primary's disk fills up under load; room is made; nothing that was acknowledged is lost."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from drills.load import Load
+from drills.site import Site, contents, value, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from drills.report import Report
+
+PROMISE = "Disk full"
+DISK_MIB = 600
+
+
+class CannotRehearseError(Exception):
+    """The drill needs something of the machine that it does not have; the message says what."""
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """Mount a small file system in memory.
+
+    Raises:
+        CannotRehearseError: This account may not mount.
+    """
+    if os.geteuid() != 0:
+        raise CannotRehearseError(
+            "the drill full-disk mounts a small file system, which only root may: run 'sudo make drill NAME=full-disk'"
+        )
+    folder.mkdir(parents=True)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m,mode=0711", "tmpfs", folder],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise CannotRehearseError(f"the drill full-disk could not mount a small file system: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def run(folder: Path, report: Report, *, short: bool) -> None:
+    """Fill the disk below the primary's data, and make room again."""
+    with small_disk(folder / "postgres" / "primary") as disk, Site(folder, short=short) as site:
+        primary, replica = site.cluster
+        site.make_synchronous(primary)
+        with Load(site) as load:
+            report.note(f"the primary's disk has {DISK_MIB} MiB")
+            ballast = disk / "ballast"
+            _fill(ballast)
+            report.breaks("something else has filled it to the last byte")
+            before = load.tried_again
+            wait_for(lambda: load.tried_again > before + 3)
+            report.note("changes fail, and are tried again; readers are answered")
+            answers = len(load.reads)
+            wait_for(lambda: len(load.reads) > answers + (20 if short else 200))
+            ballast.unlink()
+            report.note("room is made")
+            if not primary.is_running():
+                report.note("PostgreSQL had stopped, as it does when it cannot write its WAL; it is started")
+                primary.start()
+            changes = len(load.writes)
+            wait_for(lambda: len(load.writes) > changes)
+            report.recovered("changes are acknowledged again")
+            load.go_on()
+        load.report(report)
+        report.rows_lost = load.rows_lost(site.cluster.url)
+        report.expect("rows of acknowledged batches lost", 0, report.rows_lost)
+        wal = value(primary.admin_url, "SELECT pg_current_wal_lsn()::text")
+        wait_for(lambda: value(replica.admin_url, f"SELECT pg_last_wal_replay_lsn() >= '{wal}'"))
+        report.expect_true("both servers hold the same rows", contents(primary.url) == contents(replica.url))
+
+
+def _fill(ballast: Path) -> None:
+    """Write until the disk takes no more."""
+    with ballast.open("wb", buffering=0) as file:
+        for size in (2**20, 2**12):
+            try:
+                while True:
+                    file.write(bytes(size))
+            except OSError:
+                continue

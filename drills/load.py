@@ -1,0 +1,172 @@
+"""Readers that ask every pod, and a writer that publishes and withdraws, while something is broken and mended."""
+
+from __future__ import annotations
+
+import threading
+import time
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
+
+import httpx
+import psycopg
+
+from drills.history import Read, Write, check
+from drills.site import QUESTION, value, wait_for
+from rates_app.batches.model import BatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from types import TracebackType
+
+    from drills.report import Report
+    from drills.site import Site
+    from rates_app.batches.model import Batch
+
+Result = TypeVar("Result")
+
+READERS = 4
+FIRST_PRICE = 1000
+#: The load is bounded: a pause after every answer and after every change.
+PAUSE_SECONDS = 0.02
+
+
+class Failure(NamedTuple):
+    """A request that was not answered as it should have been."""
+
+    at: float
+    why: str
+
+
+class Load:
+    """Readers, and a writer if there shall be one, for the time of a block.
+
+    A writer does what a supplier and the dispatcher do: what fails is tried again, until it is known to be done.
+
+    Args:
+        site: What is asked and written.
+        writes: Whether there is a writer.
+    """
+
+    def __init__(self, site: Site, *, writes: bool = True) -> None:
+        self.site = site
+        self.reads: list[Read] = []
+        self.failures: list[Failure] = []
+        self.writes: list[Write] = []
+        #: Batches that were acknowledged as published and not withdrawn since, by their price.
+        self.published: dict[int, Batch] = {}
+        self.tried_again = 0
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._read, args=(number,), daemon=True) for number in range(READERS)]
+        if writes:
+            self._threads.append(threading.Thread(target=self._write, daemon=True))
+        self._fault: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        self.published[FIRST_PRICE] = self.site.ingest(self.site.priced(FIRST_PRICE))
+        self.writes.append(Write(0, 0, FIRST_PRICE))
+        for thread in self._threads:
+            thread.start()
+        self.go_on()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        if self._fault and error is None:
+            raise self._fault
+
+    def go_on(self) -> None:
+        """Let it go on for a while: so many more answers and changes."""
+        answers, changes = (50, 2) if self.site.short else (500, 10)
+        answers += len(self.reads) + len(self.failures)
+        changes += len(self.writes)
+        writing = len(self._threads) > READERS
+        wait_for(
+            lambda: (
+                self._fault
+                or (len(self.reads) + len(self.failures) >= answers and (not writing or len(self.writes) >= changes))
+            )
+        )
+
+    def _read(self, number: int) -> None:
+        with httpx.Client(timeout=30) as client:
+            while not self._stop.is_set():
+                pod = self.site.pods[number % len(self.site.pods)]
+                started = time.monotonic()
+                try:
+                    answer = client.get(pod.url + QUESTION)
+                except httpx.TransportError as error:
+                    self.failures.append(Failure(started, repr(error)))
+                    continue
+                ended = time.monotonic()
+                if answer.status_code != 200:
+                    self.failures.append(Failure(started, f"{answer.status_code}: {answer.text}"))
+                else:
+                    prices = tuple(each["price"] for each in answer.json()["rates"])
+                    self.reads.append(Read(started, ended, prices))
+                time.sleep(PAUSE_SECONDS)
+
+    def _write(self) -> None:
+        price = FIRST_PRICE
+        try:
+            while not self._stop.is_set():
+                publish = partial(self._publish, self.site.priced(price + 1))
+                self.published[price + 1] = self._change(publish, price + 0.5)
+                self._change(partial(self.site.withdraw, self.published[price].id), price + 1)
+                del self.published[price]
+                price += 1
+        except BaseException as error:  # noqa: BLE001 - told where the load ends
+            self._fault = error
+
+    def _publish(self, file: Path) -> Batch:
+        batch = self.site.ingest(file)
+        if batch.state != "published":
+            raise AssertionError(f"batch {batch.id} is {batch.state}: {batch.failure}")
+        return batch
+
+    def _change(self, change: Callable[[], Result], price: float) -> Result:
+        """Make a change, again and again until it is known to be done."""
+        started = time.monotonic()
+        while True:
+            try:
+                result = change()
+                break
+            except (psycopg.Error, BatchError):
+                self.tried_again += 1
+                if time.monotonic() > started + 120:
+                    raise
+                time.sleep(0.1)
+        self.writes.append(Write(started, time.monotonic(), price))
+        time.sleep(PAUSE_SECONDS)
+        return result
+
+    def report(self, report: Report) -> None:
+        """Tell what the load has seen, when it has ended."""
+        report.requests = len(self.reads) + len(self.failures)
+        report.failed = len(self.failures)
+        report.expect("requests failed", 0, len(self.failures))
+        for failure in self.failures[:5]:
+            report.note(f"failed: {failure.why}")
+        try:
+            check(self.reads, self.writes)
+        except AssertionError as error:
+            report.expect("answers in order, none stale, none mixed", "all", str(error))
+        else:
+            report.expect("answers in order, none stale, none mixed", "all", "all")
+
+    def rows_lost(self, url: str) -> int:
+        """Count the rows of acknowledged batches that a server does not have."""
+        lost = 0
+        for batch in self.published.values():
+            assert batch.rows is not None
+            there = value(
+                url,
+                "SELECT count(*) FROM prices JOIN batches ON batches.id = batch_id AND state = 'published' "
+                f"WHERE batch_id = {batch.id}",
+            )
+            lost += batch.rows - there
+        return lost

@@ -1,0 +1,81 @@
+"""The service as it is run: gunicorn with its workers, in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import httpx
+
+from rates_app.local.server import free_port
+
+if TYPE_CHECKING:
+    from rates_app.settings import Settings
+
+
+class Served:
+    """One pod.
+
+    Args:
+        environment: The service's settings.
+    """
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", "from rates_app.serve import serve; serve()"],
+            env={"PATH": os.defpath, "RATES_HOST": "127.0.0.1", "RATES_PORT": str(self.port), **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.output: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        self.output.extend(self.process.stdout)
+
+    def wait_until_ready(self) -> None:
+        """Wait until requests should be sent to it, for half a minute at most."""
+        for _ in range(600):
+            assert self.process.poll() is None, "".join(self.output)
+            try:
+                if httpx.get(f"{self.url}/readyz").status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.05)
+        raise TimeoutError("".join(self.output))
+
+    def terminate(self) -> int:
+        """Ask it to stop as Kubernetes does, and wait.
+
+        Returns:
+            Its exit status.
+        """
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        status = self.process.wait(60)
+        self._reader.join()
+        return status
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """Write settings as the environment variables that they are read from."""
+    assert settings.redis_url is not None
+    return {
+        "RATES_DATABASE_URL": settings.database_url.get_secret_value(),
+        "RATES_REPLICA_URLS": ",".join(url.get_secret_value() for url in settings.replica_urls),
+        "RATES_REDIS_URL": settings.redis_url.get_secret_value(),
+        "RATES_DATA_DIR": str(settings.data_dir),
+        "RATES_RATE_LIMIT": settings.rate_limit,
+        "RATES_DRAIN_SECONDS": "3",
+    }

@@ -1,0 +1,120 @@
+"""What a drill tells: its timeline while it runs, then what was promised beside what was seen."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+CAPACITY = Path(__file__).parents[1] / "docs" / "capacity.md"
+
+
+class Promise(NamedTuple):
+    """A line of the failure table in docs/capacity.md."""
+
+    fails: str
+    recovery: str
+    loss: str
+
+
+class Seen(NamedTuple):
+    """One thing that has to hold, and what came of it."""
+
+    what: str
+    promised: str
+    seen: str
+    kept: bool
+
+
+@dataclass
+class Report:
+    """The course and the outcome of one drill.
+
+    Args:
+        name: The drill's name.
+        promise: What the failure table says.
+        console: Where the timeline is told.
+    """
+
+    name: str
+    promise: Promise
+    console: Console
+    checks: list[Seen] = field(default_factory=list)
+    requests: int = 0
+    failed: int = 0
+    rows_lost: int = 0
+    #: From the failure, or from the operator's first act where there is none, until all is right again.
+    seconds: float = 0.0
+    _began: float = field(default_factory=time.monotonic)
+    _broken_at: float = 0.0
+
+    def note(self, what: str) -> None:
+        """Add to the timeline."""
+        self.console.print(f"  [dim]{time.monotonic() - self._began:7.2f} s[/]  {what}", highlight=False)
+
+    def breaks(self, what: str) -> None:
+        """Add the failure to the timeline; recovery is counted from here."""
+        self._broken_at = time.monotonic()
+        self.note(f"[red]{what}[/]")
+
+    def recovered(self, what: str) -> None:
+        """Add the moment at which all is right again."""
+        self.seconds = time.monotonic() - self._broken_at
+        self.note(f"[green]{what}[/]")
+
+    def expect(self, what: str, promised: object, seen: object) -> None:
+        """Compare what was seen with what was promised."""
+        self.checks.append(Seen(what, str(promised), str(seen), promised == seen))
+
+    def expect_true(self, what: str, kept: bool, seen: str = "") -> None:
+        """Note whether something held."""
+        self.checks.append(Seen(what, "yes", seen or ("yes" if kept else "no"), kept))
+
+    @property
+    def kept(self) -> bool:
+        """Whether everything that was promised held."""
+        return bool(self.checks) and all(check.kept for check in self.checks)
+
+    def tell(self) -> None:
+        """Print the outcome."""
+        table = Table("", "promised", "seen", box=None, padding=(0, 2))
+        table.add_row("seconds to recover", self.promise.recovery, f"{self.seconds:.1f}")
+        table.add_row("rows lost", self.promise.loss, str(self.rows_lost))
+        table.add_row("requests", "", f"{self.requests:,}, {self.failed} failed")
+        for check in self.checks:
+            colour = "green" if check.kept else "red"
+            table.add_row(check.what, check.promised, f"[{colour}]{check.seen}[/]")
+        self.console.print(table, highlight=False)
+        verdict = "[green]kept[/]" if self.kept else "[red]BROKEN[/]"
+        self.console.print(f"  {self.name}: the promise is {verdict}\n", highlight=False)
+
+    def row(self) -> str:
+        """Give the line of the table in docs/drills.md."""
+        verdict = "kept" if self.kept else "**broken**: " + "; ".join(c.what for c in self.checks if not c.kept)
+        return (
+            f"| {self.name} | {self.requests:,} | {self.failed} | {self.seconds:.1f} | {self.promise.recovery} | "
+            f"{self.rows_lost} | {self.promise.loss} | {verdict} |"
+        )
+
+
+def promise(fails: str) -> Promise:
+    """Read what the failure table promises.
+
+    Args:
+        fails: The first column of its row.
+
+    Raises:
+        LookupError: There is no such row.
+    """
+    for line in CAPACITY.read_text().splitlines():
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        if len(cells) == 5 and cells[0] == fails:
+            return Promise(fails, cells[2], cells[3])
+    raise LookupError(f"the failure table of {CAPACITY} has no row {fails!r}")

@@ -1,0 +1,79 @@
+"""Prices are destroyed by mistake; the moment before is restored into a new server, which then serves."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import psycopg
+
+from drills.load import Load
+from drills.site import QUESTION, Site, contents, value, wait_for
+from rates_app.local.account import private_folder
+from rates_app.local.postgres import PostgresServer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from drills.report import Report
+
+PROMISE = "Database, destroyed or corrupted"
+
+
+def run(folder: Path, report: Report, *, short: bool) -> None:
+    """Back up, go on, destroy, restore to the moment before, compare, and let a pod serve what was restored."""
+    with Site(folder, short=short, archiving=True) as site:
+        primary = site.cluster.primary
+        assert primary.backups
+        backups = {"RATES_BACKUP_URL": str(primary.backups), "RATES_BACKUP_DATABASE_URL": primary.backup_url}
+        with Load(site) as load:
+            report.note(site.run("backup", **backups).strip())
+            load.go_on()
+        site.ingest(site.generated("later", site.base_rows // 2))
+        before = contents(primary.url)
+        answers = _answers(site.pods[0].url)
+        moment: datetime = value(primary.admin_url, "SELECT clock_timestamp()")
+        report.note(f"one more batch is published; it is {moment.astimezone(UTC):%H:%M:%S.%f}")
+        with psycopg.connect(primary.url) as connection:
+            connection.execute("DELETE FROM rollups WHERE batch_id % 2 = 1")
+            connection.execute("TRUNCATE prices")
+        report.breaks("a mistaken statement destroys prices and rollups")
+        destroyed = contents(primary.url)
+
+        segment = value(primary.admin_url, "SELECT pg_walfile_name(pg_switch_wal())")
+        wait_for(lambda: value(primary.admin_url, f"SELECT last_archived_wal >= '{segment}' FROM pg_stat_archiver"))
+        report.note("the WAL up to now is archived")
+        private_folder(folder / "restored")
+        server = PostgresServer(folder / "restored", fast=short)
+        at = f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}"
+        report.note(site.run("restore", server.data, "--at", at, **backups).strip())
+        shutil.copy(primary.passwords_file, server.passwords_file)
+        with server:
+            after = contents(server.url)
+            settings = site.settings.model_copy(
+                update={"database_url": type(site.settings.database_url)(server.url), "replica_urls": ()}
+            )
+            pod = site.start_pod(settings)
+            try:
+                report.recovered("a pod serves what was restored")
+                report.expect_true("it answers as before", _answers(pod.url) == answers)
+            finally:
+                pod.terminate()
+        load.report(report)
+        report.rows_lost = before["prices"].rows - after["prices"].rows
+        report.expect("rows of prices", before["prices"].rows, after["prices"].rows)
+        for table, content in before.items():
+            report.expect(f"checksum of {table}", content.checksum, after[table].checksum)
+        report.expect_true("the mistake had destroyed something", destroyed != before)
+        report.expect_true("the old server was not touched", contents(primary.url) == destroyed)
+
+
+def _answers(url: str) -> list[Any]:
+    questions = (
+        QUESTION,
+        "/v1/rates?origin=china_main&destination=scandinavia&date_from=2021-01-01&date_to=2021-03-01&interval=week",
+        "/v1/lanes",
+    )
+    return [httpx.get(url + question, timeout=30).raise_for_status().json() for question in questions]

@@ -1,0 +1,221 @@
+"""A stack to break: PostgreSQL with a replica, Redis, two pods, and prices; all in one folder that goes again."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import httpx
+import psycopg
+from psycopg import sql
+
+from drills.pod import Served, environment_of
+from rates_app.batches import engine, publish
+from rates_app.batches.generate import generate, read_sample, sample_file
+from rates_app.cache.redis import Redis
+from rates_app.local.postgres import Cluster, PostgresServer, primary_with_replica
+from rates_app.local.redis import RedisServer
+from rates_app.rates.locations import read_locations, store_locations
+from rates_app.rates.warm import warmer
+from rates_app.settings import Settings
+from rates_app.store.generation import raise_generation
+from rates_app.store.migrate import migrate
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from rates_app.batches.model import Batch
+
+SAMPLE = Path(__file__).parents[1] / "sample_data"
+#: Nothing may hang: far more than any step takes on a busy machine.
+PATIENCE_SECONDS = 120
+#: The load writes and reads here, where no other prices are.
+DAYS = (date(2031, 1, 1), date(2031, 1, 2))
+ORIGINS = ("CNGGZ", "CNCWN", "CNCWN")
+DESTINATION = "EETLL"
+QUESTION = f"/rates?date_from={DAYS[0]}&date_to={DAYS[1]}&orig_code=china_main&dest_code={DESTINATION}"
+#: What readers can see, and what it is made from.
+TABLES = ("batches", "slices", "prices", "rollups", "rejects", "locations", "lane_versions")
+
+
+class Content(NamedTuple):
+    """How many rows a table has, and a checksum over all of them in any order."""
+
+    rows: int
+    checksum: str
+
+
+class Site:
+    """A stack, running while it is a context.
+
+    Args:
+        folder: Where it is; the servers' account must be able to pass through the folders above.
+        short: A small one that is gentle on the disk, as for the tests.
+        archiving: Archive WAL, in ``folder/backups``.
+    """
+
+    def __init__(self, folder: Path, *, short: bool, archiving: bool = False) -> None:
+        self.folder = folder
+        self.short = short
+        self.base_rows = 5_000 if short else 100_000
+        self.backups = folder / "backups" if archiving else None
+        self.pods: list[Served] = []
+        self._running = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as running:
+            postgres = self.folder / "postgres"
+            self.cluster: Cluster = running.enter_context(
+                primary_with_replica(postgres, fast=self.short, backups=self.backups)
+            )
+            self.redis = running.enter_context(RedisServer(self.folder / "redis"))
+            self.settings = Settings.model_validate(
+                {
+                    "database_url": self.cluster.url,
+                    "replica_urls": self.cluster.replica_url,
+                    "redis_url": self.redis.url,
+                    "data_dir": self.folder / "data",
+                    "rate_limit": "1000000/minute",
+                    "ingest_workers": 1,
+                }
+            )
+            migrate(self.cluster.url)
+            with psycopg.connect(self.cluster.url) as connection:
+                store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
+                raise_generation(connection, None)
+            self.base = self.ingest(self.generated("base", self.base_rows))
+            running.callback(self._stop_pods)
+            self.pods = [Served(self._environment()) for _ in range(2)]
+            for pod in self.pods:
+                pod.wait_until_ready()
+            self._running = running.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._running.close()
+
+    def _stop_pods(self) -> None:
+        for pod in self.pods:
+            pod.terminate()
+
+    def _environment(self, settings: Settings | None = None) -> dict[str, str]:
+        workers = "1" if self.short else "2"
+        return environment_of(settings or self.settings) | {"RATES_DRAIN_SECONDS": "1", "RATES_WORKERS": workers}
+
+    def start_pod(self, settings: Settings | None = None) -> Served:
+        """Start one more pod and wait until it is ready."""
+        pod = Served(self._environment(settings))
+        try:
+            pod.wait_until_ready()
+        except BaseException:
+            pod.terminate()
+            raise
+        return pod
+
+    def make_synchronous(self, primary: PostgresServer) -> None:
+        """Have a primary acknowledge nothing that its standby has not on its disk, as a Multi-AZ instance does."""
+        with psycopg.connect(primary.admin_url, autocommit=True) as admin:
+            wait_for(lambda: value(primary.admin_url, "SELECT count(*) FROM pg_stat_replication") == 1)
+            admin.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            admin.execute("SELECT pg_reload_conf()")
+        wait_for(lambda: value(primary.admin_url, "SELECT max(sync_state) FROM pg_stat_replication") == "sync")
+
+    def generated(self, name: str, rows: int) -> Path:
+        """Make a supplier's file of a year before the load's days."""
+        file = self.folder / f"{name}.csv"
+        generate(file, rows, sample=read_sample(sample_file()), days=60, seed=sum(name.encode()))
+        return file
+
+    def priced(self, dollars: int, days: tuple[date, ...] = DAYS) -> Path:
+        """Make a supplier's file of one price, for the load's question."""
+        file = self.folder / f"price-{dollars}.csv"
+        lines = [f"{port},{DESTINATION},{day},{dollars}" for day in days for port in ORIGINS]
+        file.write_text("\n".join(["orig_code,dest_code,day,price", *lines, ""]))
+        return file
+
+    def ingest(self, file: Path) -> Batch:
+        """Take a file to its end in this process."""
+        return engine.ingest(self.settings, str(file))[0]
+
+    def withdraw(self, batch: int) -> None:
+        """Take a batch back out."""
+        with psycopg.connect(self.settings.database_url.get_secret_value()) as connection:
+            publish.withdraw(connection, batch, warmer(Redis(self.settings)))
+
+    def rates(self, *arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
+        """Start the command as an operator would; its output is in ``stdout``."""
+        return subprocess.Popen(
+            [sys.executable, "-c", "from rates_app.cli import main; main()", *arguments],
+            env={"PATH": os.defpath, **environment_of(self.settings), "COLUMNS": "200", **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, *arguments: str | Path, **environment: str) -> str:
+        """Run the command to its end.
+
+        Raises:
+            RuntimeError: It failed; the message is what it said.
+        """
+        process = self.rates(*arguments, **environment)
+        output, _ = process.communicate(timeout=PATIENCE_SECONDS)
+        if process.returncode:
+            raise RuntimeError(output)
+        return output
+
+
+def ask(pod: Served) -> Any:
+    """Ask the load's question, and return the price of its first day."""
+    return json.loads(httpx.get(pod.url + QUESTION, timeout=PATIENCE_SECONDS).raise_for_status().text)["rates"][0][
+        "price"
+    ]
+
+
+def contents(url: str) -> dict[str, Content]:
+    """Count and sum up what is in the tables.
+
+    Args:
+        url: The service's database on any server.
+    """
+    found = {}
+    with psycopg.connect(url) as connection:
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        for table in TABLES:
+            row = connection.execute(
+                sql.SQL(
+                    "SELECT count(*), coalesce(sum(hashtextextended(t::text, 0)::numeric), 0)::text FROM {} t"
+                ).format(sql.Identifier(table))
+            ).fetchone()
+            assert row is not None
+            found[table] = Content(*row)
+    return found
+
+
+def value(url: str, query: str) -> Any:
+    """Return the one value of a query."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        row = connection.execute(query).fetchone()
+    return row[0] if row else None
+
+
+def wait_for(holds: Any, seconds: float = PATIENCE_SECONDS) -> None:
+    """Wait until something holds.
+
+    Raises:
+        TimeoutError: It does not.
+    """
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TimeoutError("a drill waited in vain: see its timeline for the step")
+        time.sleep(0.05)

@@ -1,0 +1,66 @@
+"""An ingest hangs in the middle of a batch; it is killed, and the batch is taken up where it stood."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import psycopg
+
+from drills.load import Load
+from drills.site import PATIENCE_SECONDS, Site, value, wait_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from drills.report import Report
+
+PROMISE = "Queue or dispatcher"
+#: Joined to what belongs to the batch.
+THE_BATCH = "JOIN batches ON batches.id = batch_id AND batches.name = 'stuck.csv'"
+
+
+def run(folder: Path, report: Report, *, short: bool) -> None:
+    """Stop an ingest as if it hung, kill it, and run it again."""
+    with Site(folder, short=short) as site:
+        rows = 60_000 if short else 500_000
+        file = site.generated("stuck", rows)
+        small = {"RATES_SLICE_BYTES": str(64 * 1024 if short else 2**20), "RATES_LOG_LEVEL": "error"}
+        with Load(site, writes=False) as load:
+            driver = site.rates("ingest", file, **small)
+            wait_for(lambda: len(_staged(site)) >= 3)
+            family = [psutil.Process(driver.pid), *psutil.Process(driver.pid).children(recursive=True)]
+            for process in family:
+                process.send_signal(signal.SIGSTOP)
+            report.breaks("the ingest hangs in the middle of a batch")
+            slices = value(site.cluster.url, f"SELECT count(*) FROM slices {THE_BATCH}")
+            load.go_on()
+            before = _staged(site)
+            report.note(f"{len(before)} of {slices} slices are staged, and it stays so")
+            report.expect_true("it hung before its end", 0 < len(before) < slices, f"{len(before)} of {slices} staged")
+            report.expect("rows of it that readers see", 0, _visible(site))
+            for process in family:
+                process.kill()
+            driver.communicate(timeout=PATIENCE_SECONDS)
+            report.note("it is killed, and run again")
+            output = site.run("ingest", file, **small)
+            report.recovered(output.strip().splitlines()[-1])
+            load.go_on()
+        load.report(report)
+        after = _staged(site)
+        report.expect_true("what was staged was not staged again", before.items() <= after.items())
+        report.expect("slices staged in the end", slices, len(after))
+        report.rows_lost = rows - value(site.cluster.url, f"SELECT count(*) FROM prices {THE_BATCH}")
+        report.expect("rows lost or doubled", 0, report.rows_lost)
+
+
+def _staged(site: Site) -> dict[int, Any]:
+    query = f"SELECT number, winner, staged_at FROM slices {THE_BATCH} WHERE slices.state = 'staged'"
+    with psycopg.connect(site.cluster.url) as connection:
+        return {number: rest for number, *rest in connection.execute(query)}
+
+
+def _visible(site: Site) -> int:
+    query = "SELECT count(*) FROM batches WHERE name = 'stuck.csv' AND state = 'published'"
+    return int(value(site.cluster.url, query))

@@ -1,0 +1,245 @@
+"""The place that backups are kept in: a folder or a prefix of an S3 bucket, with the same names in both.
+
+``wal/`` holds archived segments under PostgreSQL's names. ``base/LABEL/`` holds a base backup's files; ``backup.json``
+is written last, so a backup without one is not whole.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, NamedTuple, Protocol, cast
+
+from boto3.exceptions import S3UploadFailedError
+from boto3.session import Session
+from botocore.exceptions import BotoCoreError, ClientError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mypy_boto3_s3 import S3Client
+
+
+#: Is written last.
+DESCRIPTION = "backup.json"
+#: How names begin that are being written; PostgreSQL's basic_archive calls them so, too.
+UNFINISHED = "archtemp."
+INTERRUPTED_AFTER = timedelta(days=1)
+
+#: What is sent to S3 in one piece, so that it can be told not to replace anything.
+ONE_PIECE_BYTES = 64 * 2**20
+
+
+class BackupError(Exception):
+    """A backup or a restore cannot be done; the message says what to do."""
+
+
+class Kept(NamedTuple):
+    """A file that is kept."""
+
+    name: str
+    size: int
+    at: datetime
+
+
+class Repository(Protocol):
+    """What both places can do; names are relative, with slashes."""
+
+    def files(self, folder: str) -> list[Kept]:
+        """List the files in a folder and below it, by name."""
+
+    def open(self, name: str) -> IO[bytes]:
+        """Read a file from its beginning to its end."""
+
+    def add(self, name: str, file: Path) -> None:
+        """Keep a copy of a file, whole or not at all; never over another one."""
+
+    def workspace(self) -> Path:
+        """Make a folder to make a backup in."""
+
+    def add_folder(self, name: str, folder: Path) -> None:
+        """Keep a folder from the workspace, ``backup.json`` last or all at once."""
+
+    def drop_interrupted(self) -> None:
+        """Remove what interrupted backups have left, a day later: before that, one may be under way."""
+
+    def remove(self, name: str) -> None:
+        """Forget a file."""
+
+
+class Folder:
+    """A folder of this machine, or of a disk that it mounts."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+
+    def files(self, folder: str) -> list[Kept]:
+        """List the files, without those that are still being written."""
+        return sorted(
+            Kept(str(path.relative_to(self.path)), path.stat().st_size, _changed(path))
+            for path in (self.path / folder).rglob("*")
+            if path.is_file() and not any(part.startswith(UNFINISHED) for part in path.parts)
+        )
+
+    def open(self, name: str) -> IO[bytes]:
+        """Open the file."""
+        return (self.path / name).open("rb")
+
+    def add(self, name: str, file: Path) -> None:
+        """Copy under another name, flush to the disk, link: a link never replaces a file."""
+        path = self.path / name
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        partial = path.with_name(f"{UNFINISHED}{path.name}.{os.getpid()}")
+        try:
+            shutil.copyfile(file, partial)
+            _flush(partial)
+            try:
+                path.hardlink_to(partial)
+            except FileExistsError:
+                raise _exists(name) from None
+        finally:
+            partial.unlink(missing_ok=True)
+        _flush(path.parent)
+
+    def workspace(self) -> Path:
+        """Make the folder where the backup will stay, so that no second place is needed for it."""
+        base = self.path / "base"
+        base.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=base))
+
+    def add_folder(self, name: str, folder: Path) -> None:
+        """Flush everything to the disk, then rename."""
+        for path in (*folder.iterdir(), folder):
+            _flush(path)
+        folder.rename(self.path / name)
+        _flush((self.path / name).parent)
+
+    def drop_interrupted(self) -> None:
+        """Remove old folders that were never renamed."""
+        for path in self.path.glob(f"base/{UNFINISHED}*"):
+            if datetime.now(UTC) - _changed(path) > INTERRUPTED_AFTER:
+                shutil.rmtree(path)
+
+    def remove(self, name: str) -> None:
+        """Remove the file, and its folder when that was the last one in it."""
+        path = self.path / name
+        path.unlink(missing_ok=True)
+        if path.parent != self.path / "wal" and not any(path.parent.iterdir()):
+            path.parent.rmdir()
+
+
+class Bucket:
+    """A prefix of an S3 bucket."""
+
+    def __init__(self, bucket: str, prefix: str) -> None:
+        self._bucket = bucket
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._s3: S3Client = Session().client("s3")
+
+    def files(self, folder: str) -> list[Kept]:
+        """List the objects."""
+        with self._reaching():
+            pages = self._s3.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=f"{self._prefix}{folder}/"
+            )
+            return [
+                Kept(item["Key"].removeprefix(self._prefix), item["Size"], item["LastModified"])
+                for page in pages
+                for item in page.get("Contents", [])
+            ]
+
+    def open(self, name: str) -> IO[bytes]:
+        """Stream the object."""
+        with self._reaching():
+            return cast("IO[bytes]", self._s3.get_object(Bucket=self._bucket, Key=self._prefix + name)["Body"])
+
+    def add(self, name: str, file: Path) -> None:
+        """Upload with a checksum; S3 itself refuses to replace an object, of those that are sent in one piece."""
+        key = self._prefix + name
+        with self._reaching():
+            if file.stat().st_size > ONE_PIECE_BYTES:
+                # Files of this size are a base backup's, which has a label of its own.
+                self._s3.upload_file(str(file), self._bucket, key, ExtraArgs={"ChecksumAlgorithm": "SHA256"})
+                return
+            try:
+                with file.open("rb") as body:
+                    self._s3.put_object(
+                        Bucket=self._bucket, Key=key, Body=body, IfNoneMatch="*", ChecksumAlgorithm="SHA256"
+                    )
+            except ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] == HTTPStatus.PRECONDITION_FAILED:
+                    raise _exists(name) from None
+                raise
+
+    def workspace(self) -> Path:
+        """Make a folder for temporary files (``TMPDIR``)."""
+        return Path(tempfile.mkdtemp(prefix="rates-backup-"))
+
+    def add_folder(self, name: str, folder: Path) -> None:
+        """Upload one file after the other."""
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == DESCRIPTION):
+            self.add(f"{name}/{path.name}", path)
+
+    def drop_interrupted(self) -> None:
+        """Remove old files that were never described."""
+        files = self.files("base")
+        whole = {file.name.rpartition("/")[0] for file in files if file.name.endswith(f"/{DESCRIPTION}")}
+        for file in files:
+            if file.name.rpartition("/")[0] not in whole and datetime.now(UTC) - file.at > INTERRUPTED_AFTER:
+                self.remove(file.name)
+
+    def remove(self, name: str) -> None:
+        """Delete the object."""
+        with self._reaching():
+            self._s3.delete_object(Bucket=self._bucket, Key=self._prefix + name)
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        try:
+            yield
+        except (BotoCoreError, ClientError, S3UploadFailedError) as error:
+            raise BackupError(f"the bucket {self._bucket} of RATES_BACKUP_URL: {error}") from error
+
+
+class AlreadyKeptError(BackupError):
+    """There is a file of that name."""
+
+
+def repository(url: str) -> Repository:
+    """Return the place of an address, as in ``RATES_BACKUP_URL``."""
+    if url.startswith("s3://"):
+        bucket, _, prefix = url.removeprefix("s3://").rstrip("/").partition("/")
+        return Bucket(bucket, prefix)
+    return Folder(Path(url))
+
+
+def same(kept: Repository, name: str, file: Path) -> bool:
+    """Tell whether a file that is kept has the content of another."""
+    with kept.open(name) as one, file.open("rb") as other:
+        while True:
+            left, right = one.read(2**20), other.read(2**20)
+            if left != right:
+                return False
+            if not left:
+                return True
+
+
+def _exists(name: str) -> AlreadyKeptError:
+    return AlreadyKeptError(f"{name} is there already, and a backup never replaces a file")
+
+
+def _changed(path: Path) -> datetime:
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,28 @@
+"""Where backups are kept, and of which server."""
+
+from __future__ import annotations
+
+from pydantic import Field, PositiveInt, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class BackupSettings(BaseSettings):
+    """The settings of `rates backup` and `rates restore`."""
+
+    model_config = SettingsConfigDict(env_prefix="RATES_BACKUP_", frozen=True, extra="ignore")
+
+    url: str = Field(description="Where backups are kept: s3://bucket/prefix, or a folder.")
+    database_url: SecretStr | None = Field(
+        default=None, description="The server to back up, for a role with REPLICATION; `rates restore` needs none."
+    )
+    keep: PositiveInt = Field(
+        default=7, description="Base backups to keep, and the WAL that leads on from the oldest of them."
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _place(cls, value: str) -> str:
+        """Refuse what is neither a bucket nor a folder, which a typing error would otherwise make."""
+        if not value or ("://" in value and not value.startswith("s3://")):
+            raise ValueError("is neither s3://bucket/prefix nor a folder")
+        return value

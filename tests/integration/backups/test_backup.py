@@ -1,0 +1,163 @@
+"""Backups are worth what restoring them gives: any moment since the oldest one, or an error that says why not."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import psycopg
+from typer.testing import CliRunner
+
+from rates_app.backups.repository import BackupError
+from rates_app.cli import app
+from rates_app.local.account import private_folder
+from rates_app.local.postgres import PostgresServer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def execute(url: str, statement: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(statement)
+
+
+def rows(url: str) -> list[int]:
+    with psycopg.connect(url) as connection:
+        return [row[0] for row in connection.execute("SELECT answer FROM kept ORDER BY 1")]
+
+
+def now(server: PostgresServer) -> datetime:
+    with psycopg.connect(server.url) as connection:
+        row = connection.execute("SELECT clock_timestamp()").fetchone()
+    assert row is not None
+    moment: datetime = row[0]
+    return moment.astimezone(UTC)
+
+
+def rates(server: PostgresServer, *arguments: str | Path, keep: int = 7, fails: bool = False) -> str:
+    assert server.backups
+    done = CliRunner().invoke(
+        app,
+        [str(argument) for argument in arguments],
+        env={
+            "RATES_BACKUP_URL": str(server.backups),
+            "RATES_BACKUP_DATABASE_URL": server.backup_url,
+            "RATES_BACKUP_KEEP": str(keep),
+            "COLUMNS": "200",
+        },
+        catch_exceptions=True,
+    )
+    if fails:
+        assert isinstance(done.exception, BackupError), done.output
+        return str(done.exception)
+    assert done.exit_code == 0, (done.output, done.exception)
+    return done.output
+
+
+def archive_everything(server: PostgresServer) -> None:
+    """Wait until what was written up to now is in the archive."""
+    with psycopg.connect(server.admin_url, autocommit=True) as connection:
+        row = connection.execute("SELECT pg_walfile_name(pg_switch_wal())").fetchone()
+        assert row is not None
+        for _ in range(1000):
+            if connection.execute("SELECT last_archived_wal >= %s FROM pg_stat_archiver", row).fetchone() == (True,):
+                return
+            time.sleep(0.02)
+    raise TimeoutError(f"{row[0]} is not archived")
+
+
+def restored(server: PostgresServer, folder: Path, name: str, *options: str) -> PostgresServer:
+    """Restore into a new server, and start it."""
+    assert server.backups
+    private_folder(folder / name)
+    copy = PostgresServer(folder / name, fast=True)
+    rates(server, "restore", copy.data, *options)
+    shutil.copy(server.passwords_file, copy.passwords_file)
+    copy.start()
+    return copy
+
+
+def test_any_moment_since_the_backup_can_be_restored(archiving: PostgresServer, folder: Path) -> None:
+    execute(archiving.url, "CREATE TABLE kept AS SELECT 1 AS answer")
+    assert "is verified and kept" in rates(archiving, "backup")
+    execute(archiving.url, "INSERT INTO kept VALUES (2)")
+    moment = now(archiving)
+    execute(archiving.url, "DELETE FROM kept")
+    execute(archiving.url, "INSERT INTO kept VALUES (3)")
+    archive_everything(archiving)
+
+    before = restored(archiving, folder, "before", "--at", f"{moment:%Y-%m-%dT%H:%M:%S.%f}")
+    try:
+        assert rows(before.url) == [1, 2]
+        assert rows(archiving.url) == [3]  # untouched
+        execute(before.url, "INSERT INTO kept VALUES (4)")  # it takes writes
+    finally:
+        before.stop()
+    latest = restored(archiving, folder, "latest")
+    try:
+        assert rows(latest.url) == [3]
+    finally:
+        latest.stop()
+
+    label = re.findall(r"\d{8}T\d{6}Z", rates(archiving, "backup", "list"))[0]
+    assert f"Backup {label} is whole, and" in rates(archiving, "backup", "verify")
+    message = rates(archiving, "restore", folder / "x", "--at", "2999-01-01T00:00:00", fails=True)
+    assert re.search(r"the archive ends at 20.* before 2999-01-01", message)
+    assert not list(folder.glob("x*"))
+    message = rates(archiving, "restore", folder / "x", "--at", "2001-01-01T00:00:00", fails=True)
+    assert "no backup that had ended at 2001-01-01" in message
+    assert "exists: name a new folder" in rates(archiving, "restore", folder, fails=True)
+
+
+def test_old_backups_go_and_their_wal_with_them(archiving: PostgresServer, folder: Path) -> None:
+    execute(archiving.url, "CREATE TABLE kept AS SELECT 1 AS answer")
+    labels = []
+    for number in (2, 3, 4):
+        rates(archiving, "backup", keep=2)
+        labels.append(re.findall(r"\d{8}T\d{6}Z", rates(archiving, "backup", "list"))[-1])
+        execute(archiving.url, f"INSERT INTO kept VALUES ({number})")
+        archive_everything(archiving)
+        time.sleep(1)  # labels are seconds
+
+    assert re.findall(r"\d{8}T\d{6}Z", rates(archiving, "backup", "list")) == labels[1:]
+    assert archiving.backups
+    assert sorted(path.name for path in (archiving.backups / "base").iterdir()) == labels[1:]
+    oldest = restored(archiving, folder, "oldest", "--backup", labels[1])  # its WAL is still there
+    try:
+        assert rows(oldest.url) == [1, 2, 3, 4]
+    finally:
+        oldest.stop()
+
+
+def test_damage_is_found(archiving: PostgresServer, folder: Path) -> None:
+    execute(archiving.url, "CREATE TABLE kept AS SELECT 1 AS answer")
+    rates(archiving, "backup")
+    for _ in range(3):
+        execute(archiving.url, "INSERT INTO kept VALUES (2)")
+        archive_everything(archiving)
+    assert archiving.backups
+    segments = sorted(path for path in (archiving.backups / "wal").iterdir() if len(path.name) == 24)
+    hidden = segments[-2].rename(folder / "hidden")
+    assert f"lacks segment {segments[-2].name}" in rates(archiving, "backup", "verify", fails=True)
+    assert f"lacks segment {segments[-2].name}" in rates(archiving, "restore", folder / "x", fails=True)
+    hidden.rename(segments[-2])
+    (tar,) = archiving.backups.glob("base/*/base.tar.gz")
+    content = bytearray(tar.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    tar.write_bytes(content)
+    assert "pg_verifybackup failed" in rates(archiving, "backup", "verify", fails=True)
+
+
+def test_what_cannot_be_backed_up_leaves_nothing(folder: Path) -> None:
+    with PostgresServer(folder / "primary", fast=True) as server:
+        server.backups = folder / "backups"
+        execute(server.admin_url, "ALTER ROLE replicator NOREPLICATION")
+        assert "pg_basebackup failed" in rates(server, "backup", fails=True)
+        assert not list((folder / "backups" / "base").iterdir())
+        execute(server.admin_url, "ALTER ROLE replicator REPLICATION")
+        assert "only the moment of this backup can be restored" in rates(server, "backup")
+        assert "its end only" in rates(server, "backup", "list")

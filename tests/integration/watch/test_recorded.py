@@ -1,0 +1,122 @@
+"""What a real cluster tells its watchers, on its own clock: these notices and no other, with the default patience."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from rates_app.watch.incidents import Incidents
+from rates_app.watch.rules import RULES, SPARK_FAILED, pod_findings
+from rates_app.watch.settings import WatchSettings
+
+if TYPE_CHECKING:
+    from rates_app.notify.notice import Notice
+    from rates_app.watch.rules import Finding
+
+FOLDER = Path(__file__).parent / "recorded"
+RECORDED = [json.loads(line) for line in (FOLDER / "kubernetes-1.34.jsonl").read_text().splitlines()]
+SECOND = timedelta(seconds=1)
+
+
+class Replay:
+    """The recording, second by second, with a look at all pods each second as the watcher takes it."""
+
+    def __init__(self, **settings: float) -> None:
+        self.settings = WatchSettings(**settings)  # type: ignore[arg-type]  # numbers, checked by the class
+        self.incidents = Incidents("test", self.settings, lambda page: f"runbooks/{page}.md")
+        self.pods: dict[str, Any] = {}
+        self.notices: list[Notice] = []
+        self.now = datetime.fromisoformat(RECORDED[0]["at"])
+        self.findings: list[Finding] = []
+
+    def run(self, seconds_after: int = 0) -> list[str]:
+        for event in RECORDED:
+            self._wait(datetime.fromisoformat(event["at"]))
+            uid = event["object"]["metadata"]["uid"]
+            if event["type"] == "DELETED":
+                self.pods.pop(uid)
+            else:
+                self.pods[uid] = event["object"]
+            self._look(uid)
+        self._wait(self.now + seconds_after * SECOND)
+        return [f"{notice.state} {notice.key.removeprefix('test/watched/')}" for notice in self.notices]
+
+    def _wait(self, until: datetime) -> None:
+        while self.now < until:
+            self.now += SECOND
+            for uid in self.pods:
+                self._look(uid)
+            self.notices += self.incidents.tick(self.now, lambda _: "")
+
+    def _look(self, uid: str) -> None:
+        found = pod_findings(self.pods[uid], self.now, self.settings) if uid in self.pods else []
+        self.findings += found
+        self.incidents.see(uid, found, self.now)
+
+
+def test_each_trouble_is_told_once_and_so_is_its_end() -> None:
+    replay = Replay(pending_seconds=60)
+    assert replay.run(seconds_after=600) == [
+        "firing config/config-error",
+        "firing memory/out-of-memory",
+        "firing image/image-pull",
+        "firing crash/crash-loop",
+        "firing disk/evicted",
+        "firing room/pending",
+        "resolved crash/crash-loop",
+        "resolved image/image-pull",
+        "resolved memory/out-of-memory",
+        "resolved config/config-error",
+        "resolved room/pending",
+        "resolved disk/evicted",
+    ]
+    assert replay.incidents.open == 0
+
+
+def test_a_notice_tells_what_the_cluster_said() -> None:
+    replay = Replay(pending_seconds=60)
+    replay.run()
+    facts = {notice.facts["workload"]: notice.facts for notice in replay.notices}
+    assert facts["config"]["message"] == 'secret "not-there" not found'
+    assert facts["disk"]["message"].startswith('Usage of EmptyDir volume "tmp" exceeds the limit')
+    assert "Insufficient cpu" in facts["room"]["message"]
+    assert facts["image"]["pods"].count("image-") == 2
+    assert facts["memory"]["reason"] == "OOMKilled"
+    assert all(facts[workload]["node"] in {"n1", "n2", "n3"} for workload in ("config", "crash", "disk", "memory"))
+
+
+def test_the_recording_shows_every_rule_of_pods() -> None:
+    replay = Replay(pending_seconds=60)
+    replay.run()
+    assert {finding.rule for finding in replay.findings} == set(RULES) - {SPARK_FAILED}
+    reasons = {finding.reason for finding in replay.findings}
+    assert reasons == {
+        "CrashLoopBackOff", "CreateContainerConfigError", "ErrImagePull", "ImagePullBackOff", "OOMKilled", "Evicted",
+        "Unschedulable",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("story", ["crash", "bad-rollout"])
+def test_written_stories_have_the_form_of_recorded_ones(story: str) -> None:
+    """A status in a story has no field that a real one of the same container state has not."""
+    lines = [json.loads(line) for line in (FOLDER / f"{story}.jsonl").read_text().splitlines()]
+    written = {form for line in lines for form in forms(line["object"]["status"])}
+    assert written <= {form for event in RECORDED for form in forms(event["object"]["status"])}
+
+
+def forms(node: Any, path: str = "") -> set[str]:
+    """The paths to every value; ids were cut out of the recording."""
+    if isinstance(node, dict):
+        return {
+            form
+            for key, value in node.items()
+            if key not in {"imageID", "containerID"}
+            for form in forms(value, f"{path}.{key}")
+        }
+    if isinstance(node, list):
+        return {form for value in node for form in forms(value, path)}
+    return {path}

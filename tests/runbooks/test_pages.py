@@ -1,0 +1,76 @@
+"""Every page has the one form, says something under each heading, and can be found."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.runbooks.pages import ALL, INDEX, KINDS, PAGES, ROOT, blocks, sections
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FORM = ("Meaning", "Impact", "Diagnosis", "Mitigation", "How to know it is over", "Prevention")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+LISTED = re.compile(r"^- \[(.+)\]\((.+)\.md\)$", re.MULTILINE)
+# Files and folders of this repository that a sentence names; upper-case parts are the reader's to fill in.
+NAMED_PATH = re.compile(r"`((?:docs|helm|pulumi|benchmarks|runbooks|tests|rates_app)/[\w./-]*|Pulumi\.\w+\.yaml)`")
+
+
+def anchor(heading: str) -> str:
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def listed(section: str) -> dict[str, str]:
+    return {page: title for title, page in LISTED.findall(sections(INDEX)[section])}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_page_has_the_form(path: Path) -> None:
+    text = path.read_text()
+    found = sections(path)
+    assert tuple(found) == FORM
+    assert all(len(section.split()) >= 5 for section in found.values()), "a section says too little"
+    assert {block.section for block in blocks(path)} >= {"Diagnosis"}, "no command leads to the cause"
+    title = text.partition("\n")[0].removeprefix("# ")
+    assert re.sub(r"(?<=[a-z])(?=[A-Z])| ", "-", title).lower() == path.stem
+    assert max(map(len, re.sub(r"```.*?```|^\|.*?$", "", text, flags=re.DOTALL | re.MULTILINE).splitlines())) <= 120
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_blocks_say_where_their_commands_run(path: Path) -> None:
+    assert {block.kind for block in blocks(path)} <= {*KINDS}
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_links_and_named_files_lead_somewhere(path: Path) -> None:
+    text = path.read_text()
+    for link in LINK.findall(text):
+        if link.startswith("https://"):
+            continue
+        file, _, part = link.partition("#")
+        target = (path.parent / file) if file else path
+        assert target.exists(), link
+        assert not part or part in map(anchor, sections(target)), link
+    for named in NAMED_PATH.findall(text):
+        if named == named.lower() or named.startswith("Pulumi.prod"):
+            assert (ROOT / named).exists(), named
+        else:
+            pattern = re.sub(r"\b[A-Z]{2,}\b", "*", named)
+            assert list(ROOT.glob(pattern)), named
+
+
+def test_the_index_lists_every_page_once_by_its_title() -> None:
+    entries = listed("Operations") | listed("By alert")
+    assert listed("Operations").keys().isdisjoint(listed("By alert"))
+    assert entries == {path.stem: path.read_text().partition("\n")[0].removeprefix("# ") for path in PAGES}
+    for section in ("Operations", "By alert"):
+        assert list(listed(section)) == sorted(listed(section))
+
+
+def test_every_page_is_found_by_a_symptom() -> None:
+    found = {link.removesuffix(".md") for link in LINK.findall(sections(INDEX)["By symptom"])}
+    planned = {"kubernetes-upgrade", "cluster-promotion", "on-call-handover"}  # nobody is woken by these
+    assert found == {path.stem for path in PAGES} - planned
