@@ -28,7 +28,7 @@ REGION: Final = "eu-central-1"
 BUCKETS = ("incoming", "processed", "rejected")
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
 SECRET = "ingest"
-EXECUTORS = {"cores": 1, "memory": "512m", "min": 1, "initial": 1, "max": 3, "idleSeconds": 10}
+EXECUTORS: dict[str, Any] = {"cores": 1, "memory": "512m", "min": 1, "initial": 1, "max": 3, "idleSeconds": 10}
 QUERY = """
 import json, os, sys, psycopg
 with psycopg.connect(os.environ["RATES_DATABASE_URL"]) as connection:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cluster.ingest import Ingest, generate
+from tests.cluster.ingest import EXECUTORS, Ingest, generate
 from tests.cluster.kube import wait_for
 from tests.cluster.release import Release
 
@@ -63,15 +63,14 @@ def test_a_dropped_file_is_loaded_by_executors_that_come_and_go(ingest: Ingest, 
     wait_for("idle executors have ended", lambda: len(ingest.pods(batch, "executor")) == 1, 300)
     assert ingest.loaded(batch).state != "published"
     ingest.let_publish(held)
-    wait_for("the file is put away", lambda: ingest.objects("processed"), 300)
+    wait_for("the file is put away", lambda: not ingest.objects("incoming"), 300)
 
     assert ingest.loaded(batch) == expected
-    assert ingest.objects("incoming") == []
     name = f"acme/{batch}-{file.name}"
     assert ingest.objects("processed") == [name, f"{name}.report.json"]
     told = json.loads(ingest.s3.get_object(Bucket="processed", Key=f"{name}.report.json")["Body"].read())
     assert (told["state"], told["rows"]) == ("published", ROWS)
-    assert most == 3, "executors were not added up to the most"
+    assert most > EXECUTORS["initial"], "no executor was added"
     assert len(nodes) > 1, "all executors ran on one node"
     report(
         "Spark, as it comes",
@@ -104,7 +103,7 @@ def test_whatever_is_killed_the_batch_ends_whole_and_exactly_once(
         ingest.kill(pod)
     done, of = ingest.staged(batch)
     began = time.monotonic()
-    wait_for("the file is put away", lambda: any(file.name in key for key in ingest.objects("processed")), 900)
+    wait_for("the file is put away", lambda: not ingest.objects("incoming"), 900)
     report(
         f"Spark, {victim} killed",
         f"at {done} of {of} slices; put away {time.monotonic() - began:.0f} s later, {ROWS:,} rows once",
