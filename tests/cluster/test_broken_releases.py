@@ -44,6 +44,7 @@ def watching(release: Release, folder: Path) -> Iterator[Callable[[str], bool]]:
             stderr=subprocess.STDOUT,
         )
     try:
+        wait_for("the watcher", lambda: "health and metrics" in path.read_text())
         yield lambda text: text in path.read_text()
     finally:
         watcher.send_signal(signal.SIGTERM)
@@ -82,7 +83,7 @@ def test_a_broken_migration_stops_the_release_and_changes_nothing(
             rolling.upgrade("broken-migration")
         assert rolling.pods("broken-migration") == []
         assert rolling.namespace.python(f"deployment/{NAME}", tables).strip() == "None"
-        assert tells("migration-failed")
+        wait_for("a notice of the migration", lambda: tells("migration-failed"))
         load.pass_requests(200)
         tally = load.end()
     rolling.upgrade("1")
