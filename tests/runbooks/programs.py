@@ -96,8 +96,17 @@ def _rollouts(path: tuple[str, ...]) -> Options | None:
     return _pairs(_COBRA_OPTION, page.read_text()) if page.exists() else None
 
 
-def _walk(options_of: Callable[[tuple[str, ...]], Options | None], words: Sequence[str]) -> None:
-    """Read a call as cobra does: subcommands, then arguments, with options anywhere, up to ``--``."""
+def _walk(options_of: Callable[[tuple[str, ...]], Options | None], words: Sequence[str], groups: set[str]) -> None:
+    """Read a call as cobra does: subcommands, then arguments, with options anywhere, up to ``--``.
+
+    Args:
+        options_of: Gives the options of a subcommand; None if there is no such.
+        words: The call, without its program.
+        groups: Subcommands that take no arguments, only subcommands of their own.
+
+    Raises:
+        Wrong: The program would refuse it.
+    """
     path: tuple[str, ...] = ()
     arguments = False
     pending = list(words)
@@ -115,6 +124,8 @@ def _walk(options_of: Callable[[tuple[str, ...]], Options | None], words: Sequen
                 pending.pop(0)
         elif not arguments and options_of((*path, word)) is not None:
             path = (*path, word)
+        elif path and path[-1] in groups:
+            raise Wrong(f"'{' '.join(path)}' has no subcommand {word}")
         else:
             arguments = True
     if not path:
@@ -125,9 +136,9 @@ def _walk(options_of: Callable[[tuple[str, ...]], Options | None], words: Sequen
 
 def _check_kubectl(words: Sequence[str]) -> None:
     if list(words[:2]) == ["argo", "rollouts"]:
-        _walk(_rollouts, words[2:])
+        _walk(_rollouts, words[2:], {"get", "retry", "set", "list"})
         return
-    _walk(_kubectl, words)
+    _walk(_kubectl, words, {"auth", "config", "rollout"})
     if "--" in words and (inside := list(words[list(words).index("--") + 1 :]))[0] == "rates":
         _check_rates(inside[1:])
 
@@ -185,7 +196,7 @@ def _check_operation(service: str, operation: str, values: dict[str, list[str]])
 
 
 def _check_pulumi(words: Sequence[str]) -> None:
-    command = next((known for known in _PULUMI if " ".join(words).startswith(known)), None)
+    command = next((known for known in _PULUMI if f"{' '.join(words)} ".startswith(f"{known} ")), None)
     options = {word for word in words if word.startswith("-")}
     if command is None or options - _PULUMI[command]:
         raise Wrong(f"pulumi takes {_PULUMI}")
@@ -218,9 +229,9 @@ def _check_playbook(words: Sequence[str]) -> None:
 
 _CHECKS: dict[str, Callable[[Sequence[str]], None]] = {
     "ansible-playbook": _check_playbook,
-    "argocd": lambda words: _walk(_argocd, words),
+    "argocd": lambda words: _walk(_argocd, words, {"app", "cluster", "proj"}),
     "aws": _check_aws,
-    "helm": lambda words: _walk(_helm, words),
+    "helm": lambda words: _walk(_helm, words, set()),
     "kubectl": _check_kubectl,
     "make": _check_make,
     "pulumi": _check_pulumi,

@@ -38,6 +38,7 @@ WRONG = [
     "kubectl -n rates got pods",
     "kubectl -n rates get pods --watchful",
     "kubectl -n rates exec deploy/rates-dispatcher -- rates batchs",
+    "kubectl -n rates rollout redo deployment/rates-app",
     "kubectl argo rollouts -n rates undoo rates-app",
     "kubectl argo rollouts -n rates undo rates-app --for-good",
     "argocd app sink NAME",
@@ -124,6 +125,7 @@ def stack(
         "RATES_REPLICA_URLS": ",".join(database.replica_urls),
         "RATES_REDIS_URL": redis_url,
         "RATES_DATA_DIR": str(tmp_path / ".rates"),
+        "RATES_BACKUP_URL": str(tmp_path / "backups"),
         "RATES_NOTIFY_SLACK_URL": takes_notices,
         "RATES_NOTIFY_DEAD_LETTERS": str(tmp_path / "dead-letters"),
     }

@@ -17,7 +17,7 @@ options:
   queue: {description: Name of the queue that messages come from., type: str, required: true}
   dead_letter_queue: {description: Name of the queue that they ended in., type: str, required: true}
   most: {description: How many messages to move., type: int, default: 10}
-  except: {description: Keys of objects whose messages stay., type: list, elements: str, default: []}
+  leave: {description: Keys of objects whose messages stay., type: list, elements: str, default: []}
 extends_documentation_fragment: [amazon.aws.common.modules, amazon.aws.region.modules, amazon.aws.boto3]
 """
 
@@ -27,7 +27,7 @@ waiting: {description: How many messages were in the dead-letter queue., type: i
 """
 
 EXAMPLES = """
-- queue_redrive: {queue: rates-prod, dead_letter_queue: rates-prod-dead, except: [acme/poison.csv]}
+- queue_redrive: {queue: rates-prod, dead_letter_queue: rates-prod-dead, leave: [acme/poison.csv]}
 """
 
 #: How long a message is hidden while it is moved; those that stay are seen again after it.
@@ -71,7 +71,7 @@ def main() -> None:
             "queue": {"type": "str", "required": True},
             "dead_letter_queue": {"type": "str", "required": True},
             "most": {"type": "int", "default": 10},
-            "except": {"type": "list", "elements": "str", "default": []},
+            "leave": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
@@ -85,7 +85,7 @@ def main() -> None:
                 "ApproximateNumberOfMessages"
             ]
         )
-        moved = [] if module.check_mode else redrive(sqs, queue, dead, module.params["most"], module.params["except"])
+        moved = [] if module.check_mode else redrive(sqs, queue, dead, module.params["most"], module.params["leave"])
     except (BotoCoreError, ClientError) as error:
         module.fail_json_aws(error, msg="the messages could not be moved; run it again to go on")
     changed = bool(waiting) if module.check_mode else bool(moved)
