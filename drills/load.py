@@ -159,7 +159,7 @@ class Load:
             assert batch.rows is not None
             there = value(
                 url,
-                "SELECT count(*) FROM prices JOIN batches ON batches.id = batch_id AND state = 'published' "
+                "SELECT count(*) FROM delivered JOIN batches ON batches.id = batch_id AND state = 'published' "
                 f"WHERE batch_id = {batch.id}",
             )
             lost += batch.rows - there

@@ -53,7 +53,7 @@ def run(folder: Path, report: Report, *, short: bool) -> None:
         after = _staged(site)
         report.expect_true("what was staged was not staged again", before.items() <= after.items())
         report.expect("slices staged in the end", slices, len(after))
-        report.rows_lost = rows - value(site.cluster.url, f"SELECT count(*) FROM prices {THE_BATCH}")
+        report.rows_lost = rows - value(site.cluster.url, f"SELECT count(*) FROM delivered {THE_BATCH}")
         report.expect("rows lost or doubled", 0, report.rows_lost)
 
 

@@ -40,5 +40,5 @@ def run(folder: Path, report: Report, *, short: bool) -> None:
         report.expect("requests failed", 0, report.failed)
         report.rows_lost = load.rows_lost(site.cluster.url)
         report.expect("rows of other batches lost", 0, report.rows_lost)
-        left = value(site.cluster.url, f"SELECT count(*) FROM prices WHERE batch_id = {bad.id}")
+        left = value(site.cluster.url, f"SELECT count(*) FROM delivered WHERE batch_id = {bad.id}")
         report.expect("rows of it that are left", 0, left)

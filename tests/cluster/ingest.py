@@ -159,7 +159,7 @@ class Ingest:
         """Count a batch's rows where readers' rollups are made from, not in the ledger."""
         ((state,),) = self.query(f"SELECT state FROM batches WHERE id = {batch}")
         ((rows, cents),) = self.query(
-            f"SELECT count(*), coalesce(sum(price_cents), 0) FROM prices WHERE batch_id = {batch}"
+            f"SELECT count(*), coalesce(sum(price_cents), 0) FROM delivered WHERE batch_id = {batch}"
         )
         return Loaded(state, int(rows), int(cents))
 

@@ -133,7 +133,7 @@ class Release:
         program = (
             "import psycopg; from rates_app.settings import load_settings; "
             "url = load_settings().database_url.get_secret_value(); "
-            "print(psycopg.connect(url).execute('SELECT count(*) FROM prices').fetchone()[0])"
+            "print(psycopg.connect(url).execute('SELECT count(*) FROM delivered').fetchone()[0])"
         )
         return int(self.namespace.python(f"{self.kind}/{NAME}", program))
 

@@ -59,7 +59,7 @@ def test_the_database_has_every_migration_and_the_sample(rolling: Release) -> No
         "from rates_app.store.migrate import pending\n"
         "import psycopg\n"
         "url = load_settings().database_url.get_secret_value()\n"
-        "rows = psycopg.connect(url).execute('SELECT count(*) FROM prices').fetchone()[0]\n"
+        "rows = psycopg.connect(url).execute('SELECT count(*) FROM delivered').fetchone()[0]\n"
         "print(pending(url), rows)"
     )
     assert rolling.namespace.python(f"deployment/{NAME}", program).split() == ["[]", "56689"]
