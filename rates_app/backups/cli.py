@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from rates_app.backups import base, wal
 from rates_app.backups import restore as restoring
@@ -59,7 +59,8 @@ def backup(context: typer.Context) -> None:
     if not taken.archiving:
         err.print(
             "The server does not archive its WAL, so only the moment of this backup can be restored: "
-            "'rates backup --help' tells how to set it up."
+            "'rates backup --help' tells how to set it up.",
+            soft_wrap=True,
         )
 
 
@@ -67,7 +68,7 @@ def backup(context: typer.Context) -> None:
 def list_backups() -> None:
     """List the base backups, and until when the archive leads on from each."""
     kept = repository(read_settings(BackupSettings).url)
-    table = Table("Backup", "Ended", "Restorable until", "PostgreSQL", "Data", "Kept", box=None)
+    table = Table(Column("Backup", no_wrap=True), "Ended", "Restorable until", "PostgreSQL", "Data", "Kept", box=None)
     for each in base.found(kept):
         try:
             reach = wal.reach(kept, each.first_segment)

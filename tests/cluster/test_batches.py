@@ -29,7 +29,8 @@ LEDGER = (
     "from rates_app.settings import load_settings\n"
     "with psycopg.connect(load_settings().database_url.get_secret_value()) as connection:\n"
     "    batches = connection.execute('SELECT id, state FROM batches ORDER BY id DESC').fetchall()\n"
-    "    rows = connection.execute('SELECT count(*) FROM delivered WHERE batch_id = %s', [batches[0][0]]).fetchone()[0]\n"
+    "    of_it = 'SELECT count(*) FROM delivered WHERE batch_id = %s'\n"
+    "    rows = connection.execute(of_it, [batches[0][0]]).fetchone()[0]\n"
     "print(json.dumps({'batches': len(batches), 'state': batches[0][1], 'rows': rows}))"
 )
 

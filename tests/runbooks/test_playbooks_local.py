@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from datetime import date, timedelta
 from pathlib import Path
@@ -35,8 +36,7 @@ pytestmark = [pytest.mark.xdist_group("playbooks-local"), pytest.mark.timeout(90
 @pytest.fixture(scope="module")
 def local(servers_folder: Path) -> Iterator[tuple[Runner, PostgresServer, PostgresServer]]:
     """A primary and its replica as `rates dev` keeps them, for these tests alone."""
-    folder = servers_folder / "playbooks"
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp(prefix="playbooks-", dir=servers_folder))  # made anew if other tests come between
     folder.chmod(0o711)
     primary = PostgresServer(folder / "postgres" / "primary", fast=True, backups=folder / "backups")
     replica = PostgresServer(folder / "postgres" / "replica", primary=primary, fast=True)
