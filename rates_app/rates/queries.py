@@ -72,9 +72,8 @@ def rates(connection: Connection, question: Question, interval: Interval) -> lis
     Returns:
         Every interval of the question, oldest first; money in USD, to the cent.
     """
-    with connection.cursor(
-        "rates", binary=True
-    ) as cursor:  # server-side: a wide question's prices never sit in memory at once
+    # Server-side: a wide question's prices never sit in memory at once.
+    with connection.cursor("rates", binary=True) as cursor:
         cursor.itersize = 500
         cursor.execute(SPREADS, query_parameters(question))
         spans = {interval_start(first, interval): (first, last) for first, last in intervals(question, interval)}
