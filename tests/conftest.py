@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 
 from rates_app.local.postgres import PostgresServer
 from rates_app.local.redis import RedisServer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from xdist.workermanage import WorkerController
 
 FOLDER = pytest.StashKey[Path]()
@@ -59,3 +62,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def servers_folder(pytestconfig: pytest.Config) -> Path:
     """A short folder that the servers' account can reach; removed at the end of the run."""
     return pytestconfig.stash[FOLDER]
+
+
+@pytest.fixture(autouse=True)
+def _own_log() -> Iterator[None]:
+    """A command that a test runs within its process sets up that process's log: the next test does not inherit it."""
+    yield
+    structlog.reset_defaults()

@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-import structlog
 from structlog.testing import capture_logs
 
-from rates_app.batches import engine
 from rates_app.batches.engine import ingest
 from rates_app.batches.ledger import deadline_slack
 
@@ -78,11 +76,9 @@ def test_the_tightest_batch_counts_and_those_that_ended_do_not(settings: Setting
 def test_a_warning_is_logged_once(
     settings: Settings,
     deliver: Callable[[str, bytes], str],
-    monkeypatch: pytest.MonkeyPatch,
     left: timedelta,
     warnings: int,
 ) -> None:
-    monkeypatch.setattr(engine, "log", structlog.get_logger())  # one that nothing else has been logged with
     small = settings.model_copy(update={"slice_bytes": 1000})
     with capture_logs() as log:
         batch, _ = ingest(small, deliver("a.csv", HEADER + GOOD * 100), deadline=datetime.now(UTC) + left)
