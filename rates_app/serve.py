@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
+from multiprocessing import RawArray
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -36,6 +37,9 @@ KEEPALIVE_SECONDS = 75
 BACKLOG = 2048
 CONNECTIONS = 1000
 
+#: How long a worker leaves a new connection to one that has fewer: time enough to wake up and take it.
+TURN_SECONDS = 0.0005
+
 
 class DrainingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     """A master that waits between being told to stop and stopping."""
@@ -59,8 +63,37 @@ class DrainingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         return list(super().wait_for_signals(min(timeout, left)))
 
 
+class Balance:
+    """How many connections each worker has open, in memory that all of them share; -1 where none takes any."""
+
+    def __init__(self, places: int) -> None:
+        self.open = RawArray("i", [-1] * places)
+
+    def least(self) -> int:
+        """Tell how many the worker has that has fewest."""
+        return min((count for count in self.open if count >= 0), default=0)
+
+
 class DrainingWorker(ThreadWorker):  # type: ignore[misc]
     """A worker that notes how long requests wait, and that takes all waiting connections before it stops."""
+
+    place = 0  #: Where in the balance it counts.
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Tell the other workers how many connections are open here, then wait for events."""
+        self.app.balance.open[self.place] = self.nr_conns if self.alive else -1
+        super().wait_for_and_dispatch_events(timeout)
+
+    def accept(self, listener: Any) -> None:
+        """Accept a connection, unless a worker with fewer does: the kernel wakes all, and the busy ones win too often.
+
+        Clients keep their connections, so that one worker would have all the work, and the others none, for long.
+        """
+        if self.alive:
+            self.app.balance.open[self.place] = self.nr_conns
+            if self.nr_conns > self.app.balance.least():
+                time.sleep(TURN_SECONDS)
+        super().accept(listener)
 
     def enqueue_req(self, conn: Any) -> None:
         """Note when a connection began to wait for a thread."""
@@ -90,6 +123,7 @@ class Server(BaseApplication):  # type: ignore[misc]
     def __init__(self, settings: Settings, metrics_folder: Path) -> None:
         self.settings = settings
         self.metrics_folder = metrics_folder
+        self.balance = Balance(2 * settings.workers)  # a reload has the new ones beside the old for a moment
         super().__init__()
 
     def load_config(self) -> None:
@@ -108,6 +142,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "control_socket_disable": True,
             "forwarded_allow_ips": "",
             "pre_request": _close_while_draining,
+            "pre_fork": self._place,
             "child_exit": self._forget,
             "worker_exit": _close_application,
         }
@@ -124,7 +159,12 @@ class Server(BaseApplication):  # type: ignore[misc]
         """Serve until told to stop."""
         DrainingArbiter(self).run()
 
-    def _forget(self, _arbiter: Arbiter, worker: ThreadWorker) -> None:
+    def _place(self, arbiter: Arbiter, worker: DrainingWorker) -> None:
+        taken = {other.place for other in arbiter.WORKERS.values()}
+        worker.place = min(set(range(len(self.balance.open))) - taken)
+
+    def _forget(self, _arbiter: Arbiter, worker: DrainingWorker) -> None:
+        self.balance.open[worker.place] = -1
         forget_worker(worker.pid, self.metrics_folder)
 
 

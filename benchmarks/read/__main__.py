@@ -17,9 +17,10 @@ import threading
 import time
 from collections import defaultdict
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date, timedelta
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 import httpx
@@ -40,15 +41,12 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 HOT = "/rates?date_from=2021-01-01&date_to=2021-01-31&orig_code=CNGGZ&dest_code=EETLL"
 CONNECTIONS = (1, 8, 64, 256)
-ROUNDS = 3
+ROUNDS = 5
 #: How long nothing is asked before everything is.
 IDLE_SECONDS = 10
-CONSTANT = "Flask, constant bytes"
+OURS, CHANGING, CONSTANT = "ours, hot", "ours, hot, a change every second", "Flask, constant bytes"
 SERVE = [sys.executable, "-c", "from rates_app.serve import serve; serve()"]
-GUNICORN = [
-    *(sys.executable, "-m", "gunicorn", "--worker-class=gthread", "--workers=2", "--threads=8", "--keep-alive=75"),
-    *("--backlog=2048", "--no-control-socket", "--log-level=error"),
-]
+OTHER = [sys.executable, "-m", "benchmarks.read.others"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +65,11 @@ class Result:
     def per_second(self) -> float:
         """Requests per second."""
         return self.requests / self.seconds
+
+    @classmethod
+    def of(cls, runs: list[Result]) -> Result:
+        """The median of several runs, each number's own: the run of most requests is not that of least latency."""
+        return cls(**{each.name: median(getattr(run, each.name) for run in runs) for each in fields(cls)})
 
 
 class Bench:
@@ -93,8 +96,6 @@ class Bench:
     def server(self, command: list[str], **environment: str) -> Iterator[str]:
         """Run a server for the time of the block and give its address."""
         port = free_port()
-        if "gunicorn" in command:
-            command = [*command, f"--bind=127.0.0.1:{port}"]
         with (self.folder / f"log-{port}").open("wb") as log:
             process = subprocess.Popen(
                 command,
@@ -209,9 +210,9 @@ def compare(bench: Bench) -> None:
         (bench.folder / "body").write_bytes(httpx.get(url + HOT).content)
     servers = {
         "ours": SERVE,
-        CONSTANT: [*GUNICORN, "benchmarks.read.others:constant"],
-        "bare WSGI, constant bytes": [*GUNICORN, "benchmarks.read.others:bare"],
-        "plain Flask and psycopg": [*GUNICORN, "benchmarks.read.others:plain"],
+        CONSTANT: [*OTHER, "constant"],
+        "bare WSGI, constant bytes": [*OTHER, "bare"],
+        "plain Flask and psycopg": [*OTHER, "plain"],
     }
     runs: dict[tuple[str, int], list[Result]] = defaultdict(list)
     with ExitStack() as stack:
@@ -219,11 +220,11 @@ def compare(bench: Bench) -> None:
         # Turn by turn, so that what else the machine does meets all of them alike.
         for connections in CONNECTIONS * ROUNDS:
             for name, url in urls.items():
-                runs["ours, hot" if name == "ours" else name, connections].append(bench.load(url, connections))
+                runs[OURS if name == "ours" else name, connections].append(bench.load(url, connections))
             runs["ours, cold", connections].append(bench.load(urls["ours"], connections, "cold"))
             with bench.publishing():
-                runs["ours, hot, a change every second", connections].append(bench.load(urls["ours"], connections))
-    results = {run: sorted(each, key=lambda result: result.per_second)[len(each) // 2] for run, each in runs.items()}
+                runs[CHANGING, connections].append(bench.load(urls["ours"], connections))
+    results = {run: Result.of(each) for run, each in runs.items()}
     for connections in CONNECTIONS:
         print(f"\n{connections} connection{'s' if connections > 1 else ''}:\n")
         print("| server | requests/s | p50 ms | p99 ms | p99.9 ms | of Flask's constant | errors |")
@@ -231,6 +232,8 @@ def compare(bench: Bench) -> None:
         for (name, number), result in results.items():
             if number == connections:
                 print(_row(name, result, results[CONSTANT, connections]))
+        slower = results[CHANGING, connections].p99 / results[OURS, connections].p99
+        print(f"\np99 with a change every second: {slower:.2f} times that without.")
 
 
 def workers(bench: Bench) -> None:
@@ -285,7 +288,7 @@ def overload(bench: Bench) -> None:
 def main() -> None:
     """Run everything, or less for a first look."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=int, default=3, help="length of each of the 72 measurements")
+    parser.add_argument("--seconds", type=int, default=3, help="length of each of the 134 measurements")
     arguments = parser.parse_args()
     if shutil.which("wrk") is None:
         sys.exit("wrk is missing: install it with 'apt install wrk' (Debian, Ubuntu) or from your package manager")

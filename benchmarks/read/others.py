@@ -1,13 +1,20 @@
-"""What the service is compared with: constant answers, and the plain way to answer."""
+"""What the service is compared with, behind the same server: constant answers, and the plain way to answer.
+
+``python -m benchmarks.read.others constant`` serves one of them as the environment says.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from flask import Flask, Response, jsonify, request
+
+from rates_app.serve import Server
+from rates_app.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -61,3 +68,16 @@ def aggregate() -> Response:
     return jsonify(
         rates=[{"day": str(day), "count": count or None, "price": price and float(price)} for day, count, price in rows]
     )
+
+
+class Other(Server):
+    """The service's server with another application."""
+
+    def load(self) -> Any:
+        """Give the application that the command line names."""
+        return {"constant": constant, "bare": bare, "plain": plain}[sys.argv[1]]
+
+
+if __name__ == "__main__":
+    settings = load_settings()
+    Other(settings, settings.data_dir).run()
