@@ -44,6 +44,8 @@ CONNECTIONS = (1, 8, 64, 256)
 ROUNDS = 5
 #: How long nothing is asked before everything is.
 IDLE_SECONDS = 10
+#: How long after cold questions nothing is asked: the server still has some whose clients have gone.
+SETTLE_SECONDS = 2
 OURS, CHANGING, CONSTANT = "ours, hot", "ours, hot, a change every second", "Flask, constant bytes"
 SERVE = [sys.executable, "-c", "from rates_app.serve import serve; serve()"]
 OTHER = [sys.executable, "-m", "benchmarks.read.others"]
@@ -133,6 +135,8 @@ class Bench:
             text=True,
             check=True,
         )
+        if paths == "cold":
+            time.sleep(SETTLE_SECONDS)
         line = next(line for line in run.stdout.splitlines() if line.startswith("RESULT "))
         return Result(**json.loads(line.removeprefix("RESULT ")))
 
