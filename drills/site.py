@@ -44,7 +44,7 @@ ORIGINS = ("CNGGZ", "CNCWN", "CNCWN")
 DESTINATION = "EETLL"
 QUESTION = f"/rates?date_from={DAYS[0]}&date_to={DAYS[1]}&orig_code=china_main&dest_code={DESTINATION}"
 #: What readers can see, and what it is made from.
-TABLES = ("batches", "slices", "delivered", "rollups", "rejects", "locations", "lane_versions")
+TABLES = ("batches", "slices", "delivered", "rollups", "batch_lanes", "rejects", "locations", "lane_versions")
 
 
 class Content(NamedTuple):

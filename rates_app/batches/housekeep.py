@@ -15,6 +15,7 @@ import structlog
 from psycopg import sql
 
 from rates_app.batches.publish import drop_staged
+from rates_app.store.generation import note_lanes, raise_generation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,7 +79,24 @@ def housekeep(settings: Settings) -> Housekeeping | None:
             return None
         # A table's lock that is waited for makes every later one wait behind it, a publish's among them.
         connection.execute("SET lock_timeout = '5s'")
+        _complete(connection)
         return Housekeeping(_clear(connection), _merge(connection), _remove_files(connection, settings.data_dir))
+
+
+def _complete(connection: Connection) -> None:
+    """Note the lanes of batches that the version before, which knew of none, has published since the migration."""
+    batches = connection.execute(
+        """
+        SELECT id FROM batches
+        WHERE state = 'published' AND NOT EXISTS (SELECT FROM batch_lanes WHERE batch_id = id) ORDER BY id
+        """
+    ).fetchall()
+    for (batch_id,) in batches:
+        with connection.transaction():
+            connection.execute("LOCK TABLE location_ancestors IN SHARE MODE")
+            note_lanes(connection, batch_id)
+            raise_generation(connection, batch_id)
+        log.info("lanes noted", batch_id=batch_id)
 
 
 def _clear(connection: Connection) -> int:

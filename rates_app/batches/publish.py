@@ -13,7 +13,7 @@ from psycopg import sql
 from rates_app.batches.ledger import find_batch, progress, set_state
 from rates_app.batches.model import Batch, BatchError, State, WrongState
 from rates_app.ops.traces import tracer
-from rates_app.store.generation import raise_generation
+from rates_app.store.generation import note_lanes, raise_generation
 
 if TYPE_CHECKING:
     from rates_app.store.databases import Connection
@@ -86,16 +86,18 @@ def verify(connection: Connection, batch_id: int) -> Batch:
     Raises:
         VerificationFailed: Rows or control totals differ from the ledger's.
     """
+    # Another tree comes before all of this or after it; asked for first, as who brings one locks it before batches.
+    connection.execute("LOCK TABLE location_ancestors IN SHARE MODE")
     if (batch := find_batch(connection, batch_id, lock=True)).state != "staging":
         return batch
+    note_lanes(connection, batch_id)
     row = connection.execute(
         """
         UPDATE batches SET (rows, total_cents, first_day, last_day) = (
             SELECT sum(count), sum(rolled_up.total_cents), min(rolled_up.first_day), max(rolled_up.last_day)
             FROM rolled_up WHERE batch_id = batches.id
         ), lanes = (
-            SELECT count(DISTINCT pair)
-            FROM rolled_up, unnest(origin_ids, destination_ids) AS pair (origin_id, destination_id)
+            SELECT count(*) FROM batch_lanes
             JOIN locations o ON o.id = origin_id AND o.kind = 'port'
             JOIN locations d ON d.id = destination_id AND d.kind = 'port'
             WHERE batch_id = batches.id
@@ -112,18 +114,6 @@ def verify(connection: Connection, batch_id: int) -> Batch:
         raise VerificationFailed(
             f"batch {batch_id}: rolled up {rows} rows of {cents} cents, the ledger has {ledger_rows} of {ledger_cents}"
         )
-    connection.execute(
-        """
-        INSERT INTO batch_slots
-        SELECT batch_id, array_agg(DISTINCT lane_slot(origin_id, destination_id))
-        FROM rolled_up, unnest(origin_ids, destination_ids) AS pair (origin_id, destination_id)
-        WHERE batch_id = %s GROUP BY batch_id
-        -- Another tree of locations has come meanwhile, and what was there of the batch got its regions anew.
-        ON CONFLICT (batch_id) DO UPDATE SET slots = ARRAY(
-            SELECT unnest(batch_slots.slots) UNION SELECT unnest(excluded.slots))
-        """,
-        (batch_id,),
-    )
     connection.execute("DELETE FROM rolled_up WHERE batch_id = %s", (batch_id,))
     set_state(connection, batch_id, "verified")
     return find_batch(connection, batch_id)
@@ -233,7 +223,7 @@ def restart_older(connection: Connection, batch_id: int) -> Batch:
 
 def drop_staged(connection: Connection, batch_id: int) -> None:
     """Drop what a batch that is not published has left: its rollups, and every table that attempts have staged."""
-    for table in ("rollups", "rolled_up"):
+    for table in ("rollups", "rolled_up", "batch_lanes"):
         connection.execute(sql.SQL("DELETE FROM {} WHERE batch_id = %s").format(sql.Identifier(table)), (batch_id,))
     tables = connection.execute(
         """

@@ -23,7 +23,7 @@ from rates_app.batches.binary import Integers, Packed, decode_arrays, encode
 from rates_app.batches.model import WrongState
 from rates_app.batches.sets import Lanes, Sets, combine, read_set
 from rates_app.ops.traces import tracer
-from rates_app.store.generation import note_slots
+from rates_app.store.generation import note_lanes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,9 +128,11 @@ def roll_up(database_url: str, part: Part) -> int:
         except psycopg.errors.UniqueViolation:
             connection.rollback()  # a worker that was thought dead has been faster
             return 0
-        codes = np.concatenate([lanes.codes, regions.codes])
-        _enter(connection, part, tree, lanes, codes)
-    return len(codes)
+        connection.execute(
+            "INSERT INTO rolled_up VALUES (%s, %s, %s, %s, %s)",
+            (*part, int(lanes.counts.sum()), int(lanes.totals.sum())),
+        )
+    return len(lanes.codes) + len(regions.codes)
 
 
 def rebuild_for_tree(connection: Connection) -> int:
@@ -154,7 +156,7 @@ def rebuild_for_tree(connection: Connection) -> int:
     for (batch_id,) in batches:
         for day, lanes in _read_lanes(connection, batch_id, tree):
             _write(connection, batch_id, np.array([day]), tree, region_sets(lanes, tree))
-        note_slots(connection, batch_id)
+        note_lanes(connection, batch_id)
     return len(batches)
 
 
@@ -255,16 +257,6 @@ def _write(connection: Connection, batch_id: int, days: Integers, tree: Tree, se
         cursor.copy(f"COPY rollups ({_COLUMNS}) FROM STDIN (FORMAT BINARY)") as copy,
     ):
         copy.write(data)
-
-
-def _enter(connection: Connection, part: Part, tree: Tree, lanes: Lanes, codes: Integers) -> None:
-    """Enter a part into the ledger: what its lanes amount to, and between which locations it has rollups."""
-    pairs = np.unique(codes % len(tree.ids) ** 2)
-    origins, destinations = (tree.ids[places].tolist() for places in np.divmod(pairs, len(tree.ids)))
-    connection.execute(
-        "INSERT INTO rolled_up VALUES (%s, %s, %s, %s, %s, %s, %s)",
-        (*part, int(lanes.counts.sum()), int(lanes.totals.sum()), origins, destinations),
-    )
 
 
 def _read_lanes(connection: Connection, batch_id: int, tree: Tree) -> Iterator[tuple[int, Lanes]]:

@@ -46,8 +46,8 @@ def priced_days(connection: Connection, origin: str, destination: str) -> tuple[
     """Find the first and the last day that has prices between two locations; None without any."""
     row = connection.execute(
         """
-        SELECT min(day), max(day)
-        FROM rollups JOIN batches ON batches.id = batch_id AND batches.state = 'published'
+        SELECT min(lower(days)), max(upper(days)) - 1
+        FROM batch_lanes JOIN batches ON batches.id = batch_id AND batches.state = 'published'
         WHERE origin_id = (SELECT id FROM locations WHERE code = %s)
           AND destination_id = (SELECT id FROM locations WHERE code = %s)
         """,
@@ -73,15 +73,18 @@ def region_lanes(connection: Connection, limit: int) -> list[Lane]:
         pairs AS (
             SELECT tops.id AS origin_id, under.id AS destination_id FROM tops, under
             UNION ALL SELECT under.id, tops.id FROM under, tops
+        ), lanes AS (
+            SELECT origin_id, destination_id, sum(prices)::bigint AS prices, range_agg(days) AS days
+            FROM pairs
+            JOIN batch_lanes USING (origin_id, destination_id)
+            JOIN batches ON batches.id = batch_id AND batches.state = 'published'
+            GROUP BY origin_id, destination_id
         )
-        SELECT o.code, o.name, d.code, d.name, sum(count)::bigint AS prices, count(DISTINCT day),
-               min(day), max(day)
-        FROM pairs
-        JOIN rollups USING (origin_id, destination_id)
-        JOIN batches ON batches.id = batch_id AND batches.state = 'published'
+        SELECT o.code, o.name, d.code, d.name, prices,
+               (SELECT sum(upper(span) - lower(span)) FROM unnest(days) span), lower(days), upper(days) - 1
+        FROM lanes
         JOIN locations o ON o.id = origin_id
         JOIN locations d ON d.id = destination_id
-        GROUP BY o.id, d.id
         ORDER BY prices DESC, o.code, d.code
         LIMIT %s
         """,
@@ -93,8 +96,8 @@ def region_lanes(connection: Connection, limit: int) -> list[Lane]:
 def coverage(connection: Connection, under: str | None = None) -> list[Coverage]:
     """Say how well regions are covered.
 
-    Every port lies under exactly one region at the top, so the rollups between a region and those at the top hold
-    all its prices once.
+    Every port lies under exactly one region at the top, so what is between a region and those at the top is all its
+    prices, once.
 
     Args:
         connection: A connection to any server.
@@ -107,19 +110,15 @@ def coverage(connection: Connection, under: str | None = None) -> list[Coverage]
         """
         WITH tops AS (SELECT id FROM locations WHERE parent_id IS NULL),
         visible AS NOT MATERIALIZED (  -- so that each use goes by the index
-            SELECT origin_id, destination_id, day, count
-            FROM rollups JOIN batches ON batches.id = batch_id AND batches.state = 'published'
+            SELECT origin_id, destination_id, days, prices
+            FROM batch_lanes JOIN batches ON batches.id = batch_id AND batches.state = 'published'
         )
         SELECT code, name, cardinality(path) - 1,
                (SELECT count(*) FROM location_ancestors JOIN locations port ON port.id = location_id
                 WHERE ancestor_id = region.id AND port.kind = 'port'),
                coalesce(away.prices, 0)::bigint, coalesce(here.prices, 0)::bigint,
-               (SELECT count(*) FROM (
-                    SELECT day FROM visible WHERE origin_id = region.id AND destination_id IN (SELECT id FROM tops)
-                    UNION
-                    SELECT day FROM visible WHERE destination_id = region.id AND origin_id IN (SELECT id FROM tops)
-                ) days),
-               least(away.first_day, here.first_day), greatest(away.last_day, here.last_day)
+               coalesce((SELECT sum(upper(span) - lower(span)) FROM unnest(away.days + here.days) span), 0),
+               lower(away.days + here.days), upper(away.days + here.days) - 1
         FROM (
             SELECT id, code, name, ARRAY(
                 SELECT above.name FROM location_ancestors JOIN locations above ON above.id = ancestor_id
@@ -130,11 +129,11 @@ def coverage(connection: Connection, under: str | None = None) -> list[Coverage]
                 WHERE ancestor_id = (SELECT id FROM locations WHERE code = %(under)s)))
         ) region
         CROSS JOIN LATERAL (
-            SELECT sum(count) AS prices, min(day) AS first_day, max(day) AS last_day FROM visible
+            SELECT sum(prices) AS prices, coalesce(range_agg(days), '{}') AS days FROM visible
             WHERE origin_id = region.id AND destination_id IN (SELECT id FROM tops)
         ) away
         CROSS JOIN LATERAL (
-            SELECT sum(count) AS prices, min(day) AS first_day, max(day) AS last_day FROM visible
+            SELECT sum(prices) AS prices, coalesce(range_agg(days), '{}') AS days FROM visible
             WHERE destination_id = region.id AND origin_id IN (SELECT id FROM tops)
         ) here
         ORDER BY path
@@ -157,22 +156,33 @@ def movers(connection: Connection, limit: int) -> list[Mover]:
     rows = connection.execute(
         """
         WITH newest AS (SELECT max(last_day) AS day FROM batches WHERE state = 'published'),
+        moving AS (
+            SELECT DISTINCT origin_id, destination_id, newest.day AS newest
+            FROM newest, batch_lanes JOIN batches ON batches.id = batch_id AND batches.state = 'published'
+            WHERE days && daterange(newest.day - 2 * %(days)s, newest.day, '(]')
+              AND origin_id IN (SELECT id FROM locations WHERE kind = 'port')
+              AND destination_id IN (SELECT id FROM locations WHERE kind = 'port')
+        ),
         week AS (
-            SELECT origin_id, destination_id, rollups.day > newest.day - %(days)s AS latest,
-                   sum(count) AS prices, sum(rollups.total_cents) AS cents
-            FROM rollups JOIN batches ON batches.id = batch_id AND batches.state = 'published', newest
-            WHERE rollups.day > newest.day - 2 * %(days)s AND rollups.day <= newest.day
-            GROUP BY origin_id, destination_id, latest
-            HAVING sum(count) >= %(least)s
+            SELECT origin_id, destination_id, sum(count) FILTER (WHERE latest) AS prices,
+                   sum(cents) FILTER (WHERE latest) / sum(count) FILTER (WHERE latest) AS average,
+                   sum(cents) FILTER (WHERE NOT latest) / sum(count) FILTER (WHERE NOT latest) AS before
+            FROM moving CROSS JOIN LATERAL (
+                SELECT day > newest - %(days)s AS latest, count, rollups.total_cents AS cents
+                FROM rollups JOIN batches ON batches.id = batch_id AND batches.state = 'published'
+                WHERE (origin_id, destination_id) = (moving.origin_id, moving.destination_id)
+                  AND day > newest - 2 * %(days)s AND day <= newest
+            ) days
+            GROUP BY origin_id, destination_id
+            HAVING sum(count) FILTER (WHERE latest) >= %(least)s
+               AND sum(count) FILTER (WHERE NOT latest) >= %(least)s
         )
-        SELECT o.code, o.name, d.code, d.name, (now.cents / now.prices / 100)::float8,
-               ((now.cents / now.prices) / (before.cents / before.prices) - 1)::float8, now.prices::bigint
-        FROM week now
-        JOIN week before USING (origin_id, destination_id)
-        JOIN locations o ON o.id = origin_id AND o.kind = 'port'
-        JOIN locations d ON d.id = destination_id AND d.kind = 'port'
-        WHERE now.latest AND NOT before.latest AND before.cents > 0 AND now.cents <> before.cents
-        ORDER BY abs((now.cents / now.prices) / (before.cents / before.prices) - 1) DESC, o.code, d.code
+        SELECT o.code, o.name, d.code, d.name, (average / 100)::float8, (average / before - 1)::float8, prices::bigint
+        FROM week
+        JOIN locations o ON o.id = origin_id
+        JOIN locations d ON d.id = destination_id
+        WHERE before > 0 AND average <> before
+        ORDER BY abs(average / before - 1) DESC, o.code, d.code
         LIMIT %(limit)s
         """,
         {"days": MOVE_DAYS, "least": MIN_PRICES, "limit": limit},

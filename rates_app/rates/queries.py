@@ -104,11 +104,12 @@ def lanes(connection: Connection, origin: str | None, destination: str | None, l
     """
     rows = connection.execute(
         """
-        SELECT o.code, o.name, d.code, d.name, lane.prices, lane.days, lane.first_day, lane.last_day
+        SELECT o.code, o.name, d.code, d.name, lane.prices,
+               (SELECT sum(upper(span) - lower(span)) FROM unnest(lane.days) span),
+               lower(lane.days), upper(lane.days) - 1
         FROM (
-            SELECT origin_id, destination_id, sum(count)::bigint AS prices, count(DISTINCT day) AS days,
-                   min(day) AS first_day, max(day) AS last_day
-            FROM rollups JOIN batches ON batches.id = batch_id AND batches.state = 'published'
+            SELECT origin_id, destination_id, sum(prices)::bigint AS prices, range_agg(days) AS days
+            FROM batch_lanes JOIN batches ON batches.id = batch_id AND batches.state = 'published'
             WHERE origin_id IN (SELECT id FROM locations WHERE kind = 'port')
               AND destination_id IN (SELECT id FROM locations WHERE kind = 'port')
               AND (%(origin)s::text IS NULL OR origin_id IN (

@@ -74,16 +74,30 @@ def lane_version(connection: Connection, origin: str, destination: str) -> Versi
     return Version(*row)
 
 
-def note_slots(connection: Connection, batch_id: int) -> None:
-    """Note which slots a batch's rollups touch; done when a batch is verified, and again when the tree changes."""
+def note_lanes(connection: Connection, batch_id: int) -> None:
+    """Note between which locations a batch has rollups; done when it is verified, and again when the tree changes.
+
+    Args:
+        connection: A connection to the primary, inside a transaction in which no other tree can come.
+        batch_id: The batch.
+    """
+    connection.execute("DELETE FROM batch_lanes WHERE batch_id = %s", (batch_id,))
+    connection.execute(
+        """
+        INSERT INTO batch_lanes
+        SELECT batch_id, origin_id, destination_id, sum(count), range_agg(daterange(day, day + 1))
+        FROM rollups WHERE batch_id = %s GROUP BY batch_id, origin_id, destination_id
+        """,
+        (batch_id,),
+    )
     connection.execute(
         """
         INSERT INTO batch_slots
-        SELECT %(id)s, array_agg(DISTINCT lane_slot(origin_id, destination_id)) FROM rollups WHERE batch_id = %(id)s
-        HAVING count(*) > 0
+        SELECT batch_id, array_agg(DISTINCT lane_slot(origin_id, destination_id)) FROM batch_lanes
+        WHERE batch_id = %s GROUP BY batch_id
         ON CONFLICT (batch_id) DO UPDATE SET slots = excluded.slots
         """,
-        {"id": batch_id},
+        (batch_id,),
     )
 
 

@@ -20,7 +20,7 @@ from rates_app.api import create_app
 from rates_app.local.postgres import Cluster, primary_with_replica
 from rates_app.rates.locations import read_locations, store_locations
 from rates_app.settings import Settings
-from rates_app.store.generation import note_slots, raise_generation
+from rates_app.store.generation import note_lanes, raise_generation
 from rates_app.store.migrate import migrate
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Publisher:
                 """,
                 batch,
             )
-            note_slots(connection, batch[0])
+            note_lanes(connection, batch[0])
             raise_generation(connection, batch[0], self.warm)
         self.batches.append(batch[0])
         return int(batch[0])

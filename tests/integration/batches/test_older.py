@@ -14,7 +14,7 @@ from rates_app.batches.housekeep import Housekeeping, housekeep
 from rates_app.batches.rollup import rebuild_for_tree
 from rates_app.batches.source import inspect, plan
 from rates_app.rates.model import Question
-from rates_app.rates.queries import rates
+from rates_app.rates.queries import lanes, rates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +40,10 @@ STAGED = """
     UPDATE slices SET state = 'staged', winner = 'b{id}_s0_x1', lines = 4, rows = 4, rejected = 0, total_cents = 4000
     WHERE batch_id = {id};
 """
-PUBLISHED = "ALTER TABLE prices ATTACH PARTITION staging.b{id} FOR VALUES IN ({id});"
+PUBLISHED = """
+    UPDATE batches SET rows = 4 WHERE id = {id};
+    ALTER TABLE prices ATTACH PARTITION staging.b{id} FOR VALUES IN ({id})
+"""
 
 
 def older(connection: psycopg.Connection, path: str) -> int:
@@ -74,7 +77,12 @@ def test_a_published_batch_answers_and_goes(settings: Settings, deliver: Deliver
         connection.execute(PUBLISHED.format(id=batch_id))
         ledger.set_state(connection, batch_id, "published")
         (alone,) = rates(connection, question, "day")
+        assert lanes(connection, None, None, 10) == []
     assert (alone.count, alone.median) == (4, 10)
+    assert housekeep(settings) == Housekeeping(cleared=0, merged=0, files=0)
+    with psycopg.connect(settings.database_url.get_secret_value()) as connection:
+        (lane,) = lanes(connection, None, None, 10)
+    assert (lane.origin, lane.prices, lane.days) == ("CNGGZ", 4, 1)
     ingest(settings, deliver("b.csv", ROWS.replace(b",10\n", b",20\n") + b"CNGGZ,EETLL,2021-01-01,30\n"))
     with psycopg.connect(settings.database_url.get_secret_value()) as connection:
         (both,) = rates(connection, question, "day")
