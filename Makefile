@@ -26,8 +26,8 @@ run: .venv/.ready ## Run the whole system on this machine: PostgreSQL with a rep
 test: .venv/.ready chart-tools browser ## Set up everything the tests need and run them
 	@python -m pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered
 
-test-cluster: .venv/.ready chart-tools ## Test in the cluster that KUBECONFIG names; SUITE=smoke for the short part
-	@python -m pytest tests/cluster -m "cluster$(if $(SUITE), and $(SUITE))"
+test-cluster: .venv/.ready chart-tools ## Test in the cluster that KUBECONFIG names; SUITE=smoke: the short part; RECORD=yes
+	@python -m pytest tests/cluster -m "cluster$(if $(SUITE), and $(SUITE))" $(RECORD:yes=--record)
 
 cluster-images: ## Build the images of the cluster tests; BUILD="buildah bud" for another builder, BASE=… for another base
 	@$(BUILD) $(BASE:%=--build-arg BASE=%) --tag rates:1 .
