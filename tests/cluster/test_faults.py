@@ -206,7 +206,7 @@ def test_the_autoscaler_follows_the_load(stores: Namespace, settings: ClusterSet
             "autoscaling": {
                 "enabled": True,
                 "minReplicas": 2,
-                "maxReplicas": 5,
+                "maxReplicas": 4,
                 "cpuPercent": 60,
                 "requestsPerSecond": 0,
             }
