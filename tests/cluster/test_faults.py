@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.cluster.generator import TIMEOUT_SECONDS
 from tests.cluster.kube import ready, wait_for
 from tests.cluster.load import Load
 from tests.cluster.release import RESOURCES, STORES, Release
@@ -46,12 +47,12 @@ class Trial:
         """Count from now on."""
         self._began = time.time()
 
-    def recovered(self, seconds: float = 300) -> None:
-        """Wait until five hundred requests in a row were answered rightly."""
+    def recovered(self, seconds: float = 300, requests: int = 500) -> None:
+        """Wait until so many requests in a row were answered rightly."""
 
         def clean() -> bool:
             before = self.load.bad()
-            self.load.pass_requests(500)
+            self.load.pass_requests(requests)
             return self.load.bad() == before
 
         wait_for("requests that do not fail", clean, seconds)
@@ -191,7 +192,9 @@ def test_a_node_fails(rolling: Release, settings: ClusterSettings, trial: Trial,
     trial.begins()
     settings.node(fault, node)
     try:
-        trial.recovered(400)
+        wait_for(f"{node} to be missed", lambda: not ready(nodes(rolling.namespace)[node]))
+        # For longer than a request is waited for: one that hangs has not failed yet.
+        trial.recovered(400, requests=60 * (TIMEOUT_SECONDS + 10))
     finally:
         settings.node(remedy, node)
     wait_for(f"{node} to come back", lambda: ready(nodes(rolling.namespace)[node]), 300)

@@ -266,6 +266,17 @@ def test_a_message_is_with_one_dispatcher_and_comes_back_when_released(aws: Sett
     assert objects("incoming") == ["a.csv"]
 
 
+def test_a_message_is_hidden_long_enough_whatever_the_queue_does_by_default(aws: Settings) -> None:
+    queue = str(aws.incoming_queue_url)
+    boto3.Session().client("sqs").set_queue_attributes(QueueUrl=queue, Attributes={"VisibilityTimeout": "0"})
+    boto3.Session().client("s3").put_object(Bucket="incoming", Key="a.csv", Body=HEADER + GOOD)
+    inbox = open_inbox(aws)
+    while inbox.take(1) is None:  # S3's test message comes first
+        pass
+    assert inbox.take(0) is None
+    assert hidden_messages(aws) == (0, 1)
+
+
 class Endless:
     """A body that fails the test if it is read beyond a limit."""
 
