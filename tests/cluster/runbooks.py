@@ -137,7 +137,7 @@ class Operator:
         )
         printed = f"{done.stdout}{done.stderr}"
         assert done.returncode == 0, f"{command}: {printed[-2000:]}"
-        found = done.stdout.strip() and "No resources found" not in printed
+        found = printed.strip() and "No resources found" not in printed
         text = " ".join(command.words)
         assert found or any(fnmatchcase(text, pattern) for pattern in MAY_BE_EMPTY), f"{command} found nothing"
         return printed
