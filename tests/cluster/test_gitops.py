@@ -262,26 +262,33 @@ def test_a_preview_appears_with_its_pull_request_and_goes_with_it(
         }
     )
     _ask_for_pull_requests(tree)
-    wait_for("the preview is healthy", lambda: tree.state(f"preview-{number}")[:2] == ("Synced", "Healthy"), 900)
+    try:
+        wait_for("the preview is healthy", lambda: tree.state(f"preview-{number}")[:2] == ("Synced", "Healthy"), 900)
+        # It is from the moment that its pod is ready; the sample follows.
+        wait_for("the sample's prices", lambda: _answers(preview, f"{settings.image}:{commit}"))
+    finally:
+        tree.repository.pull_requests.clear()
+        _ask_for_pull_requests(tree)
+        wait_for(
+            "the preview and its namespace are gone",
+            lambda: (
+                tree.state(f"preview-{number}") == ("", "", "")
+                and not preview.kubectl("get", "namespace", preview.name, "--ignore-not-found")
+            ),
+            600,
+        )
+    report.seen("Preview", "appeared with its pull request, answered from the sample, and left nothing")
+
+
+def _answers(preview: Namespace, image: str) -> bool:
+    """Tell whether the one pod that is ready, of an image, has prices."""
     (pod,) = (pod for pod in preview.list("pods", "app.kubernetes.io/name=rates-app") if ready(pod))
-    assert pod["spec"]["containers"][0]["image"] == f"{settings.image}:{commit}"
+    assert pod["spec"]["containers"][0]["image"] == image
     question = "http://rates-app/rates?date_from=2021-01-01&date_to=2021-01-10&orig_code=CNSGH&dest_code=SEGOT"
     program = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1]).read().decode())"
     rates = json.loads(preview.python(pod["metadata"]["name"], program, question))["rates"]
     assert len(rates) == 10
-    assert any(rate["price"] for rate in rates)
-
-    tree.repository.pull_requests.clear()
-    _ask_for_pull_requests(tree)
-    wait_for(
-        "the preview and its namespace are gone",
-        lambda: (
-            tree.state(f"preview-{number}") == ("", "", "")
-            and not preview.kubectl("get", "namespace", preview.name, "--ignore-not-found")
-        ),
-        600,
-    )
-    report.seen("Preview", "appeared with its pull request, answered from the sample, and left nothing")
+    return any(rate["price"] for rate in rates)
 
 
 CRASHER = "crasher"
@@ -306,6 +313,7 @@ def crasher(tree: Tree, settings: ClusterSettings) -> Iterator[str]:
                         "name": CRASHER,
                         "image": f"{settings.image}:1",
                         "command": ["python", "-c", "raise SystemExit('this pod cannot start')"],
+                        "resources": SMALL,
                         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
                     }
                 ],
