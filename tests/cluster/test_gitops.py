@@ -33,6 +33,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 # What a cluster without public images has already, or does without; ServiceMonitors and rules find no Prometheus.
 ADDONS = [path.stem for path in (Path(__file__).parents[2] / "helm/gitops/cluster/platform").glob("*.yaml")]
 ELSEWHERE = [name for name in ADDONS if name not in {"aws-load-balancer-controller", "cluster-autoscaler"}]
+CLUSTER_WIDE = "clusterrole,clusterrolebinding,mutatingwebhookconfiguration,validatingwebhookconfiguration"
 SMALL = {"requests": {"cpu": "50m", "memory": "192Mi"}, "limits": {"cpu": "1", "memory": "768Mi"}}
 # Digests that stand for the two releases: a name that the test gives to images which the nodes have.
 FIRST, SECOND = ("sha256:" + character * 64 for character in "ab")
@@ -167,6 +168,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory, settings: ClusterSettings) ->
         # Nothing is deleted with its application, so this is for the test to do.
         rates.kubectl("delete", "namespace", "rates", "--timeout=5m")
         rates.kubectl("delete", "priorityclass", "rates-serving", "rates-ingest", "rates-batch", "--ignore-not-found")
+        rates.kubectl("delete", CLUSTER_WIDE, "--selector", "app.kubernetes.io/instance=spark-ingest")
 
 
 def _define(file: str) -> None:
