@@ -38,6 +38,7 @@ from rates_app.store.databases import Databases, Unavailable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rates_app.batches.inbox import Delivery
     from rates_app.batches.model import Batch
 
 HEADER = b"orig_code,dest_code,day,price\n"
@@ -167,6 +168,23 @@ def test_many_dispatchers_share_a_folder_and_stop_in_good_order(settings: Settin
     assert [(batch.state, batch.rows) for batch in sorted(batches(settings), key=lambda b: b.rows or 0)] == [
         ("published", number + 1) for number in range(12)
     ]
+
+
+def test_a_dispatcher_is_ready_while_it_works_on_its_first_delivery(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or else its update would wait for a batch that may take an hour."""
+    arrive(settings, "a.csv", HEADER + GOOD)
+    dispatcher = Dispatcher(settings, Folders(settings), None)
+    ready = []
+
+    def handle(_: Delivery) -> None:
+        ready.append(dispatcher.ready)
+        dispatcher.stop()
+
+    monkeypatch.setattr(dispatcher, "handle", handle)
+    dispatcher.run()
+    assert ready == [True]
 
 
 def test_a_fault_that_does_not_pass_fails_the_batch_and_keeps_the_file(
