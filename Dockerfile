@@ -15,12 +15,19 @@ RUN /build/tools/bin/python -m hatchling build --target wheel \
  && /opt/rates/bin/pip install --no-cache-dir --no-index --no-deps dist/*.whl \
  && /opt/rates/bin/pip uninstall --yes pip
 
-FROM build AS spark-build
-COPY requirements/spark.txt requirements/
+# On its own, so that a change of the service does not build Spark anew.
+FROM ${BASE} AS spark-wheels
+WORKDIR /build
+COPY requirements/build.txt requirements/spark.txt requirements/
 # Spark for Python comes as source alone; everything else as wheels.
-RUN /build/tools/bin/pip wheel --no-cache-dir --require-hashes --no-deps --no-build-isolation \
-      --only-binary=:all: --no-binary=pyspark --wheel-dir wheels -r requirements/spark.txt \
- && /build/tools/bin/pip --python /opt/rates/bin/python install --no-cache-dir --no-index --no-deps wheels/*.whl
+RUN python3 -m venv tools \
+ && tools/bin/pip install --no-cache-dir --require-hashes --only-binary=:all: -r requirements/build.txt \
+ && tools/bin/pip wheel --no-cache-dir --require-hashes --no-deps --no-build-isolation \
+      --only-binary=:all: --no-binary=pyspark --wheel-dir wheels -r requirements/spark.txt
+
+FROM build AS spark-build
+COPY --from=spark-wheels /build/wheels wheels
+RUN /build/tools/bin/pip --python /opt/rates/bin/python install --no-cache-dir --no-index --no-deps wheels/*.whl
 
 FROM ${BASE} AS spark
 LABEL org.opencontainers.image.title="freight-rates-spark" \

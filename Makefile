@@ -7,6 +7,7 @@ export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/bin:$(PATH)
 UV_VERSION := 0.13.9
 HELM := helm.sh/helm/v3@v3.22.0
 KUBECTL := k8s.io/kubectl@v0.34.1
+ARGO_CD := github.com/argoproj/argo-cd/v3@v3.1.9
 PROMTOOL := github.com/prometheus/prometheus@v0.316.0
 # Tools for the charts and runbooks, built once for all checkouts; one that is on the PATH already is used instead.
 CHART_TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/freight-rates/bin
@@ -14,7 +15,7 @@ export PATH := $(PATH):$(CHART_TOOLS)
 BUILD := docker build
 COMPILE := uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate
 
-.PHONY: help run test test-cluster cluster-images cluster-stores drill check record lock lock-check clean chart-tools browser \
+.PHONY: help run test test-cluster cluster-images cluster-platform cluster-stores drill check record lock lock-check clean chart-tools browser \
   chart-docs golden release promote
 
 help: ## List the targets
@@ -26,13 +27,21 @@ run: .venv/.ready ## Run the whole system on this machine: PostgreSQL with a rep
 test: .venv/.ready chart-tools browser ## Set up everything the tests need and run them
 	@python -m pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered
 
-test-cluster: .venv/.ready chart-tools ## Test in the cluster that KUBECONFIG names; SUITE=smoke for the short part
-	@python -m pytest tests/cluster -m "cluster$(if $(SUITE), and $(SUITE))"
+test-cluster: .venv/.ready chart-tools ## Test in the cluster that KUBECONFIG names; SUITE=smoke: the short part; RECORD=yes
+	@python -m pytest tests/cluster -m "cluster$(if $(SUITE), and $(SUITE))" $(RECORD:yes=--record)
 
 cluster-images: ## Build the images of the cluster tests; BUILD="buildah bud" for another builder, BASE=… for another base
 	@$(BUILD) $(BASE:%=--build-arg BASE=%) --tag rates:1 .
 	@for variant in next crashing slow broken-migration; do \
 	  $(BUILD) --build-arg IMAGE=rates:1 --target $$variant --tag rates:$$variant tests/cluster/images/variants; done
+
+cluster-platform: ## Build Spark, its operator and Argo CD likewise; PROGRAMS=folder of spark-operator, argocd and helm
+	@$(BUILD) $(BASE:%=--build-arg BASE=%) --target spark --tag rates:spark-1 .
+	@files=$$(mktemp -d); trap 'rm -rf "$$files"' EXIT; cd / && go mod download $(ARGO_CD) && cd - >/dev/null; \
+	  cp $(addprefix $(PROGRAMS)/,spark-operator argocd helm) "$$(go env GOMODCACHE)"/$(ARGO_CD)/hack/{gpg-wrapper,git-verify-wrapper}.sh "$$files"; \
+	  $(BUILD) --build-arg SPARK=rates:spark-1 --file tests/cluster/images/spark-operator/Dockerfile \
+	    --tag spark-operator:1 "$$files"; \
+	  $(BUILD) $(BASE:%=--build-arg BASE=%) --file tests/cluster/images/argocd/Dockerfile --tag argocd:1 "$$files"
 
 cluster-stores: ## Build PostgreSQL and Redis for a cluster that cannot take the public images; BUILD and BASE as above
 	@$(BUILD) $(BASE:%=--build-arg BASE=%) --file tests/cluster/images/stores/Dockerfile --tag rates-stores:1 .

@@ -193,7 +193,10 @@ class Buckets:
             raise SettingsError("RATES_INCOMING_QUEUE_URL: the queue of the bucket's events is needed to take from it")
         with _reaching("the queue of RATES_INCOMING_QUEUE_URL"):
             answer = self._sqs.receive_message(
-                QueueUrl=self._queue, MaxNumberOfMessages=1, WaitTimeSeconds=min(int(seconds), LONGEST_WAIT_SECONDS)
+                QueueUrl=self._queue,
+                MaxNumberOfMessages=1,
+                WaitTimeSeconds=min(int(seconds), LONGEST_WAIT_SECONDS),
+                VisibilityTimeout=VISIBILITY_SECONDS,
             )
             for received in answer.get("Messages", []):
                 key = _key(received["Body"])

@@ -86,9 +86,10 @@ class Dispatcher:
         while not self._stopping.is_set():
             try:
                 self.follow()
-                if delivery := self._inbox.take(WAIT_SECONDS):
+                delivery = self._inbox.take(WAIT_SECONDS)
+                self._reachable = True  # also for as long as the delivery takes: an update waits for it
+                if delivery:
                     self.handle(delivery)
-                self._reachable = True
             except Unavailable as error:
                 self._reachable = False
                 log.warning("deliveries cannot be taken", error=str(error))

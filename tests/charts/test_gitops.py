@@ -167,6 +167,15 @@ def test_projects_permit_the_kinds_that_our_charts_make_and_no_wildcard(chart: s
     assert ("*", "*") not in allowed
 
 
+def test_projects_are_there_before_what_belongs_to_them_is_made() -> None:
+    waves = {
+        kind: {int(one["metadata"].get("annotations", {}).get("argocd.argoproj.io/sync-wave", 0)) for one in found}
+        for kind in ("AppProject", "ApplicationSet")
+        if (found := list(of_kind(gitops_tree(), kind)))
+    }
+    assert max(waves["AppProject"]) < min(waves["ApplicationSet"])
+
+
 @pytest.mark.parametrize("environment", STACKS)
 def test_waves_bring_up_an_empty_cluster_in_order(environment: str) -> None:
     made = {name: wave(one) for name, one in applications(environment).items()}

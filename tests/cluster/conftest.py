@@ -4,37 +4,57 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.cluster.kube import Namespace
 from tests.cluster.release import Release, install_stores
+from tests.cluster.results import Report, Row, write
 from tests.cluster.settings import ClusterSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    Report = Callable[[str, str], None]
+ROWS = pytest.StashKey[list[Row]]()
+BEGAN = pytest.StashKey[float]()
 
-LINES = pytest.StashKey[list[tuple[str, str]]]()
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record", action="store_true", help="write what was measured into docs/cluster-tests.md")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[LINES] = []
+    config.stash[ROWS] = []
+    config.stash[BEGAN] = time.monotonic()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if lines := config.stash[LINES]:
+    """Tell what was measured; record it if that was asked for, a run of the whole folder with its counts."""
+    rows, counts = config.stash[ROWS], terminalreporter.stats
+    failed = sorted({_name(one.nodeid) for result in ("failed", "error") for one in counts.get(result, ())})
+    if rows:
         terminalreporter.section("measured")
-        for what, found in lines:
-            terminalreporter.line(f"{what}: {found}")
+        for row in rows:
+            terminalreporter.line(str(row))
+    if config.getoption("record", default=False):
+        if config.args == ["tests/cluster"] and not config.option.keyword:
+            minutes = (time.monotonic() - config.stash[BEGAN]) / 60
+            numbers = (len(counts.get("passed", ())), len(failed), round(minutes))
+            rows.append(Row("runs", "tests/cluster", (f"`{config.option.markexpr}`", *map(str, numbers))))
+        write(rows, failed)
 
 
-@pytest.fixture(scope="session")
-def report(pytestconfig: pytest.Config) -> Report:
-    """Takes what was measured, to be shown at the end of the run."""
-    return lambda what, found: pytestconfig.stash[LINES].append((what, found))
+def _name(nodeid: str) -> str:
+    """Shorten a test's name, which may end in the id of its parameters."""
+    return nodeid.removeprefix("tests/cluster/").replace("|", "\\|")
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest) -> Report:
+    """Takes what the test measured, to be shown at the end of the run."""
+    return Report(_name(request.node.nodeid), request.config.stash[ROWS])
 
 
 @pytest.fixture(scope="session")

@@ -80,8 +80,8 @@ class Ingest:
             NotificationConfiguration={"QueueConfigurations": [{"QueueArn": arn, "Events": ["s3:ObjectCreated:*"]}]},
         )
 
-    def install(self, tag: str) -> None:
-        """Install the chart with the operator, and wait until both run."""
+    def install(self, tag: str, spark_above_rows: int = 100_000) -> None:
+        """Install the chart with the operator, or change to another version of it, and wait until both run."""
         data = self.namespace.get("secret", STORES)["data"]
         more = {**CREDENTIALS, "AWS_ENDPOINT_URL": self._endpoint}
         self.namespace.apply(
@@ -114,7 +114,7 @@ class Ingest:
                     "incomingQueueUrl": self._queue,
                     **{f"{bucket}Bucket": bucket for bucket in BUCKETS},
                 },
-                "dispatcher": {"sparkAboveRows": 100_000, "resources": small},
+                "dispatcher": {"sparkAboveRows": spark_above_rows, "resources": small},
                 "housekeeping": {"schedule": "0 0 1 1 *"},
                 "spark": {
                     "temporarySpace": "1Gi",
@@ -133,8 +133,9 @@ class Ingest:
         self._server.stop()
 
     def drop(self, file: Path) -> None:
-        """Deliver a file, as a supplier would."""
-        self.s3.upload_file(str(file), "incoming", f"acme/{file.name}")
+        """Deliver a file, as a supplier would; in one part, since moto tells of one in parts twice."""
+        with file.open("rb") as body:
+            self.s3.put_object(Bucket="incoming", Key=f"acme/{file.name}", Body=body)
 
     def objects(self, bucket: str) -> list[str]:
         return sorted(one["Key"] for one in self.s3.list_objects_v2(Bucket=bucket).get("Contents", []))
@@ -162,6 +163,16 @@ class Ingest:
             f"SELECT count(*), coalesce(sum(price_cents), 0) FROM delivered WHERE batch_id = {batch}"
         )
         return Loaded(state, int(rows), int(cents))
+
+    def attempts(self, file: Path) -> int:
+        """Count the batches that were made of a file."""
+        ((count,),) = self.query(f"SELECT count(*) FROM batches WHERE name = '{file.name}'")
+        return int(count)
+
+    def dispatchers(self) -> dict[str, Any]:
+        """List the dispatcher's pods by their names, those on their way out too."""
+        found = self.namespace.list("pods", "app.kubernetes.io/name=rates-dispatcher")
+        return {pod["metadata"]["name"]: pod for pod in found}
 
     def pods(self, batch: int, role: str) -> list[Any]:
         """List a batch's running drivers or executors."""

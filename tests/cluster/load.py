@@ -31,13 +31,6 @@ class Tally(NamedTuple):
     examples: list[str]
     seconds: float
 
-    def line(self) -> str:
-        """Give the row of a table."""
-        return (
-            f"{self.requests:,} requests in {self.seconds:.0f} s, {self.failed} failed, {self.wrong} wrong, "
-            f"{self.slow} over 1 s, p50 {self.p50_ms} ms, p99 {self.p99_ms} ms"
-        )
-
 
 class Load:
     """A pod that asks the service, for the time of the block.

@@ -47,7 +47,8 @@ def install_stores(namespace: Namespace, settings: ClusterSettings, password: st
     )
     values: dict[str, Any] = {
         "existingSecret": STORES,
-        "quota": {"cpu": "16", "memory": "32Gi"},
+        # None to speak of: a test fills a node.
+        "quota": {"cpu": "1000", "memory": "1Ti"},
         "postgresql": {"storage": "4Gi"},
     }
     if settings.postgresql_image:

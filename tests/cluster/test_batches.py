@@ -13,8 +13,8 @@ from tests.cluster.release import NAME
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.cluster.conftest import Report
     from tests.cluster.release import Release
+    from tests.cluster.results import Report
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
@@ -99,7 +99,9 @@ def test_an_upgrade_of_the_service_does_not_disturb_a_batch(rolling: Release, re
     rolling.wait_for_version("next")
     job.finish()
     assert [found["metadata"]["name"] for found in rolling.namespace.list("pods", "job-name=during-upgrade")] == [pod]
-    report(f"batch of {ROWS:,} rows during an upgrade", "published by the pod that began it, every row once")
+    report.seen(
+        f"batch of {ROWS:,} rows during an upgrade of the service", "published by the pod that began it, every row once"
+    )
 
 
 @pytest.fixture
@@ -121,4 +123,4 @@ def test_a_batch_goes_on_elsewhere_when_its_node_is_drained(rolling: Release, re
     job.finish()
     pods = rolling.namespace.list("pods", "job-name=during-drain")
     assert {found["spec"]["nodeName"] for found in pods if found["status"]["phase"] == "Succeeded"} != {node}
-    report(f"batch of {ROWS:,} rows during a drain of its node", "resumed by another pod, every row once")
+    report.seen(f"batch of {ROWS:,} rows during a drain of its node", "resumed by another pod, every row once")

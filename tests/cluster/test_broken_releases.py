@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.cluster.conftest import Report
     from tests.cluster.release import Release
+    from tests.cluster.results import Report
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
@@ -66,7 +66,7 @@ def test_a_release_that_cannot_start_takes_no_traffic(
         rolling.rollback()
         rolling.wait_for_version("1")
         tally = load.end()
-    report(f"release {tag}, never ready", tally.line())
+    report.load(f"release {tag}, never ready", tally)
     assert (tally.failed, tally.wrong) == (0, 0), tally.examples
 
 
@@ -88,5 +88,5 @@ def test_a_broken_migration_stops_the_release_and_changes_nothing(
         tally = load.end()
     rolling.upgrade("1")
     rolling.wait_for_version("1")
-    report("broken migration", tally.line())
+    report.load("release with a migration that fails", tally)
     assert (tally.failed, tally.wrong) == (0, 0), tally.examples

@@ -16,8 +16,8 @@ from tests.cluster.release import NAME, STORES, Release, install_stores
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.cluster.conftest import Report
     from tests.cluster.kube import Namespace
+    from tests.cluster.results import Report
     from tests.cluster.settings import ClusterSettings
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400)]
@@ -107,10 +107,7 @@ def test_the_replica_takes_over_without_a_lost_row(release: Release, report: Rep
         back = time.time() - began
         load.pass_requests(500)
         tally = load.end()
-    assert release.rows() == rows + 1
-    seconds = max(0.0, (tally.last_bad or began) - began)
-    report(
-        "PostgreSQL's primary is lost, its replica promoted",
-        f"{tally.line()}; last failed read {seconds:.0f} s, first batch {back:.0f} s after the loss; 0 rows lost",
-    )
-    assert tally.wrong == 0, tally.examples
+    lost = rows + 1 - release.rows()
+    report.fault("PostgreSQL's primary is lost, its replica promoted", "Database", tally, began, lost)
+    report.seen("PostgreSQL's primary is lost", f"a batch published {back:.0f} s later")
+    assert (tally.wrong, lost) == (0, 0), tally.examples

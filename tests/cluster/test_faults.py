@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.cluster.generator import TIMEOUT_SECONDS
 from tests.cluster.kube import ready, wait_for
 from tests.cluster.load import Load
-from tests.cluster.release import STORES, Release
+from tests.cluster.release import RESOURCES, STORES, Release
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.cluster.conftest import Report
     from tests.cluster.kube import Namespace
     from tests.cluster.load import Tally
+    from tests.cluster.results import Report
     from tests.cluster.settings import ClusterSettings, NodeFault
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400)]
+
+BALLAST = "ballast"
 
 
 def nodes(namespace: Namespace) -> dict[str, Any]:
@@ -32,84 +36,169 @@ def safe(rolling: Release) -> str:
     return str(rolling.namespace.get("pod", f"{STORES}-postgresql-0")["spec"]["nodeName"])
 
 
+class Trial:
+    """A fault under load: what it costs until everything is as before."""
+
+    def __init__(self, release: Release, load: Load, report: Report) -> None:
+        self._release, self.load, self._report = release, load, report
+        self._rows, self._began = release.rows(), time.time()
+
+    def begins(self) -> None:
+        """Count from now on."""
+        self._began = time.time()
+
+    def recovered(self, seconds: float = 300, requests: int = 500) -> None:
+        """Wait until so many requests in a row were answered rightly."""
+
+        def clean() -> bool:
+            before = self.load.bad()
+            self.load.pass_requests(requests)
+            return self.load.bad() == before
+
+        wait_for("requests that do not fail", clean, seconds)
+
+    def ends(self, what: str, fails: str) -> Tally:
+        """Report the cost beside the promise for what fails. Whatever happens, no answer is wrong and no row lost."""
+        tally = self.load.end()
+        self._release.wait_for_version("1")
+        lost = self._rows - self._release.rows()
+        self._report.fault(what, fails, tally, self._began, lost)
+        assert (tally.wrong, lost) == (0, 0), tally.examples
+        return tally
+
+
 @pytest.fixture
-def load(rolling: Release, safe: str) -> Iterator[Load]:
+def trial(rolling: Release, safe: str, report: Report) -> Iterator[Trial]:
     rolling.wait_for_version("1")
     with Load(rolling.namespace, f"{rolling.image}:1", node=safe) as load:
-        yield load
+        yield Trial(rolling, load, report)
 
 
-def told(what: str, tally: Tally, began: float, report: Report) -> None:
-    """Report a fault's cost. Whatever happens, no answer may be wrong."""
-    seconds = max(0.0, (tally.last_bad or began) - began)
-    report(what, f"{tally.line()}; last failure {seconds:.0f} s after the fault")
-    assert tally.wrong == 0, tally.examples
-
-
-def recovered(load: Load, seconds: float = 300) -> None:
-    """Wait until five hundred requests in a row were answered rightly."""
-
-    def clean() -> bool:
-        before = load.bad()
-        load.pass_requests(500)
-        return load.bad() == before
-
-    wait_for("requests that do not fail", clean, seconds)
-
-
-def test_a_pod_is_killed(rolling: Release, load: Load, report: Report) -> None:
-    began = time.time()
+def test_a_pod_is_killed(rolling: Release, trial: Trial) -> None:
     pod = rolling.pods()[0]["metadata"]["name"]
+    trial.begins()
     rolling.namespace.kubectl("delete", "pod", pod, "--grace-period=0", "--force")
-    recovered(load)
-    rolling.wait_for_version("1")
-    told("a pod of the service is killed", load.end(), began, report)
+    trial.recovered()
+    trial.ends("a pod of the service is killed", "Pod")
 
 
-def test_redis_is_killed(rolling: Release, load: Load, report: Report) -> None:
-    began = time.time()
+def test_redis_is_killed(rolling: Release, trial: Trial) -> None:
     selector = f"app.kubernetes.io/name={STORES},app.kubernetes.io/component=redis"
+    trial.begins()
     rolling.namespace.kubectl("delete", "pod", "--selector", selector, "--grace-period=0", "--force")
     wait_for("Redis", lambda: any(map(ready, rolling.namespace.list("pods", selector))))
-    recovered(load)
-    tally = load.end()
-    told("Redis is killed", tally, began, report)
+    trial.recovered()
+    tally = trial.ends("Redis is killed", "Cache")
     assert tally.failed == 0, tally.examples
 
 
-def test_postgresql_crashes(rolling: Release, load: Load, report: Report) -> None:
-    rows = rolling.rows()
-    began = time.time()
+def test_postgresql_crashes(rolling: Release, trial: Trial) -> None:
     pod = f"{STORES}-postgresql-0"
+    trial.begins()
     rolling.namespace.kubectl("exec", pod, "--", "sh", "-c", 'kill -QUIT "$(head -1 "$PGDATA/postmaster.pid")"')
-    recovered(load)
+    trial.recovered()
     wait_for("PostgreSQL", lambda: ready(rolling.namespace.get("pod", pod)))
-    told("PostgreSQL crashes and recovers, without a replica", load.end(), began, report)
-    assert rolling.rows() == rows
+    trial.ends("PostgreSQL crashes and recovers, without a replica", "Database")
 
 
-#: What is done to a node, and what undoes it.
-REMEDIES: dict[NodeFault, NodeFault] = {"stop": "start", "cut": "join"}
+def unused(namespace: Namespace) -> str:
+    """Name a node that the service can do without: one with none of the stores."""
+    used = {pod["spec"]["nodeName"] for pod in namespace.list("pods", f"app.kubernetes.io/name={STORES}")}
+    candidates = sorted(set(nodes(namespace)) - used)
+    assert candidates, "every node has a store on it: the test needs a node more"
+    return candidates[-1]
+
+
+def cores(quantity: str) -> float:
+    """Read how many processors are meant, in Kubernetes' notation."""
+    return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
+
+
+def fill(namespace: Namespace, image: str, node: str) -> None:
+    """Take a node's processors but for what no pod of the service can do with, by a pod that only asks for them."""
+    pods = json.loads(namespace.kubectl("get", "pods", "--all-namespaces", "--output", "json"))["items"]
+    asked = sum(
+        cores(container["resources"].get("requests", {}).get("cpu", "0"))
+        for pod in pods
+        if pod["spec"].get("nodeName") == node and pod["status"]["phase"] in {"Pending", "Running"}
+        for container in pod["spec"]["containers"]
+    )
+    free = cores(nodes(namespace)[node]["status"]["allocatable"]["cpu"]) - asked
+    taken = free - cores(RESOURCES["requests"]["cpu"]) / 2
+    assert taken > 0, f"{node} is full as it is"
+    restricted = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    namespace.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": BALLAST},
+            "spec": {
+                "nodeSelector": {"kubernetes.io/hostname": node},
+                "securityContext": {
+                    "runAsNonRoot": True,
+                    "runAsUser": 10001,
+                    "seccompProfile": {"type": "RuntimeDefault"},
+                },
+                "containers": [
+                    {
+                        "name": BALLAST,
+                        "image": image,
+                        "command": ["python", "-c", "import signal; signal.pause()"],
+                        "resources": {
+                            "requests": {"cpu": f"{int(1000 * taken)}m", "memory": "16Mi"},
+                            "limits": {"memory": "64Mi"},
+                        },
+                        "securityContext": restricted,
+                    }
+                ],
+            },
+        },
+    )
+    wait_for(f"{node} has no room", lambda: ready(namespace.get("pod", BALLAST)))
+
+
+def test_a_node_has_no_room(rolling: Release, trial: Trial) -> None:
+    """A pod that ends where all is taken is replaced on another node: an even spread is wished for, not required."""
+    namespace = rolling.namespace
+    node = unused(namespace)
+    pod = next(pod for pod in rolling.pods() if pod["spec"]["nodeName"] == node)
+    fill(namespace, f"{rolling.image}:1", node)
+    trial.begins()
+    namespace.kubectl("delete", "pod", pod["metadata"]["name"], "--wait=false")
+    try:
+        wait_for("three pods on the other nodes", lambda: _elsewhere(rolling, node, 3), 300)
+        trial.recovered()
+    finally:
+        namespace.kubectl("delete", "pod", BALLAST, "--grace-period=0", "--force")
+    tally = trial.ends("a pod ends on a node that is full", "Node without room")
+    assert tally.failed == 0, tally.examples
+
+
+def _elsewhere(release: Release, node: str, count: int) -> bool:
+    pods = [pod for pod in release.pods() if ready(pod)]
+    return len(pods) == count and node not in {pod["spec"]["nodeName"] for pod in pods}
+
+
+#: What is done to a node, what undoes it, and what it is called.
+REMEDIES: dict[NodeFault, tuple[NodeFault, str]] = {
+    "stop": ("start", "a node loses its power"),
+    "cut": ("join", "a node is cut off the network"),
+}
 
 
 @pytest.mark.parametrize("fault", REMEDIES)
-def test_a_node_fails(rolling: Release, settings: ClusterSettings, safe: str, report: Report, fault: NodeFault) -> None:
-    used = {pod["spec"]["nodeName"] for pod in rolling.namespace.list("pods", f"app.kubernetes.io/name={STORES}")}
-    candidates = sorted(set(nodes(rolling.namespace)) - used)
-    assert candidates, "every node has a store on it: the test needs a node more"
-    node = candidates[-1]
-    rolling.wait_for_version("1")
-    with Load(rolling.namespace, f"{rolling.image}:1", node=safe) as load:
-        began = time.time()
-        settings.node(fault, node)
-        try:
-            recovered(load, 400)
-        finally:
-            settings.node(REMEDIES[fault], node)
-        wait_for(f"{node} to come back", lambda: ready(nodes(rolling.namespace)[node]), 300)
-        tally = load.end()
-    rolling.wait_for_version("1")
-    told(f"a node without stores: {fault}", tally, began, report)
+def test_a_node_fails(rolling: Release, settings: ClusterSettings, trial: Trial, fault: NodeFault) -> None:
+    node, (remedy, called) = unused(rolling.namespace), REMEDIES[fault]
+    trial.begins()
+    settings.node(fault, node)
+    try:
+        wait_for(f"{node} to be missed", lambda: not ready(nodes(rolling.namespace)[node]))
+        # For longer than a request is waited for: one that hangs has not failed yet.
+        trial.recovered(400, requests=60 * (TIMEOUT_SECONDS + 10))
+    finally:
+        settings.node(remedy, node)
+    wait_for(f"{node} to come back", lambda: ready(nodes(rolling.namespace)[node]), 300)
+    trial.ends(called, "Node")
 
 
 def test_the_autoscaler_follows_the_load(stores: Namespace, settings: ClusterSettings, report: Report) -> None:
@@ -120,7 +209,7 @@ def test_the_autoscaler_follows_the_load(stores: Namespace, settings: ClusterSet
             "autoscaling": {
                 "enabled": True,
                 "minReplicas": 2,
-                "maxReplicas": 5,
+                "maxReplicas": 4,
                 "cpuPercent": 60,
                 "requestsPerSecond": 0,
             }
@@ -132,5 +221,5 @@ def test_the_autoscaler_follows_the_load(stores: Namespace, settings: ClusterSet
         wait_for("more pods", lambda: sum(map(ready, release.pods())) > 2, 600)
         tally = load.end()
     wait_for("two pods again", lambda: len(release.pods()) == 2, 1200)
-    report("sudden load, scaled from 2 pods up and back", tally.line())
+    report.load("sudden load, scaled from 2 pods up and back", tally)
     assert (tally.failed, tally.wrong) == (0, 0), tally.examples

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from moto.server import ThreadedMotoServer
 
 from tests.charts.rendering import charts
 from tests.charts.tools import module
@@ -17,20 +18,22 @@ from tests.cluster import host
 from tests.cluster.argocd import NAME, Bootstrap
 from tests.cluster.kube import Namespace, ready, wait_for
 from tests.cluster.release import STORES, install_stores
-from tests.cluster.repository import Repository
+from tests.cluster.repository import BRANCH, Repository
+from tests.cluster.runbooks import Operator, Where, chosen, write_kubeconfig
+from tests.runbooks.stacks import Runner, outputs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
+    from tests.cluster.results import Report
     from tests.cluster.settings import ClusterSettings
-
-    Report = Callable[[str, str], None]
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 # What a cluster without public images has already, or does without; ServiceMonitors and rules find no Prometheus.
 ADDONS = [path.stem for path in (Path(__file__).parents[2] / "helm/gitops/cluster/platform").glob("*.yaml")]
 ELSEWHERE = [name for name in ADDONS if name not in {"aws-load-balancer-controller", "cluster-autoscaler"}]
+CLUSTER_WIDE = "clusterrole,clusterrolebinding,mutatingwebhookconfiguration,validatingwebhookconfiguration"
 SMALL = {"requests": {"cpu": "50m", "memory": "192Mi"}, "limits": {"cpu": "1", "memory": "768Mi"}}
 # Digests that stand for the two releases: a name that the test gives to images which the nodes have.
 FIRST, SECOND = ("sha256:" + character * 64 for character in "ab")
@@ -73,6 +76,15 @@ class Tree:
         self.repository.run(sys.executable, str(program), "release", digest)
         self.repository.push()
         self.look_again()
+
+    def serving(self) -> set[str]:
+        """List the digests that pods of the service which are ready run."""
+        return {
+            container["image"].rpartition("@")[2]
+            for pod in self.rates.list("pods", "app.kubernetes.io/name=rates-app")
+            if ready(pod)
+            for container in pod["spec"]["containers"]
+        }
 
     def look_again(self) -> None:
         """Have Argo CD look at the repository now and not in some minutes."""
@@ -156,6 +168,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory, settings: ClusterSettings) ->
         # Nothing is deleted with its application, so this is for the test to do.
         rates.kubectl("delete", "namespace", "rates", "--timeout=5m")
         rates.kubectl("delete", "priorityclass", "rates-serving", "rates-ingest", "rates-batch", "--ignore-not-found")
+        rates.kubectl("delete", CLUSTER_WIDE, "--selector", "app.kubernetes.io/instance=spark-ingest")
 
 
 def _define(file: str) -> None:
@@ -170,7 +183,7 @@ def test_the_root_application_gets_to_healthy(tree: Tree, report: Report) -> Non
     assert made == {"root", "local", *ours}
     for name in ("rates-app", "rates-dispatcher", "rates-watcher"):
         assert tree.rates.get("deployment", name)["status"]["readyReplicas"] >= 1
-    report("Argo CD", f"{', '.join(sorted(made))} synced and healthy; not from here: {', '.join(ELSEWHERE)}")
+    report.seen("Argo CD", f"{', '.join(sorted(made))} synced and healthy; not from here: {', '.join(ELSEWHERE)}")
 
 
 def test_drift_is_healed(tree: Tree) -> None:
@@ -190,15 +203,47 @@ def test_drift_is_healed(tree: Tree) -> None:
 def test_a_promotion_rolls_out(tree: Tree) -> None:
     tree.release(SECOND)
     tree.wait_for("local-rates-app", "local-spark-ingest", "local-monitoring")
-    images = {
-        container["image"]
-        for pod in tree.rates.list("pods", "app.kubernetes.io/name=rates-app")
-        if ready(pod)
-        for container in pod["spec"]["containers"]
-    }
-    assert {image.rpartition("@")[2] for image in images} == {SECOND}
+    assert tree.serving() == {SECOND}
     batch = yaml.safe_load(tree.rates.get("configmap", "rates-batch-template")["data"]["sparkapplication.yaml"])
     assert batch["spec"]["image"].endswith(f":spark-{SECOND.removeprefix('sha256:')}")
+
+
+@pytest.fixture(scope="module")
+def playbook(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+    """Runs playbooks as for the stack dev: its outputs, this cluster as its first, a stand-in of AWS."""
+    folder = tmp_path_factory.mktemp("playbooks")
+    (folder / "outputs.json").write_text(json.dumps(outputs("dev")))
+    write_kubeconfig(folder / "kubeconfig")
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    address, port = server.get_host_and_port()
+    tree.repository.git("config", "user.name", "on call")
+    tree.repository.git("config", "user.email", "oncall@example.com")
+    yield Runner(
+        folder,
+        RATES_STACK="dev",
+        RATES_STACK_OUTPUTS=str(folder / "outputs.json"),
+        KUBECONFIG=str(folder / "kubeconfig"),
+        AWS_ENDPOINT_URL=f"http://{address}:{port}",
+        AWS_ACCESS_KEY_ID="testing",
+        AWS_SECRET_ACCESS_KEY="testing",
+    )
+    server.stop()
+
+
+def test_the_playbook_takes_a_release_back(tree: Tree, playbook: Runner, report: Report) -> None:
+    """What it commits is pushed and merged, as its page says; Argo CD does the rest."""
+    tree.release(SECOND)
+    tree.wait_for("local-rates-app")
+    playbook("release-rollback", "-e", "confirm=dev", "-e", f"repository={tree.repository.tree}")
+    branch = tree.repository.git("branch", "--show-current").strip()
+    tree.repository.git("checkout", "--quiet", BRANCH)
+    tree.repository.git("merge", "--quiet", branch)
+    tree.repository.push()
+    tree.look_again()
+    tree.wait_for("local-rates-app")
+    assert tree.serving() == {FIRST}
+    report.seen("playbook release-rollback", "its branch merged, the release before is in service")
 
 
 def test_a_preview_appears_with_its_pull_request_and_goes_with_it(
@@ -219,26 +264,135 @@ def test_a_preview_appears_with_its_pull_request_and_goes_with_it(
         }
     )
     _ask_for_pull_requests(tree)
-    wait_for("the preview is healthy", lambda: tree.state(f"preview-{number}")[:2] == ("Synced", "Healthy"), 900)
+    try:
+        wait_for("the preview is healthy", lambda: tree.state(f"preview-{number}")[:2] == ("Synced", "Healthy"), 900)
+        # It is from the moment that its pod is ready; the sample follows.
+        wait_for("the sample's prices", lambda: _answers(preview, f"{settings.image}:{commit}"))
+    finally:
+        tree.repository.pull_requests.clear()
+        _ask_for_pull_requests(tree)
+        wait_for(
+            "the preview and its namespace are gone",
+            lambda: (
+                tree.state(f"preview-{number}") == ("", "", "")
+                and not preview.kubectl("get", "namespace", preview.name, "--ignore-not-found")
+            ),
+            600,
+        )
+    report.seen("Preview", "appeared with its pull request, answered from the sample, and left nothing")
+
+
+def _answers(preview: Namespace, image: str) -> bool:
+    """Tell whether the one pod that is ready, of an image, has prices."""
     (pod,) = (pod for pod in preview.list("pods", "app.kubernetes.io/name=rates-app") if ready(pod))
-    assert pod["spec"]["containers"][0]["image"] == f"{settings.image}:{commit}"
+    assert pod["spec"]["containers"][0]["image"] == image
     question = "http://rates-app/rates?date_from=2021-01-01&date_to=2021-01-10&orig_code=CNSGH&dest_code=SEGOT"
     program = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1]).read().decode())"
     rates = json.loads(preview.python(pod["metadata"]["name"], program, question))["rates"]
     assert len(rates) == 10
-    assert any(rate["price"] for rate in rates)
+    return any(rate["price"] for rate in rates)
 
-    tree.repository.pull_requests.clear()
-    _ask_for_pull_requests(tree)
-    wait_for(
-        "the preview and its namespace are gone",
-        lambda: (
-            tree.state(f"preview-{number}") == ("", "", "")
-            and not preview.kubectl("get", "namespace", preview.name, "--ignore-not-found")
-        ),
-        600,
+
+CRASHER = "crasher"
+
+
+@pytest.fixture
+def crasher(tree: Tree, settings: ClusterSettings) -> Iterator[str]:
+    """A pod that crashes, with a log of its last run."""
+    tree.rates.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": CRASHER},
+            "spec": {
+                "securityContext": {
+                    "runAsNonRoot": True,
+                    "runAsUser": 10001,
+                    "seccompProfile": {"type": "RuntimeDefault"},
+                },
+                "containers": [
+                    {
+                        "name": CRASHER,
+                        "image": f"{settings.image}:1",
+                        "command": ["python", "-c", "raise SystemExit('this pod cannot start')"],
+                        "resources": SMALL,
+                        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                    }
+                ],
+            },
+        }
     )
-    report("Preview", "appeared with its pull request, answered from the sample, and left nothing")
+    yield CRASHER
+    tree.rates.kubectl("delete", "pod", CRASHER, "--grace-period=0", "--force")
+
+
+def _restarted(pod: Any) -> bool:
+    return any(status["restartCount"] for status in pod["status"].get("containerStatuses", ()))
+
+
+def test_runbooks_find_what_they_look_for(
+    tree: Tree, crasher: str, settings: ClusterSettings, tmp_path: Path, report: Report
+) -> None:
+    dispatcher = "app.kubernetes.io/name=rates-dispatcher"
+    tree.rates.python("deployment/rates-dispatcher", "import os, signal; os.kill(1, signal.SIGTERM)")
+    wait_for("a dispatcher that was restarted", lambda: any(map(_restarted, tree.rates.list("pods", dispatcher))))
+    wait_for("a crash", lambda: _restarted(tree.rates.get("pod", crasher)))
+    serving = tree.rates.list("pods", "app.kubernetes.io/name=rates-app,app.kubernetes.io/component=server")[0]
+    names = {
+        "NAMESPACE": tree.rates.name,
+        "NAME": "local-rates-app",
+        "KIND": "deployment",
+        "OBJECT": "rates-app",
+        "CLUSTER": "local",
+        "STACK": "dev",
+        "NODE": serving["spec"]["nodeName"],
+        "POD": serving["metadata"]["name"],
+    }
+    calm = Operator(tmp_path, tree.rates.name, names, settings.postgresql_image)
+    worried = Operator(tmp_path, tree.rates.name, {**names, "POD": crasher})
+    commands = chosen(Where.GITOPS)
+    for command in commands:
+        operator = worried if "--previous" in command.words or command.page == "pod-crash-loop" else calm
+        operator.run(command)
+        if "create" in command.words and "job" in command.words:
+            tree.rates.kubectl("wait", "job/housekeeping-now", "--for=condition=Complete", "--timeout=5m")
+    report.seen("commands of runbooks, on a cluster as Argo CD makes it", f"{len(commands)} run, each found something")
+
+
+def test_the_playbook_of_housekeeping_makes_a_pass(tree: Tree, playbook: Runner, report: Report) -> None:
+    before = {job["metadata"]["name"] for job in tree.rates.list("jobs")}
+    playbook("housekeeping")
+    (made,) = (job for job in tree.rates.list("jobs") if job["metadata"]["name"] not in before)
+    assert made["status"]["succeeded"] == 1
+    report.seen("playbook housekeeping", "a pass was made beside the clock's, and completed")
+
+
+def test_the_playbook_of_node_replacement_drains(tree: Tree, playbook: Runner, report: Report) -> None:
+    """It ends where it would end the node's instance, since a node of this cluster is none."""
+    kept = {pod["spec"]["nodeName"] for pod in tree.rates.list("pods", f"app.kubernetes.io/name={STORES}")}
+    nodes = [node["metadata"]["name"] for node in tree.rates.list("nodes")]
+    node = next(node for node in nodes if node not in kept)
+    try:
+        playbook("node-replacement", "-e", f"node={node}", "-e", "confirm=dev", code=2)
+        failed = [line["task"] for line in playbook.record() if line["event"] == "failed"]
+        assert failed == ["End its instance; its group brings another"]
+        left = tree.rates.kubectl(
+            *("get", "pods", "--all-namespaces", "--field-selector", f"spec.nodeName={node},status.phase=Running"),
+            *("--output", "name"),
+        )
+        assert left == ""
+        wait_for("the service is whole elsewhere", lambda: _whole(tree, node), 300)
+    finally:
+        tree.rates.kubectl("uncordon", node)
+    report.seen("playbook node-replacement", "the node was drained; its pods run elsewhere")
+
+
+def _whole(tree: Tree, without: str) -> bool:
+    ready_replicas = tree.rates.get("deployment", "rates-app")["status"].get("readyReplicas")
+    pods = tree.rates.list("pods", "app.kubernetes.io/name=rates-app,app.kubernetes.io/component=server")
+    return ready_replicas == tree.rates.get("deployment", "rates-app")["spec"]["replicas"] and without not in {
+        pod["spec"]["nodeName"] for pod in pods
+    }
 
 
 def _ask_for_pull_requests(tree: Tree) -> None:

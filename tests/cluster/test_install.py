@@ -10,8 +10,8 @@ from tests.cluster.load import Load
 from tests.cluster.release import NAME
 
 if TYPE_CHECKING:
-    from tests.cluster.conftest import Report
     from tests.cluster.release import Release
+    from tests.cluster.results import Report
 
 pytestmark = [pytest.mark.cluster, pytest.mark.smoke, pytest.mark.timeout(1800)]
 
@@ -36,5 +36,5 @@ def test_a_rolling_upgrade_and_the_way_back_lose_no_request(rolling: Release, re
         rolling.wait_for_version("1")
         load.pass_requests(200)
         tally = load.end()
-    report("rolling, forward and back", tally.line())
+    report.load("rolling upgrade, forward and back", tally)
     assert (tally.failed, tally.wrong) == (0, 0), tally.examples

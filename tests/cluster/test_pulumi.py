@@ -11,11 +11,10 @@ from tests.cluster.argocd import NAME, Bootstrap
 from tests.cluster.kube import Namespace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
+    from tests.cluster.results import Report
     from tests.cluster.settings import ClusterSettings
-
-    Report = Callable[[str, str], None]
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
@@ -71,4 +70,4 @@ def test_up_and_again_up_and_drift_and_destroy(bootstrap: Bootstrap, report: Rep
     removed = bootstrap.destroy()
     assert removed["delete"] == made["create"]
     assert _left(kinds) == []
-    report("Pulumi", f"up {dict(made)}, again {dict(again)}, drift {dict(drift)}, destroy {dict(removed)}")
+    report.seen("Pulumi", f"up {dict(made)}, again {dict(again)}, drift {dict(drift)}, destroy {dict(removed)}")

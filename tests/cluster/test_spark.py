@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cluster.ingest import EXECUTORS, Ingest, generate
-from tests.cluster.kube import wait_for
+from tests.cluster.kube import ready, wait_for
 from tests.cluster.release import Release
+from tests.cluster.runbooks import Operator, Where, chosen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.cluster.kube import Namespace
+    from tests.cluster.results import Report
     from tests.cluster.settings import ClusterSettings
-
-    Report = Callable[[str, str], None]
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
@@ -72,19 +72,20 @@ def test_a_dropped_file_is_loaded_by_executors_that_come_and_go(ingest: Ingest, 
     assert (told["state"], told["rows"]) == ("published", ROWS)
     assert most > EXECUTORS["initial"], "no executor was added"
     assert len(nodes) > 1, "all executors ran on one node"
-    report(
+    report.seen(
         "Spark, as it comes",
         f"{ROWS:,} rows staged {staged:.0f} s after they were dropped, 1 to {most} executors on {len(nodes)} nodes, "
         "then 1 again",
     )
 
 
-@pytest.mark.parametrize("victim", ["executor", "driver", "operator"])
+# Content that was seen before would be its earlier batch, so each has a seed of its own.
+@pytest.mark.parametrize(("victim", "seed"), [("executor", 2), ("driver", 3), ("operator", 4)])
 def test_whatever_is_killed_the_batch_ends_whole_and_exactly_once(
-    ingest: Ingest, victim: str, tmp_path: Path, report: Report
+    ingest: Ingest, victim: str, seed: int, tmp_path: Path, report: Report
 ) -> None:
     file = tmp_path / f"{victim}-killed.csv"
-    expected = generate(file, ROWS, seed=len(victim))
+    expected = generate(file, ROWS, seed=seed)
     ingest.drop(file)
     batch = ingest.batch_of(file)
 
@@ -104,10 +105,87 @@ def test_whatever_is_killed_the_batch_ends_whole_and_exactly_once(
     done, of = ingest.staged(batch)
     began = time.monotonic()
     wait_for("the file is put away", lambda: not ingest.objects("incoming"), 900)
-    report(
+    report.seen(
         f"Spark, {victim} killed",
         f"at {done} of {of} slices; put away {time.monotonic() - began:.0f} s later, {ROWS:,} rows once",
     )
     assert ingest.loaded(batch) == expected
-    ((attempts,),) = ingest.query(f"SELECT count(*) FROM batches WHERE name = '{file.name}'")
-    assert attempts == 1
+    assert ingest.attempts(file) == 1
+
+
+@pytest.fixture
+def version_1_again(ingest: Ingest) -> Iterator[None]:
+    yield
+    ingest.install("1")
+
+
+def _some_are_staged(ingest: Ingest, batch: int) -> None:
+    def some() -> bool:
+        done, of = ingest.staged(batch)
+        assert done < of or of == 0, "the batch is too small: it was staged before anything could be done"
+        return done > 0
+
+    wait_for("some slices are staged", some, 600)
+
+
+@pytest.mark.usefixtures("version_1_again")
+def test_an_upgrade_lets_the_dispatcher_finish_the_batch_that_it_loads(
+    ingest: Ingest, tmp_path: Path, report: Report
+) -> None:
+    """The old pod ends its batch, staged and published by itself, while the new one takes what comes next."""
+    ingest.install("1", spark_above_rows=ROWS)
+    (old,) = (name for name, pod in ingest.dispatchers().items() if ready(pod))
+    file = tmp_path / "in-process.csv"
+    expected = generate(file, ROWS // 2, seed=21)
+    held = ingest.hold_publishing()
+    ingest.drop(file)
+    batch = ingest.batch_of(file)
+    _some_are_staged(ingest, batch)
+    ingest.install("next", spark_above_rows=ROWS)
+    wait_for("the old dispatcher is told to end", lambda: "deletionTimestamp" in ingest.dispatchers()[old]["metadata"])
+    assert ingest.loaded(batch).state != "published"
+    ingest.let_publish(held)
+    wait_for("the file is put away", lambda: not ingest.objects("incoming"), 300)
+    wait_for("the old dispatcher has ended", lambda: old not in ingest.dispatchers())
+    (new,) = ingest.dispatchers()
+    assert "delivery put away" not in ingest.namespace.kubectl("logs", new), "the old dispatcher left it to the new one"
+    assert (ingest.loaded(batch), ingest.attempts(file)) == (expected, 1)
+    report.seen(
+        f"batch of {expected.rows:,} rows during an upgrade of the dispatcher that loads it",
+        "published and put away by the pod that began it, every row once",
+    )
+
+
+@pytest.mark.usefixtures("version_1_again")
+def test_an_upgrade_of_the_dispatcher_does_not_disturb_a_batch_on_spark(
+    ingest: Ingest, tmp_path: Path, report: Report
+) -> None:
+    file = tmp_path / "on-spark.csv"
+    expected = generate(file, ROWS, seed=22)
+    held = ingest.hold_publishing()
+    ingest.drop(file)
+    batch = ingest.batch_of(file)
+    _some_are_staged(ingest, batch)
+    (driver,) = ingest.pods(batch, "driver")
+    old = set(ingest.dispatchers())
+    ingest.install("next")
+    wait_for("the old dispatcher has ended", lambda: not old & set(ingest.dispatchers()))
+    assert ingest.loaded(batch).state != "published"
+    ingest.let_publish(held)
+    wait_for("the file is put away", lambda: not ingest.objects("incoming"), 300)
+    drivers = ingest.namespace.list("pods", f"rates.io/batch={batch},spark-role=driver")
+    assert {pod["metadata"]["uid"] for pod in drivers} == {driver["metadata"]["uid"]}
+    assert (ingest.loaded(batch), ingest.attempts(file)) == (expected, 1)
+    report.seen(
+        f"batch of {ROWS:,} rows on Spark during an upgrade of the dispatcher",
+        "published by the driver that began it, put away by the new dispatcher, every row once",
+    )
+
+
+def test_runbooks_find_a_batch_that_was_on_spark(ingest: Ingest, tmp_path: Path, report: Report) -> None:
+    name = str(ingest.namespace.list("sparkapplications")[0]["metadata"]["name"])
+    operator = Operator(tmp_path, ingest.namespace.name, {"NAME": name, "BATCH": name.removeprefix("batch-")})
+    commands = chosen(Where.SPARK)
+    for command in commands:
+        operator.run(command)
+    report.seen("commands of runbooks, after batches on Spark", f"{len(commands)} run, each found something")

@@ -10,16 +10,18 @@ from tests.cluster import prometheus
 from tests.cluster.kube import wait_for
 from tests.cluster.load import Load
 from tests.cluster.release import Release
+from tests.cluster.runbooks import Operator, Where, chosen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-    from tests.cluster.conftest import Report
     from tests.cluster.kube import Namespace
+    from tests.cluster.results import Report
     from tests.cluster.settings import ClusterSettings
 
-#: What is asked until the new version has taken over and been asked a while.
-REQUESTS = 50_000
+#: How much is asked, at least, until the new version is taken back.
+REQUESTS = {"blueGreen": 50_000, "canary": 20_000}
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
 
@@ -40,8 +42,8 @@ def release(
     strategy = {
         "type": request.param,
         "canarySteps": [{"weight": 34, "pauseSeconds": 40}, {"weight": 67, "pauseSeconds": 40}],
-        "previewSeconds": 60,
-        "analysis": {"prometheus": address, "delaySeconds": 30, "intervalSeconds": 10},
+        "previewSeconds": 30,
+        "analysis": {"prometheus": address, "delaySeconds": 15, "intervalSeconds": 5},
     }
     release = Release(stores, settings.image, request.param, {"strategy": strategy})
     release.upgrade("1")
@@ -54,28 +56,33 @@ def release(
 def load(release: Release) -> Iterator[Load]:
     release.upgrade("1")
     release.wait_for_version("1")
-    with Load(release.namespace, f"{release.image}:1", per_second=150) as load:
+    with Load(release.namespace, f"{release.image}:1", per_second=200) as load:
         yield load
 
 
 def test_forward_and_back_lose_no_request(release: Release, load: Load, report: Report) -> None:
     release.upgrade("next")
     release.wait_for_version("next")
-    load.wait_for_requests(REQUESTS, 1800)
+    load.wait_for_requests(REQUESTS[release.strategy], 1800)
     release.rollback()
     release.wait_for_version("1")
     load.pass_requests(200)
     tally = load.end()
-    report(f"{release.strategy}, forward and back", tally.line())
+    report.load(f"{release.strategy}, forward and back", tally)
     assert (tally.failed, tally.wrong) == (0, 0), tally.examples
 
 
-def test_a_release_that_is_too_slow_is_taken_back(release: Release, load: Load, report: Report) -> None:
+def test_a_release_that_is_too_slow_is_taken_back(release: Release, load: Load, tmp_path: Path, report: Report) -> None:
+    """The analysis stops it, and the runbooks' commands find the analysis."""
     release.upgrade("slow")
     wait_for("an aborted rollout", lambda: release.rollout_phase()[0] == "Degraded", 900)
     assert "latency-p95" in release.rollout_phase()[1]
     wait_for("version 1 alone", lambda: release.serving() == {"1"})
     load.pass_requests(200)
     tally = load.end()
-    report(f"{release.strategy}, aborted by its analysis", tally.line())
+    report.load(f"{release.strategy}, slow release taken back by its analysis", tally)
     assert (tally.failed, tally.wrong) == (0, 0), tally.examples
+    newest = max(release.namespace.list("analysisruns"), key=lambda one: str(one["metadata"]["creationTimestamp"]))
+    operator = Operator(tmp_path, release.namespace.name, {"NAME": newest["metadata"]["name"]})
+    for command in chosen(Where.UPGRADES):
+        operator.run(command)

@@ -21,6 +21,7 @@ from rates_app.local.account import programs as installed
 from rates_app.rates.locations import read_locations, store_locations
 from rates_app.settings import load_settings
 from rates_app.store.generation import raise_generation
+from tests.cluster.runbooks import RULES, Where, chosen, rule
 from tests.integration.conftest import _database_names, cluster, database, redis_server, redis_url
 from tests.runbooks.pages import ALL, INDEX, KINDS, ROOT, Command, blocks, cluster_commands, commands
 from tests.runbooks.programs import Wrong, check
@@ -87,6 +88,11 @@ def test_no_command_escapes() -> None:
     asked = {command.words for command in cluster_commands()}
     assert asked >= {("kubectl", "get", "nodes"), ("argocd", "app", "get", "NAME")}
     assert all(command.words[0] != "ansible-playbook" for command in cluster_commands())
+
+
+def test_each_that_needs_a_cluster_is_run_on_one_or_there_is_a_reason_not_to() -> None:
+    assert {rule(command)[0] for command in cluster_commands()} == {pattern for pattern, _ in RULES}
+    assert all(chosen(where) for where in Where)
 
 
 def runnable() -> Iterator[Command]:

@@ -38,6 +38,7 @@ from rates_app.store.databases import Databases, Unavailable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rates_app.batches.inbox import Delivery
     from rates_app.batches.model import Batch
 
 HEADER = b"orig_code,dest_code,day,price\n"
@@ -169,6 +170,23 @@ def test_many_dispatchers_share_a_folder_and_stop_in_good_order(settings: Settin
     ]
 
 
+def test_a_dispatcher_is_ready_while_it_works_on_its_first_delivery(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or else its update would wait for a batch that may take an hour."""
+    arrive(settings, "a.csv", HEADER + GOOD)
+    dispatcher = Dispatcher(settings, Folders(settings), None)
+    ready = []
+
+    def handle(_: Delivery) -> None:
+        ready.append(dispatcher.ready)
+        dispatcher.stop()
+
+    monkeypatch.setattr(dispatcher, "handle", handle)
+    dispatcher.run()
+    assert ready == [True]
+
+
 def test_a_fault_that_does_not_pass_fails_the_batch_and_keeps_the_file(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,6 +282,17 @@ def test_a_message_is_with_one_dispatcher_and_comes_back_when_released(aws: Sett
     delivery.release()
     assert hidden_messages(aws) == (0, 1), "it stays hidden for a while"
     assert objects("incoming") == ["a.csv"]
+
+
+def test_a_message_is_hidden_long_enough_whatever_the_queue_does_by_default(aws: Settings) -> None:
+    queue = str(aws.incoming_queue_url)
+    boto3.Session().client("sqs").set_queue_attributes(QueueUrl=queue, Attributes={"VisibilityTimeout": "0"})
+    boto3.Session().client("s3").put_object(Bucket="incoming", Key="a.csv", Body=HEADER + GOOD)
+    inbox = open_inbox(aws)
+    while inbox.take(1) is None:  # S3's test message comes first
+        pass
+    assert inbox.take(0) is None
+    assert hidden_messages(aws) == (0, 1)
 
 
 class Endless:

@@ -1,0 +1,170 @@
+"""The runbooks' commands on a cluster: which test runs each, with names filled in, or why none does."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from tests.cluster.kube import Namespace
+from tests.runbooks.pages import INDEX, blocks, cluster_commands
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from tests.runbooks.pages import Command
+
+#: What a stack calls its cluster, and its second region's.
+COLOUR, STANDBY = "blue", "standby"
+
+
+class Where(StrEnum):
+    """The test that runs a command, by what is there."""
+
+    GITOPS = "a cluster as Argo CD makes it"
+    SPARK = "after batches on Spark"
+    UPGRADES = "after an upgrade by Argo Rollouts"
+
+
+CLOUD = "asks AWS or a public name"
+FILTER = "works on what the command before it prints"
+PLUGIN = "needs the Rollouts plugin, and is held to its documents"
+ADDON = "asks an add-on whose public chart the tests' cluster does without"
+CHANGES = "takes away or restarts what an operator has decided on; the tests of faults and batches do the like"
+ELSEWHERE = "is for one's own machine or the cloud's stack, and has tests there"
+
+#: The first pattern that a call fits decides.
+RULES: tuple[tuple[str, Where | str], ...] = (
+    *((f"{program} *", CLOUD) for program in ("aws", "curl", "dig", "openssl")),
+    *((f"{program}*", FILTER) for program in ("date", "grep", "head", "jq", "sed", "sort", "tail", "uniq")),
+    *((f"{program} *", ELSEWHERE) for program in ("make", "pulumi")),
+    ("git log *", Where.GITOPS),
+    ("kubectl -n rates run psql-*", "is part of rates_psql"),
+    ("rates_psql*", Where.GITOPS),
+    ("rates *", Where.SPARK),
+    ("kubectl argo rollouts *", PLUGIN),
+    ("kubectl *externalsecret*", ADDON),
+    ("kubectl -n external-secrets *", ADDON),
+    ("kubectl -n kube-system logs deploy/cluster-autoscaler*", ADDON),
+    ("kubectl -n monitoring *", ADDON),
+    *((f"kubectl {verb} *", CHANGES) for verb in ("cordon", "delete", "drain", "patch")),
+    *((f"kubectl -n rates {verb} *", CHANGES) for verb in ("delete", "rollout", "scale")),
+    ("kubectl * analysisrun*", Where.UPGRADES),
+    ("kubectl *sparkapplication*", Where.SPARK),
+    ("kubectl *BATCH*", Where.SPARK),
+    ("kubectl *rates-batch", Where.SPARK),
+    ("kubectl -n rates logs NAME-driver *", Where.SPARK),
+    ("kubectl -n rates exec deploy/rates-dispatcher *", Where.SPARK),
+    ("kubectl config set-context *", Where.GITOPS),
+    ("argocd login *", Where.GITOPS),
+    ("kubectl -n rates create job *", Where.GITOPS),
+    ("argocd app *", Where.GITOPS),
+    ("kubectl *", Where.GITOPS),
+)
+#: On a cluster that is well these find nothing.
+MAY_BE_EMPTY = (
+    "argocd app diff *",
+    "argocd app sync *",
+    "git log *",
+    "kubectl -n argocd get application NAME -o jsonpath={.status.conditions}",
+    "kubectl get pvc -A",
+    "kubectl get events*",
+    "kubectl get pods -A *--field-selector status.phase*",
+    "rates_psql*",
+)
+
+
+def rule(command: Command) -> tuple[str, Where | str]:
+    """Give the pattern that decides on a command, and what it says.
+
+    Raises:
+        LookupError: No rule is for it.
+    """
+    text = " ".join(command.words)
+    for pattern, decided in RULES:
+        if fnmatchcase(text, pattern):
+            return pattern, decided
+    raise LookupError(f"{command}: no rule of tests/cluster/runbooks.py says whether it is run on a cluster")
+
+
+def chosen(where: Where) -> list[Command]:
+    """List the commands that one test runs, in the order of their rules."""
+    order = [pattern for pattern, _ in RULES]
+    found = [command for command in cluster_commands() if rule(command)[1] is where]
+    return sorted(found, key=lambda command: order.index(rule(command)[0]))
+
+
+class Operator:
+    """Runs commands as a person with the pages would, with a kubeconfig and a home of their own.
+
+    Args:
+        folder: For the two.
+        namespace: Where the service is, in place of ``rates``.
+        names: What the words in capitals stand for.
+        psql_image: The image that ``rates_psql`` runs.
+    """
+
+    def __init__(self, folder: Path, namespace: str, names: Mapping[str, str], psql_image: str = "") -> None:
+        self._namespace = namespace
+        self._names = {"COLOUR": COLOUR, **names}
+        self._psql_image = psql_image
+        file = folder / "kubeconfig"
+        write_kubeconfig(file)
+        self._environment = {**os.environ, "KUBECONFIG": str(file), "HOME": str(folder)}
+
+    def run(self, command: Command) -> str:
+        """Run a command; give what it printed. It has to succeed, and to find something where something is."""
+        words = list(self._filled(command.words))
+        if words[0] == "rates":
+            words = ["kubectl", "-n", self._namespace, "exec", "deploy/rates-dispatcher", "--", *words]
+        script, given = shlex.join(words), self._fill(command.given)
+        if words[0] == "rates_psql":
+            script = f"{self._rates_psql()}\n{script}"
+        done = subprocess.run(
+            ["bash", "-euc", script],
+            input=given,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        printed = f"{done.stdout}{done.stderr}"
+        assert done.returncode == 0, f"{command}: {printed[-2000:]}"
+        found = printed.strip() and "No resources found" not in printed
+        text = " ".join(command.words)
+        assert found or any(fnmatchcase(text, pattern) for pattern in MAY_BE_EMPTY), f"{command} found nothing"
+        return printed
+
+    def _filled(self, words: tuple[str, ...]) -> Iterator[str]:
+        before = ""
+        for word in words:
+            yield self._namespace if (before, word) == ("-n", "rates") else self._fill(word)
+            before = word
+
+    def _fill(self, text: str) -> str:
+        return re.sub(r"[A-Z]+", lambda found: self._names.get(found[0], found[0]), text)
+
+    def _rates_psql(self) -> str:
+        """Give the pages' function, with an image that the cluster has."""
+        function = next(block.text for block in blocks(INDEX) if "rates_psql()" in block.text)
+        image = r"docker\.io/library/postgres:[\w.-]+"
+        assert re.search(image, function)
+        return re.sub(image, self._psql_image, function) if self._psql_image else function
+
+
+def write_kubeconfig(file: Path) -> None:
+    """Copy what leads to the cluster, with contexts that are called as a stack's are."""
+    text = Namespace("default").kubectl("config", "view", "--raw", "--flatten", "--minify", "--output", "json")
+    config = json.loads(text)
+    context = config["contexts"][0]["context"]
+    config["contexts"] = [{"name": name, "context": context} for name in (COLOUR, STANDBY)]
+    config["current-context"] = COLOUR
+    file.write_text(json.dumps(config))
+    file.chmod(0o600)

@@ -1,0 +1,55 @@
+"""What a run measured is recorded in place of what an earlier one did; needs no cluster."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from tests.cluster.load import Tally
+from tests.cluster.results import PAGE, TABLES, Report, Row, record
+
+TALLY = Tally(12_345, 1, 0, 2, 1.0, 2.0, 30.4, 40.0, 104.0, 107.4, ["/rates: 503"], 60.0)
+FIRST, SECOND = datetime(2026, 11, 24, tzinfo=UTC), datetime(2026, 11, 25, tzinfo=UTC)
+EMPTY = "Before.\n" + "".join(f"<!-- {table} -->\n<!-- /{table} -->\nBetween.\n" for table in TABLES)
+
+
+def measured(what: str) -> list[Row]:
+    rows: list[Row] = []
+    report = Report("test_faults.py::test_it", rows)
+    report.load(what, TALLY)
+    report.fault(what, "Pod", TALLY, began=100.0, lost=0)
+    report.seen(what, "all of it")
+    return rows
+
+
+def test_every_kind_of_result_gets_its_line() -> None:
+    page = record(EMPTY, measured("a pod is killed"), [], FIRST)
+    begins, ends = "| a pod is killed | 2026-11-24 | 12,345 | 1 | 0 | 2 | 30 ms |", "| test_faults.py::test_it |"
+    for line in (
+        f"{begins} test_faults.py::test_it |",
+        f"{begins} 7 s | 0, seconds for its open requests | 0 | none {ends}",
+        "| a pod is killed | 2026-11-24 | all of it | test_faults.py::test_it |",
+    ):
+        assert line in page.splitlines()
+    assert page.startswith("Before.\n<!-- load -->\n| what is done under load |")
+    assert page.endswith("<!-- /runs -->\nBetween.\n")
+
+
+def test_a_later_run_replaces_what_is_called_the_same_and_keeps_the_rest() -> None:
+    page = record(EMPTY, [*measured("one"), *measured("other")], [], FIRST)
+    page = record(page, measured("one"), ["test_faults.py::test_it"], SECOND)
+    (line,) = (line for line in page.splitlines() if line.startswith("| one |") and "all of it" in line)
+    assert line == "| one | 2026-11-25 | all of it | test_faults.py::test_it, **failed** |"
+    assert "| other | 2026-11-24 | all of it | test_faults.py::test_it |" in page
+    assert record(page, [], [], SECOND) == page
+
+
+def test_a_page_without_a_place_is_refused() -> None:
+    with pytest.raises(AssertionError, match="no place for the table 'load'"):
+        record("Nothing.", [], [], FIRST)
+
+
+def test_the_page_is_as_a_run_leaves_it() -> None:
+    page = PAGE.read_text()
+    assert record(page, [], [], FIRST) == page
