@@ -11,7 +11,7 @@ import pytest
 from tests.cluster.generator import TIMEOUT_SECONDS
 from tests.cluster.kube import ready, wait_for
 from tests.cluster.load import Load
-from tests.cluster.release import RESOURCES, STORES, Release
+from tests.cluster.release import NAME, RESOURCES, STORES, Release
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -189,6 +189,10 @@ REMEDIES: dict[NodeFault, tuple[NodeFault, str]] = {
 @pytest.mark.parametrize("fault", REMEDIES)
 def test_a_node_fails(rolling: Release, settings: ClusterSettings, trial: Trial, fault: NodeFault) -> None:
     node, (remedy, called) = unused(rolling.namespace), REMEDIES[fault]
+    # New pods are spread anew: what was done before may have left the node without one.
+    rolling.namespace.kubectl("rollout", "restart", f"{rolling.kind}/{NAME}")
+    rolling.wait_for_version("1")
+    assert node in {pod["spec"]["nodeName"] for pod in rolling.pods()}, f"{node} serves nothing that could be missed"
     trial.begins()
     settings.node(fault, node)
     try:
