@@ -44,7 +44,8 @@ CONNECTIONS = (1, 8, 64, 256)
 ROUNDS = 5
 #: How long nothing is asked before everything is.
 IDLE_SECONDS = 10
-#: How long after cold questions nothing is asked: the server still has some whose clients have gone.
+#: How long nothing is asked after cold questions, since the server still has some whose clients have gone, and before
+#: workers are compared.
 SETTLE_SECONDS = 2
 OURS, CHANGING, CONSTANT = "ours, hot", "ours, hot, a change every second", "Flask, constant bytes"
 SERVE = [sys.executable, "-c", "from rates_app.serve import serve; serve()"]
@@ -247,6 +248,7 @@ def workers(bench: Bench) -> None:
     print("| ---: | ---: | ---: | ---: |")
     for processes, threads in ((1, 8), (2, 1), (2, 4), (2, 8), (2, 32), (4, 8)):
         with bench.server(SERVE, RATES_WORKERS=str(processes), RATES_THREADS=str(threads)) as url:
+            time.sleep(SETTLE_SECONDS)  # one worker answers before the others have started
             hot, cold = bench.load(url, 64), bench.load(url, 64, "cold")
         print(f"| {processes} | {threads} | {hot.per_second:,.0f} | {cold.per_second:,.0f} |")
 
