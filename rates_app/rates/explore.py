@@ -80,8 +80,7 @@ def region_lanes(connection: Connection, limit: int) -> list[Lane]:
             JOIN batches ON batches.id = batch_id AND batches.state = 'published'
             GROUP BY origin_id, destination_id
         )
-        SELECT o.code, o.name, d.code, d.name, prices,
-               (SELECT sum(upper(span) - lower(span)) FROM unnest(days) span), lower(days), upper(days) - 1
+        SELECT o.code, o.name, d.code, d.name, prices, count_days(days), lower(days), upper(days) - 1
         FROM lanes
         JOIN locations o ON o.id = origin_id
         JOIN locations d ON d.id = destination_id
@@ -117,7 +116,7 @@ def coverage(connection: Connection, under: str | None = None) -> list[Coverage]
                (SELECT count(*) FROM location_ancestors JOIN locations port ON port.id = location_id
                 WHERE ancestor_id = region.id AND port.kind = 'port'),
                coalesce(away.prices, 0)::bigint, coalesce(here.prices, 0)::bigint,
-               coalesce((SELECT sum(upper(span) - lower(span)) FROM unnest(away.days + here.days) span), 0),
+               count_days(away.days + here.days),
                lower(away.days + here.days), upper(away.days + here.days) - 1
         FROM (
             SELECT id, code, name, ARRAY(

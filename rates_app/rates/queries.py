@@ -104,9 +104,7 @@ def lanes(connection: Connection, origin: str | None, destination: str | None, l
     """
     rows = connection.execute(
         """
-        SELECT o.code, o.name, d.code, d.name, lane.prices,
-               (SELECT sum(upper(span) - lower(span)) FROM unnest(lane.days) span),
-               lower(lane.days), upper(lane.days) - 1
+        SELECT o.code, o.name, d.code, d.name, prices, count_days(days), lower(days), upper(days) - 1
         FROM (
             SELECT origin_id, destination_id, sum(prices)::bigint AS prices, range_agg(days) AS days
             FROM batch_lanes JOIN batches ON batches.id = batch_id AND batches.state = 'published'

@@ -29,13 +29,15 @@ def upgrade() -> None:
         SELECT batch_id, slice, origin_id, destination_id, day, cents
         FROM segments, unnest(origin_ids, destination_ids, price_cents) AS price (origin_id, destination_id, cents);
 
-        -- Which days of a batch are rolled up: how many prices between ports, and their sum.
+        -- Which days of a batch are rolled up: how many prices between ports, their sum, and the pairs of locations.
         CREATE TABLE rolled_up (
             batch_id        integer NOT NULL REFERENCES batches ON DELETE CASCADE,
             first_day       date NOT NULL,
             last_day        date NOT NULL,
             count           bigint NOT NULL,
             total_cents     numeric NOT NULL,
+            origin_ids      integer[] NOT NULL,
+            destination_ids integer[] NOT NULL,
             PRIMARY KEY (batch_id, first_day)
         );
 

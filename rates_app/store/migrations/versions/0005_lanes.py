@@ -7,7 +7,7 @@ down_revision = "0004"
 
 
 def upgrade() -> None:
-    """Add the table, with the batches that are there."""
+    """Add the table, with the batches that are there; what said the same of a batch in work goes."""
     op.execute(
         """
         -- A row counts while its batch is published, like rollups.
@@ -23,5 +23,11 @@ def upgrade() -> None:
         INSERT INTO batch_lanes
         SELECT batch_id, origin_id, destination_id, sum(count), range_agg(daterange(day, day + 1))
         FROM rollups GROUP BY batch_id, origin_id, destination_id;
+
+        CREATE FUNCTION count_days(days datemultirange) RETURNS bigint
+            LANGUAGE sql IMMUTABLE PARALLEL SAFE
+            RETURN (SELECT coalesce(sum(upper(span) - lower(span)), 0) FROM unnest(days) span);
+
+        ALTER TABLE rolled_up DROP COLUMN origin_ids, DROP COLUMN destination_ids;
         """
     )
