@@ -15,10 +15,12 @@ import pytest
 from rates_app.batches import ledger, publish
 from rates_app.batches.engine import ingest
 from rates_app.batches.generate import generate, read_sample, sample_file
+from tests.integration.conftest import wait_for_replay
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from rates_app.local.postgres import Cluster
     from rates_app.settings import Settings
 
 # Every lane and region at once: a part of a batch would show in one of the sums.
@@ -72,7 +74,7 @@ def left_in(settings: Settings) -> list[tuple[object, ...]]:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("rows", [100_000, pytest.param(10_000_000, marks=pytest.mark.demonstration)])
 def test_a_refused_batch_leaves_nothing_and_its_repair_appears_at_once(
-    settings: Settings, tmp_path: Path, rows: int
+    settings: Settings, cluster: Cluster, tmp_path: Path, rows: int
 ) -> None:
     sample = read_sample(sample_file())
     settings = settings.model_copy(update={"slice_bytes": max(settings.slice_bytes, rows * 3)})
@@ -85,6 +87,8 @@ def test_a_refused_batch_leaves_nothing_and_its_repair_appears_at_once(
 
     ingest(settings, str(first))
     before = left_in(settings)
+    with psycopg.connect(settings.database_url.get_secret_value()) as connection:
+        wait_for_replay(connection, cluster.replica)  # both readers begin with the first batch
     readers = [Reader(url.get_secret_value()) for url in (settings.database_url, *settings.replica_urls)]
     assert len(readers) == 2
     for reader in readers:
