@@ -20,8 +20,12 @@ def main() -> None:
         parity = replay(connection, arguments.questions, arguments.seed)
     print(f"{parity.questions} questions, {parity.intervals} intervals, {parity.priced} of them with enough prices")
     print("counts and averages: equal")
-    print(f"low, median, high of a lane: at most {parity.worst_lane:.4f} USD off (they are rounded to the cent)")
-    print(f"low, median, high of regions: at most {parity.worst_region:.3%} off; allowed is {REGION_TOLERANCE:.0%}")
+    print(
+        f"low, median, high of a lane or a day: at most {parity.worst_exact:.4f} USD off (they are rounded to the cent)"
+    )
+    print(
+        f"those of regions over several days: at most {parity.worst_region:.3%} off; allowed is {REGION_TOLERANCE:.0%}"
+    )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rates_app.rates.model import MIN_PRICES, Question, Rate, intervals
 from rates_app.rates.queries import daily_averages, rates
@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from rates_app.rates.model import Interval
     from rates_app.store.databases import Connection
 
-#: How far a region's percentile may be from the exact one. Those of a lane are exact to the cent they are rounded to.
+#: How far a percentile may be from the exact one, of regions over days or batches. Others are exact to the cent that
+#: they are rounded to: those of a lane, and those of a day of one batch.
 REGION_TOLERANCE = 0.01
 CENT = 0.0051
 
 RAW = """
     SELECT count(*), avg(price_cents) / 100,
-           percentile_cont(ARRAY[0.1, 0.5, 0.9]) WITHIN GROUP (ORDER BY price_cents)
+           percentile_cont(ARRAY[0.1, 0.5, 0.9]) WITHIN GROUP (ORDER BY price_cents), count(DISTINCT (batch_id, day))
     FROM delivered
     WHERE day BETWEEN %(first)s AND %(last)s
       AND batch_id IN (SELECT id FROM batches WHERE state = 'published')
@@ -40,16 +41,22 @@ class Parity:
     questions: int = 0
     intervals: int = 0
     priced: int = 0
-    worst_lane: float = 0.0
+    worst_exact: float = 0.0
     worst_region: float = 0.0
 
-    def compare(self, question: Question, found: Rate, raw: tuple[int, float | None, list[float]], lane: bool) -> None:
+    def compare(self, question: Question, found: Rate, raw: tuple[Any, ...], *, lane: bool) -> None:
         """Compare one interval.
+
+        Args:
+            question: What was asked.
+            found: What rollups say.
+            raw: What rows say: how many, their average in USD, their percentiles in cents, in how many parts they came.
+            lane: Whether it is asked about two ports.
 
         Raises:
             AssertionError: The two differ by more than they may.
         """
-        count, average, percentiles = raw
+        count, average, percentiles, parts = raw
         self.intervals += 1
         assert found.count == count, (question, found, raw)
         if count < MIN_PRICES:
@@ -62,8 +69,8 @@ class Parity:
         for mine, cents in zip((found.low, found.median, found.high), percentiles, strict=True):
             assert mine is not None
             off = abs(mine - cents / 100)
-            if lane:
-                self.worst_lane = max(self.worst_lane, off)
+            if lane or parts == 1:
+                self.worst_exact = max(self.worst_exact, off)
                 assert off <= CENT, (question, found, raw)
             else:
                 share = max(0.0, off - CENT) / (cents / 100)
@@ -122,7 +129,7 @@ def _ask(connection: Connection, question: Question, interval: Interval, parity:
     for found, (first, last) in zip(rates(connection, question, interval), spans, strict=True):
         raw = connection.execute(RAW, {**places, "first": first, "last": last}).fetchone()
         assert raw is not None
-        parity.compare(question, found, (raw[0], raw[1], raw[2]), lane)
+        parity.compare(question, found, raw, lane=lane)
     if interval == "day":
         for day in daily_averages(connection, question):
             raw = connection.execute(RAW, {**places, "first": day.day, "last": day.day}).fetchone()

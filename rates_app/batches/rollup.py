@@ -2,7 +2,8 @@
 
 A rollup is a weighted set of prices. Between two ports it is exact. Between regions it is exact, too, while it is
 small; a large one has its prices rounded to steps of one percent, so that a percentile is within half a percent of
-the exact one, and the set's size is bounded however many prices a batch brings. Counts and totals are always exact.
+the exact one, and the set's size is bounded however many prices a batch brings. Counts, totals and the percentiles of
+the set by itself are always exact.
 
 A range of days is rolled up in one transaction, which also enters it in ``rolled_up``: that says how far a batch is.
 The rollups' primary key keeps two workers from rolling up one day twice.
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 #: Prices that one worker rolls up at a time: what bounds its memory.
 PART_PRICES = 2**18
 
-_COLUMNS = "day, batch_id, origin_id, destination_id, count, total_cents, prices"
+_COLUMNS = "day, batch_id, origin_id, destination_id, low_cents, median_cents, high_cents, count, total_cents, prices"
 
 
 class Part(NamedTuple):
@@ -242,11 +243,11 @@ def _write(connection: Connection, batch_id: int, days: Integers, tree: Tree, se
     day, pair = np.divmod(sets.codes, locations**2)
     order = np.argsort(pair * len(days) + day)  # that of the primary key: neighbours in its index follow one another
     origin, destination = np.divmod(pair[order], locations)
-    columns = (days[day[order]], np.full(len(order), batch_id), tree.ids[origin], tree.ids[destination])
+    keys = (days[day[order]], np.full(len(order), batch_id), tree.ids[origin], tree.ids[destination])
     firsts = np.cumsum(sets.sizes) - sets.sizes
     data = encode(
         [
-            *(column.astype(np.int32) for column in columns),
+            *(column.astype(np.int32) for column in (*keys, *sets.spreads[:, order])),
             sets.counts[order],
             sets.totals[order],
             Packed(sets.numbers, firsts[order], sets.sizes[order]),

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rates_app.batches.spread import spreads
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -33,6 +35,8 @@ class Sets(NamedTuple):
     #: How many prices it stands for, and their sum; exact even where the prices are rounded.
     counts: Column
     totals: Column
+    #: Rows of their lows, medians and highs, exact even where the prices are rounded.
+    spreads: Column
     #: How many numbers it is kept as, and these, one set after the other.
     sizes: Column
     numbers: NDArray[np.int32]
@@ -61,7 +65,7 @@ class Lanes:
 
     def sets(self) -> Sets:
         """Give each lane's own set, which is never rounded."""
-        return _collect(self.codes, self.counts, self.totals, self._lane, self._cents)
+        return _collect(self.codes, self.counts, self.totals, self._lane, exact=self._cents, kept=self._cents)
 
     def add_up(self, codes: Column) -> Sets:
         """Put lanes together that get the same code; round what becomes large.
@@ -79,13 +83,17 @@ class Lanes:
             within = np.flatnonzero(place >= 0)
             place, cents, rounded = place[within], cents[within], rounded[within]
         large = counts > EXACT_PRICES
-        return _collect(found, counts, totals, place, np.where(large[place], rounded, cents))
+        return _collect(found, counts, totals, place, exact=cents, kept=np.where(large[place], rounded, cents))
 
 
-def _collect(codes: Column, counts: Column, totals: Column, place: Integers, cents: NDArray[np.int32]) -> Sets:
-    """Make sets of ascending prices, given where the set of each stands among the codes."""
-    cents = cents[_order(place)]
+def _collect(
+    codes: Column, counts: Column, totals: Column, place: Integers, *, exact: NDArray[np.int32], kept: NDArray[np.int32]
+) -> Sets:
+    """Make sets of ascending prices, given where the set of each stands among the codes, exact and as it is kept."""
+    order = _order(place)
     firsts = np.cumsum(counts) - counts
+    spread = spreads(counts, lambda places: exact[order[firsts + places]])
+    cents = kept[order]
     new = _new(cents)
     new[firsts] = True
     different = np.add.reduceat(new, firsts, dtype=np.int64) if len(firsts) else counts
@@ -94,17 +102,16 @@ def _collect(codes: Column, counts: Column, totals: Column, place: Integers, cen
     starts = np.flatnonzero(new)
     weights = np.diff(starts, append=len(cents))[in_pairs[starts]]
     pairs = np.stack((cents[new & in_pairs], weights.astype(np.int32)), axis=1).ravel()
-    return combine(
-        [
-            Sets(codes[~paired], counts[~paired], totals[~paired], counts[~paired], cents[~in_pairs]),
-            Sets(codes[paired], counts[paired], totals[paired], 2 * different[paired], pairs),
-        ]
-    )
+
+    def some(which: NDArray[np.bool_], sizes: Column, numbers: NDArray[np.int32]) -> Sets:
+        return Sets(codes[which], counts[which], totals[which], spread[:, which], sizes[which], numbers)
+
+    return combine([some(~paired, counts, cents[~in_pairs]), some(paired, 2 * different, pairs)])
 
 
 def combine(parts: Sequence[Sets]) -> Sets:
     """Put columns of sets behind one another; no code is in two parts."""
-    return Sets(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    return Sets(*(np.concatenate(columns, axis=-1) for columns in zip(*parts, strict=True)))
 
 
 def read_set(

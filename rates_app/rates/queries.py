@@ -7,13 +7,23 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rates_app.batches.sets import read_set
+from rates_app.batches.spread import Spread, spread
 from rates_app.rates.model import MIN_PRICES, DayAverage, Interval, Question, Rate, interval_start, intervals
-from rates_app.rates.spread import spread
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import date
 
     from rates_app.store.databases import Connection
+
+
+class _Part(NamedTuple):
+    """What one batch brings to a day, in cents; without a spread if it is from the time before that was kept."""
+
+    day: date
+    prices: int
+    total: int
+    spread: Spread | None
 
 
 class Lane(NamedTuple):
@@ -40,12 +50,15 @@ _VISIBLE = """
 #: What each day's average is made of.
 AVERAGES = f"SELECT day, sum(count)::bigint, sum(rollups.total_cents)::bigint {_VISIBLE} GROUP BY day"
 
-#: The weighted sets of prices that each day's spread is made of.
-SPREADS = f"SELECT day, count, rollups.total_cents, prices, price_cents, weights {_VISIBLE} ORDER BY day"
+#: What each batch brings to each day, with the spread of its own prices.
+PARTS = f"SELECT day, count, rollups.total_cents, low_cents, median_cents, high_cents {_VISIBLE} ORDER BY day"
+
+#: The prices of some days, as weighted sets.
+SETS = f"SELECT day, count, prices, price_cents, weights {_VISIBLE} AND day = ANY(%(days)s) ORDER BY day"
 
 
 def query_parameters(question: Question) -> dict[str, object]:
-    """Write a question as the parameters of :data:`AVERAGES` and :data:`SPREADS`."""
+    """Write a question as the parameters of :data:`AVERAGES` and :data:`PARTS`."""
     return {name: getattr(question, name) for name in ("origin", "destination", "date_from", "date_to")}
 
 
@@ -69,28 +82,54 @@ def daily_averages(connection: Connection, question: Question) -> list[DayAverag
 def rates(connection: Connection, question: Question, interval: Interval) -> list[Rate]:
     """Count, average and spread of each day, week or month: the contract of ``GET /v1/rates``.
 
+    Args:
+        connection: A connection, in a transaction with one snapshot.
+        question: The locations and days.
+        interval: What one rate stands for.
+
     Returns:
         Every interval of the question, oldest first; money in USD, to the cent.
     """
+
+    def first_day(row: tuple[Any, ...]) -> date:  # of the interval, as far as it was asked for
+        return max(interval_start(row[0], interval), question.date_from)
+
+    rows = (
+        _Part(day, prices, total, None if low is None else Spread(low, *others))
+        for day, prices, total, low, *others in connection.execute(PARTS, query_parameters(question))
+    )
+    parts = {first: list(some) for first, some in groupby(rows, key=first_day)}
+    enough = {first: some for first, some in parts.items() if sum(part.prices for part in some) >= MIN_PRICES}
+    # The spread of one part is known. Those of several do not add up: it takes their prices.
+    known = {first: some[0].spread for first, some in enough.items() if len(some) == 1 and some[0].spread}
+    days = [part.day for first, some in enough.items() if first not in known for part in some]
+    spreads = known | _spreads(connection, question, days, first_day)
+    return [
+        _rate(first, last, parts.get(first, []), spreads.get(first)) for first, last in intervals(question, interval)
+    ]
+
+
+def _spreads(
+    connection: Connection, question: Question, days: list[date], first_day: Callable[[tuple[Any, ...]], date]
+) -> dict[date, Spread]:
+    """Make spreads from the prices of some days, one for all days with the same first day."""
+    if not days:
+        return {}
     # Server-side: a wide question's prices never sit in memory at once.
-    with connection.cursor("rates", binary=True) as cursor:
+    with connection.cursor("sets", binary=True) as cursor:
         cursor.itersize = 500
-        cursor.execute(SPREADS, query_parameters(question))
-        spans = {interval_start(first, interval): (first, last) for first, last in intervals(question, interval)}
-        found = {
-            start: _rate(*spans[start], list(rows))
-            for start, rows in groupby(cursor, key=lambda row: interval_start(row[0], interval))
+        cursor.execute(SETS, query_parameters(question) | {"days": days})
+        return {
+            first: spread(read_set(*numbers) for _, *numbers in some) for first, some in groupby(cursor, key=first_day)
         }
-    return [found.get(start) or Rate(first, last, count=0) for start, (first, last) in spans.items()]
 
 
-def _rate(first: date, last: date, parts: list[tuple[Any, ...]]) -> Rate:
-    count = sum(part[1] for part in parts)
-    if count < MIN_PRICES:
+def _rate(first: date, last: date, parts: list[_Part], found: Spread | None) -> Rate:
+    count = sum(part.prices for part in parts)
+    if found is None:
         return Rate(first, last, count)
-    low, median, high = spread(read_set(part[1], *part[3:]) for part in parts)
-    average = sum(part[2] for part in parts) / count
-    return Rate(first, last, count, *(round(cents / 100, 2) for cents in (low, average, median, high)))
+    cents = (found.low, sum(part.total for part in parts) / count, found.median, found.high)
+    return Rate(first, last, count, *(round(one / 100, 2) for one in cents))
 
 
 def lanes(connection: Connection, origin: str | None, destination: str | None, limit: int) -> list[Lane]:

@@ -40,7 +40,8 @@ def migrate(url: str, revision: str = "head") -> None:
         revision: The revision to stop at.
 
     Raises:
-        sqlalchemy.exc.DBAPIError: The database cannot be reached, or a migration failed and was rolled back.
+        sqlalchemy.exc.DBAPIError: The database cannot be reached, or a migration failed and was rolled back; those
+            before it stay.
     """
     command.upgrade(_config(url), revision)
 

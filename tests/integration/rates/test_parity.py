@@ -14,6 +14,7 @@ from rates_app.batches import publish
 from rates_app.batches.engine import ingest
 from rates_app.rates.locations import read_locations, store_locations
 from rates_app.rates.model import Question, Rate
+from rates_app.rates.queries import rates
 from rates_app.settings import Settings
 
 if TYPE_CHECKING:
@@ -56,4 +57,28 @@ def test_random_questions_agree_with_the_rows(database: Database, tmp_path: Path
 def test_the_comparison_finds_what_differs(found: Rate) -> None:
     question = Question("A", "B", date(2021, 1, 1), date(2021, 1, 1))
     with pytest.raises(AssertionError):
-        Parity().compare(question, found, (3, 10.0, [900.0, 1000.0, 1100.0]), lane=False)
+        Parity().compare(question, found, (3, 10.0, [900.0, 1000.0, 1100.0], 2), lane=False)
+
+
+def test_a_day_of_one_batch_is_exact_between_regions() -> None:
+    day = date(2021, 1, 1)
+    found = Rate(day, day, 3, 9.0, 10.0, 10.02, 11.0)
+    raw = (3, 10.0, [900.0, 1000.0, 1100.0])
+    Parity().compare(Question("A", "B", day, day), found, (*raw, 2), lane=False)
+    with pytest.raises(AssertionError):
+        Parity().compare(Question("A", "B", day, day), found, (*raw, 1), lane=False)
+
+
+def test_a_day_of_one_batch_is_answered_without_its_prices(database: Database, tmp_path: Path) -> None:
+    settings = Settings.model_validate({"database_url": database.url, "data_dir": tmp_path})
+    question = Question("china_main", "scandinavia", date(2021, 1, 1), date(2021, 1, 31))
+    with psycopg.connect(database.url) as connection:
+        store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
+    ingest(settings, str(SAMPLE / "prices-2021-01.csv.gz"))
+    with psycopg.connect(database.url) as connection:
+        before = rates(connection, question, "day")
+        assert sum(rate.median is not None for rate in before) > 20
+        connection.execute("UPDATE rollups SET prices = 'no prices'")
+        assert rates(connection, question, "day") == before
+        with pytest.raises(ValueError, match="buffer"):
+            rates(connection, question, "month")

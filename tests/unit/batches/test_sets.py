@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from fractions import Fraction
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from rates_app.batches.rollup import Tree, region_sets
 from rates_app.batches.sets import EXACT_PRICES, Lanes, Sets, read_set
+from rates_app.batches.spread import Spread, spread
 from rates_app.batches.validate import HIGHEST_PRICE_CENTS
 
 if TYPE_CHECKING:
@@ -55,6 +57,30 @@ def unpack(sets: Sets) -> dict[int, tuple[int, int, dict[int, int]]]:
     return found
 
 
+def percentile(prices: Counter[int], fraction: Fraction) -> int:
+    """SQL's continuous percentile, to the cent, half up."""
+    ordered = sorted(prices.elements())
+    position = fraction * (len(ordered) - 1)
+    below, above = (ordered[min(int(position) + step, len(ordered) - 1)] for step in (0, 1))
+    return int(below + (above - below) * (position - int(position)) + Fraction(1, 2))
+
+
+def percentiles(prices: Counter[int]) -> Spread:
+    return Spread(*(percentile(prices, Fraction(tenths, 10)) for tenths in (1, 5, 9)))
+
+
+def own(rows: list[tuple[int, int, int, int]]) -> dict[int, Counter[int]]:
+    """The prices of every lane."""
+    found: dict[int, Counter[int]] = {}
+    for day, origin, destination, cents in rows:
+        found.setdefault((day * 10 + origin) * 10 + destination, Counter())[cents] += 1
+    return found
+
+
+def spreads(sets: Sets) -> dict[int, Spread]:
+    return {code: Spread(*row) for code, row in zip(sets.codes.tolist(), sets.spreads.T.tolist(), strict=True)}
+
+
 def plain(rows: Mapping[tuple[int, int, int, int], int]) -> dict[int, Counter[int]]:
     """The prices of every pair of locations above the lanes."""
     found: dict[int, Counter[int]] = {}
@@ -88,8 +114,10 @@ def test_large_sets_are_rounded_and_stay_exact_in_count_and_total(
 ) -> None:
     rows = [row for row, number in weighted for _ in range(number)]
     expected = plain(Counter(rows))
-    found = unpack(region_sets(lanes(rows), TREE))
+    sets = region_sets(lanes(rows), TREE)
+    found = unpack(sets)
     assert found.keys() == expected.keys()
+    assert spreads(sets) == {code: percentiles(counter) for code, counter in expected.items()}
     for code, counter in expected.items():
         count, total, entries = found[code]
         assert (count, total) == (counter.total(), sum(cents * n for cents, n in counter.items()))
@@ -105,13 +133,27 @@ def test_large_sets_are_rounded_and_stay_exact_in_count_and_total(
 @settings(deadline=None)
 @given(st.lists(prices, max_size=60))
 def test_a_lane_holds_its_own_prices(rows: list[tuple[int, int, int, int]]) -> None:
-    expected: dict[int, Counter[int]] = {}
-    for day, origin, destination, cents in rows:
-        expected.setdefault((day * 10 + origin) * 10 + destination, Counter())[cents] += 1
     assert unpack(lanes(rows).sets()) == {
         code: (counter.total(), sum(cents * n for cents, n in counter.items()), counter)
-        for code, counter in expected.items()
+        for code, counter in own(rows).items()
     }
+
+
+@settings(deadline=None)
+@given(st.lists(prices, max_size=60))
+def test_spreads_are_exact(rows: list[tuple[int, int, int, int]]) -> None:
+    made = lanes(rows)
+    assert spreads(made.sets()) == {code: percentiles(counter) for code, counter in own(rows).items()}
+    assert spreads(region_sets(made, TREE)) == {
+        code: percentiles(counter) for code, counter in plain(Counter(rows)).items()
+    }
+
+
+@settings(deadline=None)
+@given(st.lists(st.dictionaries(st.integers(1, 300), st.integers(1, 9), min_size=1), min_size=1, max_size=5))
+def test_the_spread_of_several_sets_is_that_of_all_their_prices(parts: list[dict[int, int]]) -> None:
+    union: Counter[int] = sum(map(Counter, parts), Counter())
+    assert spread((list(part.keys()), list(part.values())) for part in parts) == percentiles(union)
 
 
 @pytest.mark.parametrize(
