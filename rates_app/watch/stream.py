@@ -19,7 +19,7 @@ from prometheus_client import Counter
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from rates_app.watch.rules import Resource
 
@@ -36,8 +36,8 @@ WATCH_SECONDS, SILENCE_SECONDS = 240, 300
 #: Waits after failures in a row, in seconds; the last is kept.
 BACKOFF = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
-#: How long to wait before looking again for a resource that the cluster does not have, in seconds.
-ABSENT_SECONDS = 300.0
+#: The same for a kind that the cluster does not have: it comes soon, with what is being installed, or not for long.
+ABSENT_BACKOFF = (*BACKOFF, 60.0, 300.0)
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,10 @@ def follow(resource: str, call: Callable[..., Any], stop: threading.Event) -> It
         except ApiException as error:
             if error.status == HTTPStatus.GONE:
                 version = None
-            wait = ABSENT_SECONDS if error.status == HTTPStatus.NOT_FOUND else None
-            failures = _interrupted(resource, error, failures, stop, wait)
+            waits = ABSENT_BACKOFF if error.status == HTTPStatus.NOT_FOUND else BACKOFF
+            failures = _interrupted(resource, error, failures, stop, waits)
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            failures = _interrupted(resource, error, failures, stop)
+            failures = _interrupted(resource, error, failures, stop, BACKOFF)
 
 
 def _list(call: Callable[..., Any]) -> tuple[list[Resource], str]:
@@ -113,12 +113,10 @@ def _list(call: Callable[..., Any]) -> tuple[list[Resource], str]:
         page["_continue"] = token
 
 
-def _interrupted(
-    resource: str, error: Exception, failures: int, stop: threading.Event, wait: float | None = None
-) -> int:
+def _interrupted(resource: str, error: Exception, failures: int, stop: threading.Event, waits: Sequence[float]) -> int:
     """Note a failure and wait; say how many there were in a row."""
     reason = str(error.status) if isinstance(error, ApiException) else type(error).__name__
     INTERRUPTIONS.labels(resource, reason).inc()
     log.warning("watch interrupted", resource=resource, reason=reason, error=str(error)[:300])
-    stop.wait(wait if wait is not None else BACKOFF[min(failures, len(BACKOFF) - 1)])
+    stop.wait(waits[min(failures, len(waits) - 1)])
     return failures + 1

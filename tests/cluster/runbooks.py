@@ -15,10 +15,13 @@ from tests.cluster.kube import Namespace
 from tests.runbooks.pages import INDEX, blocks, cluster_commands
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from tests.runbooks.pages import Command
+
+#: What a command may take, in seconds.
+SECONDS = 300
 
 #: What a stack calls its cluster, and its second region's.
 COLOUR, STANDBY = "blue", "standby"
@@ -119,28 +122,40 @@ class Operator:
         self._environment = {**os.environ, "KUBECONFIG": str(file), "HOME": str(folder)}
 
     def run(self, command: Command) -> str:
-        """Run a command; give what it printed. It has to succeed, and to find something where something is."""
+        """Run a command; tell what is wrong with it, or nothing.
+
+        It has to succeed, and to find something where something is.
+        """
         words = list(self._filled(command.words))
         if words[0] == "rates":
             words = ["kubectl", "-n", self._namespace, "exec", "deploy/rates-dispatcher", "--", *words]
         script, given = shlex.join(words), self._fill(command.given)
         if words[0] == "rates_psql":
             script = f"{self._rates_psql()}\n{script}"
-        done = subprocess.run(
-            ["bash", "-euc", script],
-            input=given,
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
+        try:
+            done = subprocess.run(
+                ["bash", "-euc", script],
+                input=given,
+                env=self._environment,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            return f"{command}: not done within {SECONDS} s"
         printed = f"{done.stdout}{done.stderr}"
-        assert done.returncode == 0, f"{command}: {printed[-2000:]}"
+        if done.returncode:
+            return f"{command}: {printed[-2000:]}"
         found = printed.strip() and "No resources found" not in printed
         text = " ".join(command.words)
-        assert found or any(fnmatchcase(text, pattern) for pattern in MAY_BE_EMPTY), f"{command} found nothing"
-        return printed
+        empty = not found and not any(fnmatchcase(text, pattern) for pattern in MAY_BE_EMPTY)
+        return f"{command}: found nothing" if empty else ""
+
+    def run_all(self, commands: Iterable[Command]) -> None:
+        """Run commands, all of them, and fail with everything that is wrong with any."""
+        wrong = [told for command in commands if (told := self.run(command))]
+        assert not wrong, "\n".join(wrong)
 
     def _filled(self, words: tuple[str, ...]) -> Iterator[str]:
         before = ""

@@ -186,6 +186,5 @@ def test_runbooks_find_a_batch_that_was_on_spark(ingest: Ingest, tmp_path: Path,
     name = str(ingest.namespace.list("sparkapplications")[0]["metadata"]["name"])
     operator = Operator(tmp_path, ingest.namespace.name, {"NAME": name, "BATCH": name.removeprefix("batch-")})
     commands = chosen(Where.SPARK)
-    for command in commands:
-        operator.run(command)
+    operator.run_all(commands)
     report.seen("commands of runbooks, after batches on Spark", f"{len(commands)} run, each found something")

@@ -33,6 +33,7 @@ class Cluster:
         self.version = 100
         self.oldest = 0  # a watch from before this version is told 410 Gone
         self.objects: dict[str, dict[str, Any]] = {"pods": {}, "sparkapplications": {}}
+        self.absent: set[str] = set()  # kinds that are not installed
         self.events: list[tuple[int, str, str, Any]] = []
         self.connections = 0  # raised to break every open watch off
         self.half_line = False
@@ -100,7 +101,7 @@ class Handler(BaseHTTPRequestHandler):
         self.cluster.requests.append((self.command, parts.path, question))
         if parts.path == REVIEWS:
             self._review(json.loads(body))
-        elif found := LIST.match(parts.path):
+        elif (found := LIST.match(parts.path)) and found["kind"] not in self.cluster.absent:
             if question.get("watch"):
                 self._watch(found["kind"], found["namespace"], int(question["resourceVersion"]))
             else:

@@ -71,6 +71,22 @@ def test_it_lists_in_pages_and_then_tells_of_changes(cluster: Cluster, following
     assert (second.object["metadata"]["name"], second.gone) == ("b", True)
 
 
+def test_a_kind_that_is_installed_later_is_found_soon(cluster: Cluster, following: Callable[[], Item]) -> None:
+    following()
+    wait_for_watch(cluster, 1)
+    cluster.absent.add("pods")
+    cluster.compact()
+    cluster.break_connections()
+    asked = len(cluster.requests)
+    deadline = time.monotonic() + 10
+    while len(cluster.requests) < asked + 2:  # it was told that there is no such kind, and asked again
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    cluster.absent.clear()
+    assert names(following()) == ["a", "b", "c", "d", "e"]
+    wait_for_watch(cluster, 1)
+
+
 @pytest.mark.parametrize("half_line", [False, True])
 def test_a_broken_connection_is_resumed_where_it_was(
     cluster: Cluster, following: Callable[[], Item], half_line: bool

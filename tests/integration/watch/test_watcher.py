@@ -61,7 +61,7 @@ def start(
     api: client.ApiClient, cluster: Cluster, reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Callable[[], None]]]:
     monkeypatch.setattr(stream, "BACKOFF", (0.01,))
-    monkeypatch.setattr(stream, "ABSENT_SECONDS", 0.1)
+    monkeypatch.setattr(stream, "ABSENT_BACKOFF", (0.1,))
     monkeypatch.setattr(watcher, "TICK_SECONDS", 0.05)
     stops: list[Callable[[], None]] = []
 
