@@ -20,7 +20,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.gthread import ThreadWorker
 
-from rates_app.api import create_app
+from rates_app.application import create_app
 from rates_app.ops.draining import begin_draining, is_draining
 from rates_app.ops.logs import ServerLogger, configure_logs
 from rates_app.ops.metrics import FOLDER_VARIABLE, forget_worker

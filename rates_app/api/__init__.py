@@ -1,5 +1,1 @@
-"""The HTTP service."""
-
-from rates_app.api.application import create_app
-
-__all__ = ["create_app"]
+"""The HTTP API."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rates_app.batches.cluster import Applications
-    from rates_app.batches.inbox import Delivery, Destination, Inbox
+    from rates_app.batches.delivery import Delivery, Destination, Inbox
     from rates_app.batches.model import Batch
     from rates_app.batches.source import Source
     from rates_app.settings import Settings

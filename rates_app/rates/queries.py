@@ -6,9 +6,9 @@ from datetime import timedelta
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rates_app.batches.sets import read_set
-from rates_app.batches.spread import Spread, spread
 from rates_app.rates.model import MIN_PRICES, DayAverage, Interval, Question, Rate, interval_start, intervals
+from rates_app.rates.sets import read_set
+from rates_app.rates.spread import Spread, spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -23,7 +23,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from rates_app.api import create_app
+from rates_app.application import create_app
 from rates_app.local.postgres import Cluster, primary_with_replica
 from rates_app.local.redis import RedisServer
 from rates_app.rates.locations import read_locations, store_locations

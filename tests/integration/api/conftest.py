@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from drills.pod import Served, environment_of
-from rates_app.api import create_app
+from rates_app.application import create_app
 from rates_app.local.postgres import Cluster, primary_with_replica
 from rates_app.rates.locations import read_locations, store_locations
 from rates_app.settings import Settings

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from rates_app.api import create_app
+from rates_app.application import create_app
 from rates_app.batches.engine import ingest
 from rates_app.store.tokens import create_token, revoke_token
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from rates_app.api import create_app
+from rates_app.application import create_app
 from rates_app.settings import Settings
 from rates_app.store.generation import TIMELINE_GENERATIONS
 from rates_app.store.migrate import pending

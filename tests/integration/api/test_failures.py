@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
-from rates_app.api import create_app
+from rates_app.application import create_app
 from rates_app.cache.redis import RETRY_SECONDS
 from rates_app.local.redis import RedisServer
 from rates_app.local.server import free_port

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import brotli
 import pytest
 
-from rates_app.api import create_app
+from rates_app.application import create_app
 
 if TYPE_CHECKING:
     from flask.testing import FlaskClient

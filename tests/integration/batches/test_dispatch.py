@@ -38,7 +38,7 @@ from rates_app.store.databases import Databases, Unavailable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rates_app.batches.inbox import Delivery
+    from rates_app.batches.delivery import Delivery
     from rates_app.batches.model import Batch
 
 HEADER = b"orig_code,dest_code,day,price\n"

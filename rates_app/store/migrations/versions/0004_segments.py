@@ -41,7 +41,7 @@ def upgrade() -> None:
             PRIMARY KEY (batch_id, first_day)
         );
 
-        -- A rollup's prices as `rates_app.batches.sets` packs them: half of what two arrays take, and a fourth of the
+        -- A rollup's prices as `rates_app.rates.sets` packs them: half of what two arrays take, and a fourth of the
         -- work for who writes them. They fit into the row.
         ALTER TABLE rollups ADD COLUMN prices bytea STORAGE EXTERNAL,
             ALTER price_cents DROP NOT NULL, ALTER weights DROP NOT NULL;

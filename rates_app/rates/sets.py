@@ -6,17 +6,15 @@ it occurs, where that is shorter. There are as many numbers as prices in the fir
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rates_app.batches.spread import spreads
+from rates_app.rates.spread import spreads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from rates_app.batches.binary import Integers
 
 #: A set of more prices than this is rounded, unless it is a lane's.
 EXACT_PRICES = 512
@@ -24,6 +22,7 @@ EXACT_PRICES = 512
 #: Ratio of neighbouring steps of a rounded set.
 STEP = 1.01
 
+Integers = NDArray[np.integer[Any]]
 Column = NDArray[np.int64]
 
 

@@ -21,6 +21,7 @@ from rates_app.rates.warm import tell_hits
 from rates_app.store.databases import Databases
 from rates_app.store.lease import Lease
 from rates_app.store.metrics import measure_pools
+from rates_app.web import pages
 
 if TYPE_CHECKING:
     from rates_app.settings import Settings
@@ -38,8 +39,6 @@ def create_app(settings: Settings) -> Flask:
     Returns:
         The application; ``app.extensions["rates"].close()`` lets go of its connections.
     """
-    from rates_app.web import pages  # noqa: PLC0415 - the pages are made with this package's modules
-
     app = Flask(__name__, static_folder=None)
     redis = Redis(settings)
     databases = Databases(settings)
