@@ -1,1 +1,1 @@
-"""What operators look at: health, metrics and logs."""
+"""What operators look at: logs, metrics, traces and runbooks."""

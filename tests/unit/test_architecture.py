@@ -1,0 +1,54 @@
+"""The order of rooms that docs/architecture.md tells of is the one that imports keep."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+#: The first cells of its table: the rooms, from the top of the house down.
+CELLS = re.findall(r"^\| (`[^|]+`) \|", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE)
+ROOMS = [room for cell in CELLS for room in re.findall(r"`([^`]+)`", cell)]
+
+
+def files(room: str) -> list[Path]:
+    return [ROOT / room] if room.endswith(".py") else sorted((ROOT / room).rglob("*.py"))
+
+
+def room_of(module: str) -> int | None:
+    """Tell which room a module is in, by its place in the list."""
+    path = module.replace(".", "/")
+    places = [at for at, room in enumerate(ROOMS) if f"{path}/".startswith(room.removesuffix(".py").rstrip("/") + "/")]
+    return places[0] if places else None
+
+
+def imports(file: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_go_down_the_list(room: str) -> None:
+    assert files(room)
+    up = {
+        f"{file.relative_to(ROOT)} imports {module}"
+        for file in files(room)
+        for module in imports(file)
+        if (other := room_of(module)) is not None and other < ROOMS.index(room)
+    }
+    assert not up
+
+
+def test_every_folder_of_the_service_is_a_room() -> None:
+    found = {path for path in (ROOT / "rates_app").iterdir() if path.is_dir() and list(path.glob("*.py"))}
+    assert {f"rates_app/{path.name}/" for path in found} <= set(ROOMS)
