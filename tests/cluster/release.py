@@ -49,7 +49,8 @@ def install_stores(namespace: Namespace, settings: ClusterSettings, password: st
         "existingSecret": STORES,
         # None to speak of: a test fills a node.
         "quota": {"cpu": "1000", "memory": "1Ti"},
-        "postgresql": {"storage": "4Gi"},
+        # For the batches of all tests together.
+        "postgresql": {"storage": "6Gi"},
     }
     if settings.postgresql_image:
         values["postgresql"]["image"] = settings.postgresql_image
