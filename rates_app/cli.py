@@ -340,6 +340,10 @@ def main() -> None:
     ) as error:
         err.print(f"rates: {error}", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
+        lacks = error.diag.message_primary
+        err.print(f"rates: the database is not at this version's schema ({lacks}): run 'rates migrate'", soft_wrap=True)
+        raise SystemExit(1) from None
     except psycopg.OperationalError as error:
         first_line = str(error).strip().partition("\n")[0]
         err.print(f"rates: the database of RATES_DATABASE_URL: {first_line}", markup=False, soft_wrap=True)

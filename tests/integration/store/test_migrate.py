@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -35,6 +39,16 @@ def test_two_at_once_wait_for_each_other(empty: str) -> None:
         for done in [pool.submit(migrate, empty) for _ in range(2)]:
             done.result()
     assert pending(empty) == []
+
+
+def test_a_command_tells_what_to_do_about_a_database_without_a_schema(empty: str) -> None:
+    rates = Path(sys.executable).with_name("rates")
+    environment = {**os.environ, "RATES_DATABASE_URL": empty}
+    done = subprocess.run([rates, "batches"], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    (told,) = done.stderr.splitlines()
+    assert 'relation "batches" does not exist' in told
+    assert "run 'rates migrate'" in told
 
 
 def test_an_index_is_built_beside_a_batch_in_work_and_its_readers(empty: str) -> None:
