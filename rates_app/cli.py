@@ -341,8 +341,8 @@ def main() -> None:
         err.print(f"rates: {error}", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
-        lacks = error.diag.message_primary
-        err.print(f"rates: the database is not at this version's schema ({lacks}): run 'rates migrate'", soft_wrap=True)
+        told = f"the database is not at this version's schema ({error.diag.message_primary}): run 'rates migrate'"
+        err.print(f"rates: {told}", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
     except psycopg.OperationalError as error:
         first_line = str(error).strip().partition("\n")[0]
