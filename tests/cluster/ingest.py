@@ -201,9 +201,15 @@ class Ingest:
 
 
 def generate(file: Path, rows: int, seed: int) -> Loaded:
-    """Write a supplier's file; tell what the database has to hold once it is published."""
-    command = [str(Path(sys.executable).parent / "rates"), "generate", str(file), f"--rows={rows}", f"--seed={seed}"]
-    subprocess.run(command, check=True, capture_output=True)
+    """Write a supplier's file; tell what the database has to hold once it is published.
+
+    None of its days is the sample's, whose prices other tests know.
+    """
+    program = str(Path(sys.executable).parent / "rates")
+    days = "--first-day=2022-01-01"
+    subprocess.run(
+        [program, "generate", str(file), f"--rows={rows}", f"--seed={seed}", days], check=True, capture_output=True
+    )
     with file.open(newline="") as lines:
         cents = sum(round(float(row["price"]) * 100) for row in csv.DictReader(lines))
     return Loaded("published", rows, cents)

@@ -100,7 +100,9 @@ class Release:
         self.namespace.helm("rollback", NAME, "--timeout=10m")
 
     def uninstall(self) -> None:
+        """Remove it, and wait until its pods have drained: they would be taken for the next release's."""
         self.namespace.helm("uninstall", NAME, "--ignore-not-found", "--wait", "--timeout=5m")
+        wait_for(f"the end of the pods of {NAME}", lambda: not self.pods())
 
     def pods(self, tag: str | None = None) -> list[Any]:
         """List the server's pods, of one version or all."""
