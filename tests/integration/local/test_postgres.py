@@ -211,8 +211,9 @@ def test_a_replica_that_lost_its_slot_is_made_anew(folder: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_terminated_program_leaves_no_server_behind(folder: Path, number: signal.Signals) -> None:
-    program = (
-        "import sys, time\nfrom pathlib import Path\nfrom rates_app.local.postgres import primary_with_replica\n"
+    program = (  # what a shell runs in the background has SIGINT ignored
+        "import signal, sys, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from pathlib import Path\nfrom rates_app.local.postgres import primary_with_replica\n"
         "with primary_with_replica(Path(sys.argv[1]), fast=True):\n    print('up', flush=True)\n    time.sleep(120)\n"
     )
     with subprocess.Popen(
