@@ -17,6 +17,7 @@ from rates_app.store.generation import GATE
 from tests.charts.rendering import charts
 from tests.cluster import host
 from tests.cluster.kube import wait_for
+from tests.cluster.oracle import OTHER_DAYS
 from tests.cluster.release import NAME, STORES
 
 if TYPE_CHECKING:
@@ -201,15 +202,10 @@ class Ingest:
 
 
 def generate(file: Path, rows: int, seed: int) -> Loaded:
-    """Write a supplier's file; tell what the database has to hold once it is published.
-
-    None of its days is the sample's, whose prices other tests know.
-    """
+    """Write a supplier's file; tell what the database has to hold once it is published."""
     program = str(Path(sys.executable).parent / "rates")
-    days = "--first-day=2022-01-01"
-    subprocess.run(
-        [program, "generate", str(file), f"--rows={rows}", f"--seed={seed}", days], check=True, capture_output=True
-    )
+    command = [program, "generate", str(file), f"--rows={rows}", f"--seed={seed}", f"--first-day={OTHER_DAYS}"]
+    subprocess.run(command, check=True, capture_output=True)
     with file.open(newline="") as lines:
         cents = sum(round(float(row["price"]) * 100) for row in csv.DictReader(lines))
     return Loaded("published", rows, cents)

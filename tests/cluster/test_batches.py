@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.cluster.kube import wait_for
+from tests.cluster.oracle import OTHER_DAYS
 from tests.cluster.release import NAME
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 ROWS = 2_000_000
 #: The batch is the same whichever pod makes it, and is known by its content: a second pod goes on with the first's.
 SCRIPT = (
-    f"rates generate /tmp/batch.csv --rows {ROWS} --first-day 2022-01-01 --seed $SEED && rates ingest /tmp/batch.csv"
+    f"rates generate /tmp/batch.csv --rows {ROWS} --first-day {OTHER_DAYS} --seed $SEED && rates ingest /tmp/batch.csv"
 )
 
 LEDGER = (

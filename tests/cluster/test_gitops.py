@@ -354,7 +354,8 @@ def test_runbooks_find_what_they_look_for(
     wrong: list[str] = []
     for command in commands:
         operator = worried if "--previous" in command.words or command.page == "pod-crash-loop" else calm
-        wrong += filter(None, [operator.run(command)])
+        if told := operator.run(command):
+            wrong.append(told)
         if "create" in command.words and "job" in command.words:
             tree.rates.kubectl("wait", "job/housekeeping-now", "--for=condition=Complete", "--timeout=5m")
     assert not wrong, "\n".join(wrong)

@@ -25,8 +25,8 @@ def files(room: str) -> list[Path]:
 def room_of(module: str) -> int | None:
     """Tell which room a module is in, by its place in the list."""
     path = module.replace(".", "/")
-    places = [at for at, room in enumerate(ROOMS) if f"{path}/".startswith(room.removesuffix(".py").rstrip("/") + "/")]
-    return places[0] if places else None
+    folders = (room.removesuffix(".py").rstrip("/") + "/" for room in ROOMS)
+    return next((at for at, folder in enumerate(folders) if f"{path}/".startswith(folder)), None)
 
 
 def imports(file: Path) -> Iterator[str]:
