@@ -38,6 +38,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section("measured")
         for row in rows:
             terminalreporter.line(str(row))
+            for example in row.examples:
+                terminalreporter.line(f"  {example}")
     if config.getoption("record", default=False):
         if config.args == ["tests/cluster"] and not config.option.keyword:
             minutes = (time.monotonic() - config.stash[BEGAN]) / 60

@@ -30,14 +30,15 @@ class Tally:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.seconds: list[float] = []
+        #: When each was asked, in seconds since 1970, and what came of it.
         self.failed: list[tuple[float, str]] = []
         self.wrong: list[tuple[float, str]] = []
-        self.versions: dict[str, int] = {}
 
     def summary(self) -> dict[str, object]:
         with self.lock:
             times = sorted(self.seconds)
-            bad = [moment for moment, _ in self.failed + self.wrong]
+            bad = sorted(self.failed + self.wrong)
+            examples = [f"{time.strftime('%X', time.gmtime(asked))} {text}" for asked, text in bad[:3] + bad[3:][-3:]]
             percentiles = {
                 f"p{share}_ms": round(1000 * times[math.ceil(len(times) * share / 100) - 1], 1)
                 for share in (50, 95, 99)
@@ -50,9 +51,9 @@ class Tally:
                 "slow": sum(took > SLOW_SECONDS for took in times),
                 **percentiles,
                 "max_ms": round(1000 * times[-1], 1) if times else None,
-                "first_bad": min(bad, default=None),
-                "last_bad": max(bad, default=None),
-                "examples": [text for _, text in (self.failed + self.wrong)[:5]],
+                "first_bad": bad[0][0] if bad else None,
+                "last_bad": bad[-1][0] if bad else None,
+                "examples": examples,
             }
 
 
@@ -73,23 +74,23 @@ def agrees(body: bytes, expected: list[Rate]) -> bool:
 
 def ask(connection: http.client.HTTPConnection, path: str, expected: list[Rate], tally: Tally) -> bool:
     """Ask once; tell whether the connection can be kept."""
-    began = time.monotonic()
+    asked, began = time.time(), time.monotonic()
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
         body = answer.read()
     except (OSError, http.client.HTTPException) as error:
         with tally.lock:
-            tally.failed.append((time.time(), f"{path}: {error!r}"))
+            tally.failed.append((asked, f"{path}: {error!r} after {time.monotonic() - began:.1f} s"))
         return False
     took = time.monotonic() - began
     with tally.lock:
         if answer.status != 200:
-            tally.failed.append((time.time(), f"{path}: {answer.status} {body[:200]!r}"))
+            tally.failed.append((asked, f"{path}: {answer.status} {body[:200]!r}"))
         else:
             tally.seconds.append(took)
             if not agrees(body, expected):
-                tally.wrong.append((time.time(), f"{path}: {body[:200]!r}"))
+                tally.wrong.append((asked, f"{path}: {body[:200]!r}"))
     return not answer.will_close
 
 

@@ -16,7 +16,10 @@ NAME = "load"
 
 
 class Tally(NamedTuple):
-    """What became of the requests; times in ms, moments in seconds since 1970."""
+    """What became of the requests; times in ms, moments in seconds since 1970.
+
+    The first and the last bad one count by when they were asked: how long they then waited is the client's patience.
+    """
 
     requests: int
     failed: int

@@ -122,7 +122,10 @@ class Release:
                 and int(status["observedGeneration"]) == (workload["metadata"]["generation"])
             )
         else:
-            done = status["observedGeneration"] == workload["metadata"]["generation"]
+            # Pods of the version before serve the same tag after a restart: the Deployment knows which are new.
+            done = status["observedGeneration"] == workload["metadata"]["generation"] and (
+                status.get("updatedReplicas") == status.get("replicas")
+            )
         new = self.pods(tag)
         return done and sum(map(ready, new)) == workload["spec"]["replicas"] and len(new) == len(pods)
 

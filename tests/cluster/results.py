@@ -20,7 +20,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "load": ("what is done under load", "requests", "failed", "wrong", "over 1 s", "p99"),
     "faults": (
         *("fault", "requests", "failed", "wrong", "over 1 s", "p99"),
-        *("until the last failure", "promised", "rows lost", "promised"),
+        *("last to fail asked after", "promised", "rows lost", "promised"),
     ),
     "seen": ("what", "seen"),
     "runs": ("run", "passed", "failed", "minutes"),
@@ -35,11 +35,13 @@ class Row(NamedTuple):
         table: Which of `TABLES`.
         test: The test that measured it, as pytest names it.
         cells: What it found, one for each of the table's own columns.
+        examples: Requests that failed, told at the end of the run and not recorded.
     """
 
     table: str
     test: str
     cells: tuple[str, ...]
+    examples: Sequence[str] = ()
 
     def __str__(self) -> str:
         return "; ".join(f"{name} {cell}" for name, cell in zip(TABLES[self.table], self.cells, strict=True))
@@ -71,9 +73,9 @@ class Report:
             lost: How many rows were there before and are not now.
         """
         promised = promise(fails)
-        until = f"{max(0.0, (tally.last_bad or began) - began):.0f} s"
-        cells = (what, *_requests(tally), until, promised.recovery, str(lost), promised.loss)
-        self._rows.append(Row("faults", self._test, cells))
+        last = f"{max(0.0, (tally.last_bad or began) - began):.0f} s"
+        cells = (what, *_requests(tally), last, promised.recovery, str(lost), promised.loss)
+        self._rows.append(Row("faults", self._test, cells, tally.examples))
 
     def seen(self, what: str, found: str) -> None:
         """Tell what else was found."""
