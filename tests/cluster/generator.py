@@ -51,7 +51,6 @@ class Tally:
                 "slow": sum(took > SLOW_SECONDS for took in times),
                 **percentiles,
                 "max_ms": round(1000 * times[-1], 1) if times else None,
-                "first_bad": bad[0][0] if bad else None,
                 "last_bad": bad[-1][0] if bad else None,
                 "examples": examples,
             }

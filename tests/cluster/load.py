@@ -18,7 +18,7 @@ NAME = "load"
 class Tally(NamedTuple):
     """What became of the requests; times in ms, moments in seconds since 1970.
 
-    The first and the last bad one count by when they were asked: how long they then waited is the client's patience.
+    The last bad one counts by when it was asked: how long it then waited is the client's patience.
     """
 
     requests: int
@@ -29,7 +29,6 @@ class Tally(NamedTuple):
     p95_ms: float
     p99_ms: float
     max_ms: float
-    first_bad: float | None
     last_bad: float | None
     examples: list[str]
     seconds: float

@@ -117,15 +117,11 @@ class Release:
         workload, pods = self.namespace.get(self.kind, NAME), self.pods()
         status = workload["status"]
         if self.kind == "rollout":
-            done = (
-                status.get("phase") == "Healthy"
-                and int(status["observedGeneration"]) == (workload["metadata"]["generation"])
-            )
+            done = status.get("phase") == "Healthy"
         else:
             # Pods of the version before serve the same tag after a restart: the Deployment knows which are new.
-            done = status["observedGeneration"] == workload["metadata"]["generation"] and (
-                status.get("updatedReplicas") == status.get("replicas")
-            )
+            done = status.get("updatedReplicas") == status.get("replicas")
+        done = done and int(status["observedGeneration"]) == workload["metadata"]["generation"]
         new = self.pods(tag)
         return done and sum(map(ready, new)) == workload["spec"]["replicas"] and len(new) == len(pods)
 

@@ -9,7 +9,7 @@ import pytest
 from tests.cluster.load import Tally
 from tests.cluster.results import PAGE, TABLES, Report, Row, record
 
-TALLY = Tally(12_345, 1, 0, 2, 1.0, 2.0, 30.4, 40.0, 104.0, 107.4, ["/rates: 503"], 60.0)
+TALLY = Tally(12_345, 1, 0, 2, 1.0, 2.0, 30.4, 40.0, 107.4, ["/rates: 503"], 60.0)
 FIRST, SECOND = datetime(2026, 11, 24, tzinfo=UTC), datetime(2026, 11, 25, tzinfo=UTC)
 EMPTY = "Before.\n" + "".join(f"<!-- {table} -->\n<!-- /{table} -->\nBetween.\n" for table in TABLES)
 
