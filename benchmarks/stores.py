@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from rates_app.batches.engine import ingest
+from rates_app.batches.pipeline.engine import ingest
 from rates_app.local.postgres import primary_with_replica
 from rates_app.local.redis import RedisServer
 from rates_app.ops.logs import configure_logs

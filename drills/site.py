@@ -16,8 +16,8 @@ import psycopg
 from psycopg import sql
 
 from drills.pod import Served, environment_of
-from rates_app.batches import engine, publish
 from rates_app.batches.generate import generate, read_sample, sample_file
+from rates_app.batches.pipeline import engine, publish
 from rates_app.cache.redis import Redis
 from rates_app.local.postgres import Cluster, PostgresServer, primary_with_replica
 from rates_app.local.redis import RedisServer

@@ -8,13 +8,14 @@ import structlog
 from flask import Flask, Response, g, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from rates_app.api import batches, docs, locations, operations, problems, rates
-from rates_app.api.edge import Edge
-from rates_app.api.limits import EXCHANGE_SECONDS, Limiter
-from rates_app.api.periodic import Periodic
-from rates_app.api.service import Service
+from rates_app.api import batches, docs, locations, operations, rates
 from rates_app.cache.process import ProcessAnswers
 from rates_app.cache.redis import Redis
+from rates_app.http import problems
+from rates_app.http.limits import EXCHANGE_SECONDS, Limiter
+from rates_app.http.middleware import Edge
+from rates_app.http.service import Service
+from rates_app.ops.periodic import Periodic
 from rates_app.ops.traces import trace_requests
 from rates_app.rates.reads import Reads
 from rates_app.rates.warm import tell_hits

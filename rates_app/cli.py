@@ -18,10 +18,11 @@ from rates_app.backups.cli import app as backup_app
 from rates_app.backups.cli import restore
 from rates_app.backups.repository import BackupError
 from rates_app.backups.settings import BackupSettings
-from rates_app.batches import engine, ledger, publish
 from rates_app.batches.cli import dispatch, generate, housekeep
+from rates_app.batches.ledger import batches as ledger
 from rates_app.batches.model import Batch, BatchError, State
-from rates_app.batches.rollup import rebuild_for_tree
+from rates_app.batches.pipeline import engine, publish
+from rates_app.batches.pipeline.rollup import rebuild_for_tree
 from rates_app.notify.cli import app as notify_app
 from rates_app.notify.settings import NotifySettings
 from rates_app.ops.logs import configure_logs

@@ -18,9 +18,9 @@ import structlog
 from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 
-from rates_app.batches.engine import connect, drive, ingest
 from rates_app.batches.model import BatchError
-from rates_app.batches.workers import WorkersLost
+from rates_app.batches.pipeline.engine import connect, drive, ingest
+from rates_app.batches.pipeline.workers import WorkersLost
 from rates_app.ops.logs import configure_logs
 from rates_app.ops.traces import configure_traces
 from rates_app.settings import Settings, SettingsError, load_settings
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from pyspark import SparkContext
 
-    from rates_app.batches.engine import Step
-    from rates_app.batches.workers import Item, Workers
+    from rates_app.batches.pipeline.engine import Step
+    from rates_app.batches.pipeline.workers import Item, Workers
 
 log = structlog.get_logger()
 

@@ -23,8 +23,8 @@ import psutil
 import psycopg
 
 from benchmarks.ingest.contestants import WAYS
-from rates_app.batches import publish
 from rates_app.batches.generate import generate, read_sample, sample_file
+from rates_app.batches.pipeline import publish
 from rates_app.local.postgres import PostgresServer
 from rates_app.rates.locations import read_locations, store_locations
 from rates_app.store.migrate import migrate

@@ -19,9 +19,9 @@ import psutil
 import psycopg
 import structlog
 
-from rates_app.batches import engine, publish
 from rates_app.batches.model import Slice
-from rates_app.batches.workers import in_process as processes
+from rates_app.batches.pipeline import engine, publish
+from rates_app.batches.pipeline.workers import in_process as processes
 from rates_app.local.account import programs
 from rates_app.settings import load_settings
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rates_app.batches.model import Batch
-    from rates_app.batches.workers import Workers
+    from rates_app.batches.pipeline.workers import Workers
 
 #: What suppliers' rows need at least: no checks, no index, no write-ahead log.
 BARE = """

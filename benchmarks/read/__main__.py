@@ -27,8 +27,8 @@ import httpx
 import psycopg
 
 from benchmarks.stores import sample_stores
-from rates_app.batches import publish
-from rates_app.batches.engine import ingest
+from rates_app.batches.pipeline import publish
+from rates_app.batches.pipeline.engine import ingest
 from rates_app.cache.redis import Redis
 from rates_app.local.server import free_port
 from rates_app.rates.warm import warmer

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from flask import Flask, Response, jsonify, request
 
-from rates_app.serve import Server
+from rates_app.http.server import Server
 from rates_app.settings import load_settings
 
 if TYPE_CHECKING:
@@ -71,13 +71,14 @@ def aggregate() -> Response:
 
 
 class Other(Server):
-    """The service's server with another application."""
+    """The service's server around an application that has no stores to close."""
 
     def load(self) -> Any:
-        """Give the application that the command line names."""
-        return {"constant": constant, "bare": bare, "plain": plain}[sys.argv[1]]
+        """Return the application."""
+        return self.create_app(self.settings)
 
 
 if __name__ == "__main__":
     settings = load_settings()
-    Other(settings, settings.data_dir).run()
+    application: Any = {"constant": constant, "bare": bare, "plain": plain}[sys.argv[1]]
+    Other(settings, settings.data_dir, lambda _settings: application).run()

@@ -9,10 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from rates_app.batches.model import State
-from rates_app.rates.model import Interval
-
-#: Longer than any UN/LOCODE or slug; what is longer is not looked up.
-MAX_CODE = 100
+from rates_app.rates.model import MAX_CODE, Interval
 
 _ISO_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 

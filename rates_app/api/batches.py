@@ -16,15 +16,16 @@ from flask import Blueprint, Response, request
 from werkzeug.exceptions import NotFound
 
 from rates_app.api.arguments import BatchesArguments, DeliveryArguments, DeliveryHeaders, RejectsArguments
-from rates_app.api.authorization import require
 from rates_app.api.models import BatchBody, BatchesBody, RejectsBody
-from rates_app.api.openapi import Content, check_arguments, operation
-from rates_app.api.problems import Problem
-from rates_app.api.responses import choose_media_type
-from rates_app.api.service import service
-from rates_app.batches import ledger, publish
+from rates_app.batches.ledger import batches as ledger
 from rates_app.batches.model import NoSuchBatch, Unreadable, WrongState
-from rates_app.batches.receive import KeyReused, TooLarge, receive
+from rates_app.batches.pipeline import publish
+from rates_app.batches.sources.upload import KeyReused, TooLarge, receive
+from rates_app.http.authorization import require
+from rates_app.http.openapi import Content, check_arguments, operation
+from rates_app.http.problems import Problem
+from rates_app.http.responses import choose_media_type
+from rates_app.http.service import service
 from rates_app.rates.warm import warmer
 from rates_app.store.databases import QueryTooSlow, Unavailable
 

@@ -7,10 +7,10 @@ from importlib.resources import files
 import orjson
 from flask import Blueprint, Response, current_app
 
-from rates_app.api.openapi import document
-from rates_app.api.responses import send
-from rates_app.api.service import service
 from rates_app.cache.answer import Answer
+from rates_app.http.openapi import document
+from rates_app.http.responses import send
+from rates_app.http.service import service
 
 views = Blueprint("docs", __name__)
 

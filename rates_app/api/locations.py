@@ -8,11 +8,12 @@ import orjson
 from flask import Blueprint
 from werkzeug.exceptions import NotFound
 
-from rates_app.api.arguments import MAX_CODE, LanesArguments, LocationsArguments
+from rates_app.api.arguments import LanesArguments, LocationsArguments
 from rates_app.api.models import Lanes, Places, PlaceWithChildren
-from rates_app.api.openapi import Content, operation
-from rates_app.api.responses import answer_question
+from rates_app.http.openapi import Content, operation
+from rates_app.http.responses import answer_question
 from rates_app.rates.locations import child_locations, find_locations, search_locations
+from rates_app.rates.model import MAX_CODE
 from rates_app.rates.queries import lanes
 
 if TYPE_CHECKING:

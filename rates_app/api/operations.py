@@ -5,9 +5,9 @@ from __future__ import annotations
 import orjson
 from flask import Blueprint, Response
 
-from rates_app.api.health import readiness
-from rates_app.api.service import service
-from rates_app.batches.metrics import LedgerCollector
+from rates_app.batches.ledger.metrics import LedgerCollector
+from rates_app.http.health import readiness
+from rates_app.http.service import service
 from rates_app.ops.metrics import exposition
 from rates_app.store.metrics import ReplicaLag
 

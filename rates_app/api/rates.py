@@ -8,10 +8,10 @@ from flask import Blueprint
 
 from rates_app.api.arguments import RatesArguments, RatesV1Arguments
 from rates_app.api.models import DayRates, Rates
-from rates_app.api.openapi import Content, operation
-from rates_app.api.problems import Problem
-from rates_app.api.responses import answer_question, choose_media_type
-from rates_app.api.service import service
+from rates_app.http.openapi import Content, operation
+from rates_app.http.problems import Problem
+from rates_app.http.responses import answer_question, choose_media_type
+from rates_app.http.service import service
 from rates_app.rates.answers import RatesQuestion, UnknownLocation
 from rates_app.rates.model import Question
 

@@ -22,7 +22,7 @@ def dispatch() -> None:
     Files are taken from `incoming` (or `incoming/SUPPLIER`) below RATES_DATA_DIR, or from the S3 bucket that
     RATES_INCOMING_BUCKET names. Write a file there under a name that begins with a dot, then rename it.
     """
-    from rates_app.batches.dispatch import run  # noqa: PLC0415 - the other roles need none of it
+    from rates_app.batches.pipeline.dispatch import run  # noqa: PLC0415 - the other roles need none of it
 
     settings = load_settings()
     configure_logs(settings)
@@ -32,7 +32,7 @@ def dispatch() -> None:
 
 def housekeep() -> None:
     """Make one pass of housekeeping: drop what withdrawn and refused batches left, merge small ones' partitions."""
-    from rates_app.batches.housekeep import housekeep as make_pass  # noqa: PLC0415 - the other roles need none of it
+    from rates_app.batches.pipeline.housekeep import housekeep as make_pass  # noqa: PLC0415 - the other roles need none of it
 
     settings = load_settings()
     configure_logs(settings)

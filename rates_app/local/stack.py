@@ -23,7 +23,7 @@ import psycopg
 from rich.console import Console
 from rich.markup import escape
 
-from rates_app.batches import engine
+from rates_app.batches.pipeline import engine
 from rates_app.local.keeper import Keeper
 from rates_app.local.postgres import Cluster, PostgresServer, primary_with_replica
 from rates_app.local.redis import RedisServer

@@ -9,6 +9,9 @@ from typing import Literal
 #: A day, week or month with fewer prices than this has no rate: too few to stand for a market.
 MIN_PRICES = 3
 
+#: Characters in a location code. Longer values match no UN/LOCODE or slug, so they are not looked up.
+MAX_CODE = 100
+
 Interval = Literal["day", "week", "month"]
 
 

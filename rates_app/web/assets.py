@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from werkzeug.exceptions import NotFound
 
-from rates_app.api.responses import send
 from rates_app.cache.answer import Answer
+from rates_app.http.responses import send
 from rates_app.web.rendering import views
 
 if TYPE_CHECKING:

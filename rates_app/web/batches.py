@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, get_args
 from flask import Response, render_template, request, stream_with_context
 from werkzeug.exceptions import NotFound
 
-from rates_app.api.service import service
-from rates_app.batches import ledger
+from rates_app.batches.ledger import batches as ledger
 from rates_app.batches.model import NoSuchBatch, Reject, State
-from rates_app.ops.draining import is_draining
+from rates_app.http.draining import is_draining
+from rates_app.http.service import service
 from rates_app.store.databases import Unavailable
 from rates_app.web.rendering import live_page, views
 

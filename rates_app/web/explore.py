@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from werkzeug.exceptions import NotFound
 
-from rates_app.api.arguments import MAX_CODE
 from rates_app.rates.explore import MOVE_DAYS, coverage, movers, region_lanes
 from rates_app.rates.locations import child_locations, find_locations
+from rates_app.rates.model import MAX_CODE
 from rates_app.rates.queries import lanes
 from rates_app.web.rendering import cached_page, views
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from flask import request
 from werkzeug.exceptions import NotFound
 
-from rates_app.api.service import service
+from rates_app.http.service import service
 from rates_app.web.rendering import live_page, views
 
 if TYPE_CHECKING:

@@ -10,12 +10,11 @@ from urllib.parse import urlencode
 import orjson
 from flask import Response, render_template, request
 
-from rates_app.api.arguments import MAX_CODE
-from rates_app.api.responses import answer_question
-from rates_app.api.service import service
+from rates_app.http.responses import answer_question
+from rates_app.http.service import service
 from rates_app.rates.explore import priced_days, region_lanes
 from rates_app.rates.locations import Location, search_locations
-from rates_app.rates.model import Interval, Question, Rate
+from rates_app.rates.model import MAX_CODE, Interval, Question, Rate
 from rates_app.rates.queries import daily_averages, rates
 from rates_app.web.chart import Chart, draw
 from rates_app.web.rendering import DIGEST, cached_page, views

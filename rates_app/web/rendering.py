@@ -12,9 +12,9 @@ import structlog
 from flask import Blueprint, Response, g, render_template, request
 from werkzeug.exceptions import HTTPException, NotFound
 
-from rates_app.api.problems import MEDIA_TYPE, on_http_error
-from rates_app.api.responses import answer_question
-from rates_app.api.service import service
+from rates_app.http.problems import MEDIA_TYPE, on_http_error
+from rates_app.http.responses import answer_question
+from rates_app.http.service import service
 from rates_app.rates.model import MIN_PRICES
 from rates_app.store.databases import QueryTooSlow, Unavailable
 

@@ -8,8 +8,8 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlencode
 
-from rates_app.api.arguments import MAX_CODE
 from rates_app.rates.locations import Location, find_locations, search_locations
+from rates_app.rates.model import MAX_CODE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -6,8 +6,8 @@ import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from rates_app.api.health import readiness
-from rates_app.api.service import service
+from rates_app.http.health import readiness
+from rates_app.http.service import service
 from rates_app.ops.metrics import registry
 from rates_app.store.databases import Unavailable
 from rates_app.store.metrics import ReplicaLag

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
-from rates_app.batches.engine import ingest
+from rates_app.batches.pipeline.engine import ingest
 from rates_app.cli import app
 from rates_app.local.account import programs as installed
 from rates_app.rates.locations import read_locations, store_locations

@@ -17,7 +17,7 @@ from playwright.sync_api import expect, sync_playwright
 from psycopg import sql
 
 from drills.pod import Served, environment_of
-from rates_app.batches.engine import ingest
+from rates_app.batches.pipeline.engine import ingest
 from rates_app.local.server import HOST, free_port
 from rates_app.rates.locations import read_locations, store_locations
 from rates_app.settings import Settings

@@ -9,9 +9,9 @@ import psycopg
 import pytest
 from playwright.sync_api import expect
 
-from rates_app.batches import ledger
+from rates_app.batches.formats.source import inspect
+from rates_app.batches.ledger import batches as ledger
 from rates_app.batches.model import Slice
-from rates_app.batches.source import inspect
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -50,5 +50,6 @@ def test_imports_go_down_the_list(room: str) -> None:
 
 
 def test_every_folder_of_the_service_is_a_room() -> None:
-    found = {path for path in (ROOT / "rates_app").iterdir() if path.is_dir() and list(path.glob("*.py"))}
-    assert {f"rates_app/{path.name}/" for path in found} <= set(ROOMS)
+    folders = {path for path in (ROOT / "rates_app").rglob("*") if path.is_dir() and (path / "__init__.py").exists()}
+    modules = {module for folder in folders for module in folder.glob("*.py") if module.name != "__init__.py"}
+    assert all(room_of(str(module.relative_to(ROOT).with_suffix(""))) is not None for module in modules)

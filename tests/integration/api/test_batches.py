@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from rates_app.application import create_app
-from rates_app.batches.engine import ingest
+from rates_app.batches.pipeline.engine import ingest
 from rates_app.store.tokens import create_token, revoke_token
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import numpy as np
 import psycopg
 import pytest
 
-from rates_app.batches.binary import Arrays, Packed, decode_arrays, encode
+from rates_app.batches.pipeline.binary import Arrays, Packed, decode_arrays, encode
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Database

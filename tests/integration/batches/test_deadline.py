@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from rates_app.batches.engine import ingest
-from rates_app.batches.ledger import deadline_slack
+from rates_app.batches.ledger.batches import deadline_slack
+from rates_app.batches.pipeline.engine import ingest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

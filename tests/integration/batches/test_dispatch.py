@@ -23,14 +23,15 @@ import yaml
 from kubernetes import client
 from moto.server import ThreadedMotoServer
 
-from rates_app.batches import ledger, publish
-from rates_app.batches.cluster import Applications
-from rates_app.batches.dispatch import MOST_ATTEMPTS, Dispatcher
-from rates_app.batches.engine import drive
-from rates_app.batches.folder import RETRY_SECONDS, Folders
-from rates_app.batches.inbox import open_inbox
+from rates_app.batches.ledger import batches as ledger
 from rates_app.batches.model import Unreadable
-from rates_app.batches.receive import TooLarge, receive
+from rates_app.batches.pipeline import publish
+from rates_app.batches.pipeline.dispatch import MOST_ATTEMPTS, Dispatcher
+from rates_app.batches.pipeline.engine import drive
+from rates_app.batches.pipeline.spark import Applications
+from rates_app.batches.sources.folder import RETRY_SECONDS, Folders
+from rates_app.batches.sources.inbox import open_inbox
+from rates_app.batches.sources.upload import TooLarge, receive
 from rates_app.local.server import free_port
 from rates_app.settings import Settings, SettingsError
 from rates_app.store.databases import Databases, Unavailable
@@ -38,8 +39,8 @@ from rates_app.store.databases import Databases, Unavailable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rates_app.batches.delivery import Delivery
     from rates_app.batches.model import Batch
+    from rates_app.batches.sources.delivery import Delivery
 
 HEADER = b"orig_code,dest_code,day,price\n"
 GOOD = b"CNGGZ,EETLL,2021-01-01,1244\n"
@@ -518,7 +519,7 @@ def test_a_cluster_that_refuses_leaves_the_delivery_for_later(
     "change", [("$batch_id", "$batch"), ("kind: SparkApplication", "kind: Pod"), ("spec:", "spec")]
 )
 def test_a_template_that_is_none_is_an_error(template: Path, change: tuple[str, str]) -> None:
-    from rates_app.batches.cluster import render  # noqa: PLC0415
+    from rates_app.batches.pipeline.spark import render  # noqa: PLC0415
 
     template.write_text(template.read_text().replace(*change))
     with pytest.raises(SettingsError, match="RATES_SPARK_TEMPLATE"):

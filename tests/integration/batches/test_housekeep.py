@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from rates_app.batches import housekeep as housekeeping
-from rates_app.batches import publish
-from rates_app.batches.engine import ingest
-from rates_app.batches.housekeep import HOUSEKEEPING_LOCK, MERGE_PARTITIONS, Housekeeping, housekeep
+from rates_app.batches.pipeline import housekeep as housekeeping
+from rates_app.batches.pipeline import publish
+from rates_app.batches.pipeline.engine import ingest
+from rates_app.batches.pipeline.housekeep import HOUSEKEEPING_LOCK, MERGE_PARTITIONS, Housekeeping, housekeep
 from rates_app.rates.model import Question
 from rates_app.rates.queries import daily_averages
 

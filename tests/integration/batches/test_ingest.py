@@ -18,10 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from rates_app.batches import ledger, publish
-from rates_app.batches.engine import ingest
+from rates_app.batches.ledger import batches as ledger
 from rates_app.batches.model import Unreadable, WrongState
-from rates_app.batches.rollup import rebuild_for_tree
+from rates_app.batches.pipeline import publish
+from rates_app.batches.pipeline.engine import ingest
+from rates_app.batches.pipeline.rollup import rebuild_for_tree
 from rates_app.rates.model import Question
 from rates_app.rates.queries import daily_averages
 
@@ -280,9 +281,9 @@ def test_averages_agree_with_plain_arithmetic(settings: Settings) -> None:
 
 
 def test_a_slice_is_won_by_one_attempt_and_the_other_leaves_nothing(settings: Settings, deliver: Deliver) -> None:
+    from rates_app.batches.formats.source import inspect, plan  # noqa: PLC0415
     from rates_app.batches.model import Slice  # noqa: PLC0415
-    from rates_app.batches.source import inspect, plan  # noqa: PLC0415
-    from rates_app.batches.stage import stage_slice  # noqa: PLC0415
+    from rates_app.batches.pipeline.stage import stage_slice  # noqa: PLC0415
 
     path = deliver("a.csv", HEADER + GOOD * 3)
     with connect(settings) as connection:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from rates_app.batches import ledger, publish
-from rates_app.batches.engine import ingest
-from rates_app.batches.housekeep import Housekeeping, housekeep
-from rates_app.batches.rollup import rebuild_for_tree
-from rates_app.batches.source import inspect, plan
+from rates_app.batches.formats.source import inspect, plan
+from rates_app.batches.ledger import batches as ledger
+from rates_app.batches.pipeline import publish
+from rates_app.batches.pipeline.engine import ingest
+from rates_app.batches.pipeline.housekeep import Housekeeping, housekeep
+from rates_app.batches.pipeline.rollup import rebuild_for_tree
 from rates_app.rates.model import Question
 from rates_app.rates.queries import lanes, rates
 

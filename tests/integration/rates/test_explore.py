@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from rates_app.batches import publish
-from rates_app.batches.engine import ingest
 from rates_app.batches.generate import generate, read_sample, sample_file
+from rates_app.batches.pipeline import publish
+from rates_app.batches.pipeline.engine import ingest
 from rates_app.rates.explore import MOVE_DAYS, coverage, movers, priced_days, region_lanes
 from rates_app.rates.locations import read_locations, store_locations
 from rates_app.rates.model import MIN_PRICES

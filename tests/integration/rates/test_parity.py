@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from benchmarks.parity.replay import Parity, replay
-from rates_app.batches import publish
-from rates_app.batches.engine import ingest
+from rates_app.batches.pipeline import publish
+from rates_app.batches.pipeline.engine import ingest
 from rates_app.rates.locations import read_locations, store_locations
 from rates_app.rates.model import Question, Rate
 from rates_app.rates.queries import rates

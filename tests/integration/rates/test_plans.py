@@ -17,8 +17,8 @@ import numpy as np
 import psycopg
 import pytest
 
-from rates_app.batches.engine import ingest
 from rates_app.batches.generate import generate, read_sample, sample_file
+from rates_app.batches.pipeline.engine import ingest
 from rates_app.local.postgres import PostgresServer
 from rates_app.rates.locations import read_locations, store_locations
 from rates_app.rates.model import Question

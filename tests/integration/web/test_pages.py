@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from rates_app.application import create_app
-from rates_app.batches.engine import ingest
+from rates_app.batches.pipeline.engine import ingest
 from rates_app.local.server import HOST, free_port
 from rates_app.rates.locations import read_locations, store_locations
 from rates_app.settings import Settings

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rates_app.batches import source
+from rates_app.batches.formats import source
+from rates_app.batches.formats.source import Inspection, header, line_chunks, plan
 from rates_app.batches.model import Format, Slice, Unreadable
-from rates_app.batches.source import Inspection, header, line_chunks, plan
 
 HEADER = b"orig_code,dest_code,day,price\n"
 lines = st.lists(st.one_of(st.integers(0, 6), st.integers(0, 90)), max_size=40)

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rates_app.batches.rollup import Tree, region_sets
-from rates_app.batches.validate import HIGHEST_PRICE_CENTS
+from rates_app.batches.formats.validate import HIGHEST_PRICE_CENTS
+from rates_app.batches.pipeline.rollup import Tree, region_sets
 from rates_app.rates.sets import EXACT_PRICES, Lanes, Sets, read_set
 from rates_app.rates.spread import Spread, spread
 

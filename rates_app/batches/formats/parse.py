@@ -1,6 +1,6 @@
 """Turn a piece of a file into columns of text, and say of every line that has no columns why.
 
-Nothing is judged here but the form: whether a value makes sense is for :mod:`rates_app.batches.validate`.
+Nothing is judged here but the form: whether a value makes sense is for :mod:`rates_app.batches.formats.validate`.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import psycopg
 import structlog
 from psycopg import sql
 
-from rates_app.batches.publish import drop_staged
+from rates_app.batches.pipeline.publish import drop_staged
 from rates_app.store.generation import note_lanes, raise_generation
 
 if TYPE_CHECKING:

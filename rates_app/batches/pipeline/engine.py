@@ -14,12 +14,13 @@ import psycopg
 import structlog
 from opentelemetry.trace import get_current_span
 
-from rates_app.batches import ledger, publish, rollup
+from rates_app.batches.formats.parse import csv_columns
+from rates_app.batches.formats.source import expand, header, inspect, plan
+from rates_app.batches.ledger import batches as ledger
 from rates_app.batches.model import Batch, BatchError, Unreadable
-from rates_app.batches.parse import csv_columns
-from rates_app.batches.source import expand, header, inspect, plan
-from rates_app.batches.stage import stage_slice
-from rates_app.batches.workers import WorkersLost, in_process
+from rates_app.batches.pipeline import publish, rollup
+from rates_app.batches.pipeline.stage import stage_slice
+from rates_app.batches.pipeline.workers import WorkersLost, in_process
 from rates_app.cache.redis import Redis
 from rates_app.ops.traces import carried, tracer
 from rates_app.rates.warm import warmer
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
 
-    from rates_app.batches.workers import Item, Workers
+    from rates_app.batches.pipeline.workers import Item, Workers
     from rates_app.settings import Settings
     from rates_app.store.databases import Connection
 

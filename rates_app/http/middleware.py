@@ -10,11 +10,11 @@ from functools import cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from rates_app.api.problems import KINDS, MEDIA_TYPE, problem_body
 from rates_app.cache.process import Kept
+from rates_app.http.problems import KINDS, MEDIA_TYPE, problem_body
+from rates_app.http.queueing import waited
 from rates_app.ops.logs import log_request
 from rates_app.ops.metrics import CACHE, DURATION, IN_PROGRESS, REQUESTS, SHED, method_label
-from rates_app.ops.queueing import waited
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from prometheus_client import Counter, Histogram
 
-    from rates_app.api.limits import Limiter
     from rates_app.cache.process import Key, ProcessAnswers
+    from rates_app.http.limits import Limiter
     from rates_app.settings import Settings
     from rates_app.store.lease import Lease
 

@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from rates_app.batches.model import Slice
-from rates_app.batches.rollup import Part
+from rates_app.batches.pipeline.rollup import Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

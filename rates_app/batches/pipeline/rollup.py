@@ -20,8 +20,8 @@ import psycopg
 from opentelemetry.trace import get_current_span
 from psycopg import sql
 
-from rates_app.batches.binary import Integers, Packed, decode_arrays, encode
 from rates_app.batches.model import WrongState
+from rates_app.batches.pipeline.binary import Integers, Packed, decode_arrays, encode
 from rates_app.ops.traces import tracer
 from rates_app.rates.sets import Lanes, Sets, combine, read_set
 from rates_app.store.generation import note_lanes

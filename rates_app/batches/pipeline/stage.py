@@ -15,17 +15,17 @@ import psycopg
 from opentelemetry.trace import get_current_span
 from psycopg import sql
 
-from rates_app.batches.binary import Arrays, encode
+from rates_app.batches.formats.parse import csv_columns, csv_rows, ndjson_rows, parquet_rows, shift
+from rates_app.batches.formats.source import header, line_chunks, row_groups
+from rates_app.batches.formats.validate import Prices, Validator, by_day
 from rates_app.batches.model import COLUMNS, Batch, Reject, Slice, WrongState
-from rates_app.batches.parse import csv_columns, csv_rows, ndjson_rows, parquet_rows, shift
-from rates_app.batches.source import header, line_chunks, row_groups
-from rates_app.batches.validate import Prices, Validator, by_day
+from rates_app.batches.pipeline.binary import Arrays, encode
 from rates_app.ops.traces import tracer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rates_app.batches.parse import Rows
+    from rates_app.batches.formats.parse import Rows
     from rates_app.store.databases import Connection
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from rates_app.batches.formats.parse import Rows, shown
 from rates_app.batches.model import COLUMNS, Reject
-from rates_app.batches.parse import Rows, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

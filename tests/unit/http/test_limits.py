@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from rates_app.api.limits import Limiter
 from rates_app.cache.redis import Redis
+from rates_app.http.limits import Limiter
 from rates_app.settings import Settings
 
 SETTINGS = Settings.model_validate({"database_url": "postgresql://nowhere/rates"})
@@ -12,7 +12,7 @@ SETTINGS = Settings.model_validate({"database_url": "postgresql://nowhere/rates"
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     clock = [1_000_000_020.0]
-    monkeypatch.setattr("rates_app.api.limits.time.time", lambda: clock[0])
+    monkeypatch.setattr("rates_app.http.limits.time.time", lambda: clock[0])
     return clock
 
 

@@ -18,7 +18,7 @@ from boto3.exceptions import S3UploadFailedError
 from boto3.session import Session
 from botocore.exceptions import BotoCoreError, ClientError
 
-from rates_app.batches.delivery import LOCAL_SUPPLIER
+from rates_app.batches.sources.delivery import LOCAL_SUPPLIER
 from rates_app.settings import SettingsError
 from rates_app.store.databases import Unavailable
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.type_defs import MessageTypeDef
 
-    from rates_app.batches.delivery import Destination
+    from rates_app.batches.sources.delivery import Destination
     from rates_app.settings import Settings
 
 log = structlog.get_logger()

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from rates_app.api.edge import Edge, new_request_id
-from rates_app.api.limits import Limiter
 from rates_app.cache.process import Kept, ProcessAnswers
 from rates_app.cache.redis import Redis
 from rates_app.cache.versions import Versions
-from rates_app.ops.queueing import waited
+from rates_app.http.limits import Limiter
+from rates_app.http.middleware import Edge, new_request_id
+from rates_app.http.queueing import waited
 from rates_app.settings import Settings
 
 if TYPE_CHECKING:

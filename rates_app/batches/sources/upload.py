@@ -5,10 +5,10 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Protocol
 
-from rates_app.batches import ledger
-from rates_app.batches.inbox import open_inbox
+from rates_app.batches.formats.source import Inspection
+from rates_app.batches.ledger import batches as ledger
 from rates_app.batches.model import Batch, BatchError
-from rates_app.batches.source import Inspection
+from rates_app.batches.sources.inbox import open_inbox
 
 if TYPE_CHECKING:
     from datetime import datetime

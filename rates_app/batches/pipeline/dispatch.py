@@ -18,20 +18,21 @@ import psycopg
 import structlog
 from prometheus_client import Counter
 
-from rates_app.batches import engine, ledger, publish
-from rates_app.batches.inbox import open_inbox
+from rates_app.batches.formats.source import estimate_rows, inspect
+from rates_app.batches.ledger import batches as ledger
 from rates_app.batches.model import Reject, Unreadable
-from rates_app.batches.source import estimate_rows, inspect
+from rates_app.batches.pipeline import engine, publish
+from rates_app.batches.sources.inbox import open_inbox
 from rates_app.ops.exporter import start_exporter
 from rates_app.store.databases import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rates_app.batches.cluster import Applications
-    from rates_app.batches.delivery import Delivery, Destination, Inbox
+    from rates_app.batches.formats.source import Source
     from rates_app.batches.model import Batch
-    from rates_app.batches.source import Source
+    from rates_app.batches.pipeline.spark import Applications
+    from rates_app.batches.sources.delivery import Delivery, Destination, Inbox
     from rates_app.settings import Settings
     from rates_app.store.databases import Connection
 
@@ -136,7 +137,7 @@ class Dispatcher:
         return source.compression == "none" and estimate_rows(source) > self._settings.spark_above_rows
 
     def _to_spark(self, applications: Applications, delivery: Delivery, batch: Batch) -> None:
-        from rates_app.batches.cluster import render  # noqa: PLC0415 - the cluster's client is needed in a cluster only
+        from rates_app.batches.pipeline.spark import render  # noqa: PLC0415 - the cluster's client is needed in a cluster only
 
         assert self._settings.spark_template is not None  # noqa: S101 - there are no applications without one
         application = render(self._settings.spark_template, batch.id, delivery.uri)
@@ -146,7 +147,7 @@ class Dispatcher:
 
     def follow(self) -> None:
         """Put away what Spark has finished; release what it has given up."""
-        from rates_app.batches.cluster import SparkFailed  # noqa: PLC0415 - see above
+        from rates_app.batches.pipeline.spark import SparkFailed  # noqa: PLC0415 - see above
 
         for waiting in list(self._in_spark):
             try:
@@ -230,7 +231,7 @@ def run(settings: Settings) -> None:
     """
     applications = None
     if settings.spark_template is not None:
-        from rates_app.batches.cluster import Applications, connect, render  # noqa: PLC0415 - needed in a cluster only
+        from rates_app.batches.pipeline.spark import Applications, connect, render  # noqa: PLC0415 - needed in a cluster only
 
         applications = Applications(connect())
         render(settings.spark_template, 0, "")  # a wrong one stops the start, not the first big batch

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from flask import request
 
-from rates_app.api.problems import Problem
-from rates_app.api.service import service
+from rates_app.http.problems import Problem
+from rates_app.http.service import service
 from rates_app.store.tokens import find_token
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from rates_app.batches.ledger import find_batch, progress, set_state
+from rates_app.batches.ledger.batches import find_batch, progress, set_state
 from rates_app.batches.model import Batch, BatchError, State, WrongState
 from rates_app.ops.traces import tracer
 from rates_app.store.generation import note_lanes, raise_generation

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
-    from rates_app.batches.source import Source
+    from rates_app.batches.formats.source import Source
     from rates_app.store.databases import Connection
 
 #: First key of the advisory locks that keep two processes from driving one batch; the second is the batch's id.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from rates_app.ops.draining import is_draining
+from rates_app.http.draining import is_draining
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,7 +15,7 @@ from flask import request
 from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import models_json_schema
 
-from rates_app.api.problems import MEDIA_TYPE, Problem
+from rates_app.http.problems import MEDIA_TYPE, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable

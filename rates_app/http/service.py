@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, cast
 from flask import current_app
 
 if TYPE_CHECKING:
-    from rates_app.api.limits import Limiter
-    from rates_app.api.periodic import Periodic
     from rates_app.cache.redis import Redis
+    from rates_app.http.limits import Limiter
+    from rates_app.ops.periodic import Periodic
     from rates_app.rates.reads import Reads
     from rates_app.settings import Settings
     from rates_app.store.databases import Databases

@@ -10,8 +10,8 @@ import pytest
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
-from rates_app import serve
-from rates_app.serve import Balance, DrainingWorker, Server
+from rates_app.application import create_app
+from rates_app.http.server import TURN_SECONDS, Balance, DrainingWorker, Server
 from rates_app.settings import load_settings
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> DrainingWorker:
 def test_a_worker_that_has_no_more_than_others_takes_it_at_once(
     worker: DrainingWorker, listener: socket.socket, monkeypatch: pytest.MonkeyPatch, other: int
 ) -> None:
-    monkeypatch.setattr("rates_app.serve.time.sleep", lambda _seconds: pytest.fail("it waited"))
+    monkeypatch.setattr("rates_app.http.server.time.sleep", lambda _seconds: pytest.fail("it waited"))
     worker.app.balance.open[1] = other
     worker.accept(listener)
     assert worker.nr_conns == 4
@@ -58,16 +58,16 @@ def test_a_worker_that_has_more_leaves_others_a_moment(
         if awake:
             listener.accept()[0].close()
 
-    monkeypatch.setattr("rates_app.serve.time.sleep", other)
+    monkeypatch.setattr("rates_app.http.server.time.sleep", other)
     worker.app.balance.open[1] = 2
     worker.accept(listener)
-    assert waits == [serve.TURN_SECONDS]
+    assert waits == [TURN_SECONDS]
     assert worker.nr_conns == connections
 
 
 def test_a_worker_takes_the_place_of_one_that_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RATES_DATABASE_URL", "postgresql://nobody@localhost/none")
-    server = Server(load_settings(), tmp_path)
+    server = Server(load_settings(), tmp_path, create_app)
     workers: dict[int, Any] = {pid: SimpleNamespace(pid=pid, place=0) for pid in (11, 12, 13)}
     arbiter = SimpleNamespace(WORKERS={})
     for pid in (11, 12):

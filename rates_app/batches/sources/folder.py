@@ -13,13 +13,13 @@ import shutil
 import time
 from typing import TYPE_CHECKING
 
-from rates_app.batches.delivery import LOCAL_SUPPLIER
+from rates_app.batches.sources.delivery import LOCAL_SUPPLIER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from rates_app.batches.delivery import Destination
+    from rates_app.batches.sources.delivery import Destination
     from rates_app.settings import Settings
 
 #: A file that was changed less than this ago may still be growing.

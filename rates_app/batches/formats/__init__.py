@@ -1,0 +1,1 @@
+"""File formats of batches: recognise, slice, parse and validate."""

@@ -1,0 +1,1 @@
+"""The ledger: what has happened to every batch and slice."""

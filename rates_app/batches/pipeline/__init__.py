@@ -1,0 +1,1 @@
+"""Take a batch from its delivery to its publication."""

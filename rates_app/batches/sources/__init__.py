@@ -1,0 +1,1 @@
+"""Where deliveries come from: folder, bucket, upload."""

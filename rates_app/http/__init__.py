@@ -1,0 +1,1 @@
+"""HTTP without any endpoint: server, middleware, responses, problems, limits, health."""
