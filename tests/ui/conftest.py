@@ -131,7 +131,10 @@ def browser() -> Iterator[Browser]:
     """The machine's Chromium or Chrome; of a module alone, because Playwright's event loop suits no other tests."""
     path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if path is None:
-        pytest.fail("there is no Chromium or Chrome on the PATH: 'make browser' installs Debian's, as root", False)
+        pytest.fail(
+            "no Chromium or Chrome on the PATH: 'make test' installs Debian's if root runs it",
+            False,
+        )
     flags = [*FLAGS, *(["--no-sandbox"] if os.geteuid() == 0 else [])]  # root cannot have a sandbox
     expect.set_options(timeout=15_000)  # a busy machine is no fault of a page
     with sync_playwright() as playwright:
