@@ -128,3 +128,15 @@ class DeliveryHeaders(BaseModel):
     idempotency_key: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_no_nul)] | None = Field(
         None, alias="Idempotency-Key", description="Your own name for this delivery, to repeat it safely."
     )
+    content_digest: str | None = Field(
+        None,
+        alias="Content-Digest",
+        max_length=1000,
+        description="Digest of the body (RFC 9530, sha-256 or sha-512). A body with another digest is refused.",
+    )
+    repr_digest: str | None = Field(
+        None,
+        alias="Repr-Digest",
+        max_length=1000,
+        description="Digest of the file as it was written, verified like Content-Digest.",
+    )

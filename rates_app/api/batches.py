@@ -20,6 +20,7 @@ from rates_app.api.models import BatchBody, BatchesBody, RejectsBody
 from rates_app.batches.ledger import batches as ledger
 from rates_app.batches.model import NoSuchBatch, Unreadable, WrongState
 from rates_app.batches.pipeline import publish
+from rates_app.batches.sources.digests import DigestMismatch, Digests
 from rates_app.batches.sources.upload import KeyReused, TooLarge, receive
 from rates_app.http.authorization import require
 from rates_app.http.openapi import Content, check_arguments, operation
@@ -230,7 +231,8 @@ def deliver(query: DeliveryArguments) -> Response:
         raise Problem("invalid-arguments", f"name: {detail}", errors=[{"parameter": "name", "detail": detail}])
     limit = service().settings.max_upload_bytes
     request.max_content_length = limit  # a length that is too large is refused before a byte is read
-    given = {name: request.headers[name] for name in ("Idempotency-Key",) if name in request.headers}
+    aliases = [field.alias for field in DeliveryHeaders.model_fields.values() if field.alias]
+    given = {name: request.headers[name] for name in aliases if name in request.headers}
     headers = check_arguments(DeliveryHeaders, given)
     assert isinstance(headers, DeliveryHeaders)  # noqa: S101 - what the model was asked for
     try:
@@ -244,7 +246,11 @@ def deliver(query: DeliveryArguments) -> Response:
             deadline=query.deadline,
             again=query.again,
             idempotency_key=headers.idempotency_key,
+            digests=Digests(filter(None, (headers.content_digest, headers.repr_digest))),
         )
+    except DigestMismatch as error:
+        wanted = {"Want-Content-Digest": "sha-256=10, sha-512=5"}
+        raise Problem("digest-mismatch", str(error), headers=wanted) from error
     except TooLarge as error:
         raise Problem("too-large", str(error)) from error
     except Unreadable as error:

@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from rates_app.cache.process import Kept
+from rates_app.http.bodies import check_body
 from rates_app.http.problems import KINDS, MEDIA_TYPE, problem_body
 from rates_app.http.queueing import waited
 from rates_app.ops.logs import log_request
@@ -167,6 +168,7 @@ class Edge:
         """Handle one request (PEP 3333)."""
         exchange = _Exchange(environ)
         extra = [("X-Request-ID", exchange.request_id)]
+        check_body(environ)
         try:
             if environ["PATH_INFO"] in OPERATIONS:
                 return self._ask(environ, start_response, exchange, extra)

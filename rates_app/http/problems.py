@@ -44,6 +44,17 @@ KINDS = {
     "not-acceptable": Kind(
         406, "No such representation", "Accept application/json, text/csv or application/x-ndjson, or set `format`."
     ),
+    "incomplete-body": Kind(400, "The request body is incomplete", "Nothing was stored. Send the request again."),
+    "malformed-body": Kind(
+        400,
+        "The request body is malformed",
+        "Nothing was stored. Send a Content-Length, or chunks (RFC 9112, 7.1).",
+    ),
+    "digest-mismatch": Kind(
+        400,
+        "The content does not match its digest",
+        "Nothing was stored. Compute Content-Digest (RFC 9530) over the bytes that you send, and send them again.",
+    ),
     "unreadable": Kind(422, "The delivery is no batch", "Deliver CSV, NDJSON or Parquet, plain, gzip or zstd."),
     "too-large": Kind(413, "The delivery is too large", "Deliver it in parts."),
     "key-reused": Kind(422, "The Idempotency-Key is taken", "Use a new key for new content."),

@@ -13,6 +13,7 @@ from rates_app.batches.sources.inbox import open_inbox
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from rates_app.batches.sources.digests import Digests
     from rates_app.settings import Settings
     from rates_app.store.databases import Connection, Databases
 
@@ -45,6 +46,7 @@ def receive(
     deadline: datetime | None = None,
     again: bool = False,
     idempotency_key: str | None = None,
+    digests: Digests | None = None,
 ) -> tuple[Batch, bool]:
     """Store a delivery without ever holding it in memory.
 
@@ -61,6 +63,7 @@ def receive(
         deadline: When it has to be published.
         again: Take content that was refused or withdrawn before as a new batch.
         idempotency_key: The supplier's own name for this delivery, to repeat it safely.
+        digests: Digests that the bytes have to match.
 
     Returns:
         The batch, and whether it is new.
@@ -68,6 +71,7 @@ def receive(
     Raises:
         TooLarge: There are more bytes than may be.
         Unreadable: The bytes are no batch at all.
+        DigestMismatch: The bytes are not those that the supplier sent.
         KeyReused: The key belongs to other content.
         Unavailable: The ledger or the bucket cannot be reached; nothing was kept.
     """
@@ -78,7 +82,11 @@ def receive(
             inspection.feed(chunk)
             if inspection.size_bytes > settings.max_upload_bytes:
                 raise TooLarge(f"a batch may have {settings.max_upload_bytes} bytes: deliver it in parts")
+            if digests is not None:
+                digests.update(chunk)
             upload.write(chunk)
+        if digests is not None:
+            digests.verify()
         source = inspection.source(name)
         with databases.write() as connection:
             if idempotency_key is not None:
