@@ -1,7 +1,7 @@
 """Extract the prose of the repository's files and check it against the glossary.
 
-Prose is documentation, comments, docstrings, messages, log events, the names of tests, pages and descriptions. Commands,
-code spans, SQL and values are not prose. Run ``python -m tests.prose [PATH…]`` to see every finding.
+Prose is documentation, comments, docstrings, messages, log events, the names of tests, pages and descriptions.
+Commands, code spans, SQL and values are not prose. Run ``python -m tests.prose [PATH…]`` to see every finding.
 """
 
 from __future__ import annotations
