@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from rates_app.batches.formats.parse import Rows, shown
+from rates_app.batches.formats.base import Rows, shown
 from rates_app.batches.model import COLUMNS, Reject
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ import psycopg
 import structlog
 from opentelemetry.trace import get_current_span
 
-from rates_app.batches.formats.parse import csv_columns
-from rates_app.batches.formats.source import expand, header, inspect, plan
+from rates_app.batches.formats.compression import expand
+from rates_app.batches.formats.registry import FORMATS
+from rates_app.batches.formats.source import inspect
 from rates_app.batches.ledger import batches as ledger
 from rates_app.batches.model import Batch, BatchError, Unreadable
 from rates_app.batches.pipeline import publish, rollup
@@ -186,11 +187,11 @@ def _driving(connection: Connection, batch_id: int) -> Iterator[None]:
 
 
 def _begin(connection: Connection, batch: Batch, plain: str, settings: Settings) -> Batch:
-    if batch.format == "csv":
-        csv_columns(header(plain)[0])  # a wrong header refuses the batch before anything is staged
+    file_format = FORMATS[batch.format]
+    file_format.check(plain)
     with connection.transaction():
         parts = SLICES_A_WORKER * settings.ingest_workers
-        ledger.enter_slices(connection, batch.id, plan(plain, batch.format, settings.slice_bytes, parts))
+        ledger.enter_slices(connection, batch.id, file_format.plan(plain, settings.slice_bytes, parts))
         ledger.set_state(connection, batch.id, "staging")
         return ledger.find_batch(connection, batch.id)
 

@@ -15,17 +15,13 @@ import psycopg
 from opentelemetry.trace import get_current_span
 from psycopg import sql
 
-from rates_app.batches.formats.parse import csv_columns, csv_rows, ndjson_rows, parquet_rows, shift
-from rates_app.batches.formats.source import header, line_chunks, row_groups
+from rates_app.batches.formats.registry import FORMATS
 from rates_app.batches.formats.validate import Prices, Validator, by_day
-from rates_app.batches.model import COLUMNS, Batch, Reject, Slice, WrongState
+from rates_app.batches.model import Batch, Reject, Slice, WrongState
 from rates_app.batches.pipeline.binary import Arrays, encode
 from rates_app.ops.traces import tracer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from rates_app.batches.formats.parse import Rows
     from rates_app.store.databases import Connection
 
 
@@ -47,22 +43,6 @@ def load_validator(connection: Connection) -> Validator:
         {code: number for code, kind, number in rows if kind == "port"},
         frozenset(code for code, kind, _ in rows if kind == "region"),
     )
-
-
-def read_rows(uri: str, batch: Batch, part: Slice) -> Iterator[Rows]:
-    """Parse a slice of a batch's plain file, piece by piece; memory stays the same whatever the slice's size."""
-    if batch.format == "parquet":
-        line = 1
-        for group in row_groups(uri, part, COLUMNS):
-            yield parquet_rows(group, line)
-            line += group.num_rows
-        return
-    names = csv_columns(header(uri)[0]) if batch.format == "csv" else []
-    lines = 0
-    for chunk in line_chunks(uri, part):
-        rows = csv_rows(chunk, names) if batch.format == "csv" else ndjson_rows(chunk)
-        yield rows._replace(lines=rows.lines + lines, rejects=shift(rows.rejects, lines))
-        lines += rows.read
 
 
 @tracer.start_as_current_span("stage slice")
@@ -92,7 +72,7 @@ def stage_slice(database_url: str, uri: str, batch: Batch, part: Slice) -> Stage
         validator = load_validator(connection)
         lines = rows = rejected = total_cents = 0
         sent: Future[None] | None = None
-        for parsed in read_rows(uri, batch, part):
+        for parsed in FORMATS[batch.format].read(uri, part):
             prices, rejects = validator.validate(parsed)
             if sent:
                 sent.result()

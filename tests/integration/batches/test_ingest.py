@@ -281,14 +281,15 @@ def test_averages_agree_with_plain_arithmetic(settings: Settings) -> None:
 
 
 def test_a_slice_is_won_by_one_attempt_and_the_other_leaves_nothing(settings: Settings, deliver: Deliver) -> None:
-    from rates_app.batches.formats.source import inspect, plan  # noqa: PLC0415
+    from rates_app.batches.formats import csv  # noqa: PLC0415
+    from rates_app.batches.formats.source import inspect  # noqa: PLC0415
     from rates_app.batches.model import Slice  # noqa: PLC0415
     from rates_app.batches.pipeline.stage import stage_slice  # noqa: PLC0415
 
     path = deliver("a.csv", HEADER + GOOD * 3)
     with connect(settings) as connection:
         batch, _ = ledger.accept(connection, inspect(path), name="a", supplier="test")
-        (part,) = plan(path, "csv", 1000)
+        (part,) = csv.plan(path, 1000)
         ledger.enter_slices(connection, batch.id, [part])
         ledger.set_state(connection, batch.id, "staging")
     url = settings.database_url.get_secret_value()

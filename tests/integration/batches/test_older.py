@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from rates_app.batches.formats.source import inspect, plan
+from rates_app.batches.formats import csv
+from rates_app.batches.formats.source import inspect
 from rates_app.batches.ledger import batches as ledger
 from rates_app.batches.pipeline import publish
 from rates_app.batches.pipeline.engine import ingest
@@ -50,7 +51,7 @@ PUBLISHED = """
 def older(connection: psycopg.Connection, path: str) -> int:
     """Have a batch that the version before has rolled up."""
     batch, _ = ledger.accept(connection, inspect(path), name="a", supplier="test")
-    ledger.enter_slices(connection, batch.id, plan(path, "csv", 1000))
+    ledger.enter_slices(connection, batch.id, csv.plan(path, 1000))
     ledger.set_state(connection, batch.id, "staging")
     for statement in STAGED.format(id=batch.id).split(";")[:-1]:
         connection.execute(statement)

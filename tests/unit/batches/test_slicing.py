@@ -13,8 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rates_app.batches.formats import source
-from rates_app.batches.formats.source import Inspection, header, line_chunks, plan
+from rates_app.batches.formats import base, csv, files, ndjson
+from rates_app.batches.formats.csv import header
+from rates_app.batches.formats.lines import line_chunks
+from rates_app.batches.formats.registry import FORMATS
+from rates_app.batches.formats.source import Inspection
 from rates_app.batches.model import Format, Slice, Unreadable
 
 HEADER = b"orig_code,dest_code,day,price\n"
@@ -45,10 +48,10 @@ def test_every_line_is_in_exactly_one_slice(
 ) -> None:
     slice_bytes, chunk = sizes
     body = content(lengths, end, last_end=last_end)
-    with TemporaryDirectory() as folder, patch.object(source, "CHUNK", chunk):
+    with TemporaryDirectory() as folder, patch.object(files, "CHUNK_BYTES", chunk):
         path = Path(folder) / "batch"
         path.write_bytes((HEADER if kind == "csv" else b"") + body)
-        slices = plan(str(path), kind, slice_bytes)
+        slices = FORMATS[kind].plan(str(path), slice_bytes)
         found = read(path, slices)
     assert [part.number for part in slices] == list(range(len(slices)))
     assert [line for part in found for line in part] == body.splitlines()
@@ -63,10 +66,10 @@ def test_every_line_is_in_exactly_one_slice(
 @settings(deadline=None)
 @given(st.integers(1, 5000), st.integers(1, 10), st.integers(1, 50))
 def test_a_plan_is_bounded_and_without_gaps(rows: int, slice_bytes: int, most: int) -> None:
-    with TemporaryDirectory() as folder, patch.object(source, "MOST_SLICES", most):
+    with TemporaryDirectory() as folder, patch.object(base, "MAX_SLICES", most):
         path = Path(folder) / "batch.csv"
         path.write_bytes(HEADER + b"1\n" * rows)
-        slices = plan(str(path), "csv", slice_bytes)
+        slices = csv.plan(str(path), slice_bytes)
         start = header(str(path))[1]
     assert len(slices) <= most
     assert slices[0].start == start
@@ -79,16 +82,16 @@ def test_a_small_file_is_cut_for_every_worker_but_not_into_crumbs(tmp_path: Path
     path = tmp_path / "batch"
     with path.open("wb") as file:
         file.truncate(mib * 2**20)  # a hole: nothing is read of it
-    assert len(plan(str(path), "ndjson", 32 * 2**20, parts=8)) == slices
+    assert len(ndjson.plan(str(path), 32 * 2**20, parts=8)) == slices
 
 
 @pytest.mark.parametrize("at", [0, 1, 50, 99])
 def test_a_line_without_end_is_refused_by_whichever_slice_meets_it(tmp_path: Path, at: int) -> None:
     path = tmp_path / "batch"
-    with patch.object(source, "LONGEST_LINE", 100), patch.object(source, "CHUNK", 64):
+    with patch.object(base, "MAX_LINE_BYTES", 100), patch.object(files, "CHUNK_BYTES", 64):
         path.write_bytes(b"a\n" * at + b"x" * 1000 + b"\n" + b"a\n" * 100)
         with pytest.raises(Unreadable, match="a line of more than 100 bytes"):
-            read(path, plan(str(path), "ndjson", 150))
+            read(path, ndjson.plan(str(path), 150))
 
 
 @pytest.mark.parametrize("step", [1, 3, 1000])

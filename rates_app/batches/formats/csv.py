@@ -1,46 +1,72 @@
-"""Turn a piece of a file into columns of text, and say of every line that has no columns why.
+"""CSV: a header and lines of values.
 
-Nothing is judged here but the form: whether a value makes sense is for :mod:`rates_app.batches.formats.validate`.
+A value holds no line break, so a file can be cut at any line end.
 """
 
 from __future__ import annotations
 
 import csv
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from rates_app.batches.formats.base import MAX_LINE_BYTES, Rows, shown
+from rates_app.batches.formats.files import open_uri
+from rates_app.batches.formats.lines import estimate_lines, plan_lines, read_lines
 from rates_app.batches.model import COLUMNS, Reject, Unreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from numpy.typing import NDArray
+    from rates_app.batches.model import Slice
 
-#: A value in a reject report is cut to this many characters.
-LONGEST_VALUE = 200
+HEADER_LINES = 1
 
+_UTF8_BOM = b"\xef\xbb\xbf"
 
-class Rows(NamedTuple):
-    """Rows of well-formed text: each column's bytes, in the order of COLUMNS, and the line that each row stood on."""
-
-    columns: tuple[pa.Array[Any], ...]
-    lines: NDArray[np.int64]
-    #: How many lines were read, the malformed ones and the empty ones included.
-    read: int
-    rejects: list[Reject]
+estimate_rows = estimate_lines
 
 
-def shown(value: bytes | str | None) -> str | None:
-    """Make a value fit for a reject report: text without control characters that a database takes, and not too long."""
-    if value is None:
-        return None
-    text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:LONGEST_VALUE])
+def sniff(head: bytes) -> bool:
+    """Take every file that no other format recognises."""
+    return True
+
+
+def check(uri: str) -> None:
+    """Refuse a file whose header does not name the columns of a batch."""
+    csv_columns(header(uri)[0])
+
+
+def plan(uri: str, slice_bytes: int, parts: int = 1) -> list[Slice]:
+    """Cut the lines after the header into byte ranges."""
+    return plan_lines(uri, header(uri)[1], slice_bytes, parts)
+
+
+def read(uri: str, part: Slice) -> Iterator[Rows]:
+    """Parse the lines that begin in a slice."""
+    return read_lines(uri, part, partial(csv_rows, names=csv_columns(header(uri)[0])))
+
+
+def header(uri: str) -> tuple[bytes, int]:
+    """Read the first line of a CSV file.
+
+    Returns:
+        The line without its end and without a byte order mark, and the offset at which the rows begin.
+
+    Raises:
+        Unreadable: The first line has no end within reason.
+    """
+    with open_uri(uri) as file:
+        head = file.read(MAX_LINE_BYTES)
+        end = head.find(b"\n")
+        if end < 0 and len(head) == MAX_LINE_BYTES:
+            raise Unreadable(f"the file has no line end in its first {MAX_LINE_BYTES} bytes: it is no CSV file")
+    line = head if end < 0 else head[:end]
+    return line.removeprefix(_UTF8_BOM).rstrip(b"\r"), len(head) if end < 0 else end + 1
 
 
 def csv_columns(header: bytes) -> list[str]:
@@ -135,64 +161,3 @@ def _rows_line_by_line(chunk: bytes, names: Sequence[str]) -> Rows:
         lines.append(line)
     columns = tuple(pa.array([row[index] for row in rows], pa.binary()) for index in order)
     return Rows(columns, np.array(lines, dtype=np.int64), len(texts), rejects)
-
-
-def ndjson_rows(chunk: bytes) -> Rows:
-    """Parse whole lines of newline-delimited JSON objects with exactly the columns as keys."""
-    texts = chunk.removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    if not texts[-1]:
-        texts.pop()
-    rows: list[list[bytes | None]] = []
-    lines: list[int] = []
-    rejects: list[Reject] = []
-    for line, text in enumerate(texts, start=1):
-        if not text.strip():
-            continue
-        try:
-            item = orjson.loads(text)
-        except orjson.JSONDecodeError as error:
-            rejects.append(Reject(line, "row", f"is not JSON: {error}", shown(text)))
-            continue
-        if not isinstance(item, dict) or not item.keys() <= set(COLUMNS):
-            rejects.append(Reject(line, "row", f"is no object with only the keys {', '.join(COLUMNS)}", shown(text)))
-            continue
-        rows.append([_json_text(item.get(name)) for name in COLUMNS])
-        lines.append(line)
-    columns = tuple(pa.array([row[index] for row in rows], pa.binary()) for index in range(len(COLUMNS)))
-    return Rows(columns, np.array(lines, dtype=np.int64), len(texts), rejects)
-
-
-def _json_text(value: object) -> bytes | None:
-    if value is None or isinstance(value, str):
-        return value.encode() if value is not None else None
-    return orjson.dumps(value)
-
-
-def parquet_rows(batch: pa.RecordBatch, first_line: int) -> Rows:
-    """Take rows of Parquet as text, so that all formats are judged by the same rules.
-
-    Args:
-        batch: Some rows.
-        first_line: The number of the first of them within the slice, counted from 1.
-
-    Raises:
-        Unreadable: A column is of a kind that has no plain text.
-    """
-    columns = []
-    for name in COLUMNS:
-        column = batch.column(name)
-        if pa.types.is_timestamp(column.type):
-            whole_days = pc.equal(column, pc.floor_temporal(column, unit="day"))
-            if pc.all(whole_days, min_count=0).as_py():
-                column = column.cast(pa.date32())
-        try:
-            columns.append(column.cast(pa.string()).cast(pa.binary()))
-        except pa.ArrowException as error:
-            raise Unreadable(f"column {name} is {column.type}: deliver text, dates or numbers ({error})") from error
-    lines = np.arange(first_line, first_line + batch.num_rows, dtype=np.int64)
-    return Rows(tuple(columns), lines, batch.num_rows, [])
-
-
-def shift(rejects: Iterable[Reject], by: int) -> list[Reject]:
-    """Move line numbers from a chunk's to its slice's."""
-    return [reject._replace(line=reject.line + by) for reject in rejects]

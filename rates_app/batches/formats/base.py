@@ -1,0 +1,95 @@
+"""The interface of a file format, and the rows that every format yields."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from rates_app.batches.model import Reject, Slice
+
+#: A line with more bytes is refused, so that a file without line ends cannot fill the memory.
+MAX_LINE_BYTES = 2**20
+
+#: Slices per batch, whatever its size, so that its ledger and its partition stay small.
+MAX_SLICES = 512
+
+#: Characters of a value in a reject report. The rest is cut off.
+MAX_SHOWN_CHARACTERS = 200
+
+
+class Rows(NamedTuple):
+    """Rows of well-formed text: each column's bytes, in the order of COLUMNS, and the line of each row."""
+
+    columns: tuple[pa.Array[Any], ...]
+    lines: NDArray[np.int64]
+    #: Lines read, malformed and empty ones included.
+    read: int
+    rejects: list[Reject]
+
+
+class FileFormat(Protocol):
+    """A file format of batches. Each has a module with these functions, listed in ``registry.py``."""
+
+    #: Lines before the first row: rejects are numbered by line of the file.
+    HEADER_LINES: int
+
+    def sniff(self, head: bytes) -> bool:
+        """Return whether a plain file that begins with these bytes has this format."""
+
+    def check(self, uri: str) -> None:
+        """Check the file as a whole, before any row of it is staged.
+
+        Raises:
+            Unreadable: The file cannot be a batch.
+        """
+
+    def plan(self, uri: str, slice_bytes: int, parts: int = 1) -> list[Slice]:
+        """Cut a plain file into slices of about equal size.
+
+        Args:
+            uri: The plain file.
+            slice_bytes: The size to aim for. Slices of a huge file are larger, to stay under :data:`MAX_SLICES`.
+            parts: Slices to aim for at least. Slices of a small file become smaller for it, down to a minimum.
+
+        Returns:
+            At least one slice, in the order of the file.
+
+        Raises:
+            Unreadable: The file cannot be a batch.
+        """
+
+    def read(self, uri: str, part: Slice) -> Iterator[Rows]:
+        """Parse a slice piece by piece, so that memory does not depend on the slice's size.
+
+        Yields:
+            Rows whose lines are counted from the slice's first line, which is 1.
+
+        Raises:
+            Unreadable: The rest of the slice cannot be parsed.
+        """
+
+    def estimate_rows(self, uri: str, size_bytes: int) -> int:
+        """Estimate the number of rows of a plain file without reading all of it.
+
+        Raises:
+            Unreadable: The file cannot be a batch.
+        """
+
+
+def shown(value: bytes | str | None) -> str | None:
+    """Return a value as text for a reject report: printable characters only, cut to :data:`MAX_SHOWN_CHARACTERS`."""
+    if value is None:
+        return None
+    text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:MAX_SHOWN_CHARACTERS])
+
+
+def shift(rejects: Iterable[Reject], by: int) -> list[Reject]:
+    """Move line numbers from a piece's to its slice's."""
+    return [reject._replace(line=reject.line + by) for reject in rejects]

@@ -1,0 +1,104 @@
+"""Cut text files into byte ranges, and read the lines that begin in one. Shared by the formats that have lines."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from rates_app.batches.formats import base, files
+from rates_app.batches.formats.base import Rows, shift
+from rates_app.batches.formats.files import open_uri
+from rates_app.batches.model import Slice, Unreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+#: No file is cut smaller than this just to occupy more workers.
+MIN_SLICE_BYTES = 4 * 2**20
+
+
+def plan_lines(uri: str, first: int, slice_bytes: int, parts: int) -> list[Slice]:
+    """Cut a text file into byte ranges, as :meth:`rates_app.batches.formats.base.FileFormat.plan` describes.
+
+    Args:
+        uri: The plain file.
+        first: The byte at which the rows begin.
+        slice_bytes: The size to aim for.
+        parts: Slices to aim for at least.
+    """
+    with open_uri(uri) as file:
+        size = file.size()
+    first = min(size, first)
+    wanted = min(slice_bytes, max(MIN_SLICE_BYTES, -(-(size - first) // parts)))
+    step = max(wanted, -(-(size - first) // base.MAX_SLICES))
+    cuts = [*range(first, size, step), size] if size > first else [first, first]
+    return [Slice(number, *span) for number, span in enumerate(pairwise(cuts))]
+
+
+def estimate_lines(uri: str, size_bytes: int) -> int:
+    """Estimate the number of lines of a text file from its size and its first lines."""
+    with open_uri(uri) as file:
+        head = file.read(base.MAX_LINE_BYTES)
+    return size_bytes * max(1, head.count(b"\n")) // max(1, len(head))
+
+
+def read_lines(uri: str, part: Slice, parse: Callable[[bytes], Rows]) -> Iterator[Rows]:
+    """Parse the lines that begin in a slice, a piece at a time.
+
+    Args:
+        uri: The plain file.
+        part: The slice.
+        parse: Parses whole lines, counted from 1.
+    """
+    lines = 0
+    for chunk in line_chunks(uri, part):
+        rows = parse(chunk)
+        yield rows._replace(lines=rows.lines + lines, rejects=shift(rows.rejects, lines))
+        lines += rows.read
+
+
+def line_chunks(uri: str, part: Slice) -> Iterator[bytes]:
+    """Read the lines that begin in a slice, a few megabytes of whole lines at a time.
+
+    Raises:
+        Unreadable: A line is longer than :data:`MAX_LINE_BYTES`.
+    """
+    with open_uri(uri) as file:
+        if part.number == 0:
+            file.seek(part.start)
+            rest = b""
+        else:
+            # The line that crosses the slice's start belongs to the slice before. Starting one byte early distinguishes
+            # a line that begins exactly at the start from one that crosses it.
+            file.seek(part.start - 1)
+            rest = file.read(base.MAX_LINE_BYTES)
+            skipped = rest.find(b"\n") + 1
+            if not skipped and len(rest) == base.MAX_LINE_BYTES:
+                raise Unreadable(f"the file has a line of more than {base.MAX_LINE_BYTES} bytes at byte {part.start}")
+            if not skipped or part.start - 1 + skipped >= part.stop:
+                return  # no line begins in this slice
+            rest = rest[skipped:]
+        while True:
+            position = file.tell()  # where the text in `rest` ends
+            if position - len(rest) >= part.stop:
+                return
+            chunk = file.read(files.CHUNK_BYTES)
+            text = rest + chunk
+            begins = position - len(rest)
+            # The last line to take is the one that holds the byte before `stop`.
+            if begins + len(text) >= part.stop:
+                end = text.find(b"\n", part.stop - 1 - begins)
+                if end >= 0:
+                    yield text[: end + 1]
+                    return
+            if not chunk:
+                yield text  # the file's last line has no end
+                return
+            end = text.rfind(b"\n") + 1
+            if len(text) - end > base.MAX_LINE_BYTES:
+                raise Unreadable(
+                    f"the file has a line of more than {base.MAX_LINE_BYTES} bytes near byte {begins + end}"
+                )
+            if end:
+                yield text[:end]
+            rest = text[end:]
