@@ -47,7 +47,7 @@ def priced_days(connection: Connection, origin: str, destination: str) -> tuple[
     row = connection.execute(
         """
         SELECT min(lower(days)), max(upper(days)) - 1
-        FROM batch_lanes JOIN batches ON batches.id = batch_id AND batches.state = 'published'
+        FROM visible_lanes
         WHERE origin_id = (SELECT id FROM locations WHERE code = %s)
           AND destination_id = (SELECT id FROM locations WHERE code = %s)
         """,
@@ -76,8 +76,7 @@ def region_lanes(connection: Connection, limit: int) -> list[Lane]:
         ), lanes AS (
             SELECT origin_id, destination_id, sum(prices)::bigint AS prices, range_agg(days) AS days
             FROM pairs
-            JOIN batch_lanes USING (origin_id, destination_id)
-            JOIN batches ON batches.id = batch_id AND batches.state = 'published'
+            JOIN visible_lanes USING (origin_id, destination_id)
             GROUP BY origin_id, destination_id
         )
         SELECT o.code, o.name, d.code, d.name, prices, count_days(days), lower(days), upper(days) - 1
@@ -107,11 +106,7 @@ def coverage(connection: Connection, under: str | None = None) -> list[Coverage]
     """
     rows = connection.execute(
         """
-        WITH tops AS (SELECT id FROM locations WHERE parent_id IS NULL),
-        visible AS NOT MATERIALIZED (  -- so that each use goes by the index
-            SELECT origin_id, destination_id, days, prices
-            FROM batch_lanes JOIN batches ON batches.id = batch_id AND batches.state = 'published'
-        )
+        WITH tops AS (SELECT id FROM locations WHERE parent_id IS NULL)
         SELECT code, name, cardinality(path) - 1,
                (SELECT count(*) FROM location_ancestors JOIN locations port ON port.id = location_id
                 WHERE ancestor_id = region.id AND port.kind = 'port'),
@@ -128,11 +123,11 @@ def coverage(connection: Connection, under: str | None = None) -> list[Coverage]
                 WHERE ancestor_id = (SELECT id FROM locations WHERE code = %(under)s)))
         ) region
         CROSS JOIN LATERAL (
-            SELECT sum(prices) AS prices, coalesce(range_agg(days), '{}') AS days FROM visible
+            SELECT sum(prices) AS prices, coalesce(range_agg(days), '{}') AS days FROM visible_lanes
             WHERE origin_id = region.id AND destination_id IN (SELECT id FROM tops)
         ) away
         CROSS JOIN LATERAL (
-            SELECT sum(prices) AS prices, coalesce(range_agg(days), '{}') AS days FROM visible
+            SELECT sum(prices) AS prices, coalesce(range_agg(days), '{}') AS days FROM visible_lanes
             WHERE destination_id = region.id AND origin_id IN (SELECT id FROM tops)
         ) here
         ORDER BY path
@@ -157,7 +152,7 @@ def movers(connection: Connection, limit: int) -> list[Mover]:
         WITH newest AS (SELECT max(last_day) AS day FROM batches WHERE state = 'published'),
         moving AS (
             SELECT DISTINCT origin_id, destination_id, newest.day AS newest
-            FROM newest, batch_lanes JOIN batches ON batches.id = batch_id AND batches.state = 'published'
+            FROM newest, visible_lanes
             WHERE days && daterange(newest.day - 2 * %(days)s, newest.day, '(]')
               AND origin_id IN (SELECT id FROM locations WHERE kind = 'port')
               AND destination_id IN (SELECT id FROM locations WHERE kind = 'port')
@@ -167,8 +162,8 @@ def movers(connection: Connection, limit: int) -> list[Mover]:
                    sum(cents) FILTER (WHERE latest) / sum(count) FILTER (WHERE latest) AS average,
                    sum(cents) FILTER (WHERE NOT latest) / sum(count) FILTER (WHERE NOT latest) AS before
             FROM moving CROSS JOIN LATERAL (
-                SELECT day > newest - %(days)s AS latest, count, rollups.total_cents AS cents
-                FROM rollups JOIN batches ON batches.id = batch_id AND batches.state = 'published'
+                SELECT day > newest - %(days)s AS latest, count, total_cents AS cents
+                FROM visible_rollups
                 WHERE (origin_id, destination_id) = (moving.origin_id, moving.destination_id)
                   AND day > newest - 2 * %(days)s AND day <= newest
             ) days

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class _Part(NamedTuple):
-    """What one batch brings to a day, in cents; without a spread if it is from the time before that was kept."""
+    """What one batch contributes to a day, in cents."""
 
     day: date
     prices: int
     total: int
-    spread: Spread | None
+    spread: Spread
 
 
 class Lane(NamedTuple):
@@ -40,7 +40,7 @@ class Lane(NamedTuple):
 
 
 _VISIBLE = """
-    FROM rollups JOIN batches ON batches.id = batch_id AND batches.state = 'published'
+    FROM visible_rollups
     WHERE origin_id = (SELECT id FROM locations WHERE code = %(origin)s)
       AND destination_id = (SELECT id FROM locations WHERE code = %(destination)s)
       AND day BETWEEN %(date_from)s AND %(date_to)s
@@ -48,13 +48,13 @@ _VISIBLE = """
 
 
 #: What each day's average is made of.
-AVERAGES = f"SELECT day, sum(count)::bigint, sum(rollups.total_cents)::bigint {_VISIBLE} GROUP BY day"
+AVERAGES = f"SELECT day, sum(count)::bigint, sum(total_cents)::bigint {_VISIBLE} GROUP BY day"
 
 #: What each batch brings to each day, with the spread of its own prices.
-PARTS = f"SELECT day, count, rollups.total_cents, low_cents, median_cents, high_cents {_VISIBLE} ORDER BY day"
+PARTS = f"SELECT day, count, total_cents, low_cents, median_cents, high_cents {_VISIBLE} ORDER BY day"
 
 #: The prices of some days, as weighted sets.
-SETS = f"SELECT day, count, prices, price_cents, weights {_VISIBLE} AND day = ANY(%(days)s) ORDER BY day"
+SETS = f"SELECT day, count, prices {_VISIBLE} AND day = ANY(%(days)s) ORDER BY day"
 
 
 def query_parameters(question: Question) -> dict[str, object]:
@@ -95,13 +95,13 @@ def rates(connection: Connection, question: Question, interval: Interval) -> lis
         return max(interval_start(row[0], interval), question.date_from)
 
     rows = (
-        _Part(day, prices, total, None if low is None else Spread(low, *others))
-        for day, prices, total, low, *others in connection.execute(PARTS, query_parameters(question))
+        _Part(day, prices, total, Spread(*cents))
+        for day, prices, total, *cents in connection.execute(PARTS, query_parameters(question))
     )
     parts = {first: list(some) for first, some in groupby(rows, key=first_day)}
     enough = {first: some for first, some in parts.items() if sum(part.prices for part in some) >= MIN_PRICES}
-    # The spread of one part is known. Those of several do not add up: it takes their prices.
-    known = {first: some[0].spread for first, some in enough.items() if len(some) == 1 and some[0].spread}
+    # The spread of a single part is stored. Spreads of several parts do not add up: they need the prices.
+    known = {first: some[0].spread for first, some in enough.items() if len(some) == 1}
     days = [part.day for first, some in enough.items() if first not in known for part in some]
     spreads = known | _spreads(connection, question, days, first_day)
     return [
@@ -146,7 +146,7 @@ def lanes(connection: Connection, origin: str | None, destination: str | None, l
         SELECT o.code, o.name, d.code, d.name, prices, count_days(days), lower(days), upper(days) - 1
         FROM (
             SELECT origin_id, destination_id, sum(prices)::bigint AS prices, range_agg(days) AS days
-            FROM batch_lanes JOIN batches ON batches.id = batch_id AND batches.state = 'published'
+            FROM visible_lanes
             WHERE origin_id IN (SELECT id FROM locations WHERE kind = 'port')
               AND destination_id IN (SELECT id FROM locations WHERE kind = 'port')
               AND (%(origin)s::text IS NULL OR origin_id IN (

@@ -113,22 +113,16 @@ def combine(parts: Sequence[Sets]) -> Sets:
     return Sets(*(np.concatenate(columns, axis=-1) for columns in zip(*parts, strict=True)))
 
 
-def read_set(
-    count: int, numbers: bytes | None, cents: Sequence[int] | None, weights: Sequence[int] | None
-) -> tuple[Integers, Integers]:
-    """Read a set from its row.
+def read_set(count: int, numbers: bytes) -> tuple[Integers, Integers]:
+    """Unpack a set.
 
     Args:
-        count: How many prices it stands for.
-        numbers: What it is kept as.
-        cents: Where there are no such numbers, from the time before them: its prices,
-        weights: and how often each counts.
+        count: Number of prices in the set.
+        numbers: Its packed form.
 
     Returns:
-        Its prices, ascending, and how often each counts.
+        Prices in cents, ascending, and the weight of each.
     """
-    if numbers is None:
-        return np.array(cents, dtype=np.int32), np.array(weights, dtype=np.int32)
     values = np.frombuffer(numbers, dtype="<i4")
     if len(values) == count:
         return values, np.ones(count, dtype=np.int32)

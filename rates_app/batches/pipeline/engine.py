@@ -142,8 +142,8 @@ def drive(
     """
     get_current_span().set_attribute("rates.batch_id", batch_id)
     with _driving(connection, batch_id):
-        with connection.transaction():
-            batch = publish.restart_older(connection, batch_id)
+        batch = ledger.find_batch(connection, batch_id)
+        connection.commit()
         if batch.ended_at is not None:
             return batch, False
         folder = settings.data_dir / "expanded"

@@ -15,7 +15,6 @@ import structlog
 from psycopg import sql
 
 from rates_app.batches.pipeline.publish import drop_staged
-from rates_app.store.generation import note_lanes, raise_generation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,9 +50,8 @@ class Housekeeping(NamedTuple):
 
 
 class Partition(NamedTuple):
-    """A partition of ``segments``, or of ``prices``, where batches are that were published before."""
+    """A partition of ``segments``."""
 
-    parent: str
     name: str
     batches: list[int]
     rows: int
@@ -79,24 +77,7 @@ def housekeep(settings: Settings) -> Housekeeping | None:
             return None
         # A table's lock that is waited for makes every later one wait behind it, a publish's among them.
         connection.execute("SET lock_timeout = '5s'")
-        _complete(connection)
         return Housekeeping(_clear(connection), _merge(connection), _remove_files(connection, settings.data_dir))
-
-
-def _complete(connection: Connection) -> None:
-    """Note the lanes of batches that the version before, which knew of none, has published since the migration."""
-    batches = connection.execute(
-        """
-        SELECT id FROM batches
-        WHERE state = 'published' AND NOT EXISTS (SELECT FROM batch_lanes WHERE batch_id = id) ORDER BY id
-        """
-    ).fetchall()
-    for (batch_id,) in batches:
-        with connection.transaction():
-            connection.execute("LOCK TABLE location_ancestors IN SHARE MODE")
-            note_lanes(connection, batch_id)
-            raise_generation(connection, batch_id)
-        log.info("lanes noted", batch_id=batch_id)
 
 
 def _clear(connection: Connection) -> int:
@@ -128,15 +109,15 @@ def _clear(connection: Connection) -> int:
 def _partitions(connection: Connection) -> list[Partition]:
     """List the partitions, the oldest batches first; withdrawn batches have no rows that count."""
     rows = connection.execute(
-        "SELECT inhparent::regclass::text, relname, pg_get_expr(relpartbound, pg_class.oid) FROM pg_inherits "
-        "JOIN pg_class ON pg_class.oid = inhrelid WHERE inhparent IN ('segments'::regclass, 'prices'::regclass)"
+        "SELECT relname, pg_get_expr(relpartbound, pg_class.oid) FROM pg_inherits "
+        "JOIN pg_class ON pg_class.oid = inhrelid WHERE inhparent = 'segments'::regclass"
     ).fetchall()
-    found = [(parent, name, [int(number) for number in re.findall(r"\d+", bound)]) for parent, name, bound in rows]
+    found = [(name, [int(number) for number in re.findall(r"\d+", bound)]) for name, bound in rows]
     counts: dict[int, int] = dict(
         connection.execute("SELECT id, rows FROM batches WHERE state = 'published'").fetchall()
     )
     return sorted(
-        (Partition(parent, name, ids, sum(counts.get(number, 0) for number in ids)) for parent, name, ids in found),
+        (Partition(name, ids, sum(counts.get(number, 0) for number in ids)) for name, ids in found),
         key=lambda partition: partition.batches,
     )
 
@@ -145,10 +126,10 @@ def _merge(connection: Connection) -> int:
     """Merge small partitions of like size until there are few of every size."""
     merged = 0
     while True:
-        alike: dict[tuple[str, int], list[Partition]] = {}
+        alike: dict[int, list[Partition]] = {}
         for partition in _partitions(connection):
             if partition.rows < LARGEST_MERGED_ROWS:
-                alike.setdefault((partition.parent, len(str(partition.rows))), []).append(partition)
+                alike.setdefault(len(str(partition.rows)), []).append(partition)
         group = next((some for some in alike.values() if len(some) >= MERGE_PARTITIONS), None)
         if group is None:
             return merged
@@ -159,7 +140,6 @@ def _merge(connection: Connection) -> int:
 def _merge_into_one(connection: Connection, partitions: list[Partition]) -> None:
     batches = sorted(number for partition in partitions for number in partition.batches)
     values = sql.SQL(", ").join(map(sql.Literal, batches))
-    parent = sql.Identifier(partitions[0].parent)
     with connection.transaction():
         row = connection.execute("SELECT pg_current_xact_id()::text").fetchone()
         assert row is not None  # noqa: S101 - a function call has one row
@@ -167,8 +147,12 @@ def _merge_into_one(connection: Connection, partitions: list[Partition]) -> None
         # With the check, attaching need not look at the rows: the lock that others wait for is held for a moment.
         connection.execute(
             sql.SQL(
-                "CREATE TABLE staging.{} (LIKE {} INCLUDING STORAGE, CONSTRAINT of_batches CHECK (batch_id IN ({})))"
-            ).format(table, parent, values)
+                """
+                CREATE TABLE staging.{} (
+                    LIKE segments INCLUDING STORAGE, CONSTRAINT of_batches CHECK (batch_id IN ({}))
+                )
+                """
+            ).format(table, values)
         )
         for partition in partitions:
             connection.execute(
@@ -177,7 +161,7 @@ def _merge_into_one(connection: Connection, partitions: list[Partition]) -> None
         for partition in partitions:
             connection.execute(sql.SQL("DROP TABLE staging.{}").format(sql.Identifier(partition.name)))
         connection.execute(
-            sql.SQL("ALTER TABLE {} ATTACH PARTITION staging.{} FOR VALUES IN ({})").format(parent, table, values)
+            sql.SQL("ALTER TABLE segments ATTACH PARTITION staging.{} FOR VALUES IN ({})").format(table, values)
         )
     log.info("partitions merged", batches=len(batches), rows=sum(partition.rows for partition in partitions))
 

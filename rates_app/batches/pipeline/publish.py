@@ -198,29 +198,6 @@ def _end_without(connection: Connection, batch_id: int, state: State, reason: st
     return find_batch(connection, batch_id)
 
 
-def restart_older(connection: Connection, batch_id: int) -> Batch:
-    """Begin again with a batch that the version before this one has staged as single rows, and did not publish.
-
-    Args:
-        connection: A connection to the primary, inside a transaction.
-        batch_id: The batch.
-    """
-    batch = find_batch(connection, batch_id, lock=True)
-    older = connection.execute(
-        """
-        SELECT FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid AND attname = 'origin_id'
-        WHERE relnamespace = 'staging'::regnamespace AND relname ~ ('^b' || %s::integer || '(_|$)') LIMIT 1
-        """,
-        (batch_id,),
-    ).fetchone()
-    if batch.ended_at is None and older is not None:
-        drop_staged(connection, batch_id)
-        connection.execute("DELETE FROM rejects WHERE batch_id = %s", (batch_id,))
-        connection.execute("UPDATE slices SET state = 'pending', winner = NULL WHERE batch_id = %s", (batch_id,))
-        set_state(connection, batch_id, "staging")
-    return find_batch(connection, batch_id)
-
-
 def drop_staged(connection: Connection, batch_id: int) -> None:
     """Drop what a batch that is not published has left: its rollups, and every table that attempts have staged."""
     for table in ("rollups", "rolled_up", "batch_lanes"):

@@ -265,13 +265,13 @@ def _read_lanes(connection: Connection, batch_id: int, tree: Tree) -> Iterator[t
     with connection.cursor("lanes", binary=True) as cursor:
         cursor.execute(
             """
-            SELECT day - '2000-01-01'::date AS day, origin_id, destination_id, count, prices, price_cents, weights
+            SELECT day - '2000-01-01'::date AS day, origin_id, destination_id, count, prices
             FROM rollups WHERE batch_id = %s ORDER BY day
             """,
             (batch_id,),
         )
         for day, rows in groupby(cursor, key=lambda row: int(row[0])):
-            _, origins, destinations, counts, *sets = zip(*rows, strict=True)
+            _, origins, destinations, counts, sets = zip(*rows, strict=True)
             codes = _codes(np.array([day]), tree, np.full(len(origins), day), np.array(origins), np.array(destinations))
-            prices = [np.repeat(*read_set(count, *one)) for count, *one in zip(counts, *sets, strict=True)]
+            prices = [np.repeat(*read_set(count, packed)) for count, packed in zip(counts, sets, strict=True)]
             yield day, Lanes(np.repeat(codes, counts), np.concatenate(prices))

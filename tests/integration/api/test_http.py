@@ -38,9 +38,11 @@ def test_a_known_answer_is_not_sent_again(client: FlaskClient, publisher: Publis
     assert changed.headers["ETag"] != first.headers["ETag"]
 
 
-def test_a_publish_that_changes_nothing_here_leaves_the_tag(client: FlaskClient, publisher: Publisher) -> None:
+def test_a_publish_that_changes_nothing_here_leaves_the_tag(
+    client: FlaskClient, publisher: Publisher, sample_rows: list[Row]
+) -> None:
     first = client.get(MONTH)
-    publisher.publish([])
+    publisher.publish([("NOOSL", "NLRTM", sample_rows[0][2], 100)])
 
     assert client.get(MONTH, headers={"If-None-Match": first.headers["ETag"]}).status_code == 304
 

@@ -99,7 +99,7 @@ def grow(connection: psycopg.Connection[Any], locations: int) -> None:
         connection.execute(
             """
             INSERT INTO rollups
-            SELECT o.id, d.id, %s, batches.id, 6, 6000, NULL, NULL, %s, 900, 1000, 1100
+            SELECT o.id, d.id, %s, batches.id, 6, 6000, 900, 1000, 1100, %s
             FROM batches, locations o, locations d
             ON CONFLICT DO NOTHING
             """,

@@ -1,26 +1,28 @@
-"""Migrations go on beside what is at work, and wait for each other."""
+"""Concurrent migrations wait for each other, and developers can add revisions."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
-import time
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from alembic.script import ScriptDirectory
 from psycopg import sql
 
-from rates_app.store.migrate import migrate, pending
+from rates_app.store.migrate import MIGRATIONS, migrate, pending
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rates_app.local.postgres import Cluster
 
+ROOT = Path(__file__).parents[3]
 NAME = "rates_migrated"
 
 
@@ -51,30 +53,15 @@ def test_a_command_tells_what_to_do_about_a_database_without_a_schema(empty: str
     assert "run 'rates migrate'" in told
 
 
-def test_an_index_is_built_beside_a_batch_in_work_and_its_readers(empty: str) -> None:
-    migrate(empty, "0006")
-    with psycopg.connect(empty) as writer, ThreadPoolExecutor(1) as pool:
-        writer.execute(
-            "INSERT INTO rollups (origin_id, destination_id, day, batch_id, count, total_cents)"
-            " VALUES (1, 2, '2021-01-01', 3, 4, 5)"
-        )
-        migrating = pool.submit(migrate, empty)
-        with psycopg.connect(empty, autocommit=True) as reader:
-            while not waits(reader):
-                assert not migrating.done()
-                time.sleep(0.01)
-            reader.execute("SET lock_timeout = '1s'")
-            assert reader.execute("SELECT count(*) FROM rollups").fetchone() == (0,)
-        writer.commit()
-        migrating.result()
-        assert pending(empty) == []
-        assert writer.execute("SELECT count FROM rollups WHERE low_cents IS NULL").fetchone() == (4,)
-
-
-def waits(connection: psycopg.Connection) -> bool:
-    row = connection.execute(
-        """
-        SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'rollups'::regclass AND mode = 'ShareLock' AND NOT granted)
-        """
-    ).fetchone()
-    return row == (True,)
+def test_alembic_writes_a_revision_that_follows_the_newest(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    shutil.copytree(ROOT / MIGRATIONS.relative_to(ROOT), tmp_path / MIGRATIONS.relative_to(ROOT))
+    alembic = Path(sys.executable).with_name("alembic")
+    before = ScriptDirectory(str(MIGRATIONS)).get_current_head()
+    arguments = ["revision", "--rev-id", "9999", "--message", "Add a column"]
+    done = subprocess.run([alembic, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    script = ScriptDirectory(str(tmp_path / MIGRATIONS.relative_to(ROOT)))
+    written = script.get_revision("9999")
+    assert Path(written.path).name == "9999_add_a_column.py"
+    assert (script.get_current_head(), written.down_revision, written.doc) == ("9999", before, "Add a column.")

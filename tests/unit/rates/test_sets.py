@@ -47,7 +47,7 @@ def unpack(sets: Sets) -> dict[int, tuple[int, int, dict[int, int]]]:
         numbers = sets.numbers[end - size : end]
         assert len(numbers) <= count
         entries: Counter[int] = Counter()
-        cents, weights = read_set(int(count), numbers.tobytes(), None, None)
+        cents, weights = read_set(int(count), numbers.tobytes())
         for price, weight in zip(cents.tolist(), weights.tolist(), strict=True):
             entries[price] += weight
         assert cents.tolist() == sorted(cents.tolist())
@@ -163,13 +163,8 @@ def test_the_spread_of_several_sets_is_that_of_all_their_prices(parts: list[dict
 def test_a_set_is_kept_in_the_shorter_form(prices: list[int], numbers: list[int]) -> None:
     sets = Lanes(np.zeros(len(prices), dtype=np.int64), np.array(prices)).sets()
     assert sets.numbers.tolist() == numbers
-    cents, weights = read_set(len(prices), sets.numbers.tobytes(), None, None)
+    cents, weights = read_set(len(prices), sets.numbers.tobytes())
     assert np.repeat(cents, weights).tolist() == prices
-
-
-def test_a_set_from_before_is_read_from_its_arrays() -> None:
-    cents, weights = read_set(5, None, [7, 8], [2, 3])
-    assert (cents.tolist(), weights.tolist()) == ([7, 8], [2, 3])
 
 
 def test_a_lane_of_many_prices_stays_exact_and_short() -> None:
