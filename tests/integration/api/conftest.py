@@ -16,7 +16,8 @@ import pytest
 
 from drills.pod import Served, environment_of
 from rates_app.application import create_app
-from rates_app.batches.formats.source import inspect, plan
+from rates_app.batches.formats.registry import FORMATS
+from rates_app.batches.formats.source import inspect
 from rates_app.batches.ledger import batches as ledger
 from rates_app.batches.pipeline import publish
 from rates_app.batches.pipeline.rollup import plan_parts, roll_up
@@ -62,7 +63,7 @@ class Publisher:
             # Equal rows may be published again: a test's batches are told apart by a hash of their own.
             source = inspect(file.name)._replace(content_hash=os.urandom(32))
             batch, _ = ledger.accept(connection, source, name="test", supplier="test")
-            ledger.enter_slices(connection, batch.id, plan(file.name, source.format, source.size_bytes))
+            ledger.enter_slices(connection, batch.id, FORMATS[source.format].plan(file.name, source.size_bytes))
             ledger.set_state(connection, batch.id, "staging")
             connection.commit()
             for part in ledger.pending_slices(connection, batch.id):
