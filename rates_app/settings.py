@@ -98,6 +98,11 @@ class Settings(ProcessSettings):
     trusted_proxies: NonNegativeInt = Field(
         default=0, description="Proxies in front whose X-Forwarded-For is believed; 0 believes none."
     )
+    security_contact: str | None = Field(
+        default=None,
+        pattern=r"^(mailto|https|tel):\S+$",
+        description="Where to report vulnerabilities (mailto:, https: or tel:); served in /.well-known/security.txt.",
+    )
     require_https: bool = Field(default=False, description="Send Strict-Transport-Security; on behind TLS.")
 
     # Batches

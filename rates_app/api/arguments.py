@@ -1,4 +1,4 @@
-"""The arguments of each resource, as models that check and describe them."""
+"""Parameters of each resource, as models that validate and describe them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ISO_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 def _day(value: object) -> date:
-    """Take a day as ``strptime("%Y-%m-%d")`` does: existing clients may write 2021-1-1."""
+    """Parse a day as ``strptime("%Y-%m-%d")`` does: existing clients may write 2021-1-1."""
     try:
         return datetime.strptime(str(value), "%Y-%m-%d").date()  # noqa: DTZ007 - a calendar day has no zone
     except ValueError:
@@ -34,6 +34,18 @@ def _no_nul(value: str) -> str:
     return value
 
 
+def _bare(value: object) -> object:
+    return value.strip() if isinstance(value, str) else value
+
+
+def _lower(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+def _upper(value: object) -> object:
+    return value.strip().upper() if isinstance(value, str) else value
+
+
 Day = Annotated[
     date,
     BeforeValidator(_day),
@@ -42,22 +54,30 @@ Day = Annotated[
 IsoDay = Annotated[
     date, BeforeValidator(_iso_day), WithJsonSchema({"type": "string", "format": "date", "examples": ["2021-01-31"]})
 ]
-Code = Annotated[
+#: Exactly as it is stored; ``/rates`` takes nothing else.
+ExactCode = Annotated[
     str,
     Field(min_length=1, max_length=MAX_CODE, description="A port's UN/LOCODE or a region's slug."),
     AfterValidator(_no_nul),
 ]
+#: In any case and with blanks around it, where that names one location.
+Code = Annotated[ExactCode, BeforeValidator(_bare)]
+AnyInterval = Annotated[Interval, BeforeValidator(_lower)]
+Format = Annotated[Literal["json", "csv", "ndjson"], BeforeValidator(_lower)]
+Currency = Annotated[Literal["USD"], BeforeValidator(_upper)]
 
 
 class RatesArguments(BaseModel):
-    """Arguments of ``GET /rates``; unknown ones are ignored, as they always were."""
+    """Parameters of ``GET /rates``; unknown ones are ignored, because existing clients may send some."""
 
     model_config = ConfigDict(extra="ignore")
 
     date_from: Day = Field(description="First day.")
     date_to: Day = Field(description="Last day, included.")
-    orig_code: Code = Field(description="Origin: a port's code or a region's slug, exactly as it is written.")
-    dest_code: Code = Field(description="Destination: a port's code or a region's slug, exactly as it is written.")
+    orig_code: ExactCode = Field(description="Origin: a port's UN/LOCODE or a region's slug, in its exact spelling.")
+    dest_code: ExactCode = Field(
+        description="Destination: a port's UN/LOCODE or a region's slug, in its exact spelling."
+    )
 
 
 class _Strict(BaseModel):
@@ -65,54 +85,50 @@ class _Strict(BaseModel):
 
 
 class RatesV1Arguments(_Strict):
-    """Arguments of ``GET /v1/rates``."""
+    """Parameters of ``GET /v1/rates``."""
 
     origin: Code
     destination: Code
     date_from: IsoDay = Field(description="First day.")
     date_to: IsoDay = Field(description="Last day, included.")
-    currency: Literal["USD"] = Field("USD", description="Currency of the prices.")
-    interval: Interval = Field("day", description="What one row stands for; weeks are ISO weeks.")
-    format: Literal["json", "csv", "ndjson"] | None = Field(
-        None, description="Form of the answer; without it the Accept header decides."
-    )
+    currency: Currency = Field("USD", description="Currency of the prices.")
+    interval: AnyInterval = Field("day", description="Length of the interval of a row; weeks are ISO 8601 weeks.")
+    format: Format | None = Field(None, description="Format of the response; the default follows the Accept header.")
 
 
 class LocationsArguments(_Strict):
-    """Arguments of ``GET /v1/locations``."""
+    """Parameters of ``GET /v1/locations``."""
 
     q: Annotated[str, Field(max_length=MAX_CODE), AfterValidator(_no_nul)] = Field(
-        "", description="The beginning of a code or a word of the name, or a name with a typing error."
+        "", description="Start of a code or of a word of the name; typing errors are allowed."
     )
-    limit: int = Field(20, ge=1, le=100, description="How many to return at most.")
+    limit: int = Field(20, ge=1, le=100, description="Maximum number of results.")
 
 
 class LanesArguments(_Strict):
-    """Arguments of ``GET /v1/lanes``."""
+    """Parameters of ``GET /v1/lanes``."""
 
     origin: Code | None = Field(None, description="Only lanes from this port, or from under this region.")
     destination: Code | None = Field(None, description="Only lanes to this port, or to under this region.")
-    limit: int = Field(20, ge=1, le=500, description="How many to return at most.")
+    limit: int = Field(20, ge=1, le=500, description="Maximum number of results.")
 
 
 class BatchesArguments(_Strict):
-    """Arguments of ``GET /v1/batches``."""
+    """Parameters of ``GET /v1/batches``."""
 
-    limit: int = Field(50, ge=1, le=500, description="How many to return at most.")
+    limit: int = Field(50, ge=1, le=500, description="Maximum number of results.")
     before: int | None = Field(None, ge=1, lt=2**31, description="Only batches with a lower number.")
     state: State | None = Field(None, description="Only batches in this state.")
 
 
 class RejectsArguments(_Strict):
-    """Arguments of ``GET /v1/batches/{batch}/rejects``."""
+    """Parameters of ``GET /v1/batches/{batch}/rejects``."""
 
-    format: Literal["json", "csv", "ndjson"] | None = Field(
-        None, description="Form of the answer; without it the Accept header decides."
-    )
+    format: Format | None = Field(None, description="Format of the response; the default follows the Accept header.")
 
 
 class DeliveryArguments(_Strict):
-    """Arguments of ``POST /v1/batches``."""
+    """Parameters of ``POST /v1/batches``."""
 
     name: str = Field("delivery", min_length=1, max_length=200, description="What you call the file.")
     tolerance: int = Field(

@@ -13,6 +13,7 @@ from rates_app.http.problems import Problem
 from rates_app.http.responses import answer_question, choose_media_type
 from rates_app.http.service import service
 from rates_app.rates.answers import RatesQuestion, UnknownLocation
+from rates_app.rates.locations import is_exact
 from rates_app.rates.model import Question
 
 if TYPE_CHECKING:
@@ -71,7 +72,9 @@ def interval_rates(query: RatesV1Arguments) -> Response:
 
 
 def _answer(asked: RatesQuestion, vary: str) -> Response:
-    lane = (asked.question.origin, asked.question.destination)
+    codes = (asked.question.origin, asked.question.destination)
+    # A version of a lane is known by its exact codes only: what another spelling names may change with every publish.
+    lane = codes if all(is_exact(code) for code in codes) or asked.interval is None else None
     return answer_question(asked.canonical(), asked.media_type, asked.render, lane=lane, vary=vary)
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from flask import Flask
     from flask.typing import ResponseReturnValue
+    from werkzeug.datastructures import MultiDict
 
     View = Callable[..., ResponseReturnValue]
 
@@ -89,6 +90,15 @@ def check_arguments(model: type[BaseModel], values: dict[str, str]) -> BaseModel
         raise Problem("invalid-arguments", detail, errors=errors) from None
 
 
+def _refuse_repeated(given: MultiDict[str, str]) -> None:
+    """Refuse parameters that are given more than once: taking one of the values would answer another question."""
+    repeated = [name for name, values in given.lists() if len(values) > 1]
+    if repeated:
+        errors = [{"parameter": name, "detail": "is given more than once"} for name in repeated]
+        detail = "; ".join(f"{name}: is given more than once, send it once" for name in repeated)
+        raise Problem("invalid-arguments", detail, errors=errors)
+
+
 def operation(
     *,
     summary: str,
@@ -107,7 +117,7 @@ def operation(
         summary: What it does, in a line.
         tag: The chapter of the description that it belongs to.
         answers: What it answers, by status.
-        query: The arguments in the address; where one is given twice, the first counts.
+        query: The parameters in the query string. A model that forbids unknown parameters refuses repeated ones, too.
         path: What each variable part of the path means.
         headers: Request headers to describe; the view reads them itself.
         body: The request body's ``content``, as OpenAPI writes it.
@@ -119,6 +129,8 @@ def operation(
         @wraps(view)
         def checked(**arguments: Any) -> ResponseReturnValue:
             if query is not None:
+                if query.model_config.get("extra") == "forbid":
+                    _refuse_repeated(request.args)
                 arguments["query"] = check_arguments(query, request.args.to_dict())
             return view(**arguments)
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING, Literal, Self
 
 import orjson
 
-from rates_app.rates.locations import Location, find_locations, search_locations
+from rates_app.rates.locations import Location, resolve_codes, search_locations
 from rates_app.rates.model import Question
 from rates_app.rates.queries import daily_averages, rates
 
@@ -87,13 +87,14 @@ class RatesQuestion:
             days = daily_averages(connection, self.question)
             return orjson.dumps({"rates": [{"count": d.count, "day": d.day, "price": d.price} for d in days]})
         origin, destination = _locations(connection, self.question)
-        found = rates(connection, self.question, self.interval)
+        resolved = replace(self.question, origin=origin.code, destination=destination.code)
+        found = rates(connection, resolved, self.interval)
         return _FORMS[self.media_type](self, origin, destination, found)
 
 
 def _locations(connection: Connection, question: Question) -> list[Location]:
     asked = {"origin": question.origin, "destination": question.destination}
-    found = find_locations(connection, list(asked.values()))
+    found = resolve_codes(connection, asked.values())
     unknown = {
         role: (code, [near.code for near in search_locations(connection, code, SUGGESTIONS)])
         for role, code in asked.items()

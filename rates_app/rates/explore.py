@@ -1,8 +1,10 @@
-"""What there is to find: which days a lane has, how well regions are covered, which lanes move."""
+"""Overviews of the data: days with prices of a lane, coverage of regions, lanes with the largest changes."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from psycopg import sql
 
 from rates_app.rates.model import MIN_PRICES
 from rates_app.rates.queries import Lane
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
 
     from rates_app.store.databases import Connection
 
-#: Movers compare the last so many days with as many before them.
+#: Days that movers compare with the same number of days before them.
 MOVE_DAYS = 7
 
 
@@ -57,7 +59,7 @@ def priced_days(connection: Connection, origin: str, destination: str) -> tuple[
 
 
 def region_lanes(connection: Connection, limit: int) -> list[Lane]:
-    """List what a newcomer looks for: from the regions at the top to those right under another, and back.
+    """List the lanes between top-level regions and the regions directly below another one, in both directions.
 
     Args:
         connection: A connection to any server.
@@ -89,6 +91,40 @@ def region_lanes(connection: Connection, limit: int) -> list[Lane]:
         (limit,),
     ).fetchall()
     return [Lane(*row) for row in rows]
+
+
+def counterparts(connection: Connection, code: str, role: Literal["origin", "destination"], limit: int) -> list[Lane]:
+    """List the lanes that have prices from or to a location, regions included.
+
+    Args:
+        connection: A connection to any server.
+        code: Exact code of the location.
+        role: Whether the location is the lane's origin or its destination.
+        limit: Maximum number of lanes.
+
+    Returns:
+        Lanes to regions first, each group by descending number of prices.
+    """
+    own, other = ("origin_id", "destination_id") if role == "origin" else ("destination_id", "origin_id")
+    query = sql.SQL(
+        """
+        SELECT o.code, o.name, d.code, d.name, prices, count_days(days), lower(days), upper(days) - 1
+        FROM (
+            SELECT origin_id, destination_id, {other} AS other_id,
+                   sum(prices)::bigint AS prices, range_agg(days) AS days
+            FROM batch_lanes JOIN batches ON batches.id = batch_id AND batches.state = 'published'
+            WHERE {own} = (SELECT id FROM locations WHERE code = %s)
+              AND origin_id = ANY(ARRAY(SELECT id FROM locations))  -- the index begins with the origin
+            GROUP BY origin_id, destination_id
+        ) lane
+        JOIN locations o ON o.id = origin_id
+        JOIN locations d ON d.id = destination_id
+        JOIN locations other ON other.id = other_id
+        ORDER BY other.kind = 'region' DESC, prices DESC, o.code, d.code
+        LIMIT %s
+        """
+    ).format(own=sql.Identifier(own), other=sql.Identifier(other))
+    return [Lane(*row) for row in connection.execute(query, (code, limit)).fetchall()]
 
 
 def coverage(connection: Connection, under: str | None = None) -> list[Coverage]:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import csv
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from rates_app.store.databases import Connection
+
+
+_LOCODE = re.compile(r"[A-Z]{2}[A-Z0-9]{3}")
 
 
 class LocationsError(Exception):
@@ -133,6 +138,40 @@ def find_locations(connection: Connection, codes: list[str]) -> dict[str, Locati
     """Look up locations by their exact code or slug; a code that is not known is not in the answer."""
     rows = connection.execute(_WITH_PATH + "WHERE code = ANY(%s)", (codes,)).fetchall()
     return {row[0]: Location(*row) for row in rows}
+
+
+def resolve_codes(connection: Connection, texts: Iterable[str]) -> dict[str, Location]:
+    """Look up codes and slugs as people write them: in any case, with blanks around them or between words.
+
+    Args:
+        connection: A connection to any server.
+        texts: Codes as they were entered.
+
+    Returns:
+        The location of each text that names one; an exact code wins over another spelling.
+    """
+    spellings = {text: _spellings(text) for text in texts}
+    known = find_locations(connection, [code for codes in spellings.values() for code in codes])
+    found = {text: next((known[code] for code in codes if code in known), None) for text, codes in spellings.items()}
+    return {text: place for text, place in found.items() if place is not None}
+
+
+def is_exact(code: str) -> bool:
+    """Return whether a code can only name the location that has exactly this code.
+
+    A UN/LOCODE has two letters and three letters or digits, in capitals; a slug is in lower case. Five lower-case
+    characters may be either.
+    """
+    if _LOCODE.fullmatch(code.upper()):
+        return code == code.upper()
+    return code == "_".join(code.lower().split())
+
+
+def _spellings(text: str) -> list[str]:
+    if is_exact(text):
+        return [text]
+    bare = text.strip()
+    return [text, bare, bare.upper(), bare.lower(), "_".join(bare.lower().split())]
 
 
 def child_locations(connection: Connection, code: str) -> list[Location]:

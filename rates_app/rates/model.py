@@ -1,12 +1,13 @@
-"""What a question about rates is, and what an answer is made of."""
+"""Questions about rates, and the parts of their answers."""
 
 from __future__ import annotations
 
+from calendar import monthrange
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Literal
 
-#: A day, week or month with fewer prices than this has no rate: too few to stand for a market.
+#: A day, week or month with fewer prices than this has no rate: they are too few to represent a market.
 MIN_PRICES = 3
 
 #: Characters in a location code. Longer values match no UN/LOCODE or slug, so they are not looked up.
@@ -47,11 +48,30 @@ class Rate:
     high: float | None = None
 
 
+def average_cents(total: int, count: int) -> int:
+    """Divide a sum of prices by their number, rounded half up to the cent, as medians are (`rates.spread`).
+
+    Integers alone are used, so that the same prices give the same average on every machine.
+
+    Args:
+        total: Sum of the prices in cents.
+        count: Number of prices, at least one.
+    """
+    return (2 * total + count) // (2 * count)
+
+
 def interval_start(day: date, interval: Interval) -> date:
     """Find the first day of the calendar interval (ISO weeks start on Monday) that a day lies in."""
     if interval == "week":
         return day - timedelta(days=day.weekday())
     return day.replace(day=1) if interval == "month" else day
+
+
+def interval_end(start: date, interval: Interval) -> date:
+    """Return the last day of the calendar interval that begins on a day."""
+    if interval == "week":
+        return start + timedelta(days=6)
+    return start.replace(day=monthrange(start.year, start.month)[1]) if interval == "month" else start
 
 
 def intervals(question: Question, interval: Interval) -> list[tuple[date, date]]:

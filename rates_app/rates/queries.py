@@ -6,7 +6,16 @@ from datetime import timedelta
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rates_app.rates.model import MIN_PRICES, DayAverage, Interval, Question, Rate, interval_start, intervals
+from rates_app.rates.model import (
+    MIN_PRICES,
+    DayAverage,
+    Interval,
+    Question,
+    Rate,
+    average_cents,
+    interval_start,
+    intervals,
+)
 from rates_app.rates.sets import read_set
 from rates_app.rates.spread import Spread, spread
 
@@ -79,6 +88,25 @@ def daily_averages(connection: Connection, question: Question) -> list[DayAverag
     return averages
 
 
+def interval_averages(connection: Connection, question: Question, interval: Interval) -> dict[date, float]:
+    """Average the prices of each calendar interval from the covering index alone, without percentiles.
+
+    Args:
+        connection: A connection to any server.
+        question: The locations and days.
+        interval: Length of an interval.
+
+    Returns:
+        The average in USD by the first day of its calendar interval; intervals under three prices are left out.
+    """
+    sums: dict[date, tuple[int, int]] = {}
+    for day, count, cents in connection.execute(AVERAGES, query_parameters(question)):
+        first = interval_start(day, interval)
+        counted, summed = sums.get(first, (0, 0))
+        sums[first] = (counted + count, summed + cents)
+    return {first: average_cents(cents, count) / 100 for first, (count, cents) in sums.items() if count >= MIN_PRICES}
+
+
 def rates(connection: Connection, question: Question, interval: Interval) -> list[Rate]:
     """Count, average and spread of each day, week or month: the contract of ``GET /v1/rates``.
 
@@ -128,8 +156,8 @@ def _rate(first: date, last: date, parts: list[_Part], found: Spread | None) -> 
     count = sum(part.prices for part in parts)
     if found is None:
         return Rate(first, last, count)
-    cents = (found.low, sum(part.total for part in parts) / count, found.median, found.high)
-    return Rate(first, last, count, *(round(one / 100, 2) for one in cents))
+    average = average_cents(sum(part.total for part in parts), count)
+    return Rate(first, last, count, *(cents / 100 for cents in (found.low, average, found.median, found.high)))
 
 
 def lanes(connection: Connection, origin: str | None, destination: str | None, limit: int) -> list[Lane]:

@@ -21,14 +21,15 @@ if TYPE_CHECKING:
     from flask import Response
 
 FOLDER = Path(__file__).parent / "static"
-SERVED = frozenset({".css", ".js", ".svg"})
+SERVED = frozenset({".css", ".js", ".svg", ".ico"})
 
 
 def _load() -> dict[str, Answer]:
     assets = {}
     for path in sorted(path for path in FOLDER.rglob("*") if path.suffix in SERVED):
         media_type, _ = mimetypes.guess_type(path.name)
-        assets[path.relative_to(FOLDER).as_posix()] = Answer.of(path.read_bytes(), f"{media_type}; charset=utf-8", 0)
+        charset = "" if path.suffix == ".ico" else "; charset=utf-8"
+        assets[path.relative_to(FOLDER).as_posix()] = Answer.of(path.read_bytes(), f"{media_type}{charset}", 0)
     return assets
 
 
@@ -39,7 +40,7 @@ DIGEST = hashlib.sha256("".join(name + asset.tag for name, asset in ASSETS.items
 
 @views.app_template_global()
 def asset(name: str) -> str:
-    """Name the address of an asset in a template."""
+    """Return the address of an asset."""
     if name not in ASSETS:
         raise NotFound(f"There is no asset {name!r}.")
     return f"/static/{DIGEST}/{name}"
@@ -47,13 +48,13 @@ def asset(name: str) -> str:
 
 @views.get("/static/<digest>/<path:name>")
 def static(digest: str, name: str) -> Response:
-    """Give an asset, to be kept for ever under the present hash.
+    """Return an asset, immutable under the current hash.
 
-    While a new version is rolled out, a page of one version may ask a pod of the other: it gets what there is here,
-    for this once.
+    During a rollout a page of one version may request assets from a pod of the other version. It gets that pod's
+    asset, which must not be cached under the foreign hash.
     """
     if name not in ASSETS:
-        raise NotFound("There is no such asset; load the page again.")
+        raise NotFound("Asset not found. Reload the page.")
     response = send(ASSETS[name])
     response.headers["Cache-Control"] = "public, max-age=31536000, immutable" if digest == DIGEST else "no-store"
     return response

@@ -1,4 +1,4 @@
-"""Find lanes without knowing any: the busiest, those that move, and how well each region is covered."""
+"""Explore pages: busiest lanes, biggest movers, coverage by region, and one location."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def explore_page() -> Response:
 
 @views.get("/locations/<code>")
 def location_page(code: str) -> Response:
-    """Show a port or a region: what lies above and under it, and its busiest lanes."""
+    """Show a port or region with its place in the tree and its busiest lanes."""
     if "\0" in code or len(code) > MAX_CODE:
-        raise NotFound("No port or region has such a code.")
+        raise NotFound("The code is not valid.")
 
     def values(connection: Connection) -> dict[str, Any]:
         place = find_locations(connection, [code]).get(code)
         if place is None:
-            raise NotFound(f"There is no port or region {code!r}.")
+            raise NotFound(f"Port or region {code!r} not found.")
         return {
             "place": place,
             "tree": coverage(connection, code) if place.kind == "region" else [],

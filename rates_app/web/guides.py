@@ -1,4 +1,4 @@
-"""How to ask, how to deliver, what the figures mean."""
+"""Guides: querying, delivering, how rates are calculated."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from rates_app.web.rendering import live_page, views
 if TYPE_CHECKING:
     from flask import Response
 
-GUIDES = {"query": "How to ask", "deliver": "How to deliver a batch", "figures": "What the figures mean"}
+GUIDES = {"query": "Query rates", "deliver": "Deliver a batch", "figures": "How rates are calculated"}
 
 
 @views.get("/guides/<name>")
 def guide(name: str) -> Response:
-    """Show one of the guides."""
+    """Show a guide."""
     if name not in GUIDES:
-        raise NotFound(f"There is no guide {name[:50]!r}.")
+        raise NotFound(f"Guide {name[:50]!r} not found.")
     return live_page(
         f"guides/{name}.html", guides=GUIDES, name=name, base=request.url_root.rstrip("/"), settings=service().settings
     )

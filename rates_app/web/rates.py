@@ -1,4 +1,4 @@
-"""The rates page: search, and the answer as a figure, key figures and a table; the figure as a picture."""
+"""The rates page: search form, chart, key figures and table; and the chart as a picture."""
 
 from __future__ import annotations
 
@@ -12,68 +12,94 @@ from flask import Response, render_template, request
 
 from rates_app.http.responses import answer_question
 from rates_app.http.service import service
-from rates_app.rates.explore import priced_days, region_lanes
+from rates_app.rates.changes import Change, changes
+from rates_app.rates.explore import counterparts, priced_days, region_lanes
 from rates_app.rates.locations import Location, search_locations
 from rates_app.rates.model import MAX_CODE, Interval, Question, Rate
-from rates_app.rates.queries import daily_averages, rates
+from rates_app.rates.queries import rates
 from rates_app.web.chart import Chart, draw
 from rates_app.web.rendering import DIGEST, cached_page, views
 from rates_app.web.search import INTERVALS, MAX_LANES, SPANS, Search, label, resolve
 
 if TYPE_CHECKING:
-    from rates_app.rates.model import DayAverage
+    from typing import Literal
+
+    from rates_app.rates.queries import Lane
     from rates_app.store.databases import Connection
 
 REGIONAL = 12
+#: Lanes offered where a query has one end only.
+COUNTERPARTS = 24
 #: Locations that browsers offer without JavaScript.
 OFFERED = 500
 SUGGESTIONS = 8
 DEFAULT_DAYS = 30
-#: A change is told against a rate that is at most so much older than a week or a month.
-SLACK_DAYS = 3
-MONTH_DAYS = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What matters most about a lane: its newest rate and how that came about."""
+    """Key figures of a lane: its latest rate, the changes up to it, and the coverage of the range."""
 
     latest: Rate
     rated: int
     intervals: int
     prices: int
-    day: date | None
-    week: float | None
-    month: float | None
+    changes: list[Change]
 
 
 @dataclass(frozen=True, slots=True)
 class LaneRates:
-    """A lane's answer."""
+    """A lane with its rates in the range."""
 
     origin: Location
     destination: Location
     rates: list[Rate]
     figures: Figures | None
-    #: The days that have prices, whatever was asked for.
+    #: First and last day with prices, inside the range or not.
     priced: tuple[date, date] | None
+    #: Whether there are prices in the opposite direction; looked up only if this direction has none.
+    reverse_priced: bool
     query: str
 
     @property
+    def prices(self) -> int:
+        """Number of prices in the range."""
+        return sum(rate.count for rate in self.rates)
+
+    @property
+    def has_port(self) -> bool:
+        """Whether a region could be tried instead of one of the locations."""
+        return "port" in {self.origin.kind, self.destination.kind}
+
+    @property
     def name(self) -> str:
-        """The lane in words."""
+        """Names of both locations."""
         return f"{self.origin.name} → {self.destination.name}"
 
 
-class _Misunderstood(Exception):
-    """The question cannot be answered; the message is a sentence for the reader."""
+class _InvalidSearch(Exception):
+    """The query cannot be answered; the message is a sentence for the page."""
+
+
+class _OneEnded(Exception):
+    """A lane has an origin or a destination only.
+
+    Attributes:
+        place: The location that is given.
+        role: Whether it is the lane's origin or its destination.
+    """
+
+    def __init__(self, place: Location, role: Literal["origin", "destination"]) -> None:
+        super().__init__(f"Choose {'a destination' if role == 'origin' else 'an origin'} for {place.name}.")
+        self.place = place
+        self.role = role
 
 
 @views.get("/")
 def rates_page() -> Response:
-    """Search, and the answer to it."""
+    """Show the search form and its result."""
     search = Search.parse(request.args)
-    # The address to give to curl is the one that the reader has; a page of one host must not be given to another.
+    # The curl commands on the page contain the host, so a cached page must not be sent for another host.
     base = request.url_root.rstrip("/")
 
     def values(connection: Connection) -> dict[str, Any]:
@@ -86,13 +112,13 @@ def rates_page() -> Response:
         }
 
     response = cached_page("rates.html", [base, *_key(search)], values)
-    request.environ.pop("rates.kept", None)  # the nearest cache does not tell hosts apart
+    request.environ.pop("rates.kept", None)  # the key of the process's cache has no host
     return response
 
 
 @views.get("/rates.svg")
 def picture() -> Response:
-    """Give the figure as a picture to take along."""
+    """Return the chart as an SVG picture."""
     search = Search.parse(request.args)
 
     def render(connection: Connection) -> bytes:
@@ -106,7 +132,7 @@ def picture() -> Response:
 
 @views.get("/locations/options")
 def location_options() -> Response:
-    """Give the locations that match what is being typed, as options of a list."""
+    """Return the locations that match the typed text, as options of a list box."""
     text = request.args.get("q", "").replace("\0", "").strip()[:MAX_CODE]
 
     def values(connection: Connection) -> dict[str, Any]:
@@ -138,8 +164,11 @@ def _answer(connection: Connection, search: Search) -> dict[str, Any]:
         chosen = _chosen(search, known)
         priced = [priced_days(connection, origin.code, destination.code) for origin, destination in chosen]
         first, last = _days(search, [days for days in priced if days])
-    except _Misunderstood as misunderstood:
-        return values | {"problems": misunderstood.args, "suggestions": {}}
+    except _InvalidSearch as invalid:
+        return values | {"problems": invalid.args, "suggestions": {}}
+    except _OneEnded as one_ended:
+        lanes = counterparts(connection, one_ended.place.code, one_ended.role, COUNTERPARTS)
+        return values | {"problems": one_ended.args, "suggestions": {}, "offers": _offers(search, lanes)}
     asked = replace(
         search,
         lanes=tuple((origin.code, destination.code) for origin, destination in chosen),
@@ -154,7 +183,7 @@ def _interval(search: Search) -> Interval:
     for interval in INTERVALS:
         if interval == search.interval:
             return interval
-    raise _Misunderstood("A row stands for a day, a week or a month; choose one of them.")
+    raise _InvalidSearch("Choose day, week or month as the interval.")
 
 
 def _chosen(search: Search, places: dict[str, Location]) -> list[tuple[Location, Location]]:
@@ -163,14 +192,13 @@ def _chosen(search: Search, places: dict[str, Location]) -> list[tuple[Location,
         if not origin and not destination:
             continue  # a row that was added to be filled in
         if not origin or not destination:
-            missing, given = ("from", destination) if not origin else ("to", origin)
-            raise _Misunderstood(f"Choose where the lane with {places[given].name} goes {missing}.")
+            raise _OneEnded(places[origin or destination], "origin" if origin else "destination")
         chosen.append((places[origin], places[destination]))
     return chosen
 
 
 def _suggest(search: Search, text: str, found: list[Location]) -> list[tuple[str, str]]:
-    """Offer what somebody may have meant, as links that ask with it instead."""
+    """Link to the same query with similar locations in place of an unknown one."""
     return [
         (
             label(place),
@@ -187,7 +215,7 @@ def _suggest(search: Search, text: str, found: list[Location]) -> list[tuple[str
 
 
 def _days(search: Search, priced: list[tuple[date, date]]) -> tuple[date, date]:
-    """Settle on the days: as asked for, or the last ones that have prices."""
+    """Return the range: as given, or the last days that have prices."""
     earliest = min((first for first, _ in priced), default=None)
     latest = max((last for _, last in priced), default=date.today())  # noqa: DTZ011 - no lane has a zone
     if search.span:
@@ -198,11 +226,11 @@ def _days(search: Search, priced: list[tuple[date, date]]) -> tuple[date, date]:
     try:
         first = _day(search.date_from) or last - timedelta(days=DEFAULT_DAYS)
     except OverflowError:
-        raise _Misunderstood("There are no days before the year 1.") from None
+        raise _InvalidSearch("Days before the year 1 are not supported. Choose later dates.") from None
     if last < first:
-        raise _Misunderstood("The last day is before the first: swap the two dates.")
+        raise _InvalidSearch("The last day is before the first. Swap the two dates.")
     if (last - first).days >= (most := service().settings.max_range_days):
-        raise _Misunderstood(f"That is {(last - first).days + 1:,} days; ask for at most {most:,}.")
+        raise _InvalidSearch(f"The range has {(last - first).days + 1:,} days. Choose at most {most:,}.")
     return first, last
 
 
@@ -210,7 +238,7 @@ def _day(text: str) -> date | None:
     try:
         return date.fromisoformat(text) if text else None
     except ValueError:
-        raise _Misunderstood(f"“{text[:20]}” is not a day; write it as 2021-01-31.") from None
+        raise _InvalidSearch(f"“{text[:20]}” is not a day. Write it as 2021-01-31.") from None
 
 
 def _lane(
@@ -235,7 +263,8 @@ def _lane(
         }
     )
     figures = _figures(connection, question, found, interval)
-    return LaneRates(origin, destination, found, figures, priced, query)
+    reverse_priced = priced is None and priced_days(connection, destination.code, origin.code) is not None
+    return LaneRates(origin, destination, found, figures, priced, reverse_priced, query)
 
 
 def _figures(connection: Connection, question: Question, found: list[Rate], interval: Interval) -> Figures | None:
@@ -243,29 +272,19 @@ def _figures(connection: Connection, question: Question, found: list[Rate], inte
     if not rated:
         return None
     latest = rated[-1]
-    before = latest.date_from - timedelta(days=MONTH_DAYS + SLACK_DAYS)
-    # Changes are told from day to day, whatever a row stands for: an interval that is cut off compares with nothing.
-    daily = daily_averages(connection, replace(question, date_from=before, date_to=latest.date_to))
-    known = [day for day in daily if day.price is not None]
-    return Figures(
-        latest,
-        len(rated),
-        len(found),
-        sum(rate.count for rate in found),
-        known[0].day if known and interval != "day" else None,
-        _change(known, 7),
-        _change(known, MONTH_DAYS),
-    )
+    prices = sum(rate.count for rate in found)
+    return Figures(latest, len(rated), len(found), prices, changes(connection, question, latest, interval))
 
 
-def _change(known: list[DayAverage], days: int) -> float | None:
-    """Compare the newest day's average with that of the given number of days before, or shortly before that."""
-    if not known:
-        return None
-    newest = known[0]
-    oldest, youngest = newest.day - timedelta(days=days + SLACK_DAYS), newest.day - timedelta(days=days)
-    earlier = next((day for day in known if oldest <= day.day <= youngest), None)
-    return newest.price / earlier.price - 1 if earlier and earlier.price and newest.price else None
+def _offers(search: Search, lanes: list[Lane]) -> list[tuple[Lane, str]]:
+    """Link each lane to the same query with both of its ends in place of the one-ended lane."""
+    index = next(number for number, lane in enumerate(search.lanes) if any(lane) and not all(lane))
+    offers = []
+    for lane in lanes:
+        chosen = list(search.lanes)
+        chosen[index] = (lane.origin, lane.destination)
+        offers.append((lane, replace(search, lanes=tuple(chosen)).address()))
+    return offers
 
 
 def _chart(answers: list[LaneRates]) -> Chart | None:

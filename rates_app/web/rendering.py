@@ -1,11 +1,11 @@
-"""What all pages have in common: the frame, the policy, the words for errors, the way figures are written."""
+"""Rendering shared by all pages: the frame, the content security policy, error pages, number formats."""
 
 from __future__ import annotations
 
 import hashlib
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 import structlog
@@ -31,21 +31,33 @@ log = structlog.get_logger()
 views = Blueprint("web", __name__, template_folder="templates")
 
 HTML = "text/html; charset=utf-8"
-#: Stands where there is no value.
+#: Shown for a missing value.
 NONE = "\N{EN DASH}"
 
-#: What an error can be told in: programs, which take anything, get the first.
+#: Representations of an error; clients that accept anything get the first.
 FORMS = (MEDIA_TYPE, "text/html")
 
-#: Everything comes from here, and nothing that stands in a page's own text is run.
+#: Pages load from this origin only and run no inline scripts or styles.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 
 
+class Period(Protocol):
+    """A rate, change or other value that belongs to a range of days."""
+
+    @property
+    def date_from(self) -> date:
+        """First day."""
+
+    @property
+    def date_to(self) -> date:
+        """Last day, inclusive."""
+
+
 def _digest() -> str:
-    """Hash all that pages are made by, so that no cache gives a page of another version."""
+    """Hash the code, templates and assets of pages: part of cache keys, so that a release never serves old pages."""
     files = sorted(path for path in Path(__file__).parent.rglob("*") if path.is_file() and path.suffix != ".pyc")
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
@@ -65,12 +77,12 @@ def _frame() -> dict[str, object]:
 
 
 def cached_page(template: str, key: list[Any], values: Callable[[Connection], dict[str, Any]]) -> Response:
-    """Answer with a page, from the caches while nothing has been published since.
+    """Respond with a page, from the caches if nothing was published since it was rendered.
 
     Args:
         template: The page's template.
-        key: All that the page depends on besides the data.
-        values: Reads what the template shows.
+        key: Everything that the page depends on besides the data.
+        values: Reads the template's variables.
     """
 
     def render(connection: Connection) -> bytes:
@@ -83,7 +95,7 @@ def cached_page(template: str, key: list[Any], values: Callable[[Connection], di
 
 
 def live_page(template: str, status: int = 200, **values: Any) -> Response:
-    """Answer with a page that is true at this moment alone."""
+    """Respond with a page that must not be cached."""
     headers = {"Content-Security-Policy": POLICY, "Cache-Control": "no-store"}
     return Response(render_template(template, **values), status, headers, content_type=HTML)
 
@@ -97,25 +109,25 @@ def _problem(status: int, title: str, detail: str, advice: str) -> Response:
 
 @views.app_errorhandler(404)
 def _not_found(error: NotFound) -> ResponseReturnValue:
-    """Tell people in a page and programs in a problem object that there is nothing."""
+    """Respond 404 with a page to browsers and with a problem object to programs."""
     if request.path.startswith("/v1/") or request.accept_mimetypes.best_match(FORMS) != "text/html":
         return on_http_error(error)
     given = error.description if error.description != NotFound.description else None
     detail = given or f"There is no page {request.path[:100]}."
-    return _problem(404, "There is nothing here", detail, "Go on from the menu above, or search for a lane.")
+    return _problem(404, "Page not found", detail, "Check the address, or use the menu above.")
 
 
 @views.errorhandler(Unavailable)
 def _unavailable(error: Unavailable) -> Response:
-    log.warning("page not answered", reason=str(error))
+    log.warning("page_unavailable", reason=str(error))
     if isinstance(error, QueryTooSlow):
         return _problem(
-            503, "That takes too long", "The question was given up after its deadline.",
-            "Ask for fewer days, or for weeks or months instead of days; or try again in a moment.",
+            503, "The query takes too long", "It was cancelled at its deadline.",
+            "Choose fewer days or a longer interval, or try again later.",
         )  # fmt: skip
     return _problem(
-        503, "Prices cannot be read at the moment", "No database can answer.",
-        "Nothing is lost. Load the page again in a few seconds; the status page tells how things stand.",
+        503, "Prices are temporarily unavailable", "No database is reachable.",
+        "No data is lost. Reload the page in a few seconds. The status page shows the state of the service.",
     )  # fmt: skip
 
 
@@ -123,33 +135,33 @@ def _unavailable(error: Unavailable) -> Response:
 def _http_error(error: HTTPException) -> ResponseReturnValue:
     if error.code is None or error.code < HTTPStatus.BAD_REQUEST:
         return error
-    return _problem(error.code, error.name, error.description or error.name, "Go back, or begin again from the menu.")
+    return _problem(error.code, error.name, error.description or error.name, "Go back, or use the menu above.")
 
 
 @views.errorhandler(Exception)
 def _bug(_error: Exception) -> Response:
-    log.exception("unexpected error")
+    log.exception("page_failed")
     return _problem(
-        500, "Something went wrong here", "This is a fault of the service, not of what you did.",
-        "Try again; if it stays, tell whoever runs the service the request id below.",
+        500, "Internal error", "The service failed to render this page.",
+        "Try again. If the error persists, send the request id below to the operator.",
     )  # fmt: skip
 
 
 @views.app_template_filter()
 def money(value: float | None) -> str:
-    """Write USD with cents; a dash for none."""
+    """Format USD with cents; a dash for None."""
     return NONE if value is None else f"{value:,.2f}"
 
 
 @views.app_template_filter()
 def whole(value: float | None) -> str:
-    """Write a number without decimals; a dash for none."""
+    """Format a number without decimals; a dash for None."""
     return NONE if value is None else f"{value:,.0f}"
 
 
 @views.app_template_filter()
 def change(value: float | None) -> str:
-    """Write a relative change in percent, with its sign; a dash for none."""
+    """Format a relative change in percent, with its sign; a dash for None."""
     if value is None:
         return NONE
     return "0.0%" if abs(value) < 0.0005 else f"{value:+.1%}".replace("-", "\N{MINUS SIGN}")  # noqa: PLR2004 - rounds to 0
@@ -157,19 +169,36 @@ def change(value: float | None) -> str:
 
 @views.app_template_filter()
 def short_day(value: date) -> str:
-    """Write a day as people read it."""
+    """Format a day, for example `31 Jan 2021`."""
     return f"{value:%-d %b %Y}"
 
 
 @views.app_template_filter()
+def period(value: Period, *, year: bool = True) -> str:
+    """Format the days of a rate or change: with the month and year once where they are the same.
+
+    Args:
+        value: First and last day.
+        year: Whether to name the year; leave it out where the context names it.
+    """
+    full = "%-d %b %Y" if year else "%-d %b"
+    first, last = value.date_from, value.date_to
+    if first == last:
+        return f"{last:{full}}"
+    if (first.year, first.month) == (last.year, last.month):
+        return f"{first.day}\N{EN DASH}{last:{full}}"
+    return f"{first:{full if first.year != last.year else '%-d %b'}} \N{EN DASH} {last:{full}}"
+
+
+@views.app_template_filter()
 def moment(value: datetime) -> str:
-    """Write a point in time, in UTC as the database gives it."""
+    """Format a timestamp in UTC."""
     return f"{value:%-d %b %Y, %H:%M:%S} UTC"
 
 
 @views.app_template_filter()
 def size(value: float) -> str:
-    """Write a number of bytes."""
+    """Format a number of bytes."""
     for unit in ("bytes", "kB", "MB"):
         if value < 1000:  # noqa: PLR2004 - SI prefixes
             return f"{value:,.0f} {unit}" if unit == "bytes" else f"{value:,.1f} {unit}"
@@ -179,7 +208,7 @@ def size(value: float) -> str:
 
 @views.app_template_filter()
 def duration(seconds: float | None) -> str:
-    """Write a time span; a dash for none."""
+    """Format a duration; a dash for None."""
     if seconds is None:
         return NONE
     if seconds < 60:  # noqa: PLR2004 - a minute

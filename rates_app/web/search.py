@@ -1,4 +1,4 @@
-"""What somebody asks the rates page: the lanes, the days, and what to change about them."""
+"""The query of the rates page: lanes, days, interval, and the effect of the form's buttons."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlencode
 
-from rates_app.rates.locations import Location, find_locations, search_locations
+from rates_app.rates.locations import Location, resolve_codes, search_locations
 from rates_app.rates.model import MAX_CODE
 
 if TYPE_CHECKING:
@@ -94,13 +94,13 @@ def resolve(connection: Connection, texts: Iterable[str]) -> dict[str, Location]
     found = {}
     for text in texts:
         inner = match[1] if (match := _LABEL.search(text)) else text
-        codes = [inner, inner.upper(), inner.lower(), inner.lower().replace(" ", "_")]
-        known = find_locations(connection, codes)
-        named = [known[code] for code in codes if code in known]
-        if not named:
+        known = resolve_codes(connection, [inner])
+        if inner in known:
+            found[text] = known[inner]
+        else:
             alike = search_locations(connection, text, MAX_ALIKE)
             named = [place for place in alike if place.name.lower() == text.lower()]
             named = named or [place for place in alike if place.name.lower().startswith(text.lower())]
-        if len(named) == 1 or (named and named[0].code in codes):
-            found[text] = named[0]
+            if len(named) == 1:
+                found[text] = named[0]
     return found

@@ -49,6 +49,9 @@ VIEWS = list(product(SIZES, ("light", "dark")))
 MAX_BYTES = 100_000
 MAX_REQUESTS = 12
 
+#: A4 with margins of a centimetre, at 96 pixels an inch.
+PAPER = {"width": 718, "height": 1047}
+
 WATCH_SHIFTS = """
 window.shifts = 0;
 new PerformanceObserver((list) => {
@@ -160,6 +163,21 @@ def test_paper_has_the_figure_and_the_whole_table(
     assert scroll.evaluate("part => part.scrollHeight - part.clientHeight") == 0
 
 
+def test_paper_has_every_lane_of_a_comparison_and_its_colour(
+    open_context: Callable[..., BrowserContext], keep: Callable[..., None]
+) -> None:
+    page = open_context(viewport=PAPER).new_page()
+    page.goto(PAGES["compare"])
+    page.emulate_media(media="print")
+    keep(page, "compare-print")
+    for part in page.locator(".scroll").all():
+        assert part.evaluate("part => part.scrollWidth - part.clientWidth") <= 0
+    swatches = page.locator(".lanes-title .swatch")
+    expect(swatches).to_have_count(3)
+    for swatch in swatches.all():
+        assert swatch.evaluate("part => getComputedStyle(part).printColorAdjust") == "exact"
+
+
 def test_status_tells_what_is_serving(page: Page, site: Site) -> None:
     assert httpx.get(f"{site.url}/v1/locations?q=shang").status_code == 200
     page.goto("/status")
@@ -184,7 +202,7 @@ def test_explore_leads_to_regions_and_lanes(page: Page) -> None:
 
 def test_errors_are_pages_for_people_and_problems_for_programs(page: Page, site: Site) -> None:
     page.goto("/batches/999999")
-    expect(page.get_by_role("heading", name="There is nothing here")).to_be_visible()
+    expect(page.get_by_role("heading", name="Page not found")).to_be_visible()
     expect(page.locator("main")).to_contain_text("There is no batch '999999'")
     for address in ("/nowhere", "/v1/nowhere"):
         assert httpx.get(site.url + address).headers["Content-Type"] == "application/problem+json"

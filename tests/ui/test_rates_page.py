@@ -77,7 +77,7 @@ def test_fields_forgive_typing_errors_and_are_worked_with_the_keyboard(page: Pag
     expect(field).to_have_value(re.compile(r"^Shanghai \(CN"))
     expect(option.first).to_be_hidden()
     field.fill("no such place at all")
-    expect(page.locator("#origin-1-options")).to_contain_text("No port or region is called like that")
+    expect(page.locator("#origin-1-options")).to_contain_text("No matching port or region")
     field.press("Escape")
     expect(page.locator("#origin-1-options")).to_be_hidden()
 
@@ -88,6 +88,48 @@ def test_suggestions_close_when_the_reader_goes_elsewhere(page: Page) -> None:
     expect(page.locator("#origin-1-options")).to_be_visible()
     page.get_by_role("heading", level=1).click()
     expect(page.locator("#origin-1-options")).to_be_hidden()
+
+
+def test_suggestions_that_arrive_after_the_focus_has_left_stay_closed(page: Page) -> None:
+    page.goto("/")
+    held: list[Route] = []
+    page.route("**/locations/options*", held.append)
+    page.get_by_label("From", exact=True).press_sequentially("china")
+    page.wait_for_timeout(500)  # the field waits for a pause in the typing
+    page.get_by_label("First day").focus()
+    for route in held:
+        route.continue_()
+    expect(page.locator("#origin-1-options [role=option]").first).to_be_attached()
+    expect(page.locator("#origin-1-options")).to_be_hidden()
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no-scripts"])
+@pytest.mark.parametrize("label", ["From", "To", "First day"])
+def test_enter_in_any_field_searches(label: str, open_context: Callable[..., BrowserContext], *, scripts: bool) -> None:
+    page = open_context(java_script_enabled=scripts).new_page()
+    page.goto("/?origin=CNGGZ&destination=EETLL&interval=week")
+    page.get_by_label(label, exact=True).press("Enter")
+    page.wait_for_load_state("networkidle")
+    expect(page.get_by_role("heading", name="Guangzhou to Tallinn")).to_be_visible()
+
+
+def test_a_tap_reads_the_chart_until_the_next_one(open_context: Callable[..., BrowserContext]) -> None:
+    page = open_context("phone").new_page()
+    page.goto(LANE)
+    page.locator(".plot").tap(position={"x": 100, "y": 80})
+    expect(page.locator(".tip")).to_contain_text("Jan 2021")
+    page.wait_for_timeout(300)
+    expect(page.locator(".tip")).to_be_visible()
+    page.get_by_text("Download or share").tap()
+    expect(page.locator(".tip")).to_be_hidden()
+
+
+def test_a_phone_s_comparison_begins_on_the_first_screen(open_context: Callable[..., BrowserContext]) -> None:
+    page = open_context("phone").new_page()
+    page.goto(f"{LANE}&origin=CNGGZ&destination=EETLL&origin=china_east_main&destination=uk_main")
+    box = page.locator(".figures-table").bounding_box()
+    assert box is not None
+    assert box["y"] < 600
 
 
 def test_names_are_understood_without_choosing(page: Page) -> None:
@@ -202,7 +244,7 @@ def test_the_answer_can_be_taken_along(page: Page, site: Site) -> None:
     png = download("button", "PNG")
     assert png[:8] == b"\x89PNG\r\n\x1a\n"
     assert struct.unpack(">II", png[16:24]) == (1920, 960)
-    page.get_by_text("The same with curl").click()
+    page.get_by_text("curl command").click()
     program, address = shlex.split(page.locator(".curl pre").inner_text())
     assert program == "curl"
     assert httpx.get(address).json() == expected
@@ -211,16 +253,18 @@ def test_the_answer_can_be_taken_along(page: Page, site: Site) -> None:
 def test_too_few_prices_and_none_are_explained(page: Page) -> None:
     page.goto("/?origin=CNGGZ&destination=EETLL&date_from=2020-01-01&date_to=2020-01-05")
     expect(page.locator("#answer")).to_contain_text("There are no prices for Guangzhou → Tallinn in these days")
-    page.get_by_role("link", name="Show those").click()
+    page.get_by_role("link", name="Show that range").click()
     expect(page.locator(".figures")).to_be_visible()
     page.goto("/?origin=scandinavia&destination=china_main")
-    expect(page.locator("#answer")).to_contain_text("on any day")
+    expect(page.locator("#answer")).to_contain_text("No prices have been published for Scandinavia")
+    page.get_by_role("link", name="Show the opposite direction").click()
+    expect(page.get_by_role("heading", name="China Main to Scandinavia")).to_be_visible()
 
 
 def test_what_is_not_understood_is_said_and_put_right(page: Page) -> None:
     page.goto("/?origin=Sjanghai&destination=scandinavia")
     alert = page.locator("#answer [role=alert]")
-    expect(alert).to_contain_text("“Sjanghai” is not a port or region we know. Did you mean Shanghai")
+    expect(alert).to_contain_text("“Sjanghai” is not a known port or region. Did you mean Shanghai")
     alert.get_by_role("link", name=re.compile("^Shanghai")).click()
     expect(page.get_by_role("heading", name="Shanghai to Scandinavia")).to_be_visible()
 

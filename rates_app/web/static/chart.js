@@ -106,7 +106,8 @@ export function readable(figure, zoom) {
     zone.hidden = true;
     if (dragged) zoom(series.from[first], series.to[last]);
   });
-  plot.addEventListener("pointerleave", rest);
+  // A finger that lifts leaves the plot, too: its tooltip stays until a tap elsewhere takes the focus away.
+  plot.addEventListener("pointerleave", (event) => event.pointerType !== "touch" && rest());
   plot.addEventListener("pointercancel", rest);
   plot.addEventListener("blur", rest);
   plot.addEventListener("focus", () => began === null && plot.matches(":focus-visible") && read(at ?? count - 1));

@@ -67,8 +67,11 @@ main.addEventListener("click", async (event) => {
 });
 
 // Enter takes the first option. The element marks it only when its list is open already, so it is marked here as well.
+// Results that arrive after the focus has left the field must not open the list: it would cover the page.
 main.addEventListener("load", ({ target }) => {
-  if (target.matches("auto-complete")) target.querySelector("[role=option]")?.setAttribute("data-combobox-option-default", "true");
+  if (!target.matches("auto-complete")) return;
+  if (!target.contains(document.activeElement)) target.open = false;
+  target.querySelector("[role=option]")?.setAttribute("data-combobox-option-default", "true");
 }, true);
 
 // The list of options closes when the reader goes elsewhere, with the keyboard or the pointer.

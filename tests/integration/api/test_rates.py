@@ -213,6 +213,44 @@ def test_v1_names_what_does_not_fit(client: FlaskClient, arguments: str, status:
     assert [error["parameter"] for error in answer.get_json(force=True)["errors"]] == parameters
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ("origin=CNGGZ", "origin=cnggz"),
+        ("origin=CNGGZ", "origin=%20CNGGZ%20"),
+        ("destination=EETLL", "destination=Eetll"),
+        ("interval=day", "interval=Day"),
+        ("format=json", "format=JSON"),
+        ("currency=USD", "currency=usd"),
+    ],
+)
+def test_v1_takes_other_spellings_and_notices_what_is_published(
+    client: FlaskClient, publisher: Publisher, changes: tuple[str, str]
+) -> None:
+    asked = f"{V1}&interval=day&format=json&currency=USD"
+    for _ in range(2):
+        publisher.publish(ROWS)
+        answer = client.get(asked.replace(*changes))
+        assert answer.status_code == 200, answer.json
+        assert answer.json == client.get(asked).json
+
+
+@pytest.mark.parametrize("name", ["origin", "date_from", "format"])
+def test_v1_refuses_a_parameter_that_is_given_twice(client: FlaskClient, name: str) -> None:
+    answer = client.get(f"{V1}&format=json&{name}=x")
+
+    assert answer.status_code == 400
+    assert [error["parameter"] for error in answer.get_json(force=True)["errors"]] == [name]
+
+
+def test_v1_rounds_averages_half_up_to_the_cent(client: FlaskClient, publisher: Publisher) -> None:
+    publisher.publish([("CNGGZ", "EETLL", DAYS[0], cents) for cents in (2, 2, 3, 3)])
+
+    rate: Any = client.get(V1).json
+
+    assert (rate["rates"][0]["average"], rate["rates"][0]["median"]) == (0.03, 0.03)
+
+
 @pytest.mark.parametrize("day", ["2021-1-1", "20210101", "1609459200", "2021-01-01T00:00:00", ""])
 def test_v1_takes_iso_days_only(client: FlaskClient, day: str) -> None:
     answer = client.get(V1.replace("2021-01-01", day))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -81,7 +83,7 @@ def test_the_answer_is_the_api_s(filled: FlaskClient) -> None:
     rates = filled.get("/v1/rates", query_string=arguments).json
     assert rates is not None
     for rate in rates["rates"]:
-        row = re.search(rf'data-value="{rate["date_from"]}">[^<]*</th>(.*?)</tr>', page)
+        row = re.search(rf'data-value="{rate["date_from"]}">[^<]*</th>(.*?)</tr>', page, re.DOTALL)
         assert row is not None
         cells = re.findall(r"<td[^>]*>(.*?)</td>", row[1])
         assert cells == [
@@ -92,11 +94,11 @@ def test_the_answer_is_the_api_s(filled: FlaskClient) -> None:
 def test_too_few_prices_are_explained(filled: FlaskClient) -> None:
     few = {"origin": "CNSNZ", "destination": "EETLL", "date_from": "2021-01-01", "date_to": "2021-01-05"}
     page = filled.get("/", query_string=few).text
-    assert "No day in this range has at least 3 prices for Shenzhen → Tallinn" in page
+    assert "No day in this range has at least 3 prices for Shenzhen → Tallinn" in " ".join(page.split())
     assert "<polyline" not in page
     before = {"origin": "CNGGZ", "destination": "EETLL", "date_from": "2020-01-01", "date_to": "2020-01-05"}
     page = filled.get("/", query_string=before).text
-    assert "there are from 1 Jan 2021 to 31 Jan 2021" in page
+    assert "Prices exist from 1 Jan 2021 to 31 Jan 2021" in page
     assert "<polyline" not in page
 
 
@@ -104,19 +106,63 @@ def test_too_few_prices_are_explained(filled: FlaskClient) -> None:
     ("arguments", "words"),
     [
         ({"origin": "CNGGX", "destination": "scandinavia"}, "CNGGZ"),
-        ({"origin": "CNGGZ", "destination": ""}, "Choose where the lane with Guangzhou goes to"),
+        ({"origin": "CNGGZ", "destination": ""}, "Choose a destination for Guangzhou."),
         ({"origin": "CNGGZ", "destination": "EETLL", "date_from": "yesterday"}, "is not a day"),
         ({"origin": "CNGGZ", "destination": "EETLL", "date_from": "2021-03-01"}, "before the first"),
-        ({"origin": "CNGGZ", "destination": "EETLL", "date_from": "1900-01-01"}, "at most"),
-        ({"origin": "CNGGZ", "destination": "EETLL", "interval": "year"}, "a day, a week or a month"),
-        ({"origin": "\0", "destination": "EETLL"}, "Choose where the lane with Tallinn goes from"),
-        ({"origin": "x" * 5000, "destination": "EETLL"}, "is not a port or region"),
+        ({"origin": "CNGGZ", "destination": "EETLL", "date_from": "1900-01-01"}, "Choose at most"),
+        ({"origin": "CNGGZ", "destination": "EETLL", "interval": "year"}, "Choose day, week or month"),
+        ({"origin": "\0", "destination": "EETLL"}, "Choose an origin for Tallinn."),
+        ({"origin": "x" * 5000, "destination": "EETLL"}, "is not a known port or region"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_answered_is_said_in_words(filled: FlaskClient, arguments: dict[str, str], words: str) -> None:
     answer = filled.get("/", query_string=arguments)
     assert answer.status_code == 200
     assert words in answer.text
+
+
+def test_the_week_s_change_is_that_of_the_table(filled: FlaskClient) -> None:
+    question = {"origin": "CNSGH", "destination": "NOOSL", "interval": "week", **JANUARY}
+    rates: Any = filled.get("/v1/rates", query_string=question).json
+    last, before = (rates["rates"][-number]["average"] for number in (1, 2))
+    page = filled.get("/", query_string=question).text
+    tile = re.search(r"<dt>1-week change</dt>\s*<dd>(.*?)</dd>\s*<dd class=\"small\">vs (.*?)</dd>", page)
+    assert tile is not None
+    assert tile[1].replace("\N{MINUS SIGN}", "-") == f"{last / before - 1:+.1%}"
+    assert tile[2] == "18\N{EN DASH}24 Jan"
+
+
+def test_a_location_without_another_leads_to_its_lanes(filled: FlaskClient) -> None:
+    for role, other in (("origin", "destination"), ("destination", "origin")):
+        code = {"origin": "china_main", "destination": "scandinavia"}[role]
+        page = filled.get("/", query_string={role: code, other: ""}).text
+        links = re.findall(r'href="(/\?origin=\w+&amp;destination=\w+[^"]*)">', page)
+        assert links, role
+        assert all(f"{role}={code}" in link for link in links)
+        assert "<polyline" in filled.get(links[0].replace("&amp;", "&")).text
+
+
+def test_a_lane_without_prices_has_no_empty_table_and_offers_the_opposite_direction(filled: FlaskClient) -> None:
+    page = filled.get("/", query_string={"origin": "scandinavia", "destination": "china_main"}).text
+    assert "No prices have been published for Scandinavia → China Main." in page
+    assert "<table" not in page
+    assert "instead of a port" not in page
+    assert 'href="/?origin=china_main&amp;destination=scandinavia"' in page
+
+
+def test_clients_find_files_at_fixed_addresses(filled: FlaskClient) -> None:
+    icon = filled.get("/favicon.ico")
+    assert (icon.status_code, icon.content_type) == (200, "image/vnd.microsoft.icon")
+    assert icon.data[:4] == b"\0\0\1\0"
+    robots = filled.get("/robots.txt")
+    assert robots.text.startswith("User-agent: *")
+    assert filled.get("/.well-known/security.txt").status_code == 404, "there is no contact in the settings"
+    service = filled.application.extensions["rates"]
+    contact = service.settings.model_copy(update={"security_contact": "mailto:security@rates.example"})
+    filled.application.extensions["rates"] = replace(service, settings=contact)
+    lines = dict(line.split(": ", 1) for line in filled.get("/.well-known/security.txt").text.splitlines())
+    assert lines["Contact"] == "mailto:security@rates.example"
+    assert timedelta(days=30) < datetime.fromisoformat(lines["Expires"]) - datetime.now(UTC) < timedelta(days=366)
 
 
 def test_hostile_text_stays_text(filled: FlaskClient) -> None:
@@ -153,7 +199,7 @@ def test_explore_agrees_with_the_api(filled: FlaskClient) -> None:
     for lane in busiest["lanes"]:
         assert f"/?origin={lane['origin']}&amp;destination={lane['destination']}" in page
     total = sum(lane["prices"] for lane in busiest["lanes"])
-    row = re.search(r'href="/locations/china_main">China Main</a></th>(.*?)</tr>', page)
+    row = re.search(r'href="/locations/china_main">China Main</a>\s*</th>(.*?)</tr>', page, re.DOTALL)
     assert row is not None
     assert re.findall(r"<td>(.*?)</td>", row[1])[1:4] == [str(total), "\N{EN DASH}", "31"]
 
@@ -168,7 +214,9 @@ def test_movers_compare_the_last_week_with_the_one_before(filled: FlaskClient) -
     ]
     change = (sums[0][0] / sums[0][1]) / (sums[1][0] / sums[1][1]) - 1
     page = filled.get("/explore").text
-    row = re.search(r"Shanghai <span.*?Oslo</a></th><td class=\"(up|down)\">(.*?)</td><td>(.*?)</td>", page)
+    row = re.search(
+        r"Shanghai <span[^\n]*\s*Oslo</a></th>\s*<td class=\"(up|down)\">(.*?)</td>\s*<td>(.*?)</td>", page, re.DOTALL
+    )
     assert row is not None
     assert row[1] == ("up" if change > 0 else "down")
     assert row[2].replace("\N{MINUS SIGN}", "-") == f"{change:+.1%}"
@@ -203,4 +251,4 @@ def test_without_a_database_pages_say_so(address: str, tmp_path: Path) -> None:
     app.extensions["rates"].close()
     assert answer.status_code == 503
     assert answer.content_type == "text/html; charset=utf-8"
-    assert ("cannot be asked" if address == "/status" else "Prices cannot be read at the moment") in answer.text
+    assert ("primary is unreachable" if address == "/status" else "Prices are temporarily unavailable") in answer.text
