@@ -98,6 +98,10 @@ class Settings(ProcessSettings):
     trusted_proxies: NonNegativeInt = Field(
         default=0, description="Proxies in front whose X-Forwarded-For is believed; 0 believes none."
     )
+    board_lanes: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Lanes pinned to the home page, as ORIGIN:DESTINATION separated by commas.",
+    )
     security_contact: str | None = Field(
         default=None,
         pattern=r"^(mailto|https|tel):\S+$",
@@ -132,6 +136,17 @@ class Settings(ProcessSettings):
     spark_above_rows: PositiveInt = Field(
         default=1_000_000, description="A batch of more rows than this is big; told from its size and first lines."
     )
+
+    @field_validator("board_lanes", mode="before")
+    @classmethod
+    def _lanes(cls, value: object) -> object:
+        """Split a list of lanes, each of which names an origin and a destination."""
+        if not isinstance(value, str):
+            return value
+        lanes = tuple(part.strip() for part in value.split(",") if part.strip())
+        if wrong := [lane for lane in lanes if not re.fullmatch(r"[^:]+:[^:]+", lane)]:
+            raise ValueError(f"{wrong[0]!r} is not a lane; write ORIGIN:DESTINATION")
+        return lanes
 
     @field_validator("replica_urls", mode="before")
     @classmethod

@@ -10,6 +10,8 @@ from rates_app.rates.model import Interval, Question, Rate, interval_end, interv
 from rates_app.rates.queries import interval_averages
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rates_app.store.databases import Connection
 
 #: A day without a rate is replaced by the nearest of this many days before it.
@@ -26,9 +28,7 @@ class Change(NamedTuple):
 
 
 def changes(connection: Connection, question: Question, latest: Rate, interval: Interval) -> list[Change]:
-    """Compare the latest average with those of two earlier intervals of the same length.
-
-    Both averages are the rounded ones that tables show, so a reader can check the change against them.
+    """Read the averages that :func:`compare` needs, and compare.
 
     Args:
         connection: A connection to any server.
@@ -37,11 +37,24 @@ def changes(connection: Connection, question: Question, latest: Rate, interval: 
         interval: Length of an interval.
     """
     now = interval_start(latest.date_from, interval)
-    steps = _STEPS[interval]
-    first = _back(now, *steps[-1][1:]) - timedelta(days=SLACK_DAYS if interval == "day" else 0)
+    first = _back(now, *_STEPS[interval][-1][1:]) - timedelta(days=SLACK_DAYS if interval == "day" else 0)
     known = interval_averages(connection, replace(question, date_from=first, date_to=now - timedelta(days=1)), interval)
+    return compare(known, latest, interval)
+
+
+def compare(known: Mapping[date, float], latest: Rate, interval: Interval) -> list[Change]:
+    """Compare the latest average with those of two earlier intervals of the same length.
+
+    Both averages are the rounded ones that tables show, so a reader can check the change against them.
+
+    Args:
+        known: Earlier averages in USD by the first day of their interval.
+        latest: The latest rate that has an average.
+        interval: Length of an interval.
+    """
+    now = interval_start(latest.date_from, interval)
     found = []
-    for title, days, months in steps:
+    for title, days, months in _STEPS[interval]:
         start = _back(now, days, months)
         tried = [start - timedelta(days=slack) for slack in range(SLACK_DAYS + 1)] if interval == "day" else [start]
         start = next((day for day in tried if day in known), start)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -12,11 +12,13 @@ from flask import Response, render_template, request
 
 from rates_app.http.responses import answer_question
 from rates_app.http.service import service
+from rates_app.rates.board import board
 from rates_app.rates.changes import Change, changes
-from rates_app.rates.explore import counterparts, priced_days, region_lanes
+from rates_app.rates.explore import counterparts, priced_days
 from rates_app.rates.locations import Location, search_locations
 from rates_app.rates.model import MAX_CODE, Interval, Question, Rate
 from rates_app.rates.queries import rates
+from rates_app.web.board import overview
 from rates_app.web.chart import Chart, draw
 from rates_app.web.rendering import DIGEST, cached_page, views
 from rates_app.web.search import INTERVALS, MAX_LANES, SPANS, Search, label, resolve
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from rates_app.rates.queries import Lane
     from rates_app.store.databases import Connection
 
-REGIONAL = 12
+BOARD_LANES = 12
 #: Lanes offered where a query has one end only.
 COUNTERPARTS = 24
 #: Locations that browsers offer without JavaScript.
@@ -111,7 +113,9 @@ def rates_page() -> Response:
             "offered": [label(place) for place in search_locations(connection, "", OFFERED)],
         }
 
-    response = cached_page("rates.html", [base, *_key(search)], values)
+    # The board says how old its prices are.
+    key = [base, *_key(search)] if search.asked else [base, _today(), service().settings.board_lanes]
+    response = cached_page("rates.html", key, values)
     request.environ.pop("rates.kept", None)  # the key of the process's cache has no host
     return response
 
@@ -141,6 +145,10 @@ def location_options() -> Response:
     return cached_page("options.html", [text], values)
 
 
+def _today() -> date:
+    return datetime.now(UTC).date()
+
+
 def _key(search: Search) -> list[object]:
     return [search.lanes, search.date_from, search.date_to, search.interval, search.span]
 
@@ -148,7 +156,9 @@ def _key(search: Search) -> list[object]:
 def _answer(connection: Connection, search: Search) -> dict[str, Any]:
     rows = search.lanes or (("", ""),)
     if not search.asked:
-        return {"search": search, "rows": rows, "regional": region_lanes(connection, REGIONAL)}
+        pinned = [lane.split(":") for lane in service().settings.board_lanes]
+        found = board(connection, [(origin, destination) for origin, destination in pinned], BOARD_LANES)
+        return {"search": search, "rows": rows, "board": overview(found, _today()) if found else None}
     texts = [text for lane in search.lanes for text in lane if text]
     known = resolve(connection, texts)
     shown = {text: label(place) for text, place in known.items()}
@@ -217,7 +227,7 @@ def _suggest(search: Search, text: str, found: list[Location]) -> list[tuple[str
 def _days(search: Search, priced: list[tuple[date, date]]) -> tuple[date, date]:
     """Return the range: as given, or the last days that have prices."""
     earliest = min((first for first, _ in priced), default=None)
-    latest = max((last for _, last in priced), default=date.today())  # noqa: DTZ011 - no lane has a zone
+    latest = max((last for _, last in priced), default=_today())
     if search.span:
         span = int(search.span)
         first = latest - timedelta(days=span - 1) if span else earliest or latest

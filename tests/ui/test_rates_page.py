@@ -64,6 +64,16 @@ def test_a_newcomer_finds_a_price_between_regions_with_one_click(page: Page) -> 
     expect(page.locator(".figures .main dd").first).to_have_text("1,216.52")
 
 
+def test_the_home_page_answers_for_the_busiest_lanes(page: Page, site: Site) -> None:
+    page.goto("/")
+    row = page.get_by_role("row", name=re.compile("China Main to Scandinavia"))
+    expect(row).to_contain_text("1,217")
+    expect(row).to_contain_text("Down 6.9% in a week; 8 of 10 prices are 836\N{EN DASH}1,728.")
+    expect(page.locator("main")).to_contain_text("Prices to 31 Jan 2021")
+    expect(page.locator("main .notice").filter(has_text="days ago")).to_be_visible()
+    assert httpx.get(f"{site.url}/", headers={"Accept-Encoding": "br"}).headers["Content-Encoding"] == "br"
+
+
 def test_fields_forgive_typing_errors_and_are_worked_with_the_keyboard(page: Page) -> None:
     page.goto("/")
     field = page.get_by_label("From", exact=True)
