@@ -28,9 +28,16 @@ class Served:
     def __init__(self, environment: dict[str, str]) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        self.operations_url = f"http://127.0.0.1:{(operations_port := free_port())}"
         self.process = subprocess.Popen(
             [sys.executable, "-c", "from rates_app.serve import serve; serve()"],
-            env={"PATH": os.defpath, "RATES_HOST": "127.0.0.1", "RATES_PORT": str(self.port), **environment},
+            env={
+                "PATH": os.defpath,
+                "RATES_HOST": "127.0.0.1",
+                "RATES_PORT": str(self.port),
+                "RATES_OPERATIONS_PORT": str(operations_port),
+                **environment,
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -48,7 +55,7 @@ class Served:
         for _ in range(600):
             assert self.process.poll() is None, "".join(self.output)
             try:
-                if httpx.get(f"{self.url}/readyz").status_code == 200:
+                if httpx.get(f"{self.operations_url}/readyz").status_code == 200:
                     return
             except httpx.TransportError:
                 pass

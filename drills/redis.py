@@ -40,6 +40,6 @@ def run(folder: Path, report: Report, *, short: bool) -> None:
 
 
 def _redis_hits(site: Site) -> float:
-    text = "".join(httpx.get(f"{pod.url}/metrics", timeout=30).text for pod in site.pods)
+    text = "".join(httpx.get(f"{pod.operations_url}/metrics", timeout=30).text for pod in site.pods)
     pattern = r'^rates_cache_requests_total\{level="redis",result="hit"\} (\S+)'
     return sum(float(hits) for hits in re.findall(pattern, text, re.MULTILINE))

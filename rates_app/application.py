@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, get_args
 
 import structlog
-from flask import Flask, Response, g, request
+from flask import Flask, Response, g, render_template, request
+from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.routing import RequestRedirect
 
 from rates_app.api import batches, docs, locations, operations, rates
 from rates_app.cache.process import ProcessAnswers
 from rates_app.cache.redis import Redis
 from rates_app.http import problems
+from rates_app.http.cors import cors_headers
+from rates_app.http.exchange import Refusal, current_exchange
 from rates_app.http.limits import EXCHANGE_SECONDS, Limiter
-from rates_app.http.middleware import Edge
+from rates_app.http.middleware import REQUEST_ID_MARK, Middleware
+from rates_app.http.operations import PRIVATE
 from rates_app.http.service import Service
 from rates_app.ops.periodic import Periodic
 from rates_app.ops.traces import trace_requests
@@ -23,22 +29,24 @@ from rates_app.store.databases import Databases
 from rates_app.store.lease import Lease
 from rates_app.store.metrics import measure_pools
 from rates_app.web import pages
+from rates_app.web.rendering import POLICY as PAGE_POLICY
 
 if TYPE_CHECKING:
-    from rates_app.settings import Settings
+    from wsgiref.types import WSGIEnvironment
 
-EXPOSED = "Cache-Status, ETag, Link, Location, RateLimit, RateLimit-Policy, Retry-After, X-Request-ID"
-READ_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+    from werkzeug.routing import MapAdapter
+
+    from rates_app.settings import Settings
 
 
 def create_app(settings: Settings) -> Flask:
-    """Make the WSGI application of one process; call it after a fork.
+    """Create the WSGI application of one process; call it after a fork.
 
     Args:
         settings: Where the stores are, and the limits.
 
     Returns:
-        The application; ``app.extensions["rates"].close()`` lets go of its connections.
+        The application; ``app.extensions["rates"].close()`` closes its connections.
     """
     app = Flask(__name__, static_folder=None)
     redis = Redis(settings)
@@ -58,6 +66,7 @@ def create_app(settings: Settings) -> Flask:
     reads = Reads(databases, redis, lease)
     app.extensions["rates"] = Service(settings, databases, redis, reads, lease, limiter, housekeeping)
     app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False  # its redirects would repeat the client's Host header
     app.before_request(_note_request)
     app.after_request(_share)
     app.teardown_request(_forget_request)
@@ -66,31 +75,62 @@ def create_app(settings: Settings) -> Flask:
     problems.register(app)
     if settings.traces_url:
         trace_requests(app)
-    app.wsgi_app = Edge(app.wsgi_app, settings, limiter, lease, answers)  # type: ignore[method-assign]
+    app.wsgi_app = Middleware(  # type: ignore[method-assign]
+        app.wsgi_app,
+        settings,
+        limiter,
+        lease,
+        answers,
+        find_route=partial(_find_route, app.url_map.bind("")),
+        refusal_pages=_refusal_pages(app),
+        page_headers=[("Content-Security-Policy", PAGE_POLICY)],
+    )
     if proxies := settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies)  # type: ignore[method-assign]
     return app
 
 
 def _note_request() -> None:
-    g.request_id = request.environ["rates.request_id"]
+    exchange = current_exchange()
+    g.request_id = exchange.request_id
     structlog.contextvars.bind_contextvars(request_id=g.request_id)
     if request.url_rule is not None:
-        request.environ["rates.route"] = request.url_rule.rule
+        if exchange.public and request.url_rule.rule in PRIVATE:
+            raise NotFound("This is served on the operations port.")
+        exchange.route = request.url_rule.rule
 
 
 def _forget_request(_error: BaseException | None) -> None:
-    """Let what this thread logs next be of no request, until it takes up another."""
+    """Clear the request id from this thread's logging context."""
     structlog.contextvars.unbind_contextvars("request_id")
 
 
 def _share(response: Response) -> Response:
-    """Let pages of any origin read (CORS); nothing here depends on cookies, so there is nothing to steal."""
-    if request.method in READ_METHODS:  # what writes is for programs, not for other sites' pages
-        response.headers["Access-Control-Allow-Origin"] = "*"
-        response.headers["Access-Control-Expose-Headers"] = EXPOSED
-    if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
-        response.headers["Access-Control-Allow-Methods"] = "GET, HEAD"
-        response.headers["Access-Control-Allow-Headers"] = "Accept, If-None-Match, X-Rates-Explain, X-Request-ID"
-        response.headers["Access-Control-Max-Age"] = "86400"
+    """Let other origins' pages read (CORS)."""
+    preflight = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
+    response.headers.update(cors_headers(request.method, preflight=preflight))
     return response
+
+
+def _find_route(routes: MapAdapter, environ: WSGIEnvironment) -> str:
+    """Find the pattern of the route that a request is for."""
+    path = environ["PATH_INFO"].encode("latin1").decode(errors="replace")
+    try:
+        rule, _ = routes.match(path, environ["REQUEST_METHOD"], return_rule=True)
+    except (HTTPException, RequestRedirect):
+        return "other"
+    return rule.rule
+
+
+def _refusal_pages(app: Flask) -> dict[Refusal, bytes]:
+    """Render the pages that refuse a request once, so that refusing costs nothing."""
+    rendered: dict[Refusal, bytes] = {}
+    refusals: tuple[Refusal, ...] = get_args(Refusal)
+    with app.test_request_context("/"):
+        for refusal in refusals:
+            kind = problems.KINDS[refusal]
+            page = render_template(
+                "problem.html", title=kind.title, detail="", advice=kind.advice, request_id=REQUEST_ID_MARK.decode()
+            )
+            rendered[refusal] = page.encode()
+    return rendered

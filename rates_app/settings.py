@@ -75,10 +75,25 @@ class Settings(ProcessSettings):
     # HTTP
     host: str = Field(default="0.0.0.0", description="Address the service listens on.")  # noqa: S104 - a container's own
     port: int = Field(default=8080, ge=1, le=65535, description="Port the service listens on.")
+    operations_port: int = Field(
+        default=8081, ge=1, le=65535, description="Port for probes, /metrics and /status; keep it from the public."
+    )
     workers: PositiveInt = Field(default=2, description="Worker processes; about one for each core.")
-    threads: PositiveInt = Field(default=8, description="Requests that one worker serves at a time.")
+    threads: PositiveInt = Field(default=8, description="Requests that one worker handles at a time.")
+    upload_lanes: PositiveInt = Field(
+        default=4, description="Request bodies that one worker receives at a time; more are refused with 503."
+    )
+    client_timeout_seconds: PositiveFloat = Field(
+        default=10.0, description="Time for a request's head, and time a body may stand still, in either direction."
+    )
+    client_bytes_per_second: PositiveInt = Field(
+        default=4096, description="Least average rate of a body in either direction, after that time."
+    )
+    connections_per_client: NonNegativeInt = Field(
+        default=512, description="Connections one client address may hold; 0, or proxies in front: no limit."
+    )
     drain_seconds: float = Field(
-        default=5.0, ge=0, description="After SIGTERM: how long to go on accepting while load balancers take note."
+        default=5.0, ge=0, description="After SIGTERM: seconds to continue accepting while load balancers take note."
     )
     grace_seconds: PositiveInt = Field(
         default=30, description="After draining: how long requests in progress may take to finish."
@@ -93,10 +108,13 @@ class Settings(ProcessSettings):
     rate_limit: str = Field(
         default="1200/minute",
         pattern=r"^[1-9][0-9]*/(second|minute|hour|day)$",
-        description="Requests per client address, as COUNT/PERIOD (second, minute, hour, day).",
+        description="Requests per token, IPv4 address or IPv6 /64, as COUNT/PERIOD (second, minute, hour, day).",
     )
     trusted_proxies: NonNegativeInt = Field(
-        default=0, description="Proxies in front whose X-Forwarded-For is believed; 0 believes none."
+        default=0, description="Proxies in front whose X-Forwarded-For, -Proto and -Host are believed; 0 believes none."
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Hosts to answer for, separated by commas; .example.com has all under it; else any."
     )
     board_lanes: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
@@ -147,6 +165,11 @@ class Settings(ProcessSettings):
         if wrong := [lane for lane in lanes if not re.fullmatch(r"[^:]+:[^:]+", lane)]:
             raise ValueError(f"{wrong[0]!r} is not a lane; write ORIGIN:DESTINATION")
         return lanes
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("replica_urls", mode="before")
     @classmethod

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from components.network import Network
 
 APP_PORT = 8080
+#: Health checks; listeners never forward to it.
+OPERATIONS_PORT = 8081
 TLS_POLICY = "ELBSecurityPolicy-TLS13-1-2-Res-2021-06"
 
 
@@ -65,7 +67,7 @@ class LoadBalancer(pulumi.ComponentResource):
             referenced_security_group_id=args.pods_security_group_id,
             ip_protocol="tcp",
             from_port=APP_PORT,
-            to_port=APP_PORT,
+            to_port=OPERATIONS_PORT,
             opts=child,
         )
         vpc.SecurityGroupIngressRule(
@@ -74,7 +76,7 @@ class LoadBalancer(pulumi.ComponentResource):
             referenced_security_group_id=group.id,
             ip_protocol="tcp",
             from_port=APP_PORT,
-            to_port=APP_PORT,
+            to_port=OPERATIONS_PORT,
             opts=child,
         )
         balancer = lb.LoadBalancer(
@@ -99,6 +101,7 @@ class LoadBalancer(pulumi.ComponentResource):
             # As long as the service takes to drain and finish: 5 s and 30 s, and some slack.
             deregistration_delay=45,
             health_check={
+                "port": str(OPERATIONS_PORT),
                 "path": "/readyz",
                 "matcher": "200",
                 "interval": 5,

@@ -23,6 +23,7 @@ from rates_app.batches.pipeline import publish
 from rates_app.batches.sources.digests import DigestMismatch, Digests
 from rates_app.batches.sources.upload import KeyReused, TooLarge, receive
 from rates_app.http.authorization import require
+from rates_app.http.exchange import current_exchange
 from rates_app.http.openapi import Content, check_arguments, operation
 from rates_app.http.problems import Problem
 from rates_app.http.responses import choose_media_type
@@ -258,7 +259,7 @@ def deliver(query: DeliveryArguments) -> Response:
     except KeyReused as error:
         raise Problem("key-reused", str(error)) from error
     location = f"/v1/batches/{batch.id}"
-    request.environ["rates.served"] = {"batch_id": batch.id}
+    current_exchange().served = {"batch_id": batch.id}
     return _json(_body(batch), 202 if new else 200, {"Location": location})
 
 
@@ -282,5 +283,5 @@ def withdraw(batch: str) -> Response:
         raise NotFound(f"There is no batch {number}; /v1/batches lists them.") from None
     except WrongState as error:
         raise Problem("wrong-state", str(error)) from error
-    request.environ["rates.served"] = {"batch_id": number, "generation": withdrawn.generation}
+    current_exchange().served = {"batch_id": number, "generation": withdrawn.generation}
     return _json(_body(withdrawn))

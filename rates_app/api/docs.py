@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
 import orjson
 from flask import Blueprint, Response, current_app
@@ -11,6 +13,9 @@ from rates_app.cache.answer import Answer
 from rates_app.http.openapi import document
 from rates_app.http.responses import send
 from rates_app.http.service import service
+
+if TYPE_CHECKING:
+    from flask import Flask
 
 views = Blueprint("docs", __name__)
 
@@ -47,9 +52,15 @@ POLICY = (
 @views.get("/openapi.json")
 def openapi() -> Response:
     """Describe the API in OpenAPI 3.1."""
+    return send(_description(current_app._get_current_object()))  # type: ignore[attr-defined]  # the app itself
+
+
+@cache
+def _description(app: Flask) -> Answer:
+    """Render and compress the description, once per application."""
     version = service().settings.version
-    described = document(current_app, title=TITLE, version=version, description=DESCRIPTION)
-    return send(Answer.of(orjson.dumps(described), "application/json", 0))
+    described = document(app, title=TITLE, version=version, description=DESCRIPTION)
+    return Answer.of(orjson.dumps(described), "application/json", 0)
 
 
 @views.get("/docs")
@@ -60,8 +71,14 @@ def page() -> Response:
 
 @views.get("/docs/redoc.js")
 def script() -> Response:
-    """Give the page's script from the package that brings it: nothing is loaded from elsewhere."""
-    source = files("flask_openapi3_redoc").joinpath("templates/redoc/js/redoc.standalone.js").read_bytes()
-    response = send(Answer.of(source, "text/javascript; charset=utf-8", 0))
+    """Return the page's script, from the package that contains it: browsers load nothing from other hosts."""
+    response = send(_script())
     response.headers["Cache-Control"] = "public, max-age=86400"
     return response
+
+
+@cache
+def _script() -> Answer:
+    """Read and compress the script, once per process."""
+    source = files("flask_openapi3_redoc").joinpath("templates/redoc/js/redoc.standalone.js").read_bytes()
+    return Answer.of(source, "text/javascript; charset=utf-8", 0)

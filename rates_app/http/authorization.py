@@ -41,4 +41,5 @@ def require(scope: Scope) -> Token:
     if scope not in token.scopes:
         challenge = f'Bearer realm="rates", error="insufficient_scope", scope="{scope}"'
         raise Problem("forbidden", f"This needs the scope {scope}.", headers={"WWW-Authenticate": challenge})
+    service().limiter.accept_token(secret)
     return token

@@ -1,4 +1,4 @@
-"""What every request passes before and after the application: identity, limits, the nearest cache, metrics, log."""
+"""What every request passes before and after the application: identity, limits, process cache, metrics, log."""
 
 from __future__ import annotations
 
@@ -10,42 +10,55 @@ from functools import cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from werkzeug.sansio.utils import host_is_trusted
+
 from rates_app.cache.process import Kept
 from rates_app.http.bodies import check_body
+from rates_app.http.cors import cors_headers
+from rates_app.http.exchange import Exchange, exchange_of
 from rates_app.http.problems import KINDS, MEDIA_TYPE, problem_body
-from rates_app.http.queueing import waited
 from rates_app.ops.logs import log_request
 from rates_app.ops.metrics import CACHE, DURATION, IN_PROGRESS, REQUESTS, SHED, method_label
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
     from prometheus_client import Counter, Histogram
 
     from rates_app.cache.process import Key, ProcessAnswers
+    from rates_app.http.exchange import Refusal
     from rates_app.http.limits import Limiter
     from rates_app.settings import Settings
     from rates_app.store.lease import Lease
 
     Headers = list[tuple[str, str]]
 
-#: Asked by kubelets and scrapers, all the time: neither limited nor logged.
+#: Health checks and metrics: not limited, logged or counted, so that objectives measure clients' requests alone.
 OPERATIONS = frozenset({"/healthz", "/readyz", "/metrics"})
 
-#: A client's own request id is taken when it cannot do harm in a log or a header.
+#: Prepared files, which a page loads many of: they do not count towards a client's limit.
+_UNLIMITED = ("/static/", "/docs/redoc.js")
+
+#: The only schemes that a proxy may report; anything else would reach links and redirects.
+_SCHEMES = frozenset({"http", "https"})
+
+#: Accepted from clients because it is harmless in logs and headers.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:+/=-]{1,128}")
+
+#: Stands in a prepared page for the request's id.
+REQUEST_ID_MARK = b"{request-id}"
 
 _MISS = CACHE.labels("process", "miss")
 _HIT = CACHE.labels("process", "hit")
 
-#: Tells the request ids of one process apart; the rest of their random bits are drawn once.
+#: Distinguishes the request ids of one process; the rest of their random bits are drawn once.
 _count = itertools.count()
 _random = int.from_bytes(os.urandom(8))
 
 
 def new_request_id() -> str:
-    """Make an id that sorts by time: a UUID of version 7 (RFC 9562, 5.7, with a counter as in 6.2)."""
+    """Create an id that sorts by time: a UUID of version 7 (RFC 9562, 5.7, with a counter as in 6.2)."""
     tail = (_random + next(_count) * 0x9E3779B97F4A7C15) & 0x3FFFFFFFFFFFFFFF | 0x8000000000000000
     milliseconds = f"{time.time_ns() // 1_000_000:012x}"
     digits = f"{tail:016x}"
@@ -62,83 +75,81 @@ def _duration(method: str, route: str) -> Histogram:
     return DURATION.labels(method, route)
 
 
-def _tag(value: str) -> str:
-    """Take an entity tag down to what it says of the content: weak or strong, in whatever coding."""
-    return value.strip().removeprefix("W/").strip('"').partition("-")[0]
+class _Record:
+    """Counts and logs one request when its response is complete."""
 
-
-class _Exchange:
-    """One request and its answer, from the first byte to the last."""
-
-    def __init__(self, environ: WSGIEnvironment) -> None:
+    def __init__(self, environ: WSGIEnvironment, exchange: Exchange) -> None:
         self.environ = environ
-        self.started = time.perf_counter()
-        given = environ.get("HTTP_X_REQUEST_ID")
-        self.request_id = given if given and _REQUEST_ID.fullmatch(given) else new_request_id()
+        self.exchange = exchange
         self.status = 500
         self.sent = 0
         self.not_modified = False
         self._done = False
         IN_PROGRESS.inc()
 
-    def finish(self, route: str, served: dict[str, Any]) -> None:
+    def finish(self) -> None:
         """Count and log the request, once."""
         if self._done:
             return
         self._done = True
-        seconds = time.perf_counter() - self.started
+        exchange = self.exchange
+        seconds = time.perf_counter() - exchange.received_at
         IN_PROGRESS.dec()
+        path = self.environ["PATH_INFO"]
+        if path in OPERATIONS:
+            return
         method = method_label(self.environ["REQUEST_METHOD"])
-        _requests(method, route, self.status).inc()
-        if not self.environ.get("rates.stream"):  # how long a stream stays open says nothing about how fast answers are
-            _duration(method, route).observe(seconds)
-        if (path := self.environ["PATH_INFO"]) not in OPERATIONS:
-            log_request(
-                request_id=self.request_id,
-                method=method,
-                route=route,
-                path=path[:200],
-                status=self.status,
-                duration_ms=round(seconds * 1000, 3),
-                bytes=self.sent,
-                client=self.environ.get("REMOTE_ADDR", ""),
-                **served,
-            )
+        _requests(method, exchange.route, self.status).inc()
+        if not exchange.streaming:
+            _duration(method, exchange.route).observe(seconds)
+        log_request(
+            request_id=exchange.request_id,
+            method=method,
+            route=exchange.route,
+            path=path[:200],
+            status=self.status,
+            duration_ms=round(seconds * 1000, 3),
+            bytes=self.sent,
+            client=self.environ.get("REMOTE_ADDR", ""),
+            **exchange.served,
+        )
 
 
 class _Body:
-    """An answer's body that notes what was sent and when the server was done with it."""
+    """A response's body that counts what was sent and notices when the server has finished with it."""
 
-    def __init__(self, chunks: Iterable[bytes], exchange: _Exchange) -> None:
+    def __init__(self, chunks: Iterable[bytes], record: _Record) -> None:
         self._chunks = chunks
-        self._exchange = exchange
+        self._record = record
 
     def __iter__(self) -> Iterator[bytes]:
-        if self._exchange.not_modified:
+        if self._record.not_modified:
             return
         for chunk in self._chunks:
-            self._exchange.sent += len(chunk)
+            self._record.sent += len(chunk)
             yield chunk
 
     def close(self) -> None:
-        """Let go of the application's answer, whether or not all of it was sent."""
+        """Release the application's response, whether or not all of it was sent."""
         try:
             if hasattr(self._chunks, "close"):
                 self._chunks.close()
         finally:
-            environ = self._exchange.environ
-            self._exchange.finish(environ.get("rates.route", "other"), environ.get("rates.served", {}))
+            self._record.finish()
 
 
-class Edge:
+class Middleware:
     """WSGI middleware around the whole service.
 
     Args:
         application: The service itself.
-        settings: Whether to insist on TLS, and when to refuse.
+        settings: Whether to require TLS, which hosts to answer for, and when to shed load.
         limiter: Decides how many requests a client may make.
-        lease: Tells which of the kept answers are true.
-        answers: What this process keeps.
+        lease: Knows which version of the data counts.
+        answers: The responses that this process keeps.
+        find_route: Finds the pattern of the route that a refused request was for.
+        refusal_pages: A page for each reason to refuse, for browsers, with :data:`REQUEST_ID_MARK` in it.
+        page_headers: Headers of those pages.
     """
 
     def __init__(
@@ -148,12 +159,20 @@ class Edge:
         limiter: Limiter,
         lease: Lease,
         answers: ProcessAnswers,
+        *,
+        find_route: Callable[[WSGIEnvironment], str] = lambda _environ: "other",
+        refusal_pages: Mapping[Refusal, bytes] | None = None,
+        page_headers: Headers | None = None,
     ) -> None:
         self._application = application
         self._limiter = limiter
         self._lease = lease
         self._answers = answers
+        self._find_route = find_route
+        self._refusal_pages = refusal_pages or {}
+        self._page_headers = page_headers or []
         self._shed_seconds = settings.shed_seconds
+        self._allowed_hosts = settings.allowed_hosts
         self._headers = {
             "X-Content-Type-Options": "nosniff",
             "Referrer-Policy": "strict-origin-when-cross-origin",
@@ -166,35 +185,55 @@ class Edge:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Handle one request (PEP 3333)."""
-        exchange = _Exchange(environ)
+        exchange = exchange_of(environ)
+        given = environ.get("HTTP_X_REQUEST_ID")
+        exchange.request_id = given if given and _REQUEST_ID.fullmatch(given) else new_request_id()
+        record = _Record(environ, exchange)
         extra = [("X-Request-ID", exchange.request_id)]
         check_body(environ)
         try:
-            if environ["PATH_INFO"] in OPERATIONS:
-                return self._ask(environ, start_response, exchange, extra)
-            if waited.seconds > self._shed_seconds:
-                SHED.inc()
-                environ["rates.refused"] = "overloaded"
-                return self._ask(environ, start_response, exchange, [*extra, ("Retry-After", "1")])
-            allowed, remaining, reset = self._limiter.hit(environ.get("REMOTE_ADDR", ""))
-            extra.append(("RateLimit-Policy", self._limiter.policy))
-            extra.append(("RateLimit", f'"default";r={remaining};t={reset}'))
-            if not allowed:
-                environ["rates.refused"] = "too-many-requests"
-                return self._ask(environ, start_response, exchange, [*extra, ("Retry-After", str(reset))])
-            if environ["REQUEST_METHOD"] == "GET":
-                hot = self._kept(environ, start_response, exchange, extra)
-                if hot is not None:
-                    return hot
-            return self._ask(environ, start_response, exchange, extra)
+            path = environ["PATH_INFO"]
+            if path in OPERATIONS:
+                return self._ask(environ, start_response, record, extra)
+            extra += self._admit(environ, exchange, path)
+            if exchange.refusal is None and environ["REQUEST_METHOD"] == "GET":
+                kept = self._from_memory(environ, start_response, record, extra)
+                if kept is not None:
+                    return kept
+            return self._ask(environ, start_response, record, extra)
         except BaseException:
-            exchange.finish("other", {})
+            record.finish()
             raise
 
-    def _kept(
-        self, environ: WSGIEnvironment, start_response: StartResponse, exchange: _Exchange, extra: Headers
+    def _admit(self, environ: WSGIEnvironment, exchange: Exchange, path: str) -> Headers:
+        """Decide whether the application sees a request, and return headers that say so."""
+        if environ.get("wsgi.url_scheme") not in _SCHEMES:
+            environ["wsgi.url_scheme"] = "http"
+        if self._allowed_hosts and not host_is_trusted(environ.get("HTTP_HOST", ""), self._allowed_hosts):
+            exchange.refusal = "unknown-host"
+            return []
+        if exchange.refusal is None and exchange.queue_seconds > self._shed_seconds:
+            exchange.refusal = "overloaded"
+        if exchange.refusal is not None:
+            SHED.inc()
+            return [("Retry-After", "1")]
+        if path.startswith(_UNLIMITED):
+            return []
+        client = self._limiter.client(environ.get("REMOTE_ADDR", ""), environ.get("HTTP_AUTHORIZATION"))
+        allowed, remaining, reset = self._limiter.hit(client)
+        headers = [
+            ("RateLimit-Policy", self._limiter.policy),
+            ("RateLimit", f'"default";r={remaining};t={reset}'),
+        ]
+        if not allowed:
+            exchange.refusal = "too-many-requests"
+            headers.append(("Retry-After", str(reset)))
+        return headers
+
+    def _from_memory(
+        self, environ: WSGIEnvironment, start_response: StartResponse, record: _Record, extra: Headers
     ) -> Iterable[bytes] | None:
-        """Answer from this process's memory, if it holds the answer and is sure that it is true."""
+        """Answer from this process's memory, if it holds the response and the lease says that it is current."""
         versions = self._lease.versions()
         kept = self._answers.get(_key(environ), versions) if versions is not None else None
         if kept is None or versions is None:
@@ -205,45 +244,73 @@ class Edge:
         if "HTTP_X_RATES_EXPLAIN" in environ:
             headers.append(_explain("process", versions.generation))
         body = kept.body
-        exchange.status = 200
+        record.status = 200
         if (known := environ.get("HTTP_IF_NONE_MATCH")) and _matches(known, kept.tag):
-            exchange.status = 304
+            record.status = 304
             body = b""
             headers = [each for each in headers if not each[0].startswith("Content-")]
             start_response("304 NOT MODIFIED", headers)
         else:
             start_response("200 OK", headers)
-        exchange.sent = len(body)
-        exchange.finish(kept.route, {"cache": "process", "generation": versions.generation})
+        record.sent = len(body)
+        record.exchange.route = kept.route
+        record.exchange.served = {"cache": "process", "generation": versions.generation}
+        record.finish()
         return (body,)
 
     def _ask(
-        self, environ: WSGIEnvironment, start_response: StartResponse, exchange: _Exchange, extra: Headers
+        self, environ: WSGIEnvironment, start_response: StartResponse, record: _Record, extra: Headers
     ) -> Iterable[bytes]:
-        """Let the application answer; keep what may be kept, and answer 304 to who has it already."""
-        environ["rates.request_id"] = exchange.request_id
+        """Have the application answer; keep what may be kept, and send 304 to clients that have it already."""
         known = environ.pop("HTTP_IF_NONE_MATCH", None)
+        exchange = record.exchange
 
         def start(status: str, headers: Headers, exc_info: Any = None) -> Any:
-            exchange.status = int(status[:3])
+            record.status = int(status[:3])
             present = {name.lower() for name, _ in headers}
             headers = headers + [(name, value) for name, value in self._headers.items() if name.lower() not in present]
-            tag = next((_tag(value) for name, value in headers if name == "ETag"), None)
-            if tag is not None and exchange.status == HTTPStatus.OK:
-                if (kept := environ.get("rates.kept")) and environ["REQUEST_METHOD"] == "GET":
-                    slot, version, question, body = kept
-                    entry = Kept(slot, version, question, environ["rates.route"], headers, body, tag)
+            tag = next((value for name, value in headers if name == "ETag"), None)
+            if tag is not None and record.status == HTTPStatus.OK:
+                if (cacheable := exchange.cacheable) and environ["REQUEST_METHOD"] == "GET":
+                    slot, version, question, body = cacheable
+                    entry = Kept(slot, version, question, exchange.route, headers, body, tag)
                     self._answers.put(_key(environ), entry)
                 if known and _matches(known, tag):
-                    exchange.not_modified, exchange.status, status = True, 304, "304 NOT MODIFIED"
+                    record.not_modified, record.status, status = True, 304, "304 NOT MODIFIED"
                     headers = [each for each in headers if not each[0].startswith("Content-")]
             headers = headers + extra
-            if "HTTP_X_RATES_EXPLAIN" in environ and (served := environ.get("rates.served")) and "cache" in served:
-                headers.append(_explain(served["cache"], served["generation"]))
+            if "HTTP_X_RATES_EXPLAIN" in environ and "cache" in exchange.served:
+                headers.append(_explain(exchange.served["cache"], exchange.served["generation"]))
             return start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
 
-        application = _refuse if "rates.refused" in environ else self._application
-        return _Body(application(environ, start), exchange)
+        if exchange.refusal is not None:
+            return _Body(self._refuse(environ, start, exchange, exchange.refusal), record)
+        return _Body(self._application(environ, start), record)
+
+    def _refuse(
+        self, environ: WSGIEnvironment, start: StartResponse, exchange: Exchange, refusal: Refusal
+    ) -> list[bytes]:
+        """Refuse a request without the application, which may be too busy."""
+        exchange.route = self._find_route(environ)
+        kind = KINDS[refusal]
+        headers = cors_headers(environ["REQUEST_METHOD"])
+        page = self._refusal_pages.get(refusal)
+        if page is not None and "text/html" in environ.get("HTTP_ACCEPT", ""):
+            body = page.replace(REQUEST_ID_MARK, exchange.request_id.encode())
+            headers += [("Content-Type", "text/html; charset=utf-8"), *self._page_headers]
+        else:
+            body = problem_body(
+                kind.status,
+                kind.title,
+                kind.advice,
+                kind=refusal,
+                instance=environ["PATH_INFO"],
+                request_id=exchange.request_id,
+            )
+            headers.append(("Content-Type", MEDIA_TYPE))
+        headers += [("Content-Length", str(len(body))), ("Cache-Control", "no-store"), ("Vary", "Accept")]
+        start(f"{kind.status} {kind.title}", headers)
+        return [body]
 
 
 def _key(environ: WSGIEnvironment) -> Key:
@@ -256,27 +323,11 @@ def _key(environ: WSGIEnvironment) -> Key:
 
 
 def _matches(known: str, tag: str) -> bool:
-    return known.strip() == "*" or any(_tag(each) == tag for each in known.split(","))
+    """Compare entity tags weakly (RFC 9110, 8.8.3.2); the tags of two content codings differ."""
+    return known.strip() == "*" or any(each.strip().removeprefix("W/") == tag for each in known.split(","))
 
 
 def _explain(source: str, generation: int) -> tuple[str, str]:
-    """Say where the answer came from, in the words of RFC 9211."""
+    """Describe where the response came from, in the terms of RFC 9211."""
     how = "hit" if source in {"process", "redis"} else "fwd=miss"
     return "Cache-Status", f'rates; {how}; detail="{source}, generation {generation}"'
-
-
-def _refuse(environ: WSGIEnvironment, start: StartResponse) -> list[bytes]:
-    """Refuse a request without asking the application, which is what there may be too little time for."""
-    name = environ["rates.refused"]
-    kind = KINDS[name]
-    body = problem_body(
-        kind.status,
-        kind.title,
-        kind.advice,
-        kind=name,
-        instance=environ["PATH_INFO"],
-        request_id=environ["rates.request_id"],
-    )
-    headers = [("Content-Type", MEDIA_TYPE), ("Content-Length", str(len(body))), ("Cache-Control", "no-store")]
-    start(f"{kind.status} {kind.title}", headers)
-    return [body]

@@ -70,6 +70,7 @@ KINDS = {
         503, "The question takes too long", "Ask for fewer days or a longer interval, or try again later."
     ),
     "unavailable": Kind(503, "No database can answer", "Try again after the seconds in Retry-After."),
+    "unknown-host": Kind(400, "Unknown host", "Use the service's own address; the Host header names another."),
     "overloaded": Kind(503, "The service is beyond its capacity", "Try again after the seconds in Retry-After."),
 }
 

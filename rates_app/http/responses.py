@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from flask import Response, request
 
+from rates_app.http.exchange import Cacheable, current_exchange
 from rates_app.http.problems import Problem
 from rates_app.http.service import service
 
@@ -14,15 +15,15 @@ if TYPE_CHECKING:
     from rates_app.rates.answers import MediaType
     from rates_app.rates.reads import Lane, Render
 
-#: At equal quality the client gets the smallest.
+#: At equal quality the smallest is sent.
 CODINGS = ("br", "gzip", "identity")
 
-#: What tables can be written as, by the name that the argument ``format`` has for it.
+#: Forms of a table by their names in the argument ``format``.
 MEDIA_TYPES: dict[str, MediaType] = {"json": "application/json", "csv": "text/csv", "ndjson": "application/x-ndjson"}
 
 
 def choose_coding(answer: Answer) -> str:
-    """Choose the content coding that the client likes best (RFC 9110, 12.5.3)."""
+    """Choose the content coding that the client prefers (RFC 9110, 12.5.3)."""
     accepted = request.accept_encodings
     qualities = {coding: accepted.quality(coding) for coding in CODINGS if coding in answer.bodies}
     best = max(qualities, key=lambda coding: qualities[coding])  # the first of equals: CODINGS puts the smallest first
@@ -52,7 +53,8 @@ def choose_media_type(wanted: str | None) -> MediaType:
 def send(answer: Answer, *, vary: str = "Accept-Encoding") -> Response:
     """Make a response of an answer.
 
-    ``no-cache`` lets clients and proxies keep the answer but ask each time: what a publish changes is seen at once.
+    ``no-cache`` lets clients and proxies store the answer but revalidate it each time, so that a publish is visible at
+    once.
     """
     coding = choose_coding(answer)
     headers = {
@@ -69,17 +71,18 @@ def send(answer: Answer, *, vary: str = "Accept-Encoding") -> Response:
 def answer_question(
     question: str, media_type: str, render: Render, *, lane: Lane | None = None, vary: str = "Accept-Encoding"
 ) -> Response:
-    """Answer a question through the caches, and note for what stands around this where the answer came from.
+    """Answer a question through the caches, and record for log and process cache where the answer came from.
 
     Args:
         question: Its canonical form.
-        media_type: What the answer is.
-        render: Makes the body on a database connection.
+        media_type: The answer's media type.
+        render: Renders the body on a database connection.
         lane: The locations that it depends on alone; None if it depends on more.
         vary: The request headers that the answer depends on.
     """
     served = service().reads.answer(question, media_type, render, lane)
     response = send(served.answer, vary=vary)
-    request.environ["rates.served"] = {"cache": served.source, "generation": served.generation}
-    request.environ["rates.kept"] = (served.slot, served.answer.version, question, response.data)
+    exchange = current_exchange()
+    exchange.served = {"cache": served.source, "generation": served.generation}
+    exchange.cacheable = Cacheable(served.slot, served.answer.version, question, response.data)
     return response

@@ -171,6 +171,9 @@ class LocalStack:
             self.port += 1
         if self.port != wanted:
             self._console.print(f"Port {wanted} is taken; the page is on port {self.port} instead.")
+        self.operations_port = self.port + 1
+        while not port_is_free(self.operations_port):
+            self.operations_port += 1
         self._lock.write_text(f"{self.url} (process {os.getpid()})")
 
     def _stop_leftovers(self) -> None:
@@ -198,7 +201,9 @@ class LocalStack:
         }
         if self._backups:
             stores |= {"RATES_BACKUP_URL": str(self._backups), "RATES_BACKUP_DATABASE_URL": cluster.primary.backup_url}
-        os.environ.update(stores, RATES_HOST=HOST, RATES_PORT=str(self.port))
+        os.environ.update(
+            stores, RATES_HOST=HOST, RATES_PORT=str(self.port), RATES_OPERATIONS_PORT=str(self.operations_port)
+        )
         os.environ.setdefault("RATES_DRAIN_SECONDS", "0")  # no load balancer has to take note
         os.environ.setdefault("RATES_LOG_FORMAT", "console")
         environment = self.folder / "env"
@@ -242,7 +247,7 @@ class LocalStack:
 
     def _wait_until_ready(self, service: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + READY_SECONDS
-        while not _is_ready(self.port):
+        while not _is_ready(self.operations_port):
             if service.poll() is not None:
                 raise StackError(f"the service did not start: exit code {service.returncode}; see above")
             if time.monotonic() > deadline:
@@ -265,7 +270,8 @@ class LocalStack:
         self._console.print(
             f"\n  Page          {self.url}/\n"
             f"  API           {self.url}/docs\n"
-            f"  Metrics       {self.url}/metrics\n"
+            f"  Status        http://{HOST}:{self.operations_port}/status\n"
+            f"  Metrics       http://{HOST}:{self.operations_port}/metrics\n"
             f"  [dim]To use `rates`, psql and so on with it, elsewhere:[/] . {escape(environment)}\n"
             "  Ctrl-C stops everything; the data stays.\n",
             highlight=False,

@@ -27,12 +27,19 @@ FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 REQUESTS = Counter("rates_http_requests", "Requests answered.", ["method", "route", "status"])
 DURATION = Histogram(
     "rates_http_request_duration_seconds",
-    "Time from the request's head to the last byte handed to the server.",
+    "Time from the complete head of a request to the last byte of its response, the wait for a thread included.",
     ["method", "route"],
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
 IN_PROGRESS = Gauge("rates_http_requests_in_progress", "Requests being answered.", multiprocess_mode="livesum")
 SHED = Counter("rates_requests_shed", "Requests refused because the service was beyond its capacity.")
+CONNECTIONS = Gauge("rates_http_connections", "Connections of clients.", multiprocess_mode="livesum")
+CONNECTIONS_CLOSED = Counter(
+    "rates_http_connections_closed",
+    "Connections closed because the client was too slow (head, reader), held too many (client), or to make room for "
+    "others (evicted).",
+    ["reason"],
+)
 CACHE = Counter("rates_cache_requests", "Look-ups in the cache of answers.", ["level", "result"])
 GENERATION = Gauge("rates_generation", "Newest generation seen.", multiprocess_mode="max")
 PUBLISHED = Gauge(

@@ -17,7 +17,9 @@ from werkzeug.exceptions import NotFound
 from rates_app.batches.ledger import batches as ledger
 from rates_app.batches.model import NoSuchBatch, Reject, State
 from rates_app.http.draining import is_draining
+from rates_app.http.exchange import current_exchange
 from rates_app.http.service import service
+from rates_app.http.streaming import Pause
 from rates_app.store.databases import Unavailable
 from rates_app.web.rendering import live_page, views
 
@@ -31,8 +33,10 @@ PAGE = 50
 REJECTS = 200
 MAX_SEARCH = 100
 
-#: A stream holds one of the server's threads: it ends after this time, and the browser comes back for the next.
+#: A stream ends after this time, so that a stopping pod waits for none; the browser opens the next.
 STREAM_SECONDS = 20.0
+#: Open streams of one process; each reads the ledger once a second.
+MAX_STREAMS = 64
 POLL_SECONDS = 1.0
 #: Sent first: how long browsers wait before they come back.
 RETRY = b"retry: 2000\n\n"
@@ -75,11 +79,10 @@ def batch_page(batch: str) -> Response:
 def batch_events(batch: str) -> Response:
     """Stream a batch's state as server-sent events until it has ended, or for a time (HTML Living Standard, 9.2).
 
-    A pod keeps most of its threads for other readers: where too many streams are open, one state is sent and the
-    browser comes back for the next.
+    Where too many streams are open, one state is sent and the browser asks again.
     """
     _find(batch)  # an error has its own status
-    request.environ["rates.stream"] = True
+    current_exchange().streaming = True
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return Response(stream_with_context(_events(batch)), headers=headers, content_type="text/event-stream")
 
@@ -140,7 +143,7 @@ def _events(batch: str) -> Iterator[bytes]:
     yield RETRY
     deadline = time.monotonic() + STREAM_SECONDS
     last: Any = None
-    with STREAMS.place(service().settings.threads // 4) as free:
+    with STREAMS.place(MAX_STREAMS) as free:
         while True:
             try:
                 found, progress = _find(batch)
@@ -154,7 +157,7 @@ def _events(batch: str) -> Iterator[bytes]:
                 yield b": still there\n\n"
             if found.ended_at or not free or is_draining() or time.monotonic() > deadline:
                 return
-            time.sleep(POLL_SECONDS)
+            yield Pause(POLL_SECONDS)
 
 
 def _event(name: str, text: str) -> bytes:

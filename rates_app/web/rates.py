@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 import orjson
 from flask import Response, render_template, request
 
+from rates_app.http.exchange import current_exchange
 from rates_app.http.responses import answer_question
 from rates_app.http.service import service
 from rates_app.rates.board import board
@@ -116,7 +117,7 @@ def rates_page() -> Response:
     # The board says how old its prices are.
     key = [base, *_key(search)] if search.asked else [base, _today(), service().settings.board_lanes]
     response = cached_page("rates.html", key, values)
-    request.environ.pop("rates.kept", None)  # the key of the process's cache has no host
+    current_exchange().cacheable = None  # the key of the process cache has no host
     return response
 
 

@@ -62,6 +62,7 @@ class Site:
     """The service as it is run, and its stores."""
 
     url: str
+    operations_url: str
     settings: Settings
 
     def token(self, name: str, *scopes: Scope) -> str:
@@ -120,7 +121,7 @@ def site(
         served = Served(environment_of(settings) | {"RATES_DRAIN_SECONDS": "0"})
         try:
             served.wait_until_ready()
-            yield Site(served.url, settings)
+            yield Site(served.url, served.operations_url, settings)
         finally:
             served.terminate()
             admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))

@@ -37,7 +37,6 @@ PAGES = {
     "batch": "/batches/1",
     "rejects": "/batches/1/rejects",
     "deliver": "/batches/new",
-    "status": "/status",
     "guide-query": "/guides/query",
     "guide-deliver": "/guides/deliver",
     "guide-figures": "/guides/figures",
@@ -62,11 +61,11 @@ new PerformanceObserver((list) => {
 
 @pytest.mark.parametrize(("size", "scheme"), VIEWS)
 def test_axe_finds_nothing_and_nothing_sticks_out(
-    size: str, scheme: str, open_context: Callable[..., BrowserContext], keep: Callable[[Page, str], None]
+    size: str, scheme: str, open_context: Callable[..., BrowserContext], keep: Callable[[Page, str], None], site: Site
 ) -> None:
     page = open_context(size, scheme).new_page()
     found = []
-    for name, address in PAGES.items():
+    for name, address in {**PAGES, "status": f"{site.operations_url}/status"}.items():
         page.goto(address)
         keep(page, f"{name}-{size}-{scheme}")
         found += [
@@ -180,7 +179,7 @@ def test_paper_has_every_lane_of_a_comparison_and_its_colour(
 
 def test_status_tells_what_is_serving(page: Page, site: Site) -> None:
     assert httpx.get(f"{site.url}/v1/locations?q=shang").status_code == 200
-    page.goto("/status")
+    page.goto(f"{site.operations_url}/status")
     main = page.locator("main")
     for word in ("serving", "Generation", "dev", "Cache hits", "Replica lag", "replica-1", "primary"):
         expect(main).to_contain_text(word)

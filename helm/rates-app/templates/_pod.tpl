@@ -20,6 +20,8 @@ capabilities: { drop: [ALL] }
 {{- $implied = dict "trusted_proxies" 1 "require_https" (not (empty .Values.ingress.certificateArn)) -}}
 {{- else if .Values.targetGroup.arn -}}
 {{- $implied = dict "trusted_proxies" 1 "require_https" true -}}
+{{- else if .Values.gateway.enabled -}}
+{{- $implied = dict "trusted_proxies" 1 -}}
 {{- end -}}
 {{- mergeOverwrite $implied .Values.settings | toYaml -}}
 {{- end -}}
@@ -93,19 +95,20 @@ spec:
       {{- include "rates-app.environment" . | nindent 6 }}
       ports:
         - { name: http, containerPort: 8080, protocol: TCP }
+        - { name: operations, containerPort: 8081, protocol: TCP }
       startupProbe:
-        httpGet: { path: /healthz, port: http }
+        httpGet: { path: /healthz, port: operations }
         periodSeconds: 2
         timeoutSeconds: 2
         failureThreshold: 45
       livenessProbe:
-        httpGet: { path: /healthz, port: http }
+        httpGet: { path: /healthz, port: operations }
         periodSeconds: 10
         timeoutSeconds: 5
         # A minute: a restart helps a process that hangs, and hurts one that is merely busy.
         failureThreshold: 6
       readinessProbe:
-        httpGet: { path: /readyz, port: http }
+        httpGet: { path: /readyz, port: operations }
         periodSeconds: 5
         timeoutSeconds: 3
         failureThreshold: 2

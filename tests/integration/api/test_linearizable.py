@@ -116,7 +116,7 @@ def test_no_reader_is_shown_the_past(publisher: Publisher, settings: Settings) -
     publisher.warm = warmer(Redis(settings))
     with pods_of(settings) as pods:
         assert observe(pods, publisher, ROUNDS, {}) == 0
-        text = "".join(httpx.get(f"{pod.url}/metrics").text for pod in pods)
+        text = "".join(httpx.get(f"{pod.operations_url}/metrics").text for pod in pods)
     assert 'rates_cache_requests_total{level="process",result="hit"}' in text  # the nearest cache took part
 
 

@@ -66,10 +66,10 @@ def test_sigterm_loses_no_request(served: Served, publisher: Publisher, sample_r
 
         served.process.terminate()
         time.sleep(0.2)
-        ready = httpx.get(f"{served.url}/readyz")
+        ready = httpx.get(f"{served.operations_url}/readyz")
         assert ready.status_code == 503
         assert ready.json()["checks"]["server"] == "draining"
-        assert httpx.get(f"{served.url}/healthz").status_code == 200
+        assert httpx.get(f"{served.operations_url}/healthz").status_code == 200
         time.sleep(0.5)  # a balancer takes its time to notice; draining lasts 3 s here
 
     assert served.terminate() == 0
@@ -91,7 +91,7 @@ def test_metrics_add_up_over_workers_and_logs_are_json_lines(served: Served) -> 
     for _ in range(40):
         httpx.get(served.url + QUESTION)  # new connections: both workers get some
 
-    text = httpx.get(f"{served.url}/metrics").text
+    text = httpx.get(f"{served.operations_url}/metrics").text
     assert 'rates_http_requests_total{method="GET",route="/rates",status="200"} 40.0' in text
     assert "rates_http_requests_in_progress 1.0" in text  # this very request
     assert 'rates_replica_lag_seconds{server="replica-1"}' in text

@@ -28,5 +28,5 @@ def test_a_window_ends_and_the_next_begins(now: list[float]) -> None:
 
 
 def test_a_rate_that_is_none_is_refused() -> None:
-    with pytest.raises(ValueError, match="couldn't parse"):
+    with pytest.raises(ValueError, match="Expected COUNT/PERIOD"):
         Limiter("often", Redis(SETTINGS))

@@ -8,13 +8,13 @@ import pytest
 from rates_app.cache.process import Kept, ProcessAnswers
 from rates_app.cache.redis import Redis
 from rates_app.cache.versions import Versions
+from rates_app.http.exchange import ENVIRON_KEY, Cacheable, Exchange, exchange_of
 from rates_app.http.limits import Limiter
-from rates_app.http.middleware import Edge, new_request_id
-from rates_app.http.queueing import waited
+from rates_app.http.middleware import Middleware, new_request_id
 from rates_app.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from wsgiref.types import StartResponse, WSGIEnvironment
 
     from rates_app.store.lease import Lease
@@ -34,12 +34,12 @@ class Permission:
 
 
 class Service:
-    """An edge around an application that counts how often it is asked."""
+    """The middleware around an application that counts how often it is asked."""
 
     def __init__(self) -> None:
         self.asked = 0
         self.lease = Permission()
-        self.edge = Edge(
+        self.middleware = Middleware(
             self.application,
             SETTINGS,
             Limiter(SETTINGS.rate_limit, Redis(SETTINGS)),
@@ -49,18 +49,19 @@ class Service:
 
     def application(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         self.asked += 1
-        environ["rates.route"] = "/rates"
-        environ["rates.kept"] = (5, 4, "question", b"answer")
+        exchange = exchange_of(environ)
+        exchange.route = "/rates"
+        exchange.cacheable = Cacheable(5, 4, "question", b"answer")
         start("200 OK", [("Content-Type", "text/plain"), ("ETag", '"abc-gzip"')])
         return [b"answer"]
 
-    def get(self, path: str = "/rates", **environ: str) -> tuple[str, dict[str, str], bytes]:
+    def get(self, path: str = "/rates", *, exchange: Exchange | None = None, **environ: str) -> tuple[str, dict[str, str], bytes]:
         seen: dict[str, Any] = {}
 
         def start(status: str, headers: list[tuple[str, str]], _exc_info: Any = None) -> Any:
             seen.update(status=status, headers=dict(headers))
 
-        body = self.edge({"REQUEST_METHOD": "GET", "PATH_INFO": path, **environ}, start)
+        body = self.middleware({"REQUEST_METHOD": "GET", "PATH_INFO": path, ENVIRON_KEY: exchange, **environ}, start)
         content = b"".join(body)
         if hasattr(body, "close"):
             body.close()
@@ -70,12 +71,6 @@ class Service:
 @pytest.fixture
 def service() -> Service:
     return Service()
-
-
-@pytest.fixture
-def queue() -> Iterator[None]:
-    yield
-    waited.seconds = 0.0
 
 
 def test_the_second_answer_comes_from_memory(service: Service) -> None:
@@ -113,8 +108,8 @@ def test_what_the_answer_depends_on_is_told_apart(service: Service, name: str) -
     assert service.asked == 2
 
 
-@pytest.mark.parametrize("known", ['"abc"', 'W/"abc"', '"x", "abc-br"', "*"])
-def test_who_has_the_content_in_any_coding_is_told_so(service: Service, known: str) -> None:
+@pytest.mark.parametrize("known", ['"abc-gzip"', 'W/"abc-gzip"', '"x", "abc-gzip"', "*"])
+def test_content_that_the_client_has_is_not_sent(service: Service, known: str) -> None:
     for _ in range(2):  # from the application, then from memory
         status, headers, body = service.get(HTTP_IF_NONE_MATCH=known)
         assert (status, body) == ("304 NOT MODIFIED", b"")
@@ -123,16 +118,22 @@ def test_who_has_the_content_in_any_coding_is_told_so(service: Service, known: s
     assert service.asked == 1
 
 
+@pytest.mark.parametrize("known", ['"abc"', '"abc-br"', 'W/"abc"', "abc-gzip"])
+def test_the_tag_of_another_coding_does_not_match(service: Service, known: str) -> None:
+    for _ in range(2):
+        assert service.get(HTTP_IF_NONE_MATCH=known)[0] == "200 OK"
+
+
 def test_a_client_beyond_its_limit_is_refused_whether_or_not_the_answer_is_at_hand(service: Service) -> None:
     assert [service.get()[0][:3] for _ in range(4)] == ["200", "200", "200", "429"]
     assert service.get("/healthz")[0] == "200 OK"
 
 
-def test_what_has_waited_too_long_is_refused_before_anything_is_done(service: Service, queue: None) -> None:
-    waited.seconds = SETTINGS.shed_seconds * 1.1
-    status, headers, _ = service.get()
+def test_a_request_that_waited_too_long_is_refused_before_anything_is_done(service: Service) -> None:
+    late = SETTINGS.shed_seconds * 1.1
+    status, headers, _ = service.get(exchange=Exchange(queue_seconds=late))
     assert (status[:3], headers["Retry-After"]) == ("503", "1")
-    assert service.get("/readyz")[0] == "200 OK"
+    assert service.get("/readyz", exchange=Exchange(queue_seconds=late))[0] == "200 OK"
     assert service.asked == 1
 
 

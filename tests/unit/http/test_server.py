@@ -1,4 +1,4 @@
-"""Which worker takes a new connection."""
+"""Which worker accepts a new connection."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
 from rates_app.application import create_app
-from rates_app.http.server import TURN_SECONDS, Balance, DrainingWorker, Server
-from rates_app.settings import load_settings
+from rates_app.http.server import Balance, Server
+from rates_app.http.worker import TURN_SECONDS, EventWorker
+from rates_app.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+SETTINGS = Settings.model_validate({"database_url": "postgresql://nowhere/rates"})
 
 
 @pytest.fixture
@@ -28,28 +31,30 @@ def listener() -> Iterator[socket.socket]:
 
 
 @pytest.fixture
-def worker(monkeypatch: pytest.MonkeyPatch) -> DrainingWorker:
+def worker(monkeypatch: pytest.MonkeyPatch) -> EventWorker:
     """The first of two workers, with three connections open."""
-    monkeypatch.setattr(DrainingWorker, "enqueue_req", lambda _self, conn: conn.close())
+    monkeypatch.setattr("gunicorn.workers.base.Worker.init_process", lambda _self: None)
     config = Config()
-    worker = DrainingWorker(1, 0, [], SimpleNamespace(balance=Balance(2)), 30, config, Logger(config))
-    worker.nr_conns = 3
+    app = SimpleNamespace(balance=Balance(2), settings=SETTINGS)
+    worker = EventWorker(1, 0, [], app, 30, config, Logger(config))
+    worker.init_process()
+    worker.connections = 3
     return worker
 
 
 @pytest.mark.parametrize("other", [-1, 3, 4])
-def test_a_worker_that_has_no_more_than_others_takes_it_at_once(
-    worker: DrainingWorker, listener: socket.socket, monkeypatch: pytest.MonkeyPatch, other: int
+def test_a_worker_that_has_no_more_than_others_accepts_at_once(
+    worker: EventWorker, listener: socket.socket, monkeypatch: pytest.MonkeyPatch, other: int
 ) -> None:
-    monkeypatch.setattr("rates_app.http.server.time.sleep", lambda _seconds: pytest.fail("it waited"))
+    monkeypatch.setattr("rates_app.http.worker.time.sleep", lambda _seconds: pytest.fail("it waited"))
     worker.app.balance.open[1] = other
-    worker.accept(listener)
-    assert worker.nr_conns == 4
+    worker._accept(listener)
+    assert worker.connections == 4
 
 
 @pytest.mark.parametrize(("awake", "connections"), [(True, 3), (False, 4)])
-def test_a_worker_that_has_more_leaves_others_a_moment(
-    worker: DrainingWorker, listener: socket.socket, monkeypatch: pytest.MonkeyPatch, awake: bool, connections: int
+def test_a_worker_that_has_more_gives_others_a_moment(
+    worker: EventWorker, listener: socket.socket, monkeypatch: pytest.MonkeyPatch, awake: bool, connections: int
 ) -> None:
     waits: list[float] = []
 
@@ -58,11 +63,32 @@ def test_a_worker_that_has_more_leaves_others_a_moment(
         if awake:
             listener.accept()[0].close()
 
-    monkeypatch.setattr("rates_app.http.server.time.sleep", other)
+    monkeypatch.setattr("rates_app.http.worker.time.sleep", other)
     worker.app.balance.open[1] = 2
-    worker.accept(listener)
+    worker._accept(listener)
     assert waits == [TURN_SECONDS]
-    assert worker.nr_conns == connections
+    assert worker.connections == connections
+
+
+def test_a_full_worker_closes_the_connection_that_has_waited_longest(worker: EventWorker) -> None:
+    worker.connections, worker._max_connections = 0, 2
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        clients = []
+        for _ in range(3):
+            clients.append(socket.create_connection(server.getsockname()))
+            worker._accept(server)
+        assert worker.connections == 2
+        clients[0].settimeout(5)
+        assert clients[0].recv(1) == b""
+        for client in clients[1:]:
+            client.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                client.recv(1)
+            client.close()
+        clients[0].close()
+        for connection in list(worker._waiting):
+            connection.close()
 
 
 def test_a_worker_takes_the_place_of_one_that_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

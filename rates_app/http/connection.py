@@ -1,0 +1,284 @@
+"""One client's connection: what it has sent, what is still to be sent, and how long it may take.
+
+A connection belongs to the worker's event loop while it waits for the client, and to one thread while a request on it
+is handled; never to both. So nothing here needs a lock.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import enum
+import select
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gunicorn.http.errors import InvalidHeader
+from gunicorn.http.parser import RequestParser
+from werkzeug.exceptions import RequestTimeout
+
+from rates_app.http.exchange import Exchange
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
+
+#: More bytes than this without the end of a request's head are refused with 431.
+MAX_HEAD_BYTES = 64 * 2**10
+RECEIVE_BYTES = 64 * 2**10
+
+#: A streamed response is generated ahead of the client by this much.
+MAX_UNSENT_BYTES = 64 * 2**10
+
+#: Parts handed to the kernel in one call; POSIX guarantees 16, Linux takes 1024.
+_PARTS_PER_SEND = 64
+
+
+class State(enum.Enum):
+    """What a connection waits for."""
+
+    #: The rest of a request's head; a fresh connection starts here.
+    HEAD = enum.auto()
+    #: The next request on a connection that has served one.
+    IDLE = enum.auto()
+    #: A thread, or the end of its work.
+    HANDLED = enum.auto()
+    #: The client to read.
+    SENDING = enum.auto()
+    #: The end of a pause in a streamed response.
+    PAUSED = enum.auto()
+    #: The client to close its side, after the response.
+    LINGERING = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How slow a client may be.
+
+    Attributes:
+        seconds: Time for a request's head, and time without any progress in a body, either way.
+        bytes_per_second: Least average rate of a body after that.
+    """
+
+    seconds: float
+    bytes_per_second: int
+
+    def allowed(self, transferred: int) -> float:
+        """Return how many seconds a client may take for so many bytes."""
+        return self.seconds + transferred / self.bytes_per_second
+
+
+class Outbox:
+    """Bytes that are to be sent; gunicorn's response writes to it as if it were the socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._parts: deque[memoryview | bytes] = deque()
+        self._interim = b""
+        self.unsent = 0
+        self.sent = 0
+
+    def sendall(self, data: bytes) -> None:
+        """Queue bytes of the response."""
+        if data:
+            self._parts.append(data)
+            self.unsent += len(data)
+
+    def send(self, data: bytes) -> int:
+        """Keep ``100 Continue`` until the application reads the body: a request that is refused needs none."""
+        self._interim = data
+        return len(data)
+
+    def gettimeout(self) -> float:
+        """Behave as a socket that never waits."""
+        return 0.0
+
+    def send_interim(self) -> None:
+        """Send ``100 Continue`` now, if the client waits for it."""
+        if self._interim:
+            self.sendall(self._interim)
+            self._interim = b""
+            self.flush()
+
+    def flush(self) -> bool:
+        """Send what the kernel takes without waiting.
+
+        Returns:
+            Whether everything is sent.
+
+        Raises:
+            OSError: The connection is lost.
+        """
+        while self._parts:
+            parts = [self._parts[i] for i in range(min(len(self._parts), _PARTS_PER_SEND))]
+            try:
+                sent = self._socket.sendmsg(parts)
+            except BlockingIOError:
+                return False
+            self.unsent -= sent
+            self.sent += sent
+            while sent:
+                part = self._parts.popleft()
+                if sent < len(part):
+                    self._parts.appendleft(memoryview(part)[sent:])
+                    break
+                sent -= len(part)
+        return True
+
+
+class Inbox:
+    """Bytes of a request's body; gunicorn's parser reads from it as if it were the socket.
+
+    The head is complete before the parser sees it, so the parser reads from here for a body alone.
+    """
+
+    def __init__(self, sock: socket.socket, outbox: Outbox, limits: Limits) -> None:
+        self._socket = sock
+        self._outbox = outbox
+        self._limits = limits
+        self._waited = 0.0
+        self._received = 0
+        self.open = False
+
+    def recv(self, size: int) -> bytes:
+        """Receive some bytes of the body; none outside a body.
+
+        Raises:
+            RequestTimeout: The client is slower than it may be. Only the time spent waiting for it counts.
+        """
+        if not self.open:
+            return b""
+        self._outbox.send_interim()
+        while True:
+            try:
+                data = self._socket.recv(size)
+            except BlockingIOError:
+                self._wait()
+                continue
+            except ConnectionError:
+                return b""  # the body is incomplete, as after an orderly close
+            self._received += len(data)
+            return data
+
+    def _wait(self) -> None:
+        left = self._limits.allowed(self._received) - self._waited
+        if left <= 0:
+            raise RequestTimeout(
+                f"The body arrived too slowly: {self._received} bytes in {self._waited:.0f} seconds. "
+                f"Send at least {self._limits.bytes_per_second} bytes per second."
+            )
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        started = time.monotonic()
+        poll.poll(left * 1000)
+        self._waited += time.monotonic() - started
+
+
+class Connection:
+    """A client's connection and the request on it.
+
+    Args:
+        sock: The accepted socket.
+        peer: The client's address and port.
+        listener: The address that the client connected to.
+        cfg: gunicorn's configuration, for its parser.
+        limits: How slow the client may be.
+    """
+
+    __slots__ = (
+        "_inbox",
+        "body",
+        "context",
+        "deadline",
+        "exchange",
+        "has_body",
+        "head",
+        "iterator",
+        "keep",
+        "lane",
+        "listener",
+        "outbox",
+        "parser",
+        "peer",
+        "request",
+        "response",
+        "socket",
+        "state",
+    )
+
+    def __init__(self, sock: socket.socket, peer: Any, listener: Any, cfg: Any, limits: Limits) -> None:
+        sock.setblocking(False)
+        self.socket = sock
+        self.peer = peer
+        self.listener = listener
+        self.outbox = Outbox(sock)
+        self._inbox = Inbox(sock, self.outbox, limits)
+        self.parser: Any = RequestParser(cfg, self._inbox, peer)
+        self.head = bytearray()
+        self.state = State.HEAD
+        self.deadline = 0.0
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a request, now that its head is complete."""
+        self.context = contextvars.Context()
+        self.exchange = Exchange(public=True)
+        self.request: Any = None
+        self.response: Any = None
+        self.body: Any = None
+        self.iterator: Iterator[bytes] | None = None
+        self.has_body = False
+        self.lane = False
+        self.keep = False
+
+    def receive(self) -> bool:
+        """Receive more of a request's head.
+
+        Returns:
+            False when the client has closed the connection.
+
+        Raises:
+            OSError: The connection is lost.
+        """
+        try:
+            data = self.socket.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return True
+        self.head += data
+        return bool(data)
+
+    @property
+    def head_complete(self) -> bool:
+        """Whether a whole head is here, or one that the parser refuses because its lines end wrongly."""
+        return b"\r\n\r\n" in self.head or b"\n\n" in self.head
+
+    def parse(self) -> None:
+        """Parse the request whose head is complete.
+
+        Raises:
+            StopIteration: There is no request.
+            gunicorn.http.errors.ParseException: The head is malformed.
+        """
+        self.parser.unreader.unread(bytes(self.head))
+        self.head.clear()
+        self.request = request = next(self.parser)
+        hosts = sum(name == "HOST" for name, _ in request.headers)
+        if hosts > 1 or (hosts == 0 and request.version >= (1, 1)):  # RFC 9112, 3.2
+            raise InvalidHeader("HOST")
+        self.has_body = any(
+            name == "TRANSFER-ENCODING" or (name == "CONTENT-LENGTH" and value.strip("0"))
+            for name, value in request.headers
+        )
+        if self.has_body:
+            self._inbox.open = True
+            # The body may be left unread, and its rest would be taken for the next request.
+            request.force_close()
+
+    def take_pipelined(self) -> None:
+        """Start the next head with what the client has sent behind the last request."""
+        self.head += self.parser.unreader.take_buffered()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.socket.close()

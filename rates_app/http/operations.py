@@ -1,0 +1,72 @@
+"""Probes, metrics and the status page, on a port and threads of their own.
+
+Clients of the service cannot keep the kubelet or Prometheus waiting: these connections share no thread with theirs,
+and a network policy keeps the public from the port.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import TYPE_CHECKING
+from wsgiref.simple_server import WSGIRequestHandler
+
+from prometheus_client.exposition import ThreadingWSGIServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from flask import Flask
+
+#: Answered on the operations port alone.
+PRIVATE = frozenset({"/metrics", "/status"})
+#: Answered on both: health checks of DNS and of other regions come from outside.
+PROBES = frozenset({"/healthz", "/readyz"})
+
+#: A client of this port that stands still for so long loses its connection.
+TIMEOUT_SECONDS = 5
+_BACKLOG = 64
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = TIMEOUT_SECONDS
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        """Keep probes out of the log: there are several each minute."""
+
+
+class _Server(ThreadingWSGIServer):
+    """A server on a listener that several processes accept from."""
+
+    def __init__(self, listener: socket.socket, application: WSGIApplication) -> None:
+        host, port = listener.getsockname()[:2]
+        super().__init__((host, port), _Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
+        self.server_name, self.server_port = host, port
+        self.setup_environ()
+        self.set_app(application)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open the listener; call it before a fork, so that all workers accept from it."""
+    listener = socket.create_server((host, port), backlog=_BACKLOG)
+    # Every worker wakes up for a connection. The one that comes too late must not wait for the next.
+    listener.setblocking(False)
+    return listener
+
+
+def serve_operations(listener: socket.socket, app: Flask) -> None:
+    """Answer on the operations port in threads of this process; call it after a fork."""
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        path = environ["PATH_INFO"]
+        if path in PRIVATE or path in PROBES or path.startswith("/static/"):
+            return app.wsgi_app(environ, start_response)
+        text = f"This port serves {', '.join(sorted(PRIVATE | PROBES))}.\n".encode()
+        start_response("404 Not Found", [("Content-Type", "text/plain"), ("Content-Length", str(len(text)))])
+        return [text]
+
+    server = _Server(listener, application)
+    threading.Thread(target=server.serve_forever, name="operations", daemon=True).start()

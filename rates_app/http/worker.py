@@ -1,0 +1,460 @@
+"""A gunicorn worker whose threads never wait for a client.
+
+An event loop owns every connection that waits: for a request's head, for a client that reads slowly, for a pause in a
+stream to end. A thread gets a connection when a whole head is there, and gives it back when the kernel takes no more
+bytes. So a silent or slow client costs a file descriptor and, at its deadline, its connection. The only exception is a
+body that the application reads: it has bounded lanes of its own. See docs/decisions/0056-slow-clients.md.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import selectors
+import socket
+import threading
+import time
+from collections import Counter as Tally
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING
+
+from gunicorn import util
+from gunicorn.http import wsgi
+from gunicorn.http.errors import NoMoreData
+from gunicorn.workers.base import Worker
+
+from rates_app.http.connection import MAX_HEAD_BYTES, MAX_UNSENT_BYTES, Connection, Limits, State
+from rates_app.http.exchange import ENVIRON_KEY
+from rates_app.http.limits import client_network
+from rates_app.http.streaming import Pause
+from rates_app.ops.metrics import CONNECTIONS, CONNECTIONS_CLOSED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    #: What the event loop does next with a connection.
+    Step = Callable[[Connection], None]
+    #: Part of a request's work, in a thread.
+    Work = Callable[[Connection], Step]
+
+#: Idle connections are kept this long: longer than a load balancer keeps its own (60 s in AWS), so that it is never
+#: this side that closes one on which a request is already on its way.
+KEEPALIVE_SECONDS = 75.0
+#: A stopping worker keeps idle connections this long, for a request that is already on its way.
+STOP_LINGER_SECONDS = 2.0
+#: After the last response, unread input is discarded for this long: closing at once would reset the connection, and
+#: the client could lose the response.
+LINGER_SECONDS = 2.0
+#: How long a worker leaves a new connection to one that has fewer: time enough to wake up and accept it.
+TURN_SECONDS = 0.0005
+MAX_CONNECTIONS = 4000
+BACKLOG = 2048
+_SWEEP_SECONDS = 0.25
+#: File descriptors for everything that is not a client's connection.
+_OTHER_FILES = 256
+
+
+class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
+    """The event loop, the threads that handle requests, and the lanes that receive bodies."""
+
+    place = 0  #: Where in the balance it counts.
+
+    def init_process(self) -> None:
+        """Prepare what must not be shared between processes, then run."""
+        settings = self.app.settings
+        self._limits = Limits(settings.client_timeout_seconds, settings.client_bytes_per_second)
+        self._per_client = -(-settings.connections_per_client // settings.workers)
+        self._max_connections = _raise_file_limit(MAX_CONNECTIONS)
+        self._selector = selectors.DefaultSelector()
+        self._threads = ThreadPoolExecutor(settings.threads, "request")
+        self._lanes = threading.BoundedSemaphore(settings.upload_lanes)
+        self._uploads = ThreadPoolExecutor(settings.upload_lanes, "upload")
+        self._calls: deque[Callable[[], None]] = deque()
+        self._wake_reader, self._wake_writer = os.pipe()
+        os.set_blocking(self._wake_reader, False)
+        os.set_blocking(self._wake_writer, False)
+        self._accepting = False
+        self._clients: Tally[str] = Tally()
+        # Each group has one time limit, so the connection that entered first is also due first.
+        self._waiting: dict[Connection, None] = {}
+        self._idle: dict[Connection, None] = {}
+        self._lingering: dict[Connection, None] = {}
+        self._sending: dict[Connection, None] = {}
+        self._paused: dict[Connection, None] = {}
+        self._groups = {
+            State.HEAD: self._waiting,
+            State.IDLE: self._idle,
+            State.LINGERING: self._lingering,
+            State.SENDING: self._sending,
+            State.PAUSED: self._paused,
+        }
+        self.connections = 0
+        super().init_process()
+
+    def handle_exit(self, _sig: int, _frame: object) -> None:
+        """Begin to stop (SIGTERM)."""
+        self.alive = False
+        self._wake()
+
+    # The event loop
+
+    def run(self) -> None:
+        """Serve until SIGTERM, then finish what is in progress."""
+        self._selector.register(self._wake_reader, selectors.EVENT_READ, self._run_calls)
+        while self.alive:
+            self.notify()
+            self._set_accepting(self.connections < self._max_connections or bool(self._waiting))
+            self._turn()
+            if self.ppid != os.getppid():
+                self.log.warning("master lost, worker stops")
+                break
+        self._accept_backlog()
+        self._set_accepting(False)
+        for connection in [*self._idle, *(each for each in self._waiting if not each.head)]:
+            connection.deadline = min(connection.deadline, time.monotonic() + STOP_LINGER_SECONDS)
+        stop_at = time.monotonic() + self.cfg.graceful_timeout
+        while self.connections and time.monotonic() < stop_at:
+            self.notify()
+            self._turn()
+        self._threads.shutdown(wait=False)
+        self._uploads.shutdown(wait=False)
+
+    def _turn(self) -> None:
+        self.app.balance.open[self.place] = self.connections if self.alive else -1
+        busy = self._waiting or self._idle or self._lingering or self._sending or self._paused
+        for key, _ in self._selector.select(_SWEEP_SECONDS if busy else 1.0):
+            key.data()
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Act on every deadline that has passed."""
+        now = time.monotonic()
+        for group in (self._waiting, self._idle, self._lingering):
+            while group and (connection := next(iter(group))).deadline <= now:
+                self._expire(connection)
+        for connection in [each for each in self._sending if each.deadline <= now]:
+            self._expire(connection)
+        for connection in [each for each in self._paused if each.deadline <= now]:
+            self._leave(connection)
+            self._submit(connection, self._continue)
+
+    def _expire(self, connection: Connection) -> None:
+        if connection.state is State.HEAD:
+            CONNECTIONS_CLOSED.labels("head").inc()
+        elif connection.state is State.SENDING:
+            CONNECTIONS_CLOSED.labels("reader").inc()
+        self._discard(connection)
+
+    def _wait(self, connection: Connection, state: State, deadline: float, then: Step) -> None:
+        """Have the event loop own a connection until something happens on it."""
+        connection.state = state
+        connection.deadline = deadline
+        self._groups[state][connection] = None
+        event = selectors.EVENT_WRITE if state is State.SENDING else selectors.EVENT_READ
+        self._selector.register(connection.socket, event, partial(self._ready, connection, then))
+
+    @staticmethod
+    def _ready(connection: Connection, then: Step) -> None:
+        if connection.state is not State.HANDLED:  # another event of the same turn has closed it
+            then(connection)
+
+    def _leave(self, connection: Connection) -> None:
+        """Take a connection out of the event loop's hands."""
+        self._groups[connection.state].pop(connection)
+        self._selector.unregister(connection.socket)
+        connection.state = State.HANDLED
+
+    def _wake(self) -> None:
+        try:
+            os.write(self._wake_writer, b"\0")
+        except BlockingIOError:
+            pass  # the pipe is full, so the loop will wake up anyway
+        except OSError:
+            self.log.debug("event loop has ended")
+
+    def _run_calls(self) -> None:
+        try:
+            os.read(self._wake_reader, 4096)
+        except BlockingIOError:
+            return
+        while self._calls:
+            self._calls.popleft()()
+
+    # Accepting
+
+    def _set_accepting(self, accepting: bool) -> None:
+        if accepting == self._accepting:
+            return
+        for listener in self.sockets:
+            if accepting:
+                listener.setblocking(False)
+                self._selector.register(listener, selectors.EVENT_READ, partial(self._accept, listener))
+            else:
+                self._selector.unregister(listener)
+        self._accepting = accepting
+
+    def _accept(self, listener: socket.socket) -> bool:
+        """Accept a connection, unless a worker with fewer does: the kernel wakes all, and the busy ones win too often.
+
+        Clients keep their connections, so that one worker would have all the work, and the others none, for long.
+
+        Returns:
+            Whether a connection was there.
+        """
+        if self.alive:
+            self.app.balance.open[self.place] = self.connections
+            if self.connections > self.app.balance.least():
+                time.sleep(TURN_SECONDS)
+        try:
+            sock, peer = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return False
+        client = client_network(peer[0])
+        if self._per_client and self._clients[client] >= self._per_client:
+            CONNECTIONS_CLOSED.labels("client").inc()
+            sock.close()
+            return True
+        if self.connections >= self._max_connections and self._waiting:
+            CONNECTIONS_CLOSED.labels("evicted").inc()
+            self._discard(next(iter(self._waiting)))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = Connection(sock, peer, listener.getsockname(), self.cfg, self._limits)
+        self._clients[client] += 1
+        self.connections += 1
+        CONNECTIONS.inc()
+        self._wait(connection, State.HEAD, time.monotonic() + self._limits.seconds, self._receive)
+        return True
+
+    def _accept_backlog(self) -> None:
+        """Before the listener is left for good, accept what the kernel has queued: closing would reset it."""
+        for listener in self.sockets:
+            for _ in range(BACKLOG):
+                if not self._accept(listener):
+                    break
+
+    def _discard(self, connection: Connection) -> None:
+        """Close a connection that the event loop owns."""
+        self._leave(connection)
+        if connection.body is None:
+            self._close(connection)
+        else:
+            self._submit(connection, self._abandon)
+
+    def _close(self, connection: Connection) -> None:
+        connection.close()
+        self.connections -= 1
+        CONNECTIONS.dec()
+        client = client_network(connection.peer[0])
+        self._clients[client] -= 1
+        if not self._clients[client]:
+            del self._clients[client]
+
+    # Waiting for a client
+
+    def _receive(self, connection: Connection) -> None:
+        """Receive a request's head, or its first bytes on a connection that was idle."""
+        try:
+            open_ = connection.receive()
+        except OSError:
+            open_ = False
+        if not open_:
+            self._discard(connection)
+        elif connection.head_complete or len(connection.head) > MAX_HEAD_BYTES:
+            self._leave(connection)
+            self._dispatch(connection)
+        elif connection.state is State.IDLE:
+            self._idle.pop(connection)
+            connection.state = State.HEAD
+            connection.deadline = time.monotonic() + self._limits.seconds
+            self._waiting[connection] = None
+
+    def _dispatch(self, connection: Connection) -> None:
+        """Give a request to a thread."""
+        connection.begin()
+        self._submit(connection, self._handle)
+
+    def _send(self, connection: Connection) -> None:
+        """Send more of a response, now that the client reads, and have a thread continue when all of it is sent."""
+        sent = connection.outbox.sent
+        try:
+            done = connection.outbox.flush()
+        except OSError:
+            self._discard(connection)
+            return
+        if not done:
+            connection.deadline += (connection.outbox.sent - sent) / self._limits.bytes_per_second
+            return
+        self._leave(connection)
+        if connection.iterator is None:
+            self._finish(connection)
+        else:
+            self._submit(connection, self._continue)
+
+    def _await_reader(self, connection: Connection) -> None:
+        self._wait(connection, State.SENDING, time.monotonic() + self._limits.seconds, self._send)
+
+    def _pause(self, connection: Connection, seconds: float) -> None:
+        self._wait(connection, State.PAUSED, time.monotonic() + seconds, self._notice_disconnect)
+
+    def _notice_disconnect(self, connection: Connection) -> None:
+        """End a paused stream whose client has gone; what it sends meanwhile ends the stream, too."""
+        self._discard(connection)
+
+    def _finish(self, connection: Connection) -> None:
+        """Wait for the next request, or close."""
+        if not connection.keep:
+            try:
+                connection.socket.shutdown(socket.SHUT_WR)
+            except OSError:
+                self._close(connection)
+                return
+            self._wait(connection, State.LINGERING, time.monotonic() + LINGER_SECONDS, self._drop_input)
+            return
+        connection.take_pipelined()
+        if connection.head_complete:
+            self._dispatch(connection)
+            return
+        if connection.head:
+            self._wait(connection, State.HEAD, time.monotonic() + self._limits.seconds, self._receive)
+            return
+        seconds = KEEPALIVE_SECONDS if self.alive else STOP_LINGER_SECONDS
+        self._wait(connection, State.IDLE, time.monotonic() + seconds, self._receive)
+
+    def _drop_input(self, connection: Connection) -> None:
+        try:
+            open_ = bool(connection.socket.recv(65536))
+        except BlockingIOError:
+            return
+        except OSError:
+            open_ = False
+        if not open_:
+            self._discard(connection)
+
+    # Handling a request, in threads
+
+    def _submit(self, connection: Connection, work: Work) -> None:
+        pool = self._uploads if connection.lane else self._threads
+        pool.submit(self._work, connection, work)
+
+    def _work(self, connection: Connection, work: Work) -> None:
+        """Do a part of a request's work, then give the connection back to the event loop.
+
+        All parts of a request share one context, whichever threads they run in.
+        """
+        try:
+            then = connection.context.run(work, connection)
+        except Exception:
+            self.log.exception("connection failed")
+            then = self._close
+        self._calls.append(partial(then, connection))
+        self._wake()
+
+    def _handle(self, connection: Connection) -> Step:
+        """Parse a request and have the application answer it."""
+        if not connection.head_complete:
+            util.write_error(connection.outbox, 431, "Request Header Fields Too Large", "")
+            return self._flush(connection)
+        try:
+            connection.parse()
+        except (NoMoreData, StopIteration):
+            return self._close
+        except Exception as error:  # noqa: BLE001 - whatever the application raises is answered or logged
+            return self._fail(connection, error)
+        if connection.has_body:
+            if self._lanes.acquire(blocking=False):
+                connection.lane = True
+                return partial(self._submit, work=self._answer)
+            connection.exchange.refusal = "overloaded"
+        return self._answer(connection)
+
+    def _answer(self, connection: Connection) -> Step:
+        exchange = connection.exchange
+        exchange.queue_seconds = time.perf_counter() - exchange.received_at
+        try:
+            self.cfg.pre_request(self, connection.request)
+            connection.response, environ = wsgi.create(
+                connection.request, connection.outbox, connection.peer, connection.listener, self.cfg
+            )
+            environ["wsgi.multithread"] = True
+            environ[ENVIRON_KEY] = exchange
+            if not self.alive:
+                connection.response.force_close()
+            connection.body = self.wsgi(environ, connection.response.start_response)
+            connection.iterator = iter(connection.body)
+        except Exception as error:  # noqa: BLE001 - whatever the application raises is answered or logged
+            return self._fail(connection, error)
+        return self._continue(connection)
+
+    def _continue(self, connection: Connection) -> Step:
+        """Generate more of a response, until the client is behind, the application pauses, or there is no more."""
+        assert connection.iterator is not None  # noqa: S101 - a response is being sent
+        try:
+            for part in connection.iterator:
+                if isinstance(part, Pause):
+                    if connection.outbox.flush():
+                        return partial(self._pause, seconds=part.seconds)
+                    return self._await_reader
+                connection.response.write(part)
+                if connection.outbox.unsent >= MAX_UNSENT_BYTES and not connection.outbox.flush():
+                    return self._await_reader
+            connection.response.close()
+        except Exception as error:  # noqa: BLE001 - whatever the application raises is answered or logged
+            return self._fail(connection, error)
+        self._end_body(connection)
+        connection.keep = not connection.response.should_close()
+        return self._flush(connection)
+
+    def _flush(self, connection: Connection) -> Step:
+        """Send what is left of a complete response, here or, when the client is behind, in the event loop."""
+        try:
+            return self._finish if connection.outbox.flush() else self._await_reader
+        except OSError:
+            return self._close
+
+    def _fail(self, connection: Connection, error: Exception) -> Step:
+        """Answer a malformed request or a failure of the application; when the response has begun, cut it short."""
+        self._end_body(connection)
+        if isinstance(error, OSError) and connection.response is not None:
+            return self._close  # the client has gone
+        if connection.response is not None and connection.response.headers_sent:
+            self.log.error("response cut short", exc_info=error)
+            return self._close
+        self.handle_error(connection.request, connection.outbox, connection.peer, error)
+        return self._flush(connection)
+
+    def _abandon(self, connection: Connection) -> Step:
+        """End a response that the client no longer reads."""
+        self._end_body(connection)
+        return self._close
+
+    def _end_body(self, connection: Connection) -> None:
+        """Have the application release what the response held."""
+        body, connection.body, connection.iterator = connection.body, None, None
+        try:
+            if hasattr(body, "close"):
+                body.close()
+        except Exception:
+            self.log.exception("response not closed")
+        finally:
+            if connection.lane:
+                connection.lane = False
+                self._lanes.release()
+
+
+def _raise_file_limit(connections: int) -> int:
+    """Allow the process as many open files as its connections need.
+
+    Args:
+        connections: How many connections it should be able to hold.
+
+    Returns:
+        How many it can hold.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return connections if soft == resource.RLIM_INFINITY else min(connections, soft - _OTHER_FILES)

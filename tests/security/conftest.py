@@ -1,0 +1,135 @@
+"""The real service, and clients that attack it over loopback."""
+
+from __future__ import annotations
+
+import socket
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import httpx
+import psycopg
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from psycopg import sql
+
+from drills.pod import Served, environment_of
+from rates_app.rates.locations import read_locations, store_locations
+from rates_app.settings import Settings
+from rates_app.store.generation import raise_generation
+from rates_app.store.tokens import create_token
+from tests.integration.api.conftest import SAMPLE, Publisher, sample_rows
+from tests.integration.conftest import TEMPLATE, Database, cluster, redis_server, redis_url, wait_for_replay
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rates_app.local.postgres import Cluster
+    from rates_app.local.redis import RedisServer
+    from tests.integration.api.conftest import Row
+
+__all__ = ["cluster", "redis_server", "redis_url", "sample_rows"]  # fixtures of the integration tests
+
+QUESTION = "/rates?date_from=2021-01-01&date_to=2021-01-31&orig_code=CNGGZ&dest_code=EETLL"
+
+
+class Pod(Served):
+    """The service in processes of its own, with a supplier's token."""
+
+    def __init__(self, settings: Settings, token: str, **environment: str) -> None:
+        self.settings = settings
+        self.token = token
+        super().__init__(environment_of(settings) | environment)
+        self.wait_until_ready()
+
+    def connect(self, *, receive_buffer: int | None = None) -> socket.socket:
+        """Open a connection to the public port."""
+        client = socket.socket()
+        if receive_buffer is not None:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        client.settimeout(30)
+        client.connect(("127.0.0.1", self.port))
+        return client
+
+    def exchange(self, request: bytes) -> bytes:
+        """Send bytes on a connection of their own and return all that comes back."""
+        with self.connect() as client:
+            client.sendall(request)
+            client.shutdown(socket.SHUT_WR)
+            return b"".join(iter(lambda: client.recv(65536), b""))
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Read a sample of the pod's metrics; 0 where there is none."""
+        text = httpx.get(f"{self.operations_url}/metrics").text
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name == name and labels.items() <= sample.labels.items():
+                    return float(sample.value)
+        return 0.0
+
+    def wait_for_connections(self, expected: int) -> None:
+        """Wait until clients hold only so many connections, for half a minute at most."""
+        for _ in range(300):
+            if self.metric("rates_http_connections") <= expected:
+                return
+            time.sleep(0.1)
+        raise TimeoutError(f"clients still hold {self.metric('rates_http_connections')} connections")
+
+    def wait_for_metric(self, expected: float, name: str, **labels: str) -> None:
+        """Wait until a sample has reached a value, for half a minute at most."""
+        for _ in range(300):
+            if self.metric(name, **labels) >= expected:
+                return
+            time.sleep(0.1)
+        raise TimeoutError(f"{name}{labels} is {self.metric(name, **labels)}, expected {expected}")
+
+
+@pytest.fixture(scope="module")
+def attacked(cluster: Cluster, worker_id: str) -> Iterator[Database]:
+    """A database with the sample's ports and regions, for all tests of a module."""
+    name = f"rates_attacked_{worker_id}_{time.monotonic_ns()}"
+    with psycopg.connect(cluster.primary.admin_url, autocommit=True) as admin:
+        admin.execute(
+            sql.SQL("CREATE DATABASE {} OWNER rates TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(TEMPLATE))
+        )
+        database = Database(cluster.primary.database_url(name), (cluster.replica.database_url(name),))
+        with psycopg.connect(database.url) as connection:
+            store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
+            raise_generation(connection, None)
+        wait_for_replay(admin, cluster.replica)
+        yield database
+        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="module")
+def token(attacked: Database, sample_rows: list[Row]) -> str:
+    """A supplier's token, in a database that has prices."""
+    Publisher(attacked.url).publish(sample_rows[:2000])
+    with psycopg.connect(attacked.url) as connection:
+        return create_token(connection, "supplier", ["batches:write"])
+
+
+@pytest.fixture(scope="module")
+def start_pod(
+    attacked: Database, token: str, redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., object]:
+    """Start pods with settings of their own."""
+
+    @contextmanager
+    def start(**environment: str) -> Iterator[Pod]:
+        settings = Settings.model_validate(
+            {
+                "database_url": attacked.url,
+                "replica_urls": ",".join(attacked.replica_urls),
+                "redis_url": redis_server.database_url(15),
+                "data_dir": tmp_path_factory.mktemp("data"),
+                "rate_limit": "1000000/minute",
+            }
+        )
+        pod = Pod(settings, token, **environment)
+        try:
+            yield pod
+        finally:
+            pod.terminate()
+
+    return start

@@ -1,0 +1,195 @@
+"""Clients that say nothing, half of something, or that never read: they cost a connection, and no thread."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING
+
+import httpx
+import psycopg
+import pytest
+
+from tests.security.conftest import QUESTION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from tests.integration.conftest import Database
+    from tests.security.conftest import Pod
+
+#: Far more than the pod has threads.
+ATTACKERS = 40
+#: Its answer is larger than what the kernel buffers, when it is asked for 40 times.
+LONG = QUESTION.replace("2021-01-01", "2013-01-01")
+GOOD = f"GET {QUESTION} HTTP/1.1\r\nHost: rates\r\n\r\n".encode()
+
+
+@pytest.fixture(scope="module")
+def pod(start_pod: Callable[..., AbstractContextManager[Pod]]) -> Iterator[Pod]:
+    """A pod of two workers with two threads each, which gives slow clients two seconds."""
+    with start_pod(RATES_THREADS="2", RATES_CLIENT_TIMEOUT_SECONDS="2", RATES_UPLOAD_LANES="2") as pod:
+        yield pod
+
+
+def delivery(pod: Pod) -> bytes:
+    return (
+        f"POST /v1/batches HTTP/1.1\r\nHost: rates\r\nAuthorization: Bearer {pod.token}\r\n"
+        "Content-Type: text/csv\r\nContent-Length: 1000000\r\n\r\norig_code,"
+    ).encode()
+
+
+#: What an attacker sends at first, and then again and again.
+ATTACKS: dict[str, tuple[Callable[[Pod], bytes], bytes]] = {
+    "silent": (lambda _: b"", b""),
+    "half-head": (lambda _: GOOD[:40], b""),
+    "trickling-head": (lambda _: GOOD[:-2], b"X"),
+    "idle-body": (delivery, b""),
+    "trickling-body": (delivery, b"x"),
+    "not-reading": (lambda _: f"GET {LONG} HTTP/1.1\r\nHost: rates\r\n\r\n".encode() * 40, b""),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_good_clients_are_served_while_bad_ones_hold_all_they_can(pod: Pod, attack: str) -> None:
+    first, again = ATTACKS[attack]
+    stop = threading.Event()
+    with ExitStack() as stack:
+        attackers = [stack.enter_context(closing(pod.connect(receive_buffer=4096))) for _ in range(ATTACKERS)]
+
+        def keep_on() -> None:
+            while not stop.wait(0.2):
+                for attacker in attackers:
+                    try:
+                        attacker.send(again)
+                    except OSError:
+                        continue
+
+        for attacker in attackers:
+            attacker.setblocking(False)
+            attacker.send(first(pod))
+        trickle = threading.Thread(target=keep_on, daemon=True)
+        if again:
+            trickle.start()
+        try:
+            with httpx.Client(timeout=10) as client:
+                statuses = [client.get(pod.url + QUESTION).status_code for _ in range(30)]
+            assert statuses == [200] * 30
+            assert httpx.get(f"{pod.operations_url}/healthz").status_code == 200
+            assert httpx.get(f"{pod.operations_url}/readyz").status_code == 200
+            pod.wait_for_connections(0)
+        finally:
+            stop.set()
+            if again:
+                trickle.join()
+
+
+def test_each_kind_of_slowness_is_counted(pod: Pod) -> None:
+    reasons = {
+        reason: pod.metric("rates_http_connections_closed_total", reason=reason) for reason in ("head", "reader")
+    }
+    assert reasons["head"] >= 3 * ATTACKERS
+    assert reasons["reader"] >= ATTACKERS
+    assert pod.metric("rates_http_requests_total", route="/v1/batches", status="408") > 0
+    assert pod.metric("rates_http_requests_total", route="/v1/batches", status="503") > 0  # no lane was free
+
+
+def test_a_body_that_nobody_wants_is_not_received(pod: Pod) -> None:
+    with pod.connect() as client:
+        head = "POST /v1/batches HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n"
+    assert pod.exchange(f"{head}\r\n".encode()).startswith(b"HTTP/1.1 401 ")
+    with pod.connect() as client:
+        client.sendall(f"{head}Authorization: Bearer {pod.token}\r\n\r\n".encode())
+        assert client.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(b"a,b\n1")
+        assert client.recv(100).startswith(b"HTTP/1.1 202 ")
+
+
+def test_followers_of_a_batch_hold_no_thread(pod: Pod, attacked: Database) -> None:
+    with psycopg.connect(attacked.url) as connection:
+        row = connection.execute(
+            """
+            INSERT INTO batches (name, supplier, content_hash, size_bytes, format, compression, state)
+            VALUES ('open', 'test', sha256('open'), 1, 'csv', 'none', 'staging') RETURNING id
+            """
+        ).fetchone()
+    assert row is not None
+    request = f"GET /batches/{row[0]}/events HTTP/1.1\r\nHost: rates\r\n\r\n".encode()
+    with ExitStack() as stack:
+        followers = [stack.enter_context(closing(pod.connect())) for _ in range(20)]
+        for follower in followers:
+            follower.sendall(request)
+        for follower in followers:
+            received = b""
+            while b"event: state" not in received:
+                received += follower.recv(65536)
+        assert [httpx.get(pod.url + QUESTION, timeout=10).status_code for _ in range(20)] == [200] * 20
+        received = b""
+        while b": still there" not in received:  # after the first pause
+            received += followers[0].recv(65536)
+
+
+def test_pipelined_requests_are_answered_in_order(pod: Pod) -> None:
+    ask = "GET /v1/locations?limit={} HTTP/1.1\r\nHost: rates\r\nConnection: {}\r\n\r\n"
+    requests = "".join(ask.format(number, "close" if number == 9 else "keep-alive") for number in range(1, 10)).encode()
+    answer = pod.exchange(requests)
+    assert answer.count(b"HTTP/1.1 200 OK") == 9
+    assert [part.count(b'"code"') for part in answer.split(b"HTTP/1.1 200 OK")[1:]] == list(range(1, 10))
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET /rates HTTP/1.1\r\n\r\n", b"400"),
+        (b"GET /rates HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", b"400"),
+        (b"GET /v1/lanes HTTP/1.0\r\n\r\n", b"200"),
+        (b"GET /rates\r\n\r\n", b"400"),
+        (b"GET /rates HTTP/1.1\nHost: a\n\n", b"400"),
+        (b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", b"414"),
+        (b"GET /rates HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 70_000, b"431"),
+        (b"GET /healthz HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", b"400"),
+    ],
+)
+def test_malformed_heads_get_a_client_error(pod: Pod, request_: bytes, status: bytes) -> None:
+    assert pod.exchange(request_).partition(b"\r\n")[0].split()[1] == status
+
+
+@pytest.mark.parametrize("body", [b"zz\r\nabc\r\n0\r\n\r\n", b"5\r\nabcdefg\r\n0\r\n\r\n", b"-1\r\n\r\n"])
+def test_malformed_chunks_are_the_clients_error(pod: Pod, body: bytes) -> None:
+    head = f"POST /v1/batches HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {pod.token}\r\n"
+    head += "Transfer-Encoding: chunked\r\n\r\n"
+    assert pod.exchange(head.encode() + body).startswith(b"HTTP/1.1 400 ")
+
+
+def test_metrics_and_status_are_private(pod: Pod) -> None:
+    for path in ("/metrics", "/status"):
+        assert httpx.get(pod.operations_url + path).status_code == 200
+        for disguise in (path, path + "/", f"/{path}", path.replace("s", "%73", 1), f"/.{path}", path + "?a=b"):
+            answer = httpx.get(pod.url + disguise)
+            assert answer.status_code == 404, disguise
+    assert httpx.get(f"{pod.operations_url}{QUESTION}").status_code == 404
+    assert httpx.get(f"{pod.url}/readyz").status_code == 200
+
+
+def test_a_silent_client_of_the_operations_port_does_not_stop_probes(pod: Pod) -> None:
+    address = ("127.0.0.1", int(pod.operations_url.rpartition(":")[2]))
+    with ExitStack() as stack:
+        for _ in range(ATTACKERS):
+            stack.enter_context(closing(socket.create_connection(address)))
+        assert httpx.get(f"{pod.operations_url}/healthz").status_code == 200
+
+
+def test_one_client_cannot_hold_all_connections(start_pod: Callable[..., AbstractContextManager[Pod]]) -> None:
+    with start_pod(RATES_WORKERS="1", RATES_CONNECTIONS_PER_CLIENT="20") as pod, ExitStack() as stack:
+        clients = [stack.enter_context(closing(pod.connect())) for _ in range(30)]
+        pod.wait_for_metric(10, "rates_http_connections_closed_total", reason="client")
+        for client in clients[20:]:
+            assert client.recv(1) == b""
+        clients[0].sendall(GOOD)
+        assert clients[0].recv(12) == b"HTTP/1.1 200"
+        for client in clients[:20]:
+            client.close()
+        pod.wait_for_connections(0)
+        assert httpx.get(pod.url + QUESTION).status_code == 200
