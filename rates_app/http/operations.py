@@ -57,16 +57,22 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def _send(start_response: StartResponse, status: str, text: str) -> list[bytes]:
+    body = text.encode()
+    start_response(status, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))])
+    return [body]
+
+
 def serve_operations(listener: socket.socket, app: Flask) -> None:
     """Answer on the operations port in threads of this process; call it after a fork."""
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
+        if path == "/healthz":
+            return _send(start_response, "200 OK", "ok\n")  # the process is alive, whatever the application does
         if path in PRIVATE or path in PROBES or path.startswith("/static/"):
             return app.wsgi_app(environ, start_response)
-        text = f"This port serves {', '.join(sorted(PRIVATE | PROBES))}.\n".encode()
-        start_response("404 Not Found", [("Content-Type", "text/plain"), ("Content-Length", str(len(text)))])
-        return [text]
+        return _send(start_response, "404 Not Found", f"This port serves {', '.join(sorted(PRIVATE | PROBES))}.\n")
 
     server = _Server(listener, application)
     threading.Thread(target=server.serve_forever, name="operations", daemon=True).start()

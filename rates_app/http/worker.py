@@ -108,7 +108,7 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             self._set_accepting(self.connections < self._max_connections or bool(self._waiting))
             self._turn()
             if self.ppid != os.getppid():
-                self.log.warning("master lost, worker stops")
+                self.log.warning("worker_orphaned")
                 break
         self._accept_backlog()
         self._set_accepting(False)
@@ -171,8 +171,6 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             os.write(self._wake_writer, b"\0")
         except BlockingIOError:
             pass  # the pipe is full, so the loop will wake up anyway
-        except OSError:
-            self.log.debug("event loop has ended")
 
     def _run_calls(self) -> None:
         try:
@@ -346,7 +344,7 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         try:
             then = connection.context.run(work, connection)
         except Exception:
-            self.log.exception("connection failed")
+            self.log.exception("connection_failed")
             then = self._close
         self._calls.append(partial(then, connection))
         self._wake()
@@ -419,7 +417,7 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         if isinstance(error, OSError) and connection.response is not None:
             return self._close  # the client has gone
         if connection.response is not None and connection.response.headers_sent:
-            self.log.error("response cut short", exc_info=error)
+            self.log.error("response_cut_short", exc_info=error)
             return self._close
         self.handle_error(connection.request, connection.outbox, connection.peer, error)
         return self._flush(connection)
@@ -436,7 +434,7 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             if hasattr(body, "close"):
                 body.close()
         except Exception:
-            self.log.exception("response not closed")
+            self.log.exception("response_not_closed")
         finally:
             if connection.lane:
                 connection.lane = False
