@@ -17,6 +17,7 @@ import time
 from collections import Counter as Tally
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -167,10 +168,8 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         connection.state = State.HANDLED
 
     def _wake(self) -> None:
-        try:
+        with suppress(BlockingIOError):  # the pipe is full, so the loop will wake up anyway
             os.write(self._wake_writer, b"\0")
-        except BlockingIOError:
-            pass  # the pipe is full, so the loop will wake up anyway
 
     def _run_calls(self) -> None:
         try:
@@ -417,7 +416,7 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         if isinstance(error, OSError) and connection.response is not None:
             return self._close  # the client has gone
         if connection.response is not None and connection.response.headers_sent:
-            self.log.error("response_cut_short", exc_info=error)
+            self.log.exception("response_cut_short")
             return self._close
         self.handle_error(connection.request, connection.outbox, connection.peer, error)
         return self._flush(connection)
