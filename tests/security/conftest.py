@@ -16,7 +16,7 @@ from psycopg import sql
 from drills.pod import Served, environment_of
 from rates_app.rates.locations import read_locations, store_locations
 from rates_app.settings import Settings
-from rates_app.store.generation import raise_generation
+from rates_app.store.generation import increment_generation
 from rates_app.store.tokens import create_token
 from tests.integration.api.conftest import SAMPLE, Publisher, sample_rows
 from tests.integration.conftest import TEMPLATE, Database, cluster, redis_server, redis_url, wait_for_replay
@@ -95,7 +95,7 @@ def attacked(cluster: Cluster, worker_id: str) -> Iterator[Database]:
         database = Database(cluster.primary.database_url(name), (cluster.replica.database_url(name),))
         with psycopg.connect(database.url) as connection:
             store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
-            raise_generation(connection, None)
+            increment_generation(connection, None)
         wait_for_replay(admin, cluster.replica)
         yield database
         admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
