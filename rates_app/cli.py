@@ -312,9 +312,9 @@ def settings(
     """List all settings with their variables, defaults and descriptions."""
     rows = [row for kind in (Settings, NotifySettings, WatchSettings, BackupSettings) for row in settings_table(kind)]
     if markdown:
-        sys.stdout.write("| variable | default | description | ---||\n| ---||| --- | --- | --- | ---||\n| ---|")
+        sys.stdout.write("| variable | default | description |\n| --- | --- | --- |\n")
         sys.stdout.writelines(
-            f"| `{name}` | {f'`{default}`' if default else ''} | {text} | ---||\n| ---|" for name, default, text in rows
+            f"| `{name}` | {f'`{default}`' if default else ''} | {text} |\n" for name, default, text in rows
         )
         return
     table = Table("Variable", "Default", "Description", box=None)
