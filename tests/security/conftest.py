@@ -24,7 +24,7 @@ from tests.integration.conftest import TEMPLATE, Database, cluster, redis_server
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from rates_app.local.postgres import Cluster
+    from rates_app.local.postgres import PostgresPair
     from rates_app.local.redis import RedisServer
     from tests.integration.api.conftest import Row
 
@@ -85,7 +85,7 @@ class Pod(Served):
 
 
 @pytest.fixture(scope="module")
-def attacked(cluster: Cluster, worker_id: str) -> Iterator[Database]:
+def attacked(cluster: PostgresPair, worker_id: str) -> Iterator[Database]:
     """A database with the sample's ports and regions, for all tests of a module."""
     name = f"rates_attacked_{worker_id}_{time.monotonic_ns()}"
     with psycopg.connect(cluster.primary.admin_url, autocommit=True) as admin:
