@@ -118,6 +118,7 @@ class BatchBody(BaseModel):
     lanes: int | None
     generation: int | None = Field(description="The generation that its publish or withdrawal began.")
     failure: str | None
+    assumptions: list[str] = Field(description="What was assumed about the file, a sentence each.")
     deadline: datetime | None
     received_at: datetime
     started_at: datetime | None

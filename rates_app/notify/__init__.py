@@ -1,1 +1,1 @@
-"""Send notifications to e-mail, chat, pagers and ticket systems, with retries and dead letters."""
+"""Notices to people and their tools: one when something is wrong, one when it is over, none lost in between."""

@@ -1,51 +1,46 @@
-"""The interface of notification targets, and the two kinds of failures."""
+"""The interface of every target, and the two ways in which it can fail."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from rates_app.notify.notification import Notification, Severity
+    from rates_app.notify.notice import Notice, Severity
 
 
 class NotDelivered(Exception):
-    """Sending failed and may succeed later: the target is down, busy, or its credentials are wrong."""
+    """A target did not take a notice, and may take it later: it is down, busy, or its secret is wrong."""
 
 
 class Refused(Exception):
-    """The target refused the notification permanently, because of its content."""
+    """A target will never take this notice: it says that the notice itself is wrong."""
 
 
 class Notifier(Protocol):
-    """A target of notifications.
-
-    Attributes:
-        name: Name of the target in logs, metrics and files.
-        min_severity: Minimum severity that is sent to it.
-    """
+    """A target of notices."""
 
     name: str
-    min_severity: Severity
+    least: Severity
 
-    def send(self, notification: Notification) -> None:
-        """Send a notification once. Sending it again must not open a second problem at the target.
+    def send(self, notice: Notice) -> None:
+        """Hand over a notice, once. The same notice again must not open a second problem at the target.
 
         Raises:
-            NotDelivered: It failed and can be retried.
-            Refused: The target refused it permanently.
+            NotDelivered: Trying again later may work.
+            Refused: It will not.
         """
 
 
 def failure(status: int, answer: object) -> NotDelivered | Refused:
-    """Convert an HTTP error response into an exception.
+    """Tell from an HTTP status which kind of failure it is.
 
     Args:
-        status: The HTTP status.
-        answer: The response body; its start becomes part of the message.
+        status: What the target answered.
+        answer: The body, for the message; only its start is used.
 
     Returns:
-        ``Refused`` if the notification itself was invalid, otherwise ``NotDelivered``: an operator can correct a wrong
-        token or URL, and the notification is sent then.
+        ``Refused`` where the notice itself was at fault, otherwise ``NotDelivered``: a wrong token or address is
+        put right by an operator, and the notice should still be there then.
     """
     kind = Refused if status in {400, 413, 422} else NotDelivered
-    return kind(f"HTTP {status}: {str(answer)[:200]}")
+    return kind(f"answered {status}: {str(answer)[:200]}")

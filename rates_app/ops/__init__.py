@@ -1,1 +1,1 @@
-"""Operations: logs, metrics, traces, and runbooks in the terminal."""
+"""What operators look at: logs, metrics, traces and runbooks."""

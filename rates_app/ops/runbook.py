@@ -1,6 +1,6 @@
-"""``rates runbook``: show the pages of ``runbooks/`` in the terminal, in case the repository's website is unreachable.
+"""``rates runbook``: the pages of ``runbooks/`` in the terminal, for when the repository's website is out of reach.
 
-The wheel contains the pages (``pyproject.toml``). A checkout reads them from ``runbooks/``.
+The wheel brings the pages along (``pyproject.toml``); in a checkout they are read where they are written.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _FENCE = re.compile(r"^```.*?\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 
 
 class NoSuchRunbook(Exception):
-    """No page has this name. The message lists similar names."""
+    """There is no page of that name; the message says which come near."""
 
 
 class Page(NamedTuple):
-    """A runbook: one page about an alert or an operation."""
+    """One page: what an alert means, or how an operation is done, and the commands for it."""
 
-    #: The file's name without its suffix, such as ``replica-lag``.
+    #: The file's name without its ending, as ``replica-lag``.
     name: str
-    #: The heading, such as ``ReplicaLag``.
+    #: The heading, as ``ReplicaLag``.
     title: str
     #: The first sentence of its first section.
     meaning: str
@@ -46,11 +46,11 @@ def read_pages() -> dict[str, Page]:
         The pages by name, sorted.
 
     Raises:
-        FileNotFoundError: The installation contains no runbooks.
+        FileNotFoundError: The installation lacks them.
     """
     folder = next((folder for folder in FOLDERS if folder.is_dir()), None)
     if folder is None:
-        raise FileNotFoundError(f"No runbooks in {' or '.join(map(str, FOLDERS))}. Reinstall the package.")
+        raise FileNotFoundError(f"no runbooks in {' or '.join(map(str, FOLDERS))}: install the package again")
     return {path.stem: _page(path) for path in sorted(folder.glob("*.md")) if path.stem != "README"}
 
 
@@ -62,7 +62,7 @@ def _page(path: Path) -> Page:
 
 
 def find_page(pages: dict[str, Page], wanted: str) -> Page:
-    """Find a page by name. Different spellings are accepted.
+    """Find a page by its name, however an alert, a link or a person writes it.
 
     Args:
         pages: All pages by name.
@@ -72,7 +72,7 @@ def find_page(pages: dict[str, Page], wanted: str) -> Page:
         The page.
 
     Raises:
-        NoSuchRunbook: No page matches. The message suggests pages with similar names or content.
+        NoSuchRunbook: There is none; the message lists those that come near, or hold the words.
     """
     name = wanted.rpartition("/")[2].partition("#")[0].removesuffix(".md")
     name = re.sub(r"(?<=[a-z])(?=[A-Z])|[\s_]+", "-", name.strip()).lower()
@@ -84,21 +84,22 @@ def find_page(pages: dict[str, Page], wanted: str) -> Page:
     near += [one for one, page in pages.items() if all(word in page.text.lower() for word in words)]
     suggestions = ", ".join(dict.fromkeys(near[:5]))
     raise NoSuchRunbook(
-        f"No runbook '{wanted}'. " + (f"Similar: {suggestions}." if suggestions else "'rates runbook' lists them all.")
+        f"there is no runbook '{wanted}'. "
+        + (f"Perhaps one of: {suggestions}" if suggestions else "'rates runbook' lists them all")
     )
 
 
 def show(page: Page, console: Console) -> None:
-    """Print a page: formatted prose, and commands on single lines that can be copied.
+    """Print a page: its prose set for the terminal, its commands one a line as they stand, to be copied.
 
     Args:
         page: The page.
-        console: The output. If it is not a terminal, the Markdown source is printed.
+        console: Where to; what is no terminal gets the Markdown as it is written.
     """
     if not console.is_terminal:
         console.file.write(page.text)
         return
-    # Every second part is a block of commands. Rich would wrap its lines, which breaks copied commands.
+    # Every second part is a block of commands: rich would break its lines, and a copied command with them.
     for number, part in enumerate(_FENCE.split(page.text)):
         if number % 2:
             console.print(Text(part, style="cyan"), soft_wrap=True)
@@ -114,13 +115,11 @@ def runbook(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME]",
-            help="An alert or operation. Without it, all runbooks are listed.",
-            autocompletion=_complete,
+            metavar="[NAME]", help="An alert or an operation; without it all are listed.", autocompletion=_complete
         ),
     ] = None,
 ) -> None:
-    """Show the runbook of an alert or operation, or list all runbooks.
+    """Print what to do: the runbook of an alert or of an operation, or the list of them.
 
     Example: `rates runbook ReplicaLag`, `rates runbook database-failover`
     """
@@ -129,7 +128,7 @@ def runbook(
     if name is not None:
         show(find_page(pages, name), console)
         return
-    table = Table("Name", "Meaning", box=None)
+    table = Table("Name", "What it means", box=None)
     for page in pages.values():
         table.add_row(page.name, page.meaning)
     console.print(table)

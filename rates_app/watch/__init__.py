@@ -1,1 +1,1 @@
-"""Watch pods and Spark applications, and send a notification when a problem starts and when it ends."""
+"""What goes wrong with pods and Spark applications, turned into few notices, each with its all-clear."""

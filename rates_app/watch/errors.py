@@ -1,9 +1,9 @@
-"""Errors that an operator can fix. Their messages say how."""
+"""What an operator can mend; the messages say how."""
 
 
 class NoAccess(Exception):
-    """The cluster cannot be reached, or the service account lacks permissions."""
+    """The cluster cannot be reached, or the account may see nothing of it."""
 
 
 class SearchError(Exception):
-    """A log search has invalid arguments or failed."""
+    """A search of logs cannot be done as asked."""

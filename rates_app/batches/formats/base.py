@@ -5,13 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from rates_app.batches.formats.layout import Layout
+    from rates_app.batches.formats.profile import Profile
     from rates_app.batches.model import Reject, Slice
+
+    #: Reads a local file and writes the plain one, of at most a number of bytes.
+    Converter = Callable[[Path, Path, int], None]
 
 #: A line with more bytes is refused, so that a file without line ends cannot fill the memory.
 MAX_LINE_BYTES = 2**20
@@ -23,6 +29,16 @@ MAX_SLICES = 512
 MAX_SHOWN_CHARACTERS = 200
 
 
+#: Lines or rows that a parser returns at a time, however short they are. Chunks of whole megabytes have fewer.
+MAX_CHUNK_ROWS = 2**19
+
+#: Rejects that a chunk lists. Further ones are counted, so that a chunk of invalid rows cannot fill the memory.
+MAX_CHUNK_REJECTS = 50_000
+
+#: Bytes from which a sample of the rows is taken.
+SAMPLE_BYTES = 2**18
+
+
 class Rows(NamedTuple):
     """Rows of well-formed text: each column's bytes, in the order of COLUMNS, and the line of each row."""
 
@@ -30,30 +46,42 @@ class Rows(NamedTuple):
     lines: NDArray[np.int64]
     #: Lines read, malformed and empty ones included.
     read: int
+    #: Lines that have no columns, at most :data:`MAX_CHUNK_REJECTS` of them.
     rejects: list[Reject]
+    #: Number of lines that have no columns.
+    malformed: int = 0
+    #: Whether each price was delivered as a number, and not as text; None if all are text.
+    numbers: NDArray[np.bool_] | None = None
+    #: The currency of each price, if the file states it.
+    currency: pa.Array[Any] | None = None
 
 
 class FileFormat(Protocol):
     """A file format of batches. Each has a module with these functions, listed in ``registry.py``."""
 
-    #: Lines before the first row: rejects are numbered by line of the file.
-    HEADER_LINES: int
-
     def sniff(self, head: bytes) -> bool:
         """Return whether a plain file that begins with these bytes has this format."""
 
-    def check(self, uri: str) -> None:
-        """Check the file as a whole, before any row of it is staged.
+    def converter(self, head: bytes) -> Converter | None:
+        """Return what makes a file of this format readable in slices, or None if it is.
+
+        Args:
+            head: The first bytes of the file.
+        """
+
+    def check(self, uri: str, profile: Profile) -> Layout:
+        """Find the columns of a file, before any row of it is staged.
 
         Raises:
             Unreadable: The file cannot be a batch.
         """
 
-    def plan(self, uri: str, slice_bytes: int, parts: int = 1) -> list[Slice]:
+    def plan(self, uri: str, layout: Layout, slice_bytes: int, parts: int = 1) -> list[Slice]:
         """Cut a plain file into slices of about equal size.
 
         Args:
             uri: The plain file.
+            layout: What :meth:`check` has found.
             slice_bytes: The size to aim for. Slices of a huge file are larger, to stay under :data:`MAX_SLICES`.
             parts: Slices to aim for at least. Slices of a small file become smaller for it, down to a minimum.
 
@@ -64,8 +92,8 @@ class FileFormat(Protocol):
             Unreadable: The file cannot be a batch.
         """
 
-    def read(self, uri: str, part: Slice) -> Iterator[Rows]:
-        """Parse a slice piece by piece, so that memory does not depend on the slice's size.
+    def read(self, uri: str, layout: Layout, part: Slice) -> Iterator[Rows]:
+        """Parse a slice chunk by chunk, so that memory does not depend on the slice's size.
 
         Yields:
             Rows whose lines are counted from the slice's first line, which is 1.
@@ -74,8 +102,14 @@ class FileFormat(Protocol):
             Unreadable: The rest of the slice cannot be parsed.
         """
 
+    def read_all(self, uri: str, layout: Layout) -> Iterator[Rows]:
+        """Parse the whole file as one slice."""
+
+    def sample(self, uri: str, layout: Layout) -> Iterator[Rows]:
+        """Parse the first rows of the file."""
+
     def estimate_rows(self, uri: str, size_bytes: int) -> int:
-        """Estimate the number of rows of a plain file without reading all of it.
+        """Estimate the number of rows without reading all of the file; 0 if it has to be converted first.
 
         Raises:
             Unreadable: The file cannot be a batch.

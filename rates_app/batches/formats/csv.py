@@ -1,163 +1,241 @@
-"""CSV: a header and lines of values.
+"""CSV: a header and lines of values, separated by commas, semicolons, tabs or bars.
 
 A value holds no line break, so a file can be cut at any line end.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from rates_app.batches.formats.base import MAX_LINE_BYTES, Rows, shown
-from rates_app.batches.formats.files import open_uri
-from rates_app.batches.formats.lines import estimate_lines, plan_lines, read_lines
-from rates_app.batches.model import COLUMNS, Reject, Unreadable
+from rates_app.batches.formats.base import MAX_CHUNK_REJECTS, MAX_LINE_BYTES, Rows, shown
+from rates_app.batches.formats.files import CHUNK_BYTES, open_uri
+from rates_app.batches.formats.layout import Layout, match_columns, reading_of
+from rates_app.batches.formats.lines import estimate_lines, plan_lines, read_lines, sample_lines, whole_file
+from rates_app.batches.model import Reject, Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
+    from rates_app.batches.formats.base import Converter
+    from rates_app.batches.formats.profile import Profile
     from rates_app.batches.model import Slice
 
-HEADER_LINES = 1
-
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _UTF8_BOM = b"\xef\xbb\xbf"
+_UTF16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 
-estimate_rows = estimate_lines
+#: Lines before the header that may be empty.
+_MAX_EMPTY_LINES = 20
 
 
 def sniff(head: bytes) -> bool:
     """Take every file that no other format recognises."""
+    del head
     return True
 
 
-def check(uri: str) -> None:
-    """Refuse a file whose header does not name the columns of a batch."""
-    csv_columns(header(uri)[0])
+def converter(head: bytes) -> Converter | None:
+    """Return what writes UTF-16 as UTF-8: in UTF-16 no byte alone ends a line."""
+    encoding = next((name for bom, name in _UTF16.items() if head.startswith(bom)), None)
+    return partial(_decode, encoding=encoding) if encoding else None
 
 
-def plan(uri: str, slice_bytes: int, parts: int = 1) -> list[Slice]:
-    """Cut the lines after the header into byte ranges."""
-    return plan_lines(uri, header(uri)[1], slice_bytes, parts)
+def _decode(source: Path, target: Path, limit: int, *, encoding: str) -> None:
+    decoder = codecs.getincrementaldecoder(encoding)()
+    written = 0
+    with source.open("rb") as file, target.open("wb") as plain:
+        try:
+            while chunk := file.read(CHUNK_BYTES):
+                written += plain.write(decoder.decode(chunk).encode())
+                if written > limit:
+                    raise Unreadable(f"the file has more than {limit} bytes as UTF-8: deliver it in parts")
+            decoder.decode(b"", final=True)
+        except UnicodeError as error:
+            raise Unreadable("the file begins like UTF-16 but is damaged or cut short: save it as UTF-8") from error
 
 
-def read(uri: str, part: Slice) -> Iterator[Rows]:
-    """Parse the lines that begin in a slice."""
-    return read_lines(uri, part, partial(csv_rows, names=csv_columns(header(uri)[0])))
-
-
-def header(uri: str) -> tuple[bytes, int]:
-    """Read the first line of a CSV file.
-
-    Returns:
-        The line without its end and without a byte order mark, and the offset at which the rows begin.
-
-    Raises:
-        Unreadable: The first line has no end within reason.
-    """
+def check(uri: str, profile: Profile) -> Layout:
+    """Find the separator, the header and its columns."""
     with open_uri(uri) as file:
         head = file.read(MAX_LINE_BYTES)
-        end = head.find(b"\n")
+    lines, offset, declared = 0, len(head) - len(head.removeprefix(_UTF8_BOM)), None
+    while True:
+        end = head.find(b"\n", offset)
         if end < 0 and len(head) == MAX_LINE_BYTES:
-            raise Unreadable(f"the file has no line end in its first {MAX_LINE_BYTES} bytes: it is no CSV file")
-    line = head if end < 0 else head[:end]
-    return line.removeprefix(_UTF8_BOM).rstrip(b"\r"), len(head) if end < 0 else end + 1
+            raise Unreadable(f"line {lines + 1} has no end in {MAX_LINE_BYTES} bytes: the file is no CSV")
+        line = (head[offset:] if end < 0 else head[offset:end]).rstrip(b"\r")
+        offset = len(head) if end < 0 else end + 1
+        lines += 1
+        text = line.strip().lower()
+        if text.startswith(b"sep=") and declared is None and len(text) <= len(b"sep=;"):
+            declared = line.strip(b" \r\n")[4:5].decode("latin-1") or "\t"  # a tab at the end may be lost
+        elif text or end < 0 or lines > _MAX_EMPTY_LINES:
+            break
+    layout = _match(line, declared, profile, f"line {lines}")
+    return _wider(replace(layout, header_lines=lines, start=offset), head[offset:])
 
 
-def csv_columns(header: bytes) -> list[str]:
-    """Read a CSV header.
+def _match(line: bytes, declared: str | None, profile: Profile, where: str) -> Layout:
+    """Find the separator under which a line names the columns of a batch."""
+    if b"\0" in line:
+        raise Unreadable("the file has NUL bytes: it is no CSV, or UTF-16 without a byte order mark. Save it as UTF-8")
+    fixed = profile.separator or declared
+    candidates = [fixed] if fixed else list(_SEPARATORS)
+    text = line.decode("utf-8", "replace")
+    faults: list[tuple[int, Unreadable]] = []
+    for separator in candidates:
+        try:
+            names = next(csv.reader([text], delimiter=separator, strict=True), [])
+            columns = match_columns(names, profile, where)
+        except (csv.Error, TypeError) as error:
+            faults.append((0, Unreadable(f"{where} is no CSV header: {error}")))
+        except Unreadable as error:
+            faults.append((len(names), error))
+        else:
+            layout = Layout(
+                positions=columns.positions,
+                currency_position=columns.currency,
+                width=len(names),
+                separator=separator,
+                reading=reading_of(profile),
+                assumptions=columns.assumptions,
+            )
+            if separator == "," or profile.separator:
+                return layout
+            return layout.assuming(f"Values are separated by {_SEPARATORS.get(separator, repr(separator))}.")
+    raise max(faults, key=lambda fault: fault[0])[1]
 
-    Returns:
-        The columns in the order of the file.
 
-    Raises:
-        Unreadable: It does not name exactly the columns of a batch.
-    """
-    try:
-        names = next(csv.reader([header.decode("utf-8")], strict=True), [])
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise Unreadable(f"line 1 is no CSV header: {error}") from error
-    names = [name.strip().lower() for name in names]
-    if sorted(names) != sorted(COLUMNS):
-        hint = " separated by commas" if len(names) == 1 else ""
-        raise Unreadable(f"line 1 is {shown(header)!r}: the header must name exactly {', '.join(COLUMNS)}{hint}")
-    return names
+def _wider(layout: Layout, rows: bytes) -> Layout:
+    """Count the columns without a name that a first row has beyond the header, if all their values are blank."""
+    first = rows[: rows.find(b"\n")] if b"\n" in rows else rows
+    values = first.rstrip(b"\r").split(layout.separator.encode())
+    blank = b'"' not in first and len(values) > layout.width and not any(map(bytes.strip, values[layout.width :]))
+    return replace(layout, width=len(values)) if blank else layout
 
 
-def csv_rows(chunk: bytes, names: Sequence[str]) -> Rows:
+def plan(uri: str, layout: Layout, slice_bytes: int, parts: int = 1) -> list[Slice]:
+    """Cut the lines after the header into byte ranges."""
+    return plan_lines(uri, layout.start, slice_bytes, parts)
+
+
+def read(uri: str, layout: Layout, part: Slice) -> Iterator[Rows]:
+    """Parse the lines that begin in a slice."""
+    return read_lines(uri, part, partial(csv_rows, layout=layout))
+
+
+def read_all(uri: str, layout: Layout) -> Iterator[Rows]:
+    """Parse all lines after the header."""
+    return read(uri, layout, whole_file(uri, layout.start))
+
+
+def sample(uri: str, layout: Layout) -> Iterator[Rows]:
+    """Parse the first lines after the header."""
+    return read(uri, layout, sample_lines(uri, layout.start))
+
+
+def estimate_rows(uri: str, size_bytes: int) -> int:
+    """Estimate the number of lines; 0 for UTF-16, which is converted first."""
+    with open_uri(uri) as file:
+        head = file.read(len(codecs.BOM_UTF16_LE))
+    return 0 if converter(head) else estimate_lines(uri, size_bytes)
+
+
+def csv_rows(chunk: bytes, layout: Layout) -> Rows:
     """Parse whole lines of CSV.
 
     A value holds no line break, so each line stands alone: a quote that is not closed spoils its own line only.
 
     Args:
         chunk: Whole lines; the last may lack its end.
-        names: The columns in the order of the file.
+        layout: The file's separator and columns.
     """
-    # Arrow's parser is fast, but it joins lines between quotes and splits them at a lone carriage return: text with any
-    # of these is taken line by line. So is text with an empty line, of which it makes a row without values.
+    # Arrow's parser is fast, but it joins lines between quotes, splits them at a lone carriage return, makes a row of
+    # an empty line, and stops at a line with another number of values: such text is parsed line by line.
     if b'"' not in chunk and (b"\r" not in chunk or chunk.count(b"\r") == chunk.count(b"\r\n")):
-        rows = _rows_at_once(chunk, names)
+        try:
+            rows = _parse_chunk(chunk, layout)
+        except pa.ArrowInvalid:
+            return _parse_lines(chunk, layout)
         if pc.min(pc.binary_length(rows.columns[0])).as_py() != 0:  # type: ignore[call-overload]  # it takes binary, too
             return rows
-    return _rows_line_by_line(chunk, names)
+    return _parse_lines(chunk, layout)
 
 
-def _rows_at_once(chunk: bytes, names: Sequence[str]) -> Rows:
-    malformed: dict[int, str] = {}
-
-    def note(row: pa.csv.InvalidRow) -> Literal["skip"]:
-        assert row.number is not None  # noqa: S101 - it is None only when several threads parse
-        malformed[row.number - 1] = row.text
-        return "skip"
-
+def _parse_chunk(chunk: bytes, layout: Layout) -> Rows:
+    names = [str(at) for at in range(layout.width)]
+    wanted = [names[at] for at in layout.positions]
+    currency = None if layout.currency_position is None else names[layout.currency_position]
     table = pa.csv.read_csv(
         pa.BufferReader(chunk),  # type: ignore[arg-type]  # the stubs do not know Arrow's own files
-        pa.csv.ReadOptions(use_threads=False, block_size=len(chunk) + 1, column_names=list(names)),
-        pa.csv.ParseOptions(quote_char=False, ignore_empty_lines=False, invalid_row_handler=note),
+        pa.csv.ReadOptions(use_threads=False, block_size=len(chunk) + 1, column_names=names),
+        pa.csv.ParseOptions(delimiter=layout.separator, quote_char=False, ignore_empty_lines=False),
         pa.csv.ConvertOptions(
-            column_types={name: pa.binary() for name in names}, include_columns=list(COLUMNS), strings_can_be_null=False
+            column_types={name: pa.binary() for name in names},
+            include_columns=[*wanted, *([currency] if currency else [])],
+            strings_can_be_null=False,
         ),
     )
-    read = table.num_rows + len(malformed)
-    lines = np.delete(np.arange(read, dtype=np.int64), list(malformed)) + 1
-    rejects = [_wrong_width(number + 1, text) for number, text in malformed.items()]
-    return Rows(tuple(pa.concat_arrays(table.column(name).chunks) for name in COLUMNS), lines, read, rejects)
+    lines = np.arange(1, table.num_rows + 1, dtype=np.int64)
+    columns = tuple(pa.concat_arrays(table.column(name).chunks) for name in wanted)
+    currencies = pa.concat_arrays(table.column(currency).chunks) if currency else None
+    return Rows(columns, lines, table.num_rows, [], currency=currencies)
 
 
-def _wrong_width(line: int, text: str | bytes) -> Reject:
-    return Reject(line, "row", f"does not have the {len(COLUMNS)} values that the header names", shown(text))
-
-
-def _rows_line_by_line(chunk: bytes, names: Sequence[str]) -> Rows:
-    order = [names.index(name) for name in COLUMNS]
+def _parse_lines(chunk: bytes, layout: Layout) -> Rows:
     texts = chunk.split(b"\n")
     if not texts[-1]:
         texts.pop()
     rows: list[Sequence[bytes]] = []
     lines: list[int] = []
     rejects: list[Reject] = []
+    malformed = 0
     for line, text in enumerate(texts, start=1):
-        stripped = text.rstrip(b"\r")
-        if not stripped:
+        values = _split(text.rstrip(b"\r"), layout.separator)
+        if isinstance(values, str):
+            reason = values
+        elif not any(map(bytes.strip, values)):
             continue
-        values: Sequence[bytes] = stripped.split(b",")
-        if b'"' in stripped:
-            try:
-                # Latin-1 maps bytes to characters one to one, so that the bytes come out as they went in.
-                values = [v.encode("latin-1") for v in next(csv.reader([stripped.decode("latin-1")], strict=True))]
-            except csv.Error:
-                reason = "has a quote that is not closed or stands inside a value; line breaks in values are not taken"
-                rejects.append(Reject(line, "row", reason, shown(stripped)))
-                continue
-        if len(values) != len(COLUMNS):
-            rejects.append(_wrong_width(line, stripped))
+        elif len(values) < layout.width or any(map(bytes.strip, values[layout.width :])):
+            reason = f"does not have the {layout.width} values that the header names"
+        else:
+            rows.append(values)
+            lines.append(line)
             continue
-        rows.append(values)
-        lines.append(line)
-    columns = tuple(pa.array([row[index] for row in rows], pa.binary()) for index in order)
-    return Rows(columns, np.array(lines, dtype=np.int64), len(texts), rejects)
+        malformed += 1
+        if len(rejects) < MAX_CHUNK_REJECTS:
+            rejects.append(Reject(line, "row", reason, shown(text.rstrip(b"\r"))))
+
+    def column(at: int) -> pa.Array[Any]:
+        return pa.array([row[at] for row in rows], pa.binary())
+
+    return Rows(
+        tuple(map(column, layout.positions)),
+        np.array(lines, dtype=np.int64),
+        len(texts),
+        rejects,
+        malformed,
+        currency=None if layout.currency_position is None else column(layout.currency_position),
+    )
+
+
+def _split(text: bytes, separator: str) -> list[bytes] | str:
+    """Split a line into its values, or return the reason why it has none."""
+    if b'"' not in text:
+        return text.split(separator.encode())
+    try:
+        # Latin-1 maps bytes to characters one to one, so that the bytes come out as they went in.
+        values = next(csv.reader([text.decode("latin-1")], delimiter=separator, strict=True))
+    except csv.Error:
+        return "has a quote that is not closed or is inside a value; line breaks inside values are not supported"
+    return [value.encode("latin-1") for value in values]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from rates_app.batches.formats import base, files
 from rates_app.batches.formats.base import Rows, shift
 from rates_app.batches.formats.files import open_uri
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 MIN_SLICE_BYTES = 4 * 2**20
 
 
-def plan_lines(uri: str, first: int, slice_bytes: int, parts: int) -> list[Slice]:
+def plan_lines(uri: str, first: int, slice_bytes: int, parts: int, stop: int | None = None) -> list[Slice]:
     """Cut a text file into byte ranges, as :meth:`rates_app.batches.formats.base.FileFormat.plan` describes.
 
     Args:
@@ -25,9 +27,9 @@ def plan_lines(uri: str, first: int, slice_bytes: int, parts: int) -> list[Slice
         first: The byte at which the rows begin.
         slice_bytes: The size to aim for.
         parts: Slices to aim for at least.
+        stop: The byte at which the rows end, if that is not the end of the file.
     """
-    with open_uri(uri) as file:
-        size = file.size()
+    size = whole_file(uri, 0, stop).stop
     first = min(size, first)
     wanted = min(slice_bytes, max(MIN_SLICE_BYTES, -(-(size - first) // parts)))
     step = max(wanted, -(-(size - first) // base.MAX_SLICES))
@@ -42,8 +44,28 @@ def estimate_lines(uri: str, size_bytes: int) -> int:
     return size_bytes * max(1, head.count(b"\n")) // max(1, len(head))
 
 
+def whole_file(uri: str, start: int, stop: int | None = None) -> Slice:
+    """Return all lines of a file as one slice.
+
+    Args:
+        uri: The plain file.
+        start: The byte at which the rows begin.
+        stop: The byte at which they end, if that is not the end of the file.
+    """
+    if stop is None:
+        with open_uri(uri) as file:
+            stop = file.size()
+    return Slice(0, start, max(start, stop))
+
+
+def sample_lines(uri: str, start: int, stop: int | None = None) -> Slice:
+    """Return the first lines of a file as a slice."""
+    part = whole_file(uri, start, stop)
+    return part._replace(stop=min(part.stop, start + base.SAMPLE_BYTES))
+
+
 def read_lines(uri: str, part: Slice, parse: Callable[[bytes], Rows]) -> Iterator[Rows]:
-    """Parse the lines that begin in a slice, a piece at a time.
+    """Parse the lines that begin in a slice, a chunk at a time.
 
     Args:
         uri: The plain file.
@@ -51,10 +73,24 @@ def read_lines(uri: str, part: Slice, parse: Callable[[bytes], Rows]) -> Iterato
         parse: Parses whole lines, counted from 1.
     """
     lines = 0
-    for chunk in line_chunks(uri, part):
-        rows = parse(chunk)
-        yield rows._replace(lines=rows.lines + lines, rejects=shift(rows.rejects, lines))
-        lines += rows.read
+    for text in line_chunks(uri, part):
+        for chunk in _bounded(text):
+            rows = parse(chunk)
+            yield rows._replace(lines=rows.lines + lines, rejects=shift(rows.rejects, lines))
+            lines += rows.read
+
+
+def _bounded(text: bytes) -> Iterator[bytes]:
+    """Cut whole lines where there are more than :data:`MAX_CHUNK_ROWS` of them: short lines take most memory parsed."""
+    if len(text) <= base.MAX_CHUNK_ROWS:
+        yield text
+        return
+    ends = np.flatnonzero(np.frombuffer(text, dtype=np.uint8) == ord("\n"))
+    if len(ends) <= base.MAX_CHUNK_ROWS:
+        yield text
+        return
+    cuts = [0, *(ends[base.MAX_CHUNK_ROWS - 1 :: base.MAX_CHUNK_ROWS] + 1).tolist(), len(text)]
+    yield from (text[start:stop] for start, stop in pairwise(cuts) if start < stop)
 
 
 def line_chunks(uri: str, part: Slice) -> Iterator[bytes]:
@@ -82,7 +118,8 @@ def line_chunks(uri: str, part: Slice) -> Iterator[bytes]:
             position = file.tell()  # where the text in `rest` ends
             if position - len(rest) >= part.stop:
                 return
-            chunk = file.read(files.CHUNK_BYTES)
+            # A sample is small: read no more than its end, and the line that crosses it.
+            chunk = file.read(min(files.CHUNK_BYTES, max(part.stop - position, 0) + base.MAX_LINE_BYTES))
             text = rest + chunk
             begins = position - len(rest)
             # The last line to take is the one that holds the byte before `stop`.

@@ -2,73 +2,183 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import codecs
+import json
+from collections import Counter
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 import pyarrow as pa
 
-from rates_app.batches.formats.base import Rows, shown
-from rates_app.batches.formats.lines import estimate_lines, plan_lines, read_lines
-from rates_app.batches.model import COLUMNS, Reject
+from rates_app.batches.formats.base import MAX_CHUNK_REJECTS, Rows, shown
+from rates_app.batches.formats.layout import Layout, match_columns, reading_of
+from rates_app.batches.formats.lines import (
+    estimate_lines,
+    line_chunks,
+    plan_lines,
+    read_lines,
+    sample_lines,
+    whole_file,
+)
+from rates_app.batches.formats.values import read_number
+from rates_app.batches.model import Reject
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rates_app.batches.formats.base import Converter
+    from rates_app.batches.formats.profile import Profile
     from rates_app.batches.model import Slice
-
-HEADER_LINES = 0
-
-_UTF8_BOM = b"\xef\xbb\xbf"
 
 estimate_rows = estimate_lines
 
 
 def sniff(head: bytes) -> bool:
     """Recognise a file whose first character opens an object."""
-    return head.removeprefix(_UTF8_BOM).lstrip().startswith(b"{")
+    return head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{")
 
 
-def check(uri: str) -> None:
-    """Check nothing: every line names its own columns."""
+def converter(head: bytes) -> Converter | None:
+    """Return nothing: lines can be read from anywhere."""
+    del head
+    return None
 
 
-def plan(uri: str, slice_bytes: int, parts: int = 1) -> list[Slice]:
+def check(uri: str, profile: Profile) -> Layout:
+    """Find the columns among the keys of the first object; a file without any object has the columns' own names."""
+    with_bom = next(line_chunks(uri, sample_lines(uri, 0)), b"")
+    start = len(with_bom) - len(with_bom.removeprefix(codecs.BOM_UTF8))
+    for text in with_bom[start:].split(b"\n"):
+        try:
+            item = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            continue
+        if isinstance(item, dict) and item:
+            names = list(item)
+            columns = match_columns(names, profile, "the first object")
+            return Layout(
+                keys=tuple(names[at] for at in columns.positions),
+                currency_key=None if columns.currency is None else names[columns.currency],
+                start=start,
+                reading=reading_of(profile),
+                assumptions=columns.assumptions,
+            )
+    return Layout(start=start, reading=reading_of(profile))
+
+
+def plan(uri: str, layout: Layout, slice_bytes: int, parts: int = 1) -> list[Slice]:
     """Cut the lines into byte ranges."""
-    return plan_lines(uri, 0, slice_bytes, parts)
+    return plan_lines(uri, layout.start, slice_bytes, parts)
 
 
-def read(uri: str, part: Slice) -> Iterator[Rows]:
+def read(uri: str, layout: Layout, part: Slice) -> Iterator[Rows]:
     """Parse the lines that begin in a slice."""
-    return read_lines(uri, part, ndjson_rows)
+    return read_lines(uri, part, partial(ndjson_rows, layout=layout))
 
 
-def ndjson_rows(chunk: bytes) -> Rows:
-    """Parse whole lines of newline-delimited JSON objects with exactly the columns as keys."""
-    texts = chunk.removeprefix(_UTF8_BOM).split(b"\n")
+def read_all(uri: str, layout: Layout) -> Iterator[Rows]:
+    """Parse all lines."""
+    return read(uri, layout, whole_file(uri, layout.start))
+
+
+def sample(uri: str, layout: Layout) -> Iterator[Rows]:
+    """Parse the first lines."""
+    return read(uri, layout, sample_lines(uri, layout.start))
+
+
+def ndjson_rows(chunk: bytes, layout: Layout) -> Rows:
+    """Parse whole lines of newline-delimited JSON objects.
+
+    Args:
+        chunk: Whole lines; the last may lack its end.
+        layout: The keys of the columns.
+    """
+    texts = chunk.split(b"\n")
     if not texts[-1]:
         texts.pop()
+    keys = layout.keys if layout.currency_key is None else (*layout.keys, layout.currency_key)
     rows: list[list[bytes | None]] = []
     lines: list[int] = []
+    numbers: list[bool] = []
     rejects: list[Reject] = []
+    malformed = 0
     for line, text in enumerate(texts, start=1):
         if not text.strip():
             continue
-        try:
-            item = orjson.loads(text)
-        except orjson.JSONDecodeError as error:
-            rejects.append(Reject(line, "row", f"is not JSON: {error}", shown(text)))
+        item = _parse(text)
+        if isinstance(item, str):
+            malformed += 1
+            if len(rejects) < MAX_CHUNK_REJECTS:
+                rejects.append(Reject(line, "row", item, shown(text)))
             continue
-        if not isinstance(item, dict) or not item.keys() <= set(COLUMNS):
-            rejects.append(Reject(line, "row", f"is no object with only the keys {', '.join(COLUMNS)}", shown(text)))
-            continue
-        rows.append([_json_text(item.get(name)) for name in COLUMNS])
+        rows.append([_text(item.get(key), text) for key in keys])
+        numbers.append(isinstance(item.get(layout.keys[-1]), int | float))
         lines.append(line)
-    columns = tuple(pa.array([row[index] for row in rows], pa.binary()) for index in range(len(COLUMNS)))
-    return Rows(columns, np.array(lines, dtype=np.int64), len(texts), rejects)
+    columns = tuple(pa.array([row[index] for row in rows], pa.binary()) for index in range(len(keys)))
+    return Rows(
+        columns[: len(layout.keys)],
+        np.array(lines, dtype=np.int64),
+        len(texts),
+        rejects,
+        malformed,
+        np.array(numbers, dtype=bool),
+        None if layout.currency_key is None else columns[-1],
+    )
 
 
-def _json_text(value: object) -> bytes | None:
-    if value is None or isinstance(value, str):
-        return value.encode() if value is not None else None
-    return orjson.dumps(value)
+def _parse(text: bytes) -> dict[str, Any] | str:
+    """Return the object of a line, or the reason why it has none."""
+    try:
+        item = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return "is not JSON"
+    if not isinstance(item, dict):
+        return "is no JSON object"
+    # Keys that repeat are lost in a dictionary. Most lines have a colon a key, and need no second look.
+    if text.count(b":") != len(item):
+        try:
+            json.loads(text, object_pairs_hook=_distinct)
+        except _RepeatedKey as error:
+            return f"has the key {shown(str(error))} twice"
+        except (ValueError, RecursionError):
+            return "is not JSON"
+    return item
+
+
+class _RepeatedKey(Exception):
+    """An object has a key twice."""
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    item = dict(pairs)
+    if len(item) != len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        raise _RepeatedKey(counts.most_common(1)[0][0])
+    return item
+
+
+def _text(value: object, line: bytes) -> bytes | None:
+    """Return a value as text; a number that is no price as the line has it, for the reject report."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass")
+    text = orjson.dumps(value)
+    if isinstance(value, float) and text not in line and isinstance(read_number(text), str):
+        return _literal(value, line) or text
+    return text
+
+
+def _literal(value: float, line: bytes) -> bytes | None:
+    """Find the digits that a line has for a number."""
+    found: list[str] = []
+
+    def note(literal: str) -> float:
+        if float(literal) == value:
+            found.append(literal)
+        return float(literal)
+
+    json.loads(line, parse_float=note, parse_int=note)
+    return found[0].encode() if found else None

@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import TYPE_CHECKING
+import re
+from contextlib import contextmanager
+from itertools import islice, pairwise
+from typing import TYPE_CHECKING, Any
+from zoneinfo import available_timezones
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rates_app.batches.formats.base import MAX_SLICES, Rows
-from rates_app.batches.formats.files import open_uri
+from rates_app.batches.formats.base import MAX_SLICES, Rows, shown
+from rates_app.batches.formats.files import parsing
+from rates_app.batches.formats.layout import Layout, match_columns, reading_of
 from rates_app.batches.model import COLUMNS, Slice, Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-HEADER_LINES = 0
+    from rates_app.batches.formats.base import Converter
+    from rates_app.batches.formats.profile import Profile
+    from rates_app.batches.formats.values import Reading
 
 #: Rows decoded at a time.
-PIECE_ROWS = 2**18
+CHUNK_ROWS = 2**18
+
+#: Rows that a survey samples.
+SAMPLE_ROWS = 2**13
+
+#: Longer values are cut while they are entries of a dictionary: decoded, each may stand in every row. No valid value is
+#: half as long.
+MAX_VALUE_BYTES = 256
+
+#: Bytes of a column in a row group, decompressed.
+MAX_COLUMN_BYTES = 2**29
+
+DAMAGED = "the file is damaged Parquet or cut short: write and deliver it again"
 
 
 def sniff(head: bytes) -> bool:
@@ -28,73 +46,171 @@ def sniff(head: bytes) -> bool:
     return head.startswith(b"PAR1")
 
 
-def check(uri: str) -> None:
-    """Refuse a file whose footer is damaged or names other columns."""
-    with open_uri(uri) as file:
-        _open(file)
+def converter(head: bytes) -> Converter | None:
+    """Return nothing: row groups can be read one by one."""
+    del head
+    return None
 
 
-def plan(uri: str, slice_bytes: int, parts: int = 1) -> list[Slice]:
+def check(uri: str, profile: Profile) -> Layout:
+    """Find the columns by their names."""
+    with _open(uri) as parquet:
+        schema = parquet.schema_arrow
+        _check_sizes(parquet)
+        columns = match_columns(schema.names, profile, "the file")
+        types = [schema.field(at).type for at in columns.positions]
+        layout = Layout(
+            keys=tuple(schema.names[at] for at in columns.positions),
+            currency_key=None if columns.currency is None else schema.names[columns.currency],
+            reading=reading_of(profile),
+            assumptions=columns.assumptions,
+        )
+        for key, kind in zip(layout.keys, types, strict=True):
+            if not _supported(kind):
+                raise Unreadable(f"column {shown(key)} is {kind}: deliver text, dates, integers or decimal numbers")
+        day = types[COLUMNS.index("day")]
+        if pa.types.is_timestamp(day) and day.tz:
+            zone = _zone(day.tz, layout.reading)
+            return layout.assuming(f"Times of the column {shown(layout.keys[2])!r} were read as days in {zone}.")
+        return layout
+
+
+def plan(uri: str, layout: Layout, slice_bytes: int, parts: int = 1) -> list[Slice]:
     """Cut the file into row groups."""
-    with open_uri(uri) as file:
-        groups = _open(file).metadata.num_row_groups
+    del layout, slice_bytes, parts
+    with _open(uri) as parquet:
+        groups = parquet.metadata.num_row_groups
     step = max(1, -(-groups // MAX_SLICES))
     cuts = [*range(0, groups, step), groups] if groups else [0, 0]
     return [Slice(number, *span) for number, span in enumerate(pairwise(cuts))]
 
 
-def read(uri: str, part: Slice) -> Iterator[Rows]:
+def read(uri: str, layout: Layout, part: Slice) -> Iterator[Rows]:
     """Parse the row groups of a slice."""
-    line = 1
-    with open_uri(uri) as file:
-        parquet = _open(file)
-        try:
-            for batch in parquet.iter_batches(
-                batch_size=PIECE_ROWS, row_groups=list(range(part.start, part.stop)), columns=list(COLUMNS)
-            ):
-                yield parquet_rows(batch, line)
-                line += batch.num_rows
-        except (OSError, pa.ArrowException) as error:
-            raise Unreadable(f"the file is damaged Parquet: {error}") from error
+    return _read(uri, layout, part, CHUNK_ROWS)
+
+
+def read_all(uri: str, layout: Layout) -> Iterator[Rows]:
+    """Parse all row groups."""
+    with _open(uri) as parquet:
+        groups = parquet.metadata.num_row_groups
+    return read(uri, layout, Slice(0, 0, groups))
+
+
+def sample(uri: str, layout: Layout) -> Iterator[Rows]:
+    """Parse the first rows."""
+    return islice(_read(uri, layout, Slice(0, 0, 1), SAMPLE_ROWS), 1)
 
 
 def estimate_rows(uri: str, size_bytes: int) -> int:
     """Read the number of rows from the footer."""
-    with open_uri(uri) as file:
-        return int(_open(file).metadata.num_rows)
+    del size_bytes
+    with _open(uri) as parquet:
+        return int(parquet.metadata.num_rows)
 
 
-def _open(file: pa.NativeFile) -> pq.ParquetFile:
-    try:
-        parquet = pq.ParquetFile(file)
-    except (OSError, pa.ArrowException) as error:
-        raise Unreadable(f"the file is damaged Parquet or cut short: {error}") from error
-    if sorted(parquet.schema_arrow.names) != sorted(COLUMNS):
-        found = ", ".join(parquet.schema_arrow.names)
-        raise Unreadable(f"the file has the columns {found}: needed are exactly {', '.join(COLUMNS)}")
-    return parquet
+@contextmanager
+def _open(uri: str) -> Iterator[pq.ParquetFile]:
+    with parsing(uri, DAMAGED) as file:
+        python_file: Any = pa.PythonFile(file, mode="r")
+        footer = pq.ParquetFile(python_file)
+        schema = footer.schema_arrow
+        # Text stays in dictionaries, with each distinct value once, until it has been cut to a bounded length.
+        texts = [field.name for field in schema if _is_text(field.type)]
+        yield pq.ParquetFile(python_file, metadata=footer.metadata, read_dictionary=texts)
 
 
-def parquet_rows(batch: pa.RecordBatch, first_line: int) -> Rows:
-    """Take rows of Parquet as text, so that all formats are judged by the same rules.
+def _check_sizes(parquet: pq.ParquetFile) -> None:
+    for group in range(parquet.metadata.num_row_groups):
+        metadata = parquet.metadata.row_group(group)
+        for at in range(metadata.num_columns):
+            column = metadata.column(at)
+            if column.total_uncompressed_size > MAX_COLUMN_BYTES:
+                raise Unreadable(
+                    f"column {shown(column.path_in_schema)} has {column.total_uncompressed_size} bytes in a row group, "
+                    f"more than {MAX_COLUMN_BYTES}: write smaller row groups"
+                )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+    )
+
+
+def _supported(kind: Any) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(
+        _is_text(kind)
+        or pa.types.is_integer(kind)
+        or pa.types.is_float32(kind)
+        or pa.types.is_float64(kind)
+        or pa.types.is_decimal(kind)
+        or pa.types.is_date(kind)
+        or pa.types.is_timestamp(kind)
+    )
+
+
+def _read(uri: str, layout: Layout, part: Slice, rows: int) -> Iterator[Rows]:
+    line = 1
+    keys = [*layout.keys, *([layout.currency_key] if layout.currency_key else [])]
+    with _open(uri) as parquet:
+        groups = range(part.start, min(part.stop, parquet.metadata.num_row_groups))
+        for batch in parquet.iter_batches(batch_size=rows, row_groups=list(groups), columns=keys):
+            yield parquet_rows(batch, line, layout)
+            line += batch.num_rows
+
+
+def parquet_rows(batch: pa.RecordBatch, first_line: int, layout: Layout) -> Rows:
+    """Return rows of Parquet as text, so that all formats are judged by the same rules.
 
     Args:
         batch: Some rows.
         first_line: The number of the first of them within the slice, counted from 1.
-
-    Raises:
-        Unreadable: A column is of a kind that has no plain text.
+        layout: The names of the columns.
     """
-    columns = []
-    for name in COLUMNS:
-        column = batch.column(name)
-        if pa.types.is_timestamp(column.type):
-            whole_days = pc.equal(column, pc.floor_temporal(column, unit="day"))
-            if pc.all(whole_days, min_count=0).as_py():
-                column = column.cast(pa.date32())
-        try:
-            columns.append(column.cast(pa.string()).cast(pa.binary()))
-        except pa.ArrowException as error:
-            raise Unreadable(f"column {name} is {column.type}: deliver text, dates or numbers ({error})") from error
+    columns = tuple(_as_text(batch.column(key), layout.reading) for key in layout.keys)
     lines = np.arange(first_line, first_line + batch.num_rows, dtype=np.int64)
-    return Rows(tuple(columns), lines, batch.num_rows, [])
+    price = batch.schema.field(layout.keys[-1]).type
+    is_number = not _is_text(price.value_type if pa.types.is_dictionary(price) else price)
+    numbers = np.ones(batch.num_rows, dtype=bool) if is_number else None
+    currency = _as_text(batch.column(layout.currency_key), layout.reading) if layout.currency_key else None
+    return Rows(columns, lines, batch.num_rows, [], numbers=numbers, currency=currency)
+
+
+def _as_text(column: Any, reading: Reading) -> pa.Array[Any]:
+    text: pa.Array[Any]
+    if pa.types.is_dictionary(column.type):
+        # Each distinct value is converted once.
+        values = _as_text(column.dictionary, reading)
+        text = pa.DictionaryArray.from_arrays(column.indices, values).dictionary_decode()
+    elif pa.types.is_timestamp(column.type):
+        text = _timestamps_as_text(column, reading)
+    elif _is_text(column.type):
+        text = pc.binary_slice(column.cast(pa.large_binary()), 0, MAX_VALUE_BYTES).cast(pa.binary())
+    else:
+        text = column.cast(pa.string()).cast(pa.binary())
+    return text
+
+
+def _timestamps_as_text(column: Any, reading: Reading) -> pa.Array[Any]:
+    """Return midnights as days, and every other time as it is, so that it spoils its own row only."""
+    if column.type.tz:
+        zone = _zone(column.type.tz, reading)
+        column = pc.local_timestamp(column.cast(pa.timestamp(column.type.unit, zone)))
+    midnight = pc.equal(column, pc.floor_temporal(column, unit="day"))
+    days = column.cast(pa.date32(), safe=False).cast(pa.string())
+    text: pa.Array[Any] = pc.if_else(midnight, days, column.cast(pa.string())).cast(pa.binary())
+    return text
+
+
+def _zone(delivered: str, reading: Reading) -> str:
+    """Return the time zone whose days are meant: that of the profile, or else that of the column."""
+    zone = reading.time_zone or delivered
+    if zone not in available_timezones() and not re.fullmatch(r"[+-]\d{2}:\d{2}", zone):
+        raise Unreadable(f"the time zone {shown(zone)!r} is not known: deliver days as dates")
+    return zone

@@ -6,6 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, NamedTuple
 
 from rates_app.batches.formats.compression import plain_head, sniff_compression
+from rates_app.batches.formats.containers import refuse_containers
 from rates_app.batches.formats.files import CHUNK_BYTES, open_uri
 from rates_app.batches.formats.registry import FORMATS, recognise
 from rates_app.batches.model import Compression, Format, Unreadable
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
 #: Bytes at a file's beginning from which its format is recognised.
 _HEAD_BYTES = 2**16
-
-_UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 
 
 class Source(NamedTuple):
@@ -52,20 +51,21 @@ class Inspection:
         """Return what the file is, once all its bytes have passed.
 
         Args:
-            uri: The file's address, or its name in an error.
+            uri: The file's address.
 
         Raises:
             Unreadable: The file is empty, or cannot be a batch.
         """
         if not self._head:
-            raise Unreadable(f"{uri} is empty")
+            raise Unreadable("the file is empty")
+        refuse_containers(self._head)
         compression = sniff_compression(self._head)
         head = plain_head(self._head, compression)
-        if head.startswith(_UTF16_BOMS):
-            raise Unreadable(f"{uri} is UTF-16: save it as UTF-8")
+        if compression != "none":
+            refuse_containers(head)
+            if sniff_compression(head) != "none":
+                raise Unreadable(f"the file is compressed twice: {compression} and {sniff_compression(head)}")
         file_format = recognise(head)
-        if file_format == "parquet" and compression != "none":
-            raise Unreadable(f"{uri} is Parquet inside {compression}: deliver it as it is, it compresses itself")
         return Source(uri, self.size_bytes, self.content_hash, file_format, compression)
 
 

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from psycopg import sql
 from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
 
+from rates_app.batches.formats.digest import MODULUS
+from rates_app.batches.formats.layout import Layout
 from rates_app.batches.model import Batch, NoSuchBatch, Reject, Slice, State
 
 if TYPE_CHECKING:
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
 
 #: First key of the advisory locks that keep two processes from driving one batch; the second is the batch's id.
 DRIVER_LOCK = 7_246_002
+
+#: First key of the advisory locks under which batches of one supplier are compared; the second is a hash of its name.
+EQUAL_LOCK = 7_246_003
 
 
 #: Named one by one: a newer version may add columns while this one still runs.
@@ -167,6 +173,55 @@ def set_state(connection: Connection, batch_id: int, state: State, *, failure: s
     )
 
 
+def record_layout(connection: Connection, batch_id: int, layout: Layout) -> None:
+    """Record how a batch's file is read, for its workers and for the supplier."""
+    connection.execute(
+        "UPDATE batches SET layout = %s, assumptions = %s WHERE id = %s",
+        (Jsonb(layout.dump()), list(layout.assumptions), batch_id),
+    )
+
+
+def find_layout(connection: Connection, batch_id: int) -> Layout:
+    """Return how the file of a batch is read. It is recorded before the batch is ``staging``."""
+    row = connection.execute("SELECT layout FROM batches WHERE id = %s", (batch_id,)).fetchone()
+    assert row is not None  # noqa: S101 - batches are never deleted
+    return Layout.load(row[0])
+
+
+def find_equal(connection: Connection, batch: Batch) -> int | None:
+    """Find an earlier batch of the same supplier with exactly the same rows, published or about to be.
+
+    Args:
+        connection: A connection to the primary, inside a transaction. It holds a lock until the transaction ends, so
+            that of two such batches the second finds the first.
+        batch: A batch with all slices staged.
+
+    Returns:
+        The earlier batch's number, or None.
+    """
+    connection.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (EQUAL_LOCK, batch.supplier))
+    connection.execute(
+        """
+        UPDATE batches SET row_digest = (SELECT mod(sum(row_digest), %s) FROM slices WHERE batch_id = batches.id)
+        WHERE id = %s
+        """,
+        (MODULUS, batch.id),
+    )
+    row = connection.execute(
+        """
+        SELECT earlier.id FROM batches JOIN batches earlier USING (supplier, row_digest)
+        WHERE batches.id = %s AND earlier.id <> batches.id
+          AND earlier.state NOT IN ('received', 'staging', 'refused', 'withdrawn', 'failed')
+          AND (earlier.rows, earlier.total_cents) = (
+              SELECT sum(slices.rows), sum(slices.total_cents) FROM slices WHERE batch_id = batches.id
+          )
+        ORDER BY earlier.id LIMIT 1
+        """,
+        (batch.id,),
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
 def enter_slices(connection: Connection, batch_id: int, slices: Sequence[Slice]) -> None:
     """Write the plan of a batch into the ledger; a plan that is there stays, so that a resumed batch keeps its cuts."""
     with connection.cursor() as cursor:
@@ -252,10 +307,10 @@ def iter_rejects(connection: Connection, batch_id: int, *, containing: str = "")
             """
             SELECT rejects.line + first.line, field, reason, value
             FROM rejects JOIN (
-                SELECT number, coalesce(sum(lines) OVER (ORDER BY number ROWS BETWEEN UNBOUNDED PRECEDING
-                       AND 1 PRECEDING), 0)::bigint + (SELECT (format = 'csv')::int FROM batches WHERE id = batch_id)
-                       AS line
-                FROM slices WHERE batch_id = %(id)s
+                SELECT number, coalesce((layout->>'header_lines')::integer, 0) + coalesce(
+                    sum(lines) OVER (ORDER BY number ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0
+                )::bigint AS line
+                FROM slices JOIN batches ON batches.id = batch_id WHERE batch_id = %(id)s
             ) first ON first.number = rejects.slice
             WHERE batch_id = %(id)s
               AND strpos(lower(concat_ws(' ', field, reason, value)), lower(%(containing)s)) > 0

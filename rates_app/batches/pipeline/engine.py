@@ -17,19 +17,22 @@ from opentelemetry.trace import get_current_span
 from rates_app.batches.formats.compression import expand
 from rates_app.batches.formats.registry import FORMATS
 from rates_app.batches.formats.source import inspect
+from rates_app.batches.formats.survey import SurveyRequired, survey_file, survey_sample
 from rates_app.batches.ledger import batches as ledger
+from rates_app.batches.ledger.profiles import find_profile
 from rates_app.batches.model import Batch, BatchError, Unreadable
 from rates_app.batches.pipeline import publish, rollup
 from rates_app.batches.pipeline.stage import stage_slice
 from rates_app.batches.pipeline.workers import WorkersLost, in_process
 from rates_app.cache.redis import Redis
-from rates_app.ops.traces import tracer, with_current_trace
+from rates_app.ops.traces import carried, tracer
 from rates_app.rates.warm import warmer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
 
+    from rates_app.batches.formats.layout import Layout
     from rates_app.batches.pipeline.workers import Item, Workers
     from rates_app.settings import Settings
     from rates_app.store.databases import Connection
@@ -149,7 +152,14 @@ def drive(
         folder = settings.data_dir / "expanded"
         url = settings.database_url.get_secret_value()
         try:
-            plain = expand(uri, batch.content_hash, batch.compression, folder, settings.max_upload_bytes)
+            plain = expand(
+                uri,
+                str(batch_id),
+                compression=batch.compression,
+                file_format=batch.format,
+                folder=folder,
+                limit=settings.max_upload_bytes,
+            )
             if batch.state == "received":
                 batch = _begin(connection, batch, plain, settings)
             driver = _Driver(connection, batch, url, workers or in_process(settings), progress)
@@ -168,7 +178,7 @@ def drive(
         if batch.state == "verified":
             with connection.transaction():
                 batch = publish.publish(connection, batch_id, warmer(Redis(settings)))
-        (folder / batch.content_hash.hex()).unlink(missing_ok=True)
+        (folder / str(batch_id)).unlink(missing_ok=True)
         log.info("batch ended", batch_id=batch.id, state=batch.state, rows=batch.rows, generation=batch.generation)
         return batch, True
 
@@ -188,10 +198,13 @@ def _driving(connection: Connection, batch_id: int) -> Iterator[None]:
 
 def _begin(connection: Connection, batch: Batch, plain: str, settings: Settings) -> Batch:
     file_format = FORMATS[batch.format]
-    file_format.check(plain)
+    profile = find_profile(connection, batch.supplier)
+    connection.commit()
+    layout = survey_sample(file_format, plain, file_format.check(plain, profile))
     with connection.transaction():
         parts = SLICES_A_WORKER * settings.ingest_workers
-        ledger.enter_slices(connection, batch.id, file_format.plan(plain, settings.slice_bytes, parts))
+        ledger.record_layout(connection, batch.id, layout)
+        ledger.enter_slices(connection, batch.id, file_format.plan(plain, layout, settings.slice_bytes, parts))
         ledger.set_state(connection, batch.id, "staging")
         return ledger.find_batch(connection, batch.id)
 
@@ -223,7 +236,19 @@ class _Driver:
                     log.warning("batch will miss its deadline", batch_id=self.batch.id, slack_seconds=round(slack or 0))
 
         self.progress("staging", done, before.slices)
-        task = partial(stage_slice, self.database_url, plain, self.batch)
+        layout = ledger.find_layout(self.connection, self.batch.id)
+        try:
+            self._stage(plain, layout, staged)
+        except SurveyRequired:
+            # What is staged stays valid: it was in the canonical form, which a survey never reads differently.
+            layout = survey_file(FORMATS[self.batch.format], plain, layout)
+            log.info("file_surveyed", batch_id=self.batch.id, assumptions=layout.assumptions)
+            with self.connection.transaction():
+                ledger.record_layout(self.connection, self.batch.id, layout)
+            self._stage(plain, layout, staged)
+
+    def _stage(self, plain: str, layout: Layout, staged: Callable[[], None]) -> None:
+        task = partial(stage_slice, self.database_url, plain, self.batch, layout)
         slices = ledger.pending_slices(self.connection, self.batch.id)
         self._finish(task, slices, lambda: ledger.pending_slices(self.connection, self.batch.id), staged)
 
@@ -254,7 +279,7 @@ class _Driver:
         Raises:
             Interrupted: Some are left after several attempts.
         """
-        task = with_current_trace(task)
+        task = carried(task)
         for _ in range(MOST_ATTEMPTS):
             self.connection.commit()  # nothing is held while others work
             if not items:

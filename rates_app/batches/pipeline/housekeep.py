@@ -168,10 +168,7 @@ def _merge_into_one(connection: Connection, partitions: list[Partition]) -> None
 
 def _remove_files(connection: Connection, folder: Path) -> int:
     """Remove plain copies of compressed files whose batch has ended, and what interrupted writers have left."""
-    ended = {
-        content_hash.hex()
-        for (content_hash,) in connection.execute("SELECT content_hash FROM batches WHERE ended_at IS NOT NULL")
-    }
+    ended = {str(number) for (number,) in connection.execute("SELECT id FROM batches WHERE ended_at IS NOT NULL")}
     removed = 0
     for path in (*(folder / "expanded").glob("*"), *(folder / "incoming").glob(".*.partial")):
         if path.name in ended or time.time() - path.stat().st_mtime > KEEP_SECONDS:

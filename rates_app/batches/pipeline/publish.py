@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from rates_app.batches.ledger.batches import find_batch, progress, set_state
+from rates_app.batches.ledger.batches import find_batch, find_equal, progress, set_state
 from rates_app.batches.model import Batch, BatchError, State, WrongState
 from rates_app.ops.traces import tracer
-from rates_app.store.generation import increment_generation, record_batch_lanes
+from rates_app.store.generation import note_lanes, raise_generation
 
 if TYPE_CHECKING:
     from rates_app.store.databases import Connection
@@ -48,6 +48,8 @@ def gather(connection: Connection, batch_id: int) -> Batch:
         return refuse(connection, batch_id, f"{bad}, {batch.tolerance} tolerated: 'rates rejects {batch_id}' lists all")
     if not done.rows:
         return refuse(connection, batch_id, "the file has no rows")
+    if (refused := _refuse_equal(connection, batch)) is not None:
+        return refused
     table = sql.Identifier(f"b{batch_id}")
     if connection.execute("SELECT to_regclass(%s)", (f"staging.b{batch_id}",)).fetchone() != (None,):
         return batch
@@ -90,7 +92,9 @@ def verify(connection: Connection, batch_id: int) -> Batch:
     connection.execute("LOCK TABLE location_ancestors IN SHARE MODE")
     if (batch := find_batch(connection, batch_id, lock=True)).state != "staging":
         return batch
-    record_batch_lanes(connection, batch_id)
+    if (refused := _refuse_equal(connection, batch)) is not None:
+        return refused  # an equal batch was verified after this one was gathered
+    note_lanes(connection, batch_id)
     row = connection.execute(
         """
         UPDATE batches SET (rows, total_cents, first_day, last_day) = (
@@ -145,7 +149,7 @@ def publish(connection: Connection, batch_id: int, warm: Warm | None = None) -> 
         )
     )
     set_state(connection, batch_id, "published")
-    increment_generation(connection, batch_id, warm)
+    raise_generation(connection, batch_id, warm)
     return find_batch(connection, batch_id)
 
 
@@ -170,8 +174,21 @@ def withdraw(connection: Connection, batch_id: int, warm: Warm | None = None) ->
     if batch.state != "published":
         raise WrongState(f"batch {batch_id} is {batch.state}: only a published batch can be withdrawn")
     set_state(connection, batch_id, "withdrawn")
-    increment_generation(connection, batch_id, warm)
+    raise_generation(connection, batch_id, warm)
     return find_batch(connection, batch_id)
+
+
+def _refuse_equal(connection: Connection, batch: Batch) -> Batch | None:
+    """Refuse a batch whose rows its supplier has delivered before, so that no price counts twice."""
+    earlier = find_equal(connection, batch)
+    if earlier is None:
+        return None
+    return refuse(
+        connection,
+        batch.id,
+        f"batch {earlier} has exactly the same prices: nothing was added. To publish them again, withdraw it first, "
+        "then resubmit this file",
+    )
 
 
 def refuse(connection: Connection, batch_id: int, reason: str) -> Batch:

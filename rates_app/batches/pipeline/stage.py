@@ -15,13 +15,16 @@ import psycopg
 from opentelemetry.trace import get_current_span
 from psycopg import sql
 
+from rates_app.batches.formats.digest import MODULUS, digest
 from rates_app.batches.formats.registry import FORMATS
-from rates_app.batches.formats.validate import Prices, Validator, by_day
+from rates_app.batches.formats.validate import Port, Prices, Validator, by_day
 from rates_app.batches.model import Batch, Reject, Slice, WrongState
 from rates_app.batches.pipeline.binary import Arrays, encode
 from rates_app.ops.traces import tracer
 
 if TYPE_CHECKING:
+    from rates_app.batches.formats.layout import Layout
+    from rates_app.batches.formats.values import Reading
     from rates_app.store.databases import Connection
 
 
@@ -36,23 +39,25 @@ class Staged(NamedTuple):
     total_cents: int
 
 
-def load_validator(connection: Connection) -> Validator:
-    """Make a validator that knows the ports that the database knows."""
-    rows = connection.execute("SELECT code, kind, id FROM locations").fetchall()
+def load_validator(connection: Connection, reading: Reading) -> Validator:
+    """Return a validator that knows the ports of the database."""
+    rows = connection.execute("SELECT code, kind, id, name FROM locations").fetchall()
     return Validator(
-        {code: number for code, kind, number in rows if kind == "port"},
-        frozenset(code for code, kind, _ in rows if kind == "region"),
+        [Port(code, number, name) for code, kind, number, name in rows if kind == "port"],
+        frozenset(code for code, kind, *_ in rows if kind == "region"),
+        reading,
     )
 
 
 @tracer.start_as_current_span("stage slice")
-def stage_slice(database_url: str, uri: str, batch: Batch, part: Slice) -> Staged:
+def stage_slice(database_url: str, uri: str, batch: Batch, layout: Layout, part: Slice) -> Staged:
     """Run one attempt at a slice.
 
     Args:
         database_url: The primary.
         uri: The batch's plain file.
         batch: The batch, in state ``staging``.
+        layout: How its file is read.
         part: The slice.
 
     Returns:
@@ -60,7 +65,8 @@ def stage_slice(database_url: str, uri: str, batch: Batch, part: Slice) -> Stage
 
     Raises:
         WrongState: The batch is not staging any more; nothing was left behind.
-        Unreadable: The file cannot be read on.
+        Unreadable: The rest of the slice cannot be parsed.
+        SurveyRequired: A value is in another form than the canonical one, and the file has not been surveyed.
         psycopg.Error: The database refused or was lost; nothing was left behind.
     """
     get_current_span().set_attributes({"rates.batch_id": batch.id, "rates.slice": part.number})
@@ -69,11 +75,11 @@ def stage_slice(database_url: str, uri: str, batch: Batch, part: Slice) -> Stage
         ThreadPoolExecutor(1) as sender,
     ):
         table = _create_table(connection, batch, part)
-        validator = load_validator(connection)
-        lines = rows = rejected = total_cents = 0
+        validator = load_validator(connection, layout.reading)
+        lines = rows = rejected = total_cents = row_digest = 0
         sent: Future[None] | None = None
-        for parsed in FORMATS[batch.format].read(uri, part):
-            prices, rejects = validator.validate(parsed)
+        for parsed in FORMATS[batch.format].read(uri, layout, part):
+            prices, rejects, invalid = validator.validate(parsed)
             if sent:
                 sent.result()
             if bad := [*parsed.rejects, *rejects]:
@@ -82,12 +88,13 @@ def stage_slice(database_url: str, uri: str, batch: Batch, part: Slice) -> Stage
             sent = sender.submit(_copy_prices, connection, table, by_day(prices))
             lines += parsed.read
             rows += len(prices.cents)
-            rejected += len({reject.line for reject in bad})
+            rejected += parsed.malformed + invalid
             total_cents += int(prices.cents.sum(dtype=np.int64))
+            row_digest = (row_digest + digest(prices)) % MODULUS
         if sent:
             sent.result()
         _index(connection, table)
-        won = _claim(connection, batch, part, table, (lines, rows, rejected, total_cents))
+        won = _claim(connection, batch, part, table, (lines, rows, rejected, total_cents, row_digest))
         if not won:
             connection.rollback()
     return Staged(won, lines, rows, rejected, total_cents)
@@ -141,7 +148,7 @@ def _copy_rejects(connection: Connection, batch: Batch, part: Slice, rejects: li
             copy.write_row((batch.id, part.number, *reject))
 
 
-def _claim(connection: Connection, batch: Batch, part: Slice, table: str, counts: tuple[int, int, int, int]) -> bool:
+def _claim(connection: Connection, batch: Batch, part: Slice, table: str, counts: tuple[int, ...]) -> bool:
     """Turn the slice to staged, unless another attempt has; the batch is held so that it cannot end meanwhile."""
     state = connection.execute("SELECT state FROM batches WHERE id = %s FOR SHARE", (batch.id,)).fetchone()
     if state is None or state[0] != "staging":
@@ -149,7 +156,7 @@ def _claim(connection: Connection, batch: Batch, part: Slice, table: str, counts
     claimed = connection.execute(
         """
         UPDATE slices SET state = 'staged', winner = %s, lines = %s, rows = %s, rejected = %s, total_cents = %s,
-               staged_at = clock_timestamp(), seconds = extract(epoch FROM clock_timestamp() - now())
+               row_digest = %s, staged_at = clock_timestamp(), seconds = extract(epoch FROM clock_timestamp() - now())
         WHERE batch_id = %s AND number = %s AND state = 'pending'
         """,
         (table, *counts, batch.id, part.number),

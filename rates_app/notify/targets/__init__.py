@@ -1,4 +1,4 @@
-"""Create the notification targets that the settings configure."""
+"""The targets of notices: which of them the settings ask for."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 def configured(settings: NotifySettings) -> list[Notifier]:
-    """Create the configured targets.
+    """Make the targets that the settings name.
 
     Args:
-        settings: Settings of notification targets.
+        settings: The notifiers' settings.
 
     Returns:
-        The targets; empty if none is configured.
+        The targets; none when no target is set up.
     """
     targets: list[Notifier | None] = [
         Email.configured(settings),

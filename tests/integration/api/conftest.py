@@ -16,16 +16,17 @@ import pytest
 
 from drills.pod import Served, environment_of
 from rates_app.application import create_app
-from rates_app.batches.formats.registry import FORMATS
+from rates_app.batches.formats import csv as csv_format
+from rates_app.batches.formats.profile import Profile
 from rates_app.batches.formats.source import inspect
 from rates_app.batches.ledger import batches as ledger
 from rates_app.batches.pipeline import publish
 from rates_app.batches.pipeline.rollup import plan_parts, roll_up
 from rates_app.batches.pipeline.stage import stage_slice
-from rates_app.local.postgres import PostgresPair, primary_with_replica
+from rates_app.local.postgres import Cluster, primary_with_replica
 from rates_app.rates.locations import read_locations, store_locations
 from rates_app.settings import Settings
-from rates_app.store.generation import increment_generation
+from rates_app.store.generation import raise_generation
 from rates_app.store.migrate import migrate
 
 if TYPE_CHECKING:
@@ -60,14 +61,16 @@ class Publisher:
             lines = (f"{origin},{destination},{day},{cents / 100:.2f}\n" for origin, destination, day, cents in rows)
             file.writelines(["orig_code,dest_code,day,price\n", *lines])
             file.flush()
-            # Equal rows may be published again: a test's batches are told apart by a hash of their own.
+            # A test may publish equal rows again: each batch has another supplier and another hash.
             source = inspect(file.name)._replace(content_hash=os.urandom(32))
-            batch, _ = ledger.accept(connection, source, name="test", supplier="test")
-            ledger.enter_slices(connection, batch.id, FORMATS[source.format].plan(file.name, source.size_bytes))
+            batch, _ = ledger.accept(connection, source, name="test", supplier=f"test-{os.urandom(4).hex()}")
+            layout = csv_format.check(file.name, Profile())
+            ledger.record_layout(connection, batch.id, layout)
+            ledger.enter_slices(connection, batch.id, csv_format.plan(file.name, layout, source.size_bytes))
             ledger.set_state(connection, batch.id, "staging")
             connection.commit()
             for part in ledger.pending_slices(connection, batch.id):
-                stage_slice(self.url, file.name, batch, part)
+                stage_slice(self.url, file.name, batch, layout, part)
             publish.gather(connection, batch.id)
             connection.commit()
             for days in plan_parts(connection, batch.id):
@@ -88,7 +91,7 @@ def publisher(database: Database) -> Publisher:
     """A database with the sample's ports and regions and no prices."""
     with psycopg.connect(database.url) as connection:
         store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
-        increment_generation(connection, None)
+        raise_generation(connection, None)
     return Publisher(database.url)
 
 
@@ -128,7 +131,7 @@ def sample_rows() -> list[Row]:
 
 
 @pytest.fixture
-def own_cluster(servers_folder: Path) -> Iterator[PostgresPair]:
+def own_cluster(servers_folder: Path) -> Iterator[Cluster]:
     """Servers that the test may kill, with the sample's ports and regions and no prices."""
     folder = Path(tempfile.mkdtemp(dir=servers_folder))
     folder.chmod(0o711)
@@ -136,7 +139,7 @@ def own_cluster(servers_folder: Path) -> Iterator[PostgresPair]:
         migrate(cluster.url)
         with psycopg.connect(cluster.url) as connection:
             store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
-            increment_generation(connection, None)
+            raise_generation(connection, None)
         yield cluster
 
 

@@ -128,7 +128,7 @@ def test_a_batch_in_work_is_left_alone(settings: Settings, deliver: Deliver, mon
 
 def test_files_of_ended_and_interrupted_work_are_removed(settings: Settings, deliver: Deliver) -> None:
     ended, _ = ingest(settings, deliver("a.csv", HEADER + b"CNGGZ,EETLL,2021-01-01,1\n"))
-    for name in (f"expanded/{ended.content_hash.hex()}", "expanded/fresh", "incoming/.new.partial"):
+    for name in (f"expanded/{ended.id}", "expanded/fresh", "incoming/.new.partial"):
         path = settings.data_dir / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()

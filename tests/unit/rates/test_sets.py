@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rates_app.batches.formats.validate import HIGHEST_PRICE_CENTS
+from rates_app.batches.formats.values import MAX_PRICE_CENTS
 from rates_app.batches.pipeline.rollup import Tree, region_sets
 from rates_app.rates.sets import EXACT_PRICES, Lanes, Sets, read_set
 from rates_app.rates.spread import Spread, spread
@@ -35,7 +35,7 @@ prices = st.tuples(
     st.integers(0, 2),
     st.sampled_from(PORTS),
     st.sampled_from(PORTS),
-    st.sampled_from([1, 2, 99, 100, 12_345, HIGHEST_PRICE_CENTS]),
+    st.sampled_from([1, 2, 99, 100, 12_345, MAX_PRICE_CENTS]),
 )
 
 

@@ -54,6 +54,12 @@ CREATE TABLE batches (
     lanes        integer,
     generation   bigint,
     failure      text,
+    -- How the file's columns and values are read, found before its rows are staged.
+    layout       jsonb,
+    -- What was assumed about the file, a sentence each, for its supplier.
+    assumptions  text[] NOT NULL DEFAULT '{}',
+    -- The sum of its rows' hashes: equal for files with the same rows, however they are written.
+    row_digest   numeric,
     deadline     timestamptz,
     received_at  timestamptz NOT NULL DEFAULT now(),
     started_at   timestamptz,
@@ -63,6 +69,14 @@ CREATE TABLE batches (
 );
 CREATE UNIQUE INDEX batches_content ON batches (content_hash) WHERE NOT superseded;
 CREATE INDEX batches_state ON batches (state);
+CREATE INDEX batches_rows ON batches (supplier, row_digest);
+
+-- How a supplier's files are read.
+CREATE TABLE supplier_profiles (
+    supplier   text PRIMARY KEY,
+    profile    jsonb NOT NULL,
+    updated_at timestamptz NOT NULL DEFAULT now()
+);
 
 -- Idempotency-Key headers. Keys are scoped to a supplier, so two suppliers may use the same key.
 CREATE TABLE deliveries (
@@ -87,6 +101,7 @@ CREATE TABLE slices (
     rows        bigint,
     rejected    bigint,
     total_cents numeric,
+    row_digest  numeric,
     staged_at   timestamptz,
     seconds     double precision,
     PRIMARY KEY (batch_id, number)

@@ -1,0 +1,153 @@
+"""Where a file's columns are, and how its values are read."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rates_app.batches.formats.base import shown
+from rates_app.batches.formats.values import Reading
+from rates_app.batches.model import COLUMNS, Unreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rates_app.batches.formats.profile import Profile
+
+#: Other names of the columns, normalised: ``Valid from`` is ``valid_from``.
+_SYNONYMS = {
+    "orig_code": """
+        orig origin origin_code origin_port origin_port_code origin_locode orig_port from from_port from_code
+        pol pol_code pol_locode port_of_loading port_of_load load_port loading_port
+    """,
+    "dest_code": """
+        dest destination destination_code destination_port destination_port_code destination_locode dest_port to to_port
+        to_code pod pod_code pod_locode port_of_discharge discharge_port
+    """,
+    "day": "date valid_from validity_from valid_on price_date rate_date effective_date",
+    "price": "price_usd usd_price rate rate_usd usd amount amount_usd freight_usd",
+}
+SYNONYMS: dict[str, frozenset[str]] = {column: frozenset(names.split()) for column, names in _SYNONYMS.items()}
+
+#: A column that states the currency of each price.
+CURRENCY = frozenset({"currency", "currency_code", "ccy", "curr", "price_currency", "rate_currency"})
+
+#: Names listed in an error.
+_MAX_NAMES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What was found out about a file before its rows are staged. Every worker reads its slice by the same layout."""
+
+    #: Position in the file of each of COLUMNS; names instead for formats whose columns have names.
+    positions: tuple[int, ...] = ()
+    keys: tuple[str, ...] = COLUMNS
+    #: Position, or name, of a column that states the currency.
+    currency_position: int | None = None
+    currency_key: str | None = None
+    #: Columns in all.
+    width: int = len(COLUMNS)
+    separator: str = ","
+    #: Lines before the first row, and the byte at which it begins.
+    header_lines: int = 0
+    start: int = 0
+    #: The byte at which the rows end, if that is not the end of the file.
+    stop: int | None = None
+    reading: Reading = field(default_factory=Reading)
+    #: What is reported to the supplier, a sentence each.
+    assumptions: tuple[str, ...] = ()
+
+    def assuming(self, *sentences: str) -> Layout:
+        """Return the layout with more assumptions."""
+        new = [sentence for sentence in sentences if sentence not in self.assumptions]
+        return replace(self, assumptions=(*self.assumptions, *new))
+
+    def dump(self) -> dict[str, Any]:
+        """Return the layout as JSON values, for the ledger."""
+        return asdict(self)
+
+    @classmethod
+    def load(cls, values: dict[str, Any]) -> Layout:
+        """Return the layout that :meth:`dump` has written."""
+        known: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in values.items()}
+        return cls(**{**known, "reading": Reading(**values["reading"])})
+
+
+class Columns(NamedTuple):
+    """The positions in a header of the columns of a batch."""
+
+    positions: tuple[int, ...]
+    currency: int | None
+    assumptions: tuple[str, ...]
+
+
+def reading_of(profile: Profile) -> Reading:
+    """Return what a profile decides about values."""
+    return Reading(
+        date_order=profile.date_order,
+        decimal=profile.decimal,
+        two_digit_years=profile.date_order is not None,
+        time_zone=profile.time_zone,
+        aliases=profile.aliases,
+    )
+
+
+def normalise(name: str) -> str:
+    """Return a column's name without regard to case, blanks and punctuation."""
+    return re.sub(r"[\W_]+", "_", name.strip().casefold()).strip("_")
+
+
+def match_columns(names: Sequence[str], profile: Profile, where: str) -> Columns:
+    """Find the columns of a batch by their names.
+
+    A name of the profile comes first, then the column's own name, then its synonyms.
+
+    Args:
+        names: The names in the order of the file.
+        profile: The supplier's profile.
+        where: What has these names, to begin an error with: ``line 1``.
+
+    Raises:
+        Unreadable: A column is missing, or more than one may be meant.
+    """
+    normalised = [normalise(name) for name in names]
+    positions: list[int] = []
+    renamed: list[str] = []
+    missing: list[str] = []
+    for column in COLUMNS:
+        wanted = getattr(profile.columns, column)
+        if wanted is not None:
+            found = [at for at, name in enumerate(normalised) if name == normalise(wanted)]
+        else:
+            found = [at for at, name in enumerate(normalised) if name == column]
+            found = found or [at for at, name in enumerate(normalised) if name in SYNONYMS[column]]
+        if not found:
+            missing.append(wanted or column)
+        elif len(found) > 1:
+            several = " and ".join(f"{shown(names[at])!r} (column {at + 1})" for at in found)
+            raise Unreadable(
+                f"{where} has several columns for {column}: {several}. Deliver one, or set columns.{column} in the "
+                "supplier's profile"
+            )
+        else:
+            positions.append(found[0])
+            if normalised[found[0]] != column:
+                renamed.append(f"The column {shown(names[found[0]])!r} was read as {column}.")
+    if missing:
+        listed = ", ".join(repr(shown(name)) for name in names[:_MAX_NAMES])
+        raise Unreadable(
+            f"{where} must name the columns {', '.join(COLUMNS)}: {', '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} missing among {listed}. "
+            "Rename the columns, or set columns in the supplier's profile"
+        )
+    currencies = [at for at, name in enumerate(normalised) if name in CURRENCY]
+    if len(currencies) > 1:
+        raise Unreadable(f"{where} has several columns that state a currency: deliver one")
+    used = {*positions, *currencies}
+    ignored = [name for at, name in enumerate(names) if at not in used and name.strip()]
+    if ignored:
+        listed = ", ".join(repr(shown(name)) for name in ignored[:_MAX_NAMES])
+        renamed.append(f"Other columns were ignored: {listed}.")
+    return Columns(tuple(positions), currencies[0] if currencies else None, tuple(renamed))
