@@ -16,7 +16,7 @@ from rates_app.local.redis import RedisServer
 from rates_app.ops.logs import configure_logs
 from rates_app.rates.locations import read_locations, store_locations
 from rates_app.settings import Settings
-from rates_app.store.generation import raise_generation
+from rates_app.store.generation import increment_generation
 from rates_app.store.migrate import migrate
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def sample_stores() -> Iterator[Settings]:
             migrate(cluster.primary.url)
             with psycopg.connect(cluster.primary.url) as connection:
                 store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
-                raise_generation(connection, None)
+                increment_generation(connection, None)
             ingest(settings, str(SAMPLE / "prices-2021-01.csv.gz"))
             with psycopg.connect(cluster.primary.url, autocommit=True) as connection:
                 connection.execute("VACUUM ANALYZE")

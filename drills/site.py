@@ -19,12 +19,12 @@ from drills.pod import Served, environment_of
 from rates_app.batches.generate import generate, read_sample, sample_file
 from rates_app.batches.pipeline import engine, publish
 from rates_app.cache.redis import Redis
-from rates_app.local.postgres import Cluster, PostgresServer, primary_with_replica
+from rates_app.local.postgres import PostgresPair, PostgresServer, primary_with_replica
 from rates_app.local.redis import RedisServer
 from rates_app.rates.locations import read_locations, store_locations
 from rates_app.rates.warm import warmer
 from rates_app.settings import Settings
-from rates_app.store.generation import raise_generation
+from rates_app.store.generation import increment_generation
 from rates_app.store.migrate import migrate
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Site:
     def __enter__(self) -> Self:
         with ExitStack() as running:
             postgres = self.folder / "postgres"
-            self.cluster: Cluster = running.enter_context(
+            self.cluster: PostgresPair = running.enter_context(
                 primary_with_replica(postgres, fast=self.short, backups=self.backups)
             )
             self.redis = running.enter_context(RedisServer(self.folder / "redis"))
@@ -91,7 +91,7 @@ class Site:
             migrate(self.cluster.url)
             with psycopg.connect(self.cluster.url) as connection:
                 store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
-                raise_generation(connection, None)
+                increment_generation(connection, None)
             self.ingest(self.generated("base", self.base_rows))
             running.callback(self._stop_pods)
             self.pods = [Served(self._environment()) for _ in range(2)]

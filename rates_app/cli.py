@@ -1,4 +1,4 @@
-"""The `rates` command: one image, one command, several roles."""
+"""The `rates` command: every role and every operation of the service."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from rates_app.ops.traces import configure_traces
 from rates_app.rates.locations import LocationsError, read_locations, store_locations
 from rates_app.settings import Settings, SettingsError, load_settings, settings_table
 from rates_app.store.databases import Unavailable
-from rates_app.store.generation import raise_generation
+from rates_app.store.generation import increment_generation
 from rates_app.store.migrate import migrate as migrate_database
 from rates_app.store.tokens import SCOPES, TokenError, create_token, list_tokens, revoke_token
 from rates_app.watch.cli import search_logs, watch_pods
@@ -40,11 +40,11 @@ from rates_app.watch.settings import WatchSettings
 
 app = typer.Typer(
     name="rates",
-    help="""Freight rates: ingest, serve and watch container prices between ports and regions.
+    help="""Ingest, serve and monitor market prices for container shipping.
 
-    On your own machine, `rates dev` starts everything. In a cluster each role is a command of its own:
-    `rates migrate` before an update, `rates serve` for consumers, `rates dispatch` for suppliers' files.
-    Settings are environment variables: `rates settings` lists them.
+    On one machine, `rates dev` starts everything. In a cluster, each role is a command: `rates migrate` before an
+    update, `rates serve` for consumers, `rates dispatch` for suppliers' files.
+    Settings are environment variables; `rates settings` lists them.
     """,
     no_args_is_help=True,
     rich_markup_mode="markdown",
@@ -59,7 +59,7 @@ BatchNumber = Annotated[int, typer.Argument(metavar="BATCH", min=1, help="The ba
 
 def _settings() -> Settings:
     settings = load_settings()
-    configure_logs(settings, sys.stderr)  # what a command prints is its result alone
+    configure_logs(settings, sys.stderr)  # standard output is for a command's result only
     return settings
 
 
@@ -69,7 +69,7 @@ def _connect(settings: Settings) -> psycopg.Connection[TupleRow]:
 
 @app.command(rich_help_panel="Roles")
 def serve() -> None:
-    """Serve the page and the API until SIGTERM, then finish what runs."""
+    """Serve pages and the API until SIGTERM, then complete the requests in progress."""
     from rates_app.serve import serve as serve_http  # noqa: PLC0415 - other roles need no web server
 
     serve_http()
@@ -77,7 +77,7 @@ def serve() -> None:
 
 @app.command(rich_help_panel="Roles")
 def migrate() -> None:
-    """Bring the database to this version's schema; harmless when it is there already."""
+    """Migrate the database to this version's schema. Does nothing if it is up to date."""
     migrate_database(_settings().database_url.get_secret_value())
     out.print("The schema is up to date.")
 
@@ -85,19 +85,18 @@ def migrate() -> None:
 @app.command(rich_help_panel="Roles")
 def dev(
     port: Annotated[
-        int | None, typer.Option(envvar="RATES_PORT", help="Port of the page; the next free one if taken.")
+        int | None,
+        typer.Option(envvar="RATES_PORT", help="Port of the service, or the next free port."),
     ] = None,
-    data: Annotated[Path, typer.Option(envvar="RATES_DATA_DIR", help="Folder that everything is kept in.")] = Path(
-        ".rates"
-    ),
+    data: Annotated[Path, typer.Option(envvar="RATES_DATA_DIR", help="Folder for all data.")] = Path(".rates"),
     *,
     archive: Annotated[
         bool,
-        typer.Option("--archive", help="Archive WAL for `rates restore`; it grows until `rates backup` makes room."),
+        typer.Option("--archive", help="Archive WAL for `rates restore`. `rates backup` removes old WAL."),
     ] = False,
 ) -> None:
     """Run everything on this machine: PostgreSQL with a replica, Redis, the service, and the sample data."""
-    from rates_app.local.stack import dev as run  # noqa: PLC0415 - only here are the embedded servers needed
+    from rates_app.local.stack import dev as run  # noqa: PLC0415 - images do not contain the embedded servers
 
     raise typer.Exit(run(data, port, archive=archive))
 
@@ -107,7 +106,7 @@ def locations(
     ports: Annotated[Path, typer.Argument(help="CSV with the columns code, name, parent_slug.")],
     regions: Annotated[Path, typer.Argument(help="CSV with the columns slug, name, parent_slug.")],
 ) -> None:
-    """Load the tree of ports and regions; known ones take over changed names and parents.
+    """Load the tree of ports and regions. Names and parents of existing locations are updated.
 
     Example: `rates locations sample_data/ports.csv sample_data/regions.csv`
     """
@@ -115,8 +114,8 @@ def locations(
     with _connect(_settings()) as connection:
         moved = store_locations(connection, rows)
         rebuilt = rebuild_for_tree(connection) if moved else 0
-        raise_generation(connection, None)
-    out.print(f"{len(rows)} locations are in place." + (f" {rebuilt} batches were added up again." if moved else ""))
+        increment_generation(connection, None)
+    out.print(f"{len(rows)} locations loaded." + (f" The rollups of {rebuilt} batches were rebuilt." if moved else ""))
 
 
 @app.command(rich_help_panel="Batches")
@@ -170,11 +169,11 @@ def ingest(
 
 @app.command(rich_help_panel="Batches")
 def batches(
-    batch: Annotated[int | None, typer.Argument(metavar="[BATCH]", help="Show this one, with its progress.")] = None,
+    batch: Annotated[int | None, typer.Argument(metavar="[BATCH]", help="Show this batch with its progress.")] = None,
     state: Annotated[State | None, typer.Option(help="Only batches in this state.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many to list.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of batches.")] = 20,
 ) -> None:
-    """List the newest batches, or show one: where it stands, its pace and the time left."""
+    """List the newest batches, or show one batch with its state, progress and remaining time."""
     with _connect(_settings()) as connection:
         if batch is None:
             out.print(_batches_table(ledger.list_batches(connection, limit=limit, state=state)))
@@ -213,13 +212,13 @@ def _show_batch(batch: Batch, progress: ledger.Progress) -> None:
             f"{progress.seconds_left:,.0f} s" if progress.seconds_left is not None and not batch.ended_at else "-",
         ),
         ("days", f"{batch.first_day} to {batch.last_day} on {batch.lanes:,} lanes" if batch.lanes else "-"),
-        *((step, f"{at:%Y-%m-%d %H:%M:%S}") for step, at in _moments(batch) if at),
+        *((step, f"{at:%Y-%m-%d %H:%M:%S}") for step, at in _timestamps(batch) if at),
     ):
         table.add_row(name, value)
     out.print(table)
 
 
-def _moments(batch: Batch) -> tuple[tuple[str, datetime | None], ...]:
+def _timestamps(batch: Batch) -> tuple[tuple[str, datetime | None], ...]:
     return (
         ("received", batch.received_at),
         ("started", batch.started_at),
@@ -232,21 +231,21 @@ def _moments(batch: Batch) -> tuple[tuple[str, datetime | None], ...]:
 
 @app.command(rich_help_panel="Batches")
 def rejects(batch: BatchNumber) -> None:
-    """Print every bad value of a batch as tab-separated line, field, reason, value."""
+    """Print every reject of a batch as tab-separated line, field, reason and value."""
     with _connect(_settings()) as connection:
         found = ledger.find_batch(connection, batch)
         count = 0
         for count, reject in enumerate(ledger.iter_rejects(connection, batch), start=1):  # noqa: B007 - counts
-            sys.stdout.write("\t".join(("" if part is None else str(part)) for part in reject) + "\n")
+            sys.stdout.write("\t".join(("" if part is None else str(part)) for part in reject) + " ---||\n| ---|")
     err.print(f"{count:,} bad values; batch {batch} is {found.state}{f': {found.failure}' if found.failure else ''}.")
 
 
 @app.command(rich_help_panel="Batches")
 def withdraw(
     batch: BatchNumber,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Take a published batch back out, at once and for every reader."""
+    """Remove a published batch from all rates immediately."""
     with _connect(_settings()) as connection:
         found = ledger.find_batch(connection, batch)
         if not yes:
@@ -255,7 +254,7 @@ def withdraw(
     out.print(f"Batch {batch} is withdrawn, generation {withdrawn.generation}.")
 
 
-tokens = typer.Typer(no_args_is_help=True, help="Bearer tokens for suppliers and operators who write by HTTP.")
+tokens = typer.Typer(no_args_is_help=True, help="Manage bearer tokens for uploads and withdrawals by HTTP.")
 app.add_typer(tokens, name="token", rich_help_panel="Operations")
 
 
@@ -272,13 +271,13 @@ def token_create(
     expires = datetime.now(UTC) + timedelta(days=days) if days else None
     with _connect(_settings()) as connection:
         secret = create_token(connection, name, scope, expires)
-    sys.stdout.write(secret + "\n")
+    sys.stdout.write(secret + " ---||\n| ---|")
     err.print("Keep it now: it cannot be shown again.")
 
 
 @tokens.command("list")
 def token_list() -> None:
-    """List the tokens: names, scopes and expiry, never a secret."""
+    """List the tokens with their scopes and expiry dates."""
     table = Table("Name", "Scopes", "Created", "Expires", box=None)
     with _connect(_settings()) as connection:
         for token in list_tokens(connection):
@@ -289,7 +288,7 @@ def token_list() -> None:
 
 @tokens.command("revoke")
 def token_revoke(name: Annotated[str, typer.Argument(help="Whose it is.")]) -> None:
-    """Make a token worthless at once."""
+    """Revoke a token immediately."""
     with _connect(_settings()) as connection:
         revoke_token(connection, name)
     out.print(f"The token of {name} is revoked.")
@@ -308,24 +307,24 @@ app.command(rich_help_panel="Operations")(runbook)
 
 @app.command(rich_help_panel="Operations")
 def settings(
-    markdown: Annotated[bool, typer.Option("--markdown", help="As the table of docs/settings.md.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table of docs/settings.md.")] = False,
 ) -> None:
-    """List every setting: its variable, its default and what it does."""
+    """List all settings with their variables, defaults and descriptions."""
     rows = [row for kind in (Settings, NotifySettings, WatchSettings, BackupSettings) for row in settings_table(kind)]
     if markdown:
-        sys.stdout.write("| variable | default | what it does |\n| --- | --- | --- |\n")
+        sys.stdout.write("| variable | default | description |\n| --- | --- | --- |\n")
         sys.stdout.writelines(
             f"| `{name}` | {f'`{default}`' if default else ''} | {text} |\n" for name, default, text in rows
         )
         return
-    table = Table("Variable", "Default", "What it does", box=None)
+    table = Table("Variable", "Default", "Description", box=None)
     for row in rows:
         table.add_row(*row)
     out.print(table)
 
 
 def main() -> None:
-    """Run the command; a fault that the user can mend is one line, with exit code 1, and no traceback."""
+    """Run the command. Errors that the user can fix are printed as one line, with exit code 1 and no traceback."""
     try:
         app()
     except (
@@ -342,10 +341,10 @@ def main() -> None:
         err.print(f"rates: {error}", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
-        told = f"the database is not at this version's schema ({error.diag.message_primary}): run 'rates migrate'"
-        err.print(f"rates: {told}", markup=False, highlight=False, soft_wrap=True)
+        message = f"The database schema is not up to date ({error.diag.message_primary}). Run 'rates migrate'."
+        err.print(f"rates: {message}", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
     except psycopg.OperationalError as error:
-        first_line = str(error).strip().partition("\n")[0]
-        err.print(f"rates: the database of RATES_DATABASE_URL: {first_line}", markup=False, soft_wrap=True)
+        first_line = str(error).strip().partition(" ---||\n| ---|")[0]
+        err.print(f"rates: Cannot connect to RATES_DATABASE_URL: {first_line}", markup=False, soft_wrap=True)
         raise SystemExit(1) from None

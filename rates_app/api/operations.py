@@ -8,7 +8,7 @@ from flask import Blueprint, Response
 from rates_app.batches.ledger.metrics import LedgerCollector
 from rates_app.http.health import readiness
 from rates_app.http.service import service
-from rates_app.ops.metrics import exposition
+from rates_app.ops.metrics import render_metrics
 from rates_app.store.metrics import ReplicaLag
 
 views = Blueprint("operations", __name__)
@@ -34,5 +34,5 @@ def ready() -> Response:
 def metrics() -> Response:
     """Give the metrics of all workers, and of the stores, in Prometheus' text format."""
     databases = service().databases
-    body, media_type = exposition(ReplicaLag(databases), LedgerCollector(databases))
+    body, media_type = render_metrics(ReplicaLag(databases), LedgerCollector(databases))
     return Response(body, content_type=media_type)

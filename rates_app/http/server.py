@@ -18,7 +18,7 @@ from rates_app.http.draining import begin_draining, is_draining
 from rates_app.http.operations import listen, serve_operations
 from rates_app.http.worker import BACKLOG, EventWorker
 from rates_app.ops.logs import ServerLogger
-from rates_app.ops.metrics import forget_worker
+from rates_app.ops.metrics import remove_worker
 from rates_app.ops.traces import configure_traces
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def _forget(self, _arbiter: Arbiter, worker: EventWorker) -> None:
         self.balance.open[worker.place] = -1
-        forget_worker(worker.pid, self.metrics_folder)
+        remove_worker(worker.pid, self.metrics_folder)
 
 
 def _close_while_draining(_worker: EventWorker, request: Any) -> None:

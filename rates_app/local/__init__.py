@@ -1,1 +1,1 @@
-"""The whole system on one machine: PostgreSQL with a streaming replica, Redis and the service, from PyPI alone."""
+"""Run the whole system on one machine: PostgreSQL with a streaming replica, Redis and the service, all from PyPI."""

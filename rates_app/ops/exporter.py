@@ -1,4 +1,4 @@
-"""Health and metrics of a role that serves nothing else."""
+"""Serve health and metrics for roles that have no HTTP service of their own."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 
-class _Quiet(WSGIRequestHandler):
+class _QuietHandler(WSGIRequestHandler):
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-        """Keep probes out of the log: there are several each minute."""
+        """Log nothing: probes and scrapes arrive several times a minute."""
 
 
 def start_exporter(host: str, port: int, ready: Callable[[], bool]) -> WSGIServer:
-    """Serve ``/healthz``, ``/readyz`` and ``/metrics`` on a thread of its own.
+    """Serve ``/healthz``, ``/readyz`` and ``/metrics`` on a background thread.
 
     Args:
         host: Address to listen on.
-        port: Port to listen on; 0 takes a free one.
-        ready: Whether this process does its work; asked on every ``/readyz``.
+        port: Port to listen on; 0 chooses a free port.
+        ready: Called on every ``/readyz``; returns whether this process is ready.
 
     Returns:
-        The server, to be shut down.
+        The server; the caller shuts it down.
     """
     metrics: WSGIApplication = make_wsgi_app()
 
@@ -37,7 +37,7 @@ def start_exporter(host: str, port: int, ready: Callable[[], bool]) -> WSGIServe
         path = environ.get("PATH_INFO")
         if path == "/metrics":
             return metrics(environ, start_response)
-        status, text = "404 Not Found", b"There are /healthz, /readyz and /metrics.\n"
+        status, text = "404 Not Found", b"Not found. Available paths: /healthz, /readyz, /metrics.\n"
         if path == "/healthz" or (path == "/readyz" and ready()):
             status, text = "200 OK", b"ok\n"
         elif path == "/readyz":
@@ -45,6 +45,6 @@ def start_exporter(host: str, port: int, ready: Callable[[], bool]) -> WSGIServe
         start_response(status, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(text)))])
         return [text]
 
-    server = make_server(host, port, application, server_class=ThreadingWSGIServer, handler_class=_Quiet)
+    server = make_server(host, port, application, server_class=ThreadingWSGIServer, handler_class=_QuietHandler)
     threading.Thread(target=server.serve_forever, name="exporter", daemon=True).start()
     return server

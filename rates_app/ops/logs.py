@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line on standard output, whatever library speaks."""
+"""Configure logs: one JSON object per line on standard output, for the service and its libraries."""
 
 from __future__ import annotations
 
@@ -23,63 +23,63 @@ if TYPE_CHECKING:
 
 
 class RequestSample:
-    """Chooses which answered requests are logged, so that a rush of them does not drown the log.
+    """Limit how many requests are logged per second, so that a burst does not flood the log.
 
     Args:
-        per_second: Requests that are logged in a second; server errors come on top of that.
+        per_second: Maximum number of logged requests per second. Server errors are always logged.
     """
 
     def __init__(self, per_second: int) -> None:
         self._per_second = per_second
         self._second = 0
-        self._taken = 0
-        self._left_out = 0
+        self._logged = 0
+        self._skipped = 0
 
-    def take(self, status: int, now: float) -> int | None:
-        """Decide on one request.
+    def sample(self, status: int, now: float) -> int | None:
+        """Decide whether to log one request.
 
         Args:
-            status: What was answered.
-            now: The time in seconds, of any clock that does not go back.
+            status: HTTP status of the response.
+            now: Seconds of a monotonic clock.
 
         Returns:
-            None to leave it out; else how many were left out since the last that was logged.
+            None to skip it; otherwise the number of requests skipped since the last logged one.
         """
         if int(now) != self._second:
-            self._second, self._taken = int(now), 0
-        if self._taken >= self._per_second and status < HTTPStatus.INTERNAL_SERVER_ERROR:
-            self._left_out += 1
+            self._second, self._logged = int(now), 0
+        if self._logged >= self._per_second and status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            self._skipped += 1
             return None
-        self._taken += 1
-        left_out, self._left_out = self._left_out, 0
-        return left_out
+        self._logged += 1
+        skipped, self._skipped = self._skipped, 0
+        return skipped
 
 
-#: Whether requests are written without the log's processors, and which; set by :func:`configure_logs`.
+#: Whether requests bypass structlog's processors, and the limit; set by :func:`configure_logs`.
 _direct = False
 _sample = RequestSample(100)
 
 
 def _json(event: EventDict, **_: Any) -> str:
-    """Render an event; a value that JSON does not know is written as Python would print it."""
+    """Serialise an event. Values without a JSON form are converted by ``str``."""
     return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
 
 
-def _no_addresses(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Cut a driver's own record down to its text: its arguments may hold an address with a password in it."""
+def _drop_arguments(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Reduce a library's record to its text: its arguments may contain a URL with a password."""
     event.pop("_record", None)
     event.pop("_from_structlog", None)
     return event
 
 
 def configure_logs(settings: ProcessSettings, stream: TextIO = sys.stdout) -> None:
-    """Send everything that this process logs, its libraries' records included, through one formatter.
+    """Send all log records of this process, including its libraries', through one formatter.
 
     Args:
-        settings: The least level, and whether lines are for machines (``json``) or people (``console``).
-        stream: Where lines go; standard error for a command whose output is its result.
+        settings: The minimum level and the format: ``json`` or ``console``.
+        stream: Output stream. Commands that print a result log to standard error.
     """
-    global _direct, _sample  # noqa: PLW0603 - there is one log in a process, as there is one standard output
+    global _direct, _sample  # noqa: PLW0603 - logging is global to a process
     _direct = settings.log_format == "json" and settings.log_level in {"debug", "info"}
     _sample = RequestSample(settings.log_requests_per_second)
     shared: list[Processor] = [
@@ -92,7 +92,7 @@ def configure_logs(settings: ProcessSettings, stream: TextIO = sys.stdout) -> No
         if settings.log_format == "json"
         else [
             structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-        ]  # no values of variables
+        ]  # tracebacks without variables, which may hold secrets
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -103,28 +103,28 @@ def configure_logs(settings: ProcessSettings, stream: TextIO = sys.stdout) -> No
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()], processors=[_no_addresses, *final]
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()], processors=[_drop_arguments, *final]
         )
     )
     root = logging.getLogger()
     root.handlers = [handler]
-    # Only the service's own events are for debugging: libraries would write down addresses and headers with secrets.
+    # Debug level applies to the service only: libraries log URLs and headers with secrets at that level.
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     root.setLevel(max(level, logging.INFO))
     logging.getLogger("rates_app").setLevel(level)
-    # psycopg's pool tells of every attempt to connect: the service reports an unreachable server itself, once.
+    # psycopg's pool logs every connection attempt; the service logs an unreachable server once.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 
 
 @lru_cache(maxsize=4096)
 def network_of(address: str) -> str:
-    """Cut a client's address down to its network, which tells who floods the service and not who asks what.
+    """Return a client's network, which identifies the source of a flood but not an individual client.
 
     Args:
-        address: An IPv4 or IPv6 address; empty where there is none.
+        address: An IPv4 or IPv6 address; may be empty.
 
     Returns:
-        The network of its first 24 bits, or 48 of IPv6; empty for what is no address.
+        The /24 network of an IPv4 address or the /48 network of an IPv6 address; empty if the address is invalid.
     """
     try:
         ip = ipaddress.ip_address(address)
@@ -135,23 +135,23 @@ def network_of(address: str) -> str:
 
 
 def log_request(status: int, *, client: str, **fields: Any) -> None:
-    """Log that a request was answered, unless too many were in this second.
+    """Log a request, unless the limit per second is reached.
 
     Args:
-        status: What was answered.
-        client: Address of who asked.
-        fields: What else to tell.
+        status: HTTP status of the response.
+        client: Address of the client.
+        fields: Further fields of the event.
 
-    There is one such line for each request, and the way through the log's processors takes longer than many an
-    answer: where lines are for machines it is written as they would write it.
+    structlog's processors take longer than many responses, so with the format ``json`` the line is written directly, in
+    the same form.
     """
-    left_out = _sample.take(status, time.monotonic())
-    if left_out is None:
+    skipped = _sample.sample(status, time.monotonic())
+    if skipped is None:
         return
     fields["status"] = status
     fields["client"] = network_of(client)
-    if left_out:
-        fields["left_out"] = left_out
+    if skipped:
+        fields["skipped"] = skipped
     if _direct:
         stamp = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         line = orjson.dumps({"timestamp": stamp, "level": "info", "event": "request", **fields}) + b"\n"
@@ -161,10 +161,10 @@ def log_request(status: int, *, client: str, **fields: Any) -> None:
 
 
 class ServerLogger(GunicornLogger):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn's messages as events of the service's own log; requests are logged by the service."""
+    """Send gunicorn's messages to the service's log. The service logs requests itself."""
 
     def setup(self, cfg: Any) -> None:
-        """Leave the handlers alone that :func:`configure_logs` has set up."""
+        """Keep the handlers of :func:`configure_logs`."""
         self.error_log = logging.getLogger("gunicorn.error")
         self.error_log.handlers = []
         self.error_log.propagate = True

@@ -1,4 +1,4 @@
-"""Small work between requests, in a thread of its own."""
+"""Run periodic tasks on a background thread."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ log = structlog.get_logger()
 
 
 class Periodic:
-    """Does some tasks again and again.
+    """Run tasks at an interval.
 
     Args:
-        seconds: The pause in between.
-        tasks: What to do; one that fails is logged and does not keep the others from being done.
+        seconds: Seconds between runs.
+        tasks: The tasks. If one fails, the error is logged and the others still run.
     """
 
     def __init__(self, seconds: float, *tasks: Callable[[], None]) -> None:
@@ -28,11 +28,11 @@ class Periodic:
         self._thread = threading.Thread(target=self._run, name="periodic", daemon=True)
 
     def start(self) -> None:
-        """Begin; call it after a fork, not before."""
+        """Start the thread; call it after a fork."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End after what is being done."""
+        """Stop after the current task."""
         self._stop.set()
         self._thread.join()
 
@@ -42,4 +42,4 @@ class Periodic:
                 try:
                     task()
                 except Exception:
-                    log.exception("periodic task failed")
+                    log.exception("periodic_task_failed")

@@ -1,6 +1,6 @@
-"""``rates runbook``: the pages of ``runbooks/`` in the terminal, for when the repository's website is out of reach.
+"""``rates runbook``: show the pages of ``runbooks/`` in the terminal, in case the repository's website is unreachable.
 
-The wheel brings the pages along (``pyproject.toml``); in a checkout they are read where they are written.
+The wheel contains the pages (``pyproject.toml``). A checkout reads them from ``runbooks/``.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _FENCE = re.compile(r"^```.*?\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 
 
 class NoSuchRunbook(Exception):
-    """There is no page of that name; the message says which come near."""
+    """No page has this name. The message lists similar names."""
 
 
 class Page(NamedTuple):
-    """One page: what an alert means, or how an operation is done, and the commands for it."""
+    """A runbook: one page about an alert or an operation."""
 
-    #: The file's name without its ending, as ``replica-lag``.
+    #: The file's name without its suffix, such as ``replica-lag``.
     name: str
-    #: The heading, as ``ReplicaLag``.
+    #: The heading, such as ``ReplicaLag``.
     title: str
     #: The first sentence of its first section.
     meaning: str
@@ -46,11 +46,11 @@ def read_pages() -> dict[str, Page]:
         The pages by name, sorted.
 
     Raises:
-        FileNotFoundError: The installation lacks them.
+        FileNotFoundError: The installation contains no runbooks.
     """
     folder = next((folder for folder in FOLDERS if folder.is_dir()), None)
     if folder is None:
-        raise FileNotFoundError(f"no runbooks in {' or '.join(map(str, FOLDERS))}: install the package again")
+        raise FileNotFoundError(f"No runbooks in {' or '.join(map(str, FOLDERS))}. Reinstall the package.")
     return {path.stem: _page(path) for path in sorted(folder.glob("*.md")) if path.stem != "README"}
 
 
@@ -62,7 +62,7 @@ def _page(path: Path) -> Page:
 
 
 def find_page(pages: dict[str, Page], wanted: str) -> Page:
-    """Find a page by its name, however an alert, a link or a person writes it.
+    """Find a page by name. Different spellings are accepted.
 
     Args:
         pages: All pages by name.
@@ -72,7 +72,7 @@ def find_page(pages: dict[str, Page], wanted: str) -> Page:
         The page.
 
     Raises:
-        NoSuchRunbook: There is none; the message lists those that come near, or hold the words.
+        NoSuchRunbook: No page matches. The message suggests pages with similar names or content.
     """
     name = wanted.rpartition("/")[2].partition("#")[0].removesuffix(".md")
     name = re.sub(r"(?<=[a-z])(?=[A-Z])|[\s_]+", "-", name.strip()).lower()
@@ -84,22 +84,21 @@ def find_page(pages: dict[str, Page], wanted: str) -> Page:
     near += [one for one, page in pages.items() if all(word in page.text.lower() for word in words)]
     suggestions = ", ".join(dict.fromkeys(near[:5]))
     raise NoSuchRunbook(
-        f"there is no runbook '{wanted}'. "
-        + (f"Perhaps one of: {suggestions}" if suggestions else "'rates runbook' lists them all")
+        f"No runbook '{wanted}'. " + (f"Similar: {suggestions}." if suggestions else "'rates runbook' lists them all.")
     )
 
 
 def show(page: Page, console: Console) -> None:
-    """Print a page: its prose set for the terminal, its commands one a line as they stand, to be copied.
+    """Print a page: formatted prose, and commands on single lines that can be copied.
 
     Args:
         page: The page.
-        console: Where to; what is no terminal gets the Markdown as it is written.
+        console: The output. If it is not a terminal, the Markdown source is printed.
     """
     if not console.is_terminal:
         console.file.write(page.text)
         return
-    # Every second part is a block of commands: rich would break its lines, and a copied command with them.
+    # Every second part is a block of commands. Rich would wrap its lines, which breaks copied commands.
     for number, part in enumerate(_FENCE.split(page.text)):
         if number % 2:
             console.print(Text(part, style="cyan"), soft_wrap=True)
@@ -115,11 +114,13 @@ def runbook(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME]", help="An alert or an operation; without it all are listed.", autocompletion=_complete
+            metavar="[NAME]",
+            help="An alert or operation. Without it, all runbooks are listed.",
+            autocompletion=_complete,
         ),
     ] = None,
 ) -> None:
-    """Print what to do: the runbook of an alert or of an operation, or the list of them.
+    """Show the runbook of an alert or operation, or list all runbooks.
 
     Example: `rates runbook ReplicaLag`, `rates runbook database-failover`
     """
@@ -128,7 +129,7 @@ def runbook(
     if name is not None:
         show(find_page(pages, name), console)
         return
-    table = Table("Name", "What it means", box=None)
+    table = Table("Name", "Meaning", box=None)
     for page in pages.values():
         table.add_row(page.name, page.meaning)
     console.print(table)

@@ -1,4 +1,4 @@
-"""Traces from a request or a batch to SQL: off unless ``RATES_TRACES_URL`` says where they go (OTLP over HTTP)."""
+"""Trace requests and batches down to SQL with OpenTelemetry. Enabled by ``RATES_TRACES_URL`` (OTLP over HTTP)."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ if TYPE_CHECKING:
 
     from rates_app.settings import ProcessSettings
 
-#: Makes spans; they cost next to nothing and go nowhere while traces are off.
+#: Creates spans. While traces are disabled, spans are not recorded and cost almost nothing.
 tracer = trace.get_tracer("rates")
 
-#: A collector that does not answer may hold a worker's task up for so long, and no longer.
-SEND_SECONDS = 2.0
+#: Timeout of the exporter: the longest time that an unreachable collector can delay a worker's task.
+EXPORT_TIMEOUT_SECONDS = 2.0
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-#: With what this process sends its spans, for the processes that work for it; None while it sends none.
-_sending: tuple[ProcessSettings, str] | None = None
+#: Settings and role with which this process exports spans, passed on to worker processes; None while disabled.
+_exporting: tuple[ProcessSettings, str] | None = None
 
 
 def configure_traces(settings: ProcessSettings, role: str) -> None:
-    """Send this process's spans, those of its SQL included, when the settings say where to; call it after a fork.
+    """Export this process's spans, including its SQL, if the settings name a collector. Call it after a fork.
 
-    Statements are sent without their parameters, and addresses without passwords.
+    Statements are exported without parameters, and URLs without passwords.
 
     Args:
-        settings: Where to send spans, and what this process is.
-        role: What this process does, such as ``serve``.
+        settings: The collector's URL, and the version and environment of this process.
+        role: Role of this process, such as ``serve``.
     """
-    global _sending  # noqa: PLW0603 - there is one provider of spans in a process
-    if settings.traces_url is None or _sending is not None:
+    global _exporting  # noqa: PLW0603 - the tracer provider is global to a process
+    if settings.traces_url is None or _exporting is not None:
         return
-    _sending = settings, role
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - rarely on
+    _exporting = settings, role
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - rarely enabled
     from opentelemetry.instrumentation.psycopg import PsycopgInstrumentor  # noqa: PLC0415
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
@@ -56,30 +56,30 @@ def configure_traces(settings: ProcessSettings, role: str) -> None:
         }
     )
     provider = TracerProvider(resource=resource)
-    exporter = OTLPSpanExporter(f"{settings.traces_url.rstrip('/')}/v1/traces", timeout=SEND_SECONDS)
+    exporter = OTLPSpanExporter(f"{settings.traces_url.rstrip('/')}/v1/traces", timeout=EXPORT_TIMEOUT_SECONDS)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
     PsycopgInstrumentor().instrument()
 
 
-def carried(task: Callable[[Item], Result]) -> Callable[[Item], Result]:
-    """Have a task go on with the present trace, in whatever process it runs.
+def with_current_trace(task: Callable[[Item], Result]) -> Callable[[Item], Result]:
+    """Wrap a task so that it continues the current trace in another process.
 
     Args:
-        task: What another process may do; it can be pickled.
+        task: A task that can be pickled.
 
     Returns:
-        A task that can be pickled as well; the same one while traces are off.
+        A task that can be pickled; the same task while traces are disabled.
     """
-    if _sending is None:
+    if _exporting is None:
         return task
     parent: dict[str, str] = {}
     propagate.inject(parent)
-    return _Carried(task, parent, *_sending)
+    return _TracedTask(task, parent, *_exporting)
 
 
 @dataclass(frozen=True)
-class _Carried(Generic[Item, Result]):
+class _TracedTask(Generic[Item, Result]):
     task: Callable[[Item], Result]
     parent: dict[str, str]
     settings: ProcessSettings
@@ -92,16 +92,16 @@ class _Carried(Generic[Item, Result]):
             return self.task(item)
         finally:
             context.detach(token)
-            # Pools and executors end their processes without a chance to send what is left.
+            # Pools and executors end their processes without flushing spans.
             trace.get_tracer_provider().force_flush()  # type: ignore[attr-defined]  # the SDK's provider, set above
 
 
 def trace_requests(app: Flask) -> None:
-    """Begin a span with every request that the application handles, or go on with the client's.
+    """Create a span for every request that the application handles, within the client's trace if it sends one.
 
     Args:
-        app: The application; answers from the process's own memory never reach it and have no span.
+        app: The application. Responses from process memory do not reach it and have no span.
     """
-    from opentelemetry.instrumentation.flask import FlaskInstrumentor  # noqa: PLC0415 - rarely on
+    from opentelemetry.instrumentation.flask import FlaskInstrumentor  # noqa: PLC0415 - rarely enabled
 
     FlaskInstrumentor().instrument_app(app, excluded_urls="healthz,readyz,metrics")  # type: ignore[no-untyped-call]

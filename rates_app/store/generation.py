@@ -1,7 +1,7 @@
 """Raise the generation: the one way in which what readers see may change.
 
 Everything that changes answers (publish, withdraw, another tree of locations) ends its transaction with
-:func:`raise_generation`. How that makes every process's cache true is told in docs/decisions/0012-read-lease.md.
+:func:`increment_generation`. How that makes every process's cache true is told in docs/decisions/0012-read-lease.md.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ log = structlog.get_logger()
 
 #: Advisory lock: a publisher holds it from before it asks caches to stop until its commit; a process holds it in
 #: shared mode for the moment in which it takes or renews its lease.
-GATE = 7_246_003
+PUBLISH_LOCK = 7_246_003
 
 #: Channel on which processes are asked to stop answering from memory.
 SUSPEND_CHANNEL = "rates_suspend"
@@ -74,7 +74,7 @@ def lane_version(connection: Connection, origin: str, destination: str) -> Versi
     return Version(*row)
 
 
-def note_lanes(connection: Connection, batch_id: int) -> None:
+def record_batch_lanes(connection: Connection, batch_id: int) -> None:
     """Note between which locations a batch has rollups; done when it is verified, and again when the tree changes.
 
     Args:
@@ -101,7 +101,7 @@ def note_lanes(connection: Connection, batch_id: int) -> None:
     )
 
 
-def raise_generation(connection: Connection, batch_id: int | None, warm: Warm | None = None) -> int:
+def increment_generation(connection: Connection, batch_id: int | None, warm: Warm | None = None) -> int:
     """Raise the generation for a change of what readers see; call it last, and commit right after.
 
     The generation's row is locked until the commit, so generations follow one another in commit order. When this
@@ -153,7 +153,7 @@ def _begin_timeline(connection: Connection) -> None:
     number, first = row
     if number < first:
         connection.execute("SELECT setval('generations', %s)", (first,))
-        log.info("the database is on a new timeline; waiting for leases of the old one to end", seconds=LEASE_SECONDS)
+        log.info("timeline_changed", seconds=LEASE_SECONDS)
         time.sleep(LEASE_SECONDS)
 
 
@@ -163,7 +163,7 @@ def _suspend_caches(connection: Connection) -> None:
     A process that hangs, or that cannot be reached, cannot renew its lease while the gate is closed: it is waited for
     :data:`LEASE_SECONDS` at most.
     """
-    connection.execute("SELECT pg_advisory_xact_lock(%s)", (GATE,))
+    connection.execute("SELECT pg_advisory_xact_lock(%s)", (PUBLISH_LOCK,))
     started = time.monotonic()
     if _leases(connection):
         # A notification leaves at its transaction's end, and this one's must come later: so another connection.
@@ -177,7 +177,7 @@ def _suspend_caches(connection: Connection) -> None:
             pause = min(pause * 1.5, 0.05)
         connection.execute("DELETE FROM cache_leases")  # what is left has expired
     if (waited := time.monotonic() - started) > 1:
-        log.warning("a process did not give up its cache when asked; its lease has expired", seconds=round(waited, 1))
+        log.warning("lease_release_timed_out", seconds=round(waited, 1))
 
 
 def _leases(connection: Connection) -> int:

@@ -16,7 +16,7 @@ import psycopg
 import structlog
 
 from rates_app.cache.versions import LOCATIONS_SLOT, Versions
-from rates_app.store.generation import GATE, LEASE_SECONDS, SUSPEND_CHANNEL
+from rates_app.store.generation import LEASE_SECONDS, PUBLISH_LOCK, SUSPEND_CHANNEL
 
 if TYPE_CHECKING:
     from psycopg.rows import TupleRow
@@ -83,7 +83,7 @@ class Lease:
                     self._hold(connection)
             except psycopg.Error as error:
                 if not told:
-                    log.warning("answers are not kept in memory", reason=str(error).strip().splitlines()[:1])
+                    log.warning("lease_not_acquired", reason=str(error).strip().splitlines()[:1])
                     told = True
                 self._stop.wait(RETRY_SECONDS)
             finally:
@@ -112,7 +112,7 @@ class Lease:
         sent = time.monotonic()  # before the server reads its clock: ours never runs longer
         # Sent together, as requests ask the database until all of it is answered.
         with connection.pipeline(), connection.transaction():
-            connection.execute("SELECT pg_advisory_xact_lock_shared(%s)", (GATE,))
+            connection.execute("SELECT pg_advisory_xact_lock_shared(%s)", (PUBLISH_LOCK,))
             connection.execute(
                 """
                 INSERT INTO cache_leases VALUES (%(holder)s, clock_timestamp() + %(time)s * interval '1 second')
@@ -142,7 +142,7 @@ class Lease:
             UPDATE cache_leases SET expires_at = clock_timestamp() + %(time)s * interval '1 second'
             WHERE holder = %(holder)s AND expires_at > clock_timestamp() AND pg_try_advisory_xact_lock_shared(%(gate)s)
             """,
-            {"holder": self._holder, "time": LEASE_SECONDS, "gate": GATE},
+            {"holder": self._holder, "time": LEASE_SECONDS, "gate": PUBLISH_LOCK},
         ).rowcount
         if renewed:
             self._valid_until = sent + LEASE_SECONDS - MARGIN_SECONDS

@@ -1,1 +1,1 @@
-"""What goes wrong with pods and Spark applications, turned into few notices, each with its all-clear."""
+"""Watch pods and Spark applications, and send a notification when a problem starts and when it ends."""

@@ -1,4 +1,4 @@
-"""What the watcher's account may see, asked of the cluster rather than found out by failing."""
+"""Connect to Kubernetes, and determine which resources the watcher's service account may watch."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ SPARK_GROUP, SPARK_VERSION, SPARK_PLURAL = "sparkoperator.k8s.io", "v1beta2", "s
 
 
 def connect() -> client.ApiClient:
-    """Connect as the pod's service account in a cluster, otherwise by the user's kubeconfig.
+    """Connect with the pod's service account inside a cluster, otherwise with the user's kubeconfig.
 
     Raises:
-        NoAccess: There is neither.
+        NoAccess: There is neither a service account nor a usable kubeconfig.
     """
     try:
         config.load_config()  # type: ignore[no-untyped-call]
     except config.ConfigException as error:
         raise NoAccess(
-            f"no cluster to watch: {error} Run it in a cluster, or set KUBECONFIG to a file that names one."
+            f"No Kubernetes cluster: {error} Run this in a pod, or set KUBECONFIG to a file that names a cluster."
         ) from None
     return client.ApiClient()
 
 
 def own_namespace() -> str:
-    """Give the namespace of this pod, or of the kubeconfig's context, or ``default``."""
+    """Return the namespace of this pod, or of the kubeconfig's context, or ``default``."""
     if NAMESPACE_FILE.exists():
         return NAMESPACE_FILE.read_text().strip()
     try:
@@ -48,18 +48,19 @@ def own_namespace() -> str:
 
 
 def lists(api: client.ApiClient, settings: WatchSettings) -> dict[str, Callable[..., Any]]:
-    """Find out what to watch.
+    """Return a list function for each resource and namespace to watch.
 
     Args:
         api: The cluster.
-        settings: The namespaces asked for; without them every one, or if that is not allowed the own.
+        settings: The namespaces to watch. If there are none, all namespaces are watched, or only the pod's namespace if
+            the service account may not watch all.
 
     Returns:
-        The list function for each resource and namespace, by a name for metrics and logs. SparkApplications are left
-        out where the account may not see them.
+        The list functions by a name for metrics and logs. SparkApplications are omitted where the service account may
+        not watch them.
 
     Raises:
-        NoAccess: The account may not see pods in a namespace.
+        NoAccess: The service account may not watch pods in a namespace.
     """
     core, custom = client.CoreV1Api(api), client.CustomObjectsApi(api)
     if settings.namespaces:
@@ -68,16 +69,16 @@ def lists(api: client.ApiClient, settings: WatchSettings) -> dict[str, Callable[
         namespaces = (None,) if _may_watch(api, "", "pods", None) else (own_namespace(),)
     found: dict[str, Callable[..., Any]] = {}
     for namespace in namespaces:
-        place = namespace or "all namespaces"
+        scope = namespace or "all namespaces"
         if not _may_watch(api, "", "pods", namespace):
             raise NoAccess(
-                f"the account may not list and watch pods in {place}; grant it a Role with verbs list, watch"
+                f"The service account may not watch pods in {scope}. Grant it a Role with the verbs list and watch."
             )
-        found[f"pods in {place}"] = (
+        found[f"pods in {scope}"] = (
             partial(core.list_namespaced_pod, namespace) if namespace else core.list_pod_for_all_namespaces
         )
         if _may_watch(api, SPARK_GROUP, SPARK_PLURAL, namespace):
-            found[f"sparkapplications in {place}"] = (
+            found[f"sparkapplications in {scope}"] = (
                 partial(custom.list_namespaced_custom_object, SPARK_GROUP, SPARK_VERSION, namespace, SPARK_PLURAL)
                 if namespace
                 else partial(custom.list_cluster_custom_object, SPARK_GROUP, SPARK_VERSION, SPARK_PLURAL)
@@ -93,7 +94,7 @@ def _may_watch(api: client.ApiClient, group: str, resource: str, namespace: str 
         try:
             review = reviews.create_self_subject_access_review(client.V1SelfSubjectAccessReview(spec=spec))
         except (client.ApiException, urllib3.exceptions.HTTPError) as error:
-            raise NoAccess(f"the cluster at {api.configuration.host} does not answer: {error}") from None
+            raise NoAccess(f"The cluster at {api.configuration.host} did not respond: {error}") from None
         if review.status is None or not review.status.allowed:
             return False
     return True

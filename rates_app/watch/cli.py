@@ -16,8 +16,8 @@ UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
 def watch_pods() -> None:
-    """Watch the cluster's pods and Spark applications: tell what goes wrong, and when it is over."""
-    from rates_app.watch.run import run  # noqa: PLC0415 - the other roles need no cluster
+    """Watch pods and Spark applications, and notify when problems start and end."""
+    from rates_app.watch.run import run  # noqa: PLC0415 - other roles don't need the Kubernetes client
 
     run()
 
@@ -25,26 +25,26 @@ def watch_pods() -> None:
 def search_logs(
     group: Annotated[
         list[str],
-        typer.Option(envvar="RATES_LOG_GROUPS", help="Log group to search; once for each.", show_default=False),
+        typer.Option(envvar="RATES_LOG_GROUPS", help="Log group to search. Repeatable.", show_default=False),
     ],
-    since: Annotated[str, typer.Option(help="How far back: 30m, 1h, 2d; at most 7d.")] = "1h",
+    since: Annotated[str, typer.Option(help="Start of the search, relative to now: 30m, 1h, 2d; at most 7d.")] = "1h",
     keyword: Annotated[
         list[str] | None,
-        typer.Option(help="Text to look for instead of the watcher's own problems; once for each.", show_default=False),
+        typer.Option(help="Text to search for instead of the watcher's rules. Repeatable.", show_default=False),
     ] = None,
-    limit: Annotated[int, typer.Option(help="Lines to show, at most.")] = 200,
+    limit: Annotated[int, typer.Option(help="Maximum number of lines.")] = 200,
 ) -> None:
-    """Search CloudWatch Logs for what `rates watch-pods` watches for, where only logs are at hand.
+    """Search CloudWatch Logs for the problems that `rates watch-pods` detects.
 
     Example: `rates search-logs --group /aws/containerinsights/prod-blue/application --since 1h --keyword OOMKilled`
     """
-    import boto3  # noqa: PLC0415 - only here, and slow to load
+    import boto3  # noqa: PLC0415 - slow to import
 
     from rates_app.watch.log_search import search  # noqa: PLC0415
 
     amount = re.fullmatch(r"(\d{1,6})([mhd])", since)
     if amount is None:
-        raise SearchError(f"--since {since}: write it as 30m, 1h or 2d")
+        raise SearchError(f"Invalid --since '{since}'. Examples: 30m, 1h, 2d.")
     found = search(
         boto3.client("logs"),
         group,
@@ -64,5 +64,5 @@ def search_logs(
         )
     if found.hits:
         Console().print(table)
-    more = "" if found.complete else f" There are more: raise --limit above {limit} or shorten --since."
+    more = "" if found.complete else f" There are more lines: raise --limit above {limit} or shorten --since."
     Console(stderr=True).print(f"{len(found.hits)} lines, {found.scanned_bytes / 2**20:,.1f} MiB scanned.{more}")

@@ -1,9 +1,9 @@
-"""What an operator can mend; the messages say how."""
+"""Errors that an operator can fix. Their messages say how."""
 
 
 class NoAccess(Exception):
-    """The cluster cannot be reached, or the account may see nothing of it."""
+    """The cluster cannot be reached, or the service account lacks permissions."""
 
 
 class SearchError(Exception):
-    """A search of logs cannot be done as asked."""
+    """A log search has invalid arguments or failed."""

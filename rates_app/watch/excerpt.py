@@ -1,4 +1,4 @@
-"""The last lines of a container's log, fit to be sent: few, short, and without secrets."""
+"""Read the last lines of a container's log for a notification: few, short, and without secrets."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-LINE_CHARACTERS = 300
+MAX_LINE_CHARACTERS = 300
 
-#: Problems of containers that have not started yet, or of no container.
+#: Rules whose containers never started, or that have no container: there is no log.
 NEVER_RAN = (IMAGE_PULL, CONFIG_ERROR, PENDING, STORM)
 
 _SECRETS = (
@@ -38,29 +38,29 @@ _SECRETS = (
 
 
 def redact(text: str) -> str:
-    """Blank out what looks like a secret or an e-mail address.
+    """Replace anything that looks like a secret or an e-mail address.
 
     Args:
         text: Lines of a log.
 
     Returns:
-        The lines with ``…`` in those places, each cut to a few hundred characters.
+        The lines with ``…`` in place of secrets, each truncated to :data:`MAX_LINE_CHARACTERS`.
     """
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
-    return "\n".join(line[:LINE_CHARACTERS] for line in text.splitlines())
+    return "\n".join(line[:MAX_LINE_CHARACTERS] for line in text.splitlines())
 
 
 def last_lines(core: CoreV1Api, finding: Finding, lines: int) -> str:
-    """Read the end of the log of the container that a finding is about.
+    """Read the last log lines of a finding's container.
 
     Args:
         core: The Kubernetes API.
-        finding: The finding; a container that crashed is asked for the log of its last run.
-        lines: How many lines.
+        finding: The finding. If the container restarted, the log of its previous run is read.
+        lines: Number of lines.
 
     Returns:
-        The lines without secrets; empty where there is no log, as before a container first starts.
+        The lines without secrets; empty if there is no log.
     """
     if finding.rule in NEVER_RAN:
         return ""
@@ -76,9 +76,15 @@ def last_lines(core: CoreV1Api, finding: Finding, lines: int) -> str:
                 _request_timeout=(5, 10),
             )
         except ApiException as error:
-            log.info("no log", pod=finding.name, container=finding.container, previous=previous, status=error.status)
+            log.info(
+                "container_log_missing",
+                pod=finding.name,
+                container=finding.container,
+                previous=previous,
+                status=error.status,
+            )
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            log.warning("log not read", pod=finding.name, error=str(error))
+            log.warning("container_log_unreadable", pod=finding.name, error=str(error))
             return ""
         else:
             return redact(str(text))

@@ -1,9 +1,9 @@
-"""From many findings to few notices: grouped by workload, held until they last, limited in number, each with its end.
+"""Group findings into incidents, and decide which notifications to send.
 
-An incident is one rule at one workload. It is told once it has lasted ``wait_seconds``, with all pods that joined by
-then, and it is over once nothing of it was seen for ``clear_seconds``: twice as long each time it came back within a
-few hours, so that flapping ends up as one long incident. Beyond ``burst`` incidents within ``burst_seconds`` the next
-ones are told as a single one, the storm.
+An incident is one rule at one workload. It is notified after it has lasted ``wait_seconds``, with all pods that joined
+by then. It ends after ``clear_seconds`` without a finding, and that time doubles with each return within a few hours,
+so that flapping becomes one long incident. Beyond ``burst`` incidents within ``burst_seconds``, further incidents are
+combined into one, the storm.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from rates_app.notify.notice import Notice, State
+from rates_app.notify.notification import Notification, State
 from rates_app.watch.rules import RULES, STORM, Finding, Rule
 
 if TYPE_CHECKING:
@@ -23,26 +23,26 @@ if TYPE_CHECKING:
 
     from rates_app.watch.settings import WatchSettings
 
-#: For how long it is remembered that an incident has been there before.
-MEMORY = timedelta(hours=6)
+#: Earlier notifications of the same incident within this time count as returns.
+RECURRENCE_WINDOW = timedelta(hours=6)
 
-#: How often the quiet time that ends an incident doubles, at most.
-MOST_DOUBLINGS = 4
+#: Limit on how often the quiet time that ends an incident doubles.
+MAX_DOUBLINGS = 4
 
 _RULES = {rule.name: rule for rule in (*RULES, STORM)}
 
 
-class Told(BaseModel):
-    """What has to be remembered of an incident that was told, to tell its end after a restart.
+class NotifiedIncident(BaseModel):
+    """An incident that was notified: the state that a restarted watcher needs to send its all-clear.
 
     Attributes:
         key: The deduplication key.
         rule: Name of the rule.
-        namespace: Where.
-        workload: Of what.
-        facts: As they were told.
-        began: When it began.
-        seen: When it was last seen.
+        namespace: Namespace of the workload.
+        workload: Name of the workload.
+        facts: The facts of the notification.
+        began: When the incident began.
+        last_seen: When it was last found.
     """
 
     key: str
@@ -51,7 +51,7 @@ class Told(BaseModel):
     workload: str
     facts: dict[str, str]
     began: datetime
-    seen: datetime
+    last_seen: datetime
 
 
 @dataclass
@@ -60,13 +60,13 @@ class _Incident:
     rule: Rule
     namespace: str
     workload: str
-    began: datetime  # in the cluster's time, for people
+    began: datetime  # by the cluster's clock, for display
     first_seen: datetime
-    seen: datetime
+    last_seen: datetime
     members: dict[str, Finding] = field(default_factory=dict)
     pods: set[str] = field(default_factory=set)
     facts: dict[str, str] = field(default_factory=dict)
-    told: bool = False
+    notified: bool = False
     in_storm: bool = False
 
 
@@ -75,8 +75,8 @@ class Incidents:
 
     Args:
         cluster: Name of the cluster or stack: part of every key and title.
-        settings: How patient to be.
-        runbook: Gives a runbook's address by its page.
+        settings: Waiting times and limits.
+        runbook: Returns a runbook's URL for the name of its page.
     """
 
     def __init__(self, cluster: str, settings: WatchSettings, runbook: Callable[[str], str]) -> None:
@@ -85,26 +85,26 @@ class Incidents:
         self._runbook = runbook
         self._incidents: dict[str, _Incident] = {}
         self._by_source: dict[str, set[str]] = {}
-        self._told_before: dict[str, list[datetime]] = {}
-        self._recently_told: deque[datetime] = deque()
+        self._notified_at: dict[str, list[datetime]] = {}
+        self._burst: deque[datetime] = deque()
 
     @property
     def open(self) -> int:
-        """How many incidents are there that were told and are not over."""
-        return sum(incident.told for incident in self._incidents.values())
+        """Number of incidents that were notified and have not ended."""
+        return sum(incident.notified for incident in self._incidents.values())
 
-    def see(self, source: str, findings: list[Finding], now: datetime) -> None:
-        """Take note of what a pod or an application looks like now.
+    def update(self, source: str, findings: list[Finding], now: datetime) -> None:
+        """Replace the findings of one pod or application.
 
         Args:
-            source: Names the pod or application; what was found of it before is replaced.
-            findings: Its problems; none when it is well or gone.
-            now: The time.
+            source: Identifies the pod or application.
+            findings: Its problems; empty when it is healthy or deleted.
+            now: The current time.
         """
         keys = {f"{self._cluster}/{f.namespace}/{f.workload}/{f.rule.name}": f for f in findings}
         for key in self._by_source.pop(source, set()) - keys.keys():
             self._incidents[key].members.pop(source, None)
-            self._incidents[key].seen = now
+            self._incidents[key].last_seen = now
         for key, finding in keys.items():
             incident = self._incidents.get(key)
             if incident is None:
@@ -114,60 +114,65 @@ class Incidents:
                 self._incidents[key] = incident
             incident.members[source] = finding
             incident.pods.add(finding.name)
-            incident.seen = now
+            incident.last_seen = now
         if keys:
             self._by_source[source] = set(keys)
 
     def sources(self) -> set[str]:
-        """Name every pod and application that has a problem."""
+        """Return every pod and application that has a problem."""
         return set(self._by_source)
 
-    def tick(self, now: datetime, excerpt: Callable[[Finding], str]) -> list[Notice]:
-        """Say what has to be said now.
+    def collect_notifications(self, now: datetime, excerpt: Callable[[Finding], str]) -> list[Notification]:
+        """Return the notifications that are due, and record that they were sent.
 
         Args:
-            now: The time.
-            excerpt: Gives the last log lines of a finding's container.
+            now: The current time.
+            excerpt: Returns the last log lines of a finding's container.
 
         Returns:
-            The notices, the gravest first; telling them is up to the caller.
+            The notifications, all-clears first, then incidents from the most severe.
         """
-        notices = [
-            self._over(incident, now) for incident in list(self._incidents.values()) if self._ended(incident, now)
+        notifications = [
+            self._resolve(incident, now)
+            for incident in list(self._incidents.values())
+            if self._has_ended(incident, now)
         ]
-        self._told_before = {key: told for key, told in self._told_before.items() if now - told[-1] < MEMORY}
-        ripe = [incident for incident in self._incidents.values() if self._ripe(incident, now)]
-        for incident in sorted(ripe, key=lambda incident: -incident.rule.severity.rank):
+        self._notified_at = {
+            key: times for key, times in self._notified_at.items() if now - times[-1] < RECURRENCE_WINDOW
+        }
+        due = [incident for incident in self._incidents.values() if self._is_due(incident, now)]
+        for incident in sorted(due, key=lambda incident: -incident.rule.severity.rank):
             if incident.rule is not STORM and not self._within_burst(now):
                 self._join_storm(incident, now)
             else:
-                notices.append(self._tell(incident, now, excerpt))
-        return [notice for notice in notices if notice is not None]
+                notifications.append(self._fire(incident, now, excerpt))
+        return [notification for notification in notifications if notification is not None]
 
-    def remember(self) -> list[Told]:
-        """Give what a next start needs; see :meth:`recall`."""
+    def snapshot(self) -> list[NotifiedIncident]:
+        """Return the state that :meth:`restore` needs after a restart."""
         return [
-            Told(
+            NotifiedIncident(
                 key=incident.key,
                 rule=incident.rule.name,
                 namespace=incident.namespace,
                 workload=incident.workload,
                 facts=incident.facts,
                 began=incident.began,
-                seen=incident.seen,
+                last_seen=incident.last_seen,
             )
             for incident in self._incidents.values()
-            if incident.told and not incident.in_storm
+            if incident.notified and not incident.in_storm
         ]
 
-    def recall(self, told: list[Told], now: datetime) -> None:
-        """Go on from what an earlier process has told: not again, and each with its end.
+    def restore(self, notified: list[NotifiedIncident], now: datetime) -> None:
+        """Continue from the state of a previous process: send no duplicates, and send the outstanding all-clears.
 
         Args:
-            told: What :meth:`remember` gave.
-            now: The time: an incident ends no earlier than ``clear_seconds`` from here, as it may still be seen.
+            notified: The result of :meth:`snapshot`.
+            now: The current time. An incident ends no earlier than ``clear_seconds`` from now, because it may still be
+                found.
         """
-        for one in told:
+        for one in notified:
             if one.rule in _RULES:
                 self._incidents[one.key] = _Incident(
                     one.key,
@@ -176,33 +181,33 @@ class Incidents:
                     one.workload,
                     began=one.began,
                     first_seen=one.began,
-                    seen=now,
+                    last_seen=now,
                     facts=one.facts,
-                    told=True,
+                    notified=True,
                 )
 
-    def _ripe(self, incident: _Incident, now: datetime) -> bool:
+    def _is_due(self, incident: _Incident, now: datetime) -> bool:
         lasted = now - incident.first_seen >= timedelta(seconds=self._settings.wait_seconds)
-        return not incident.told and bool(incident.members) and lasted
+        return not incident.notified and bool(incident.members) and lasted
 
-    def _ended(self, incident: _Incident, now: datetime) -> bool:
+    def _has_ended(self, incident: _Incident, now: datetime) -> bool:
         if incident.members:
             return False
         quiet = self._settings.wait_seconds
-        if incident.told:
-            before = [at for at in self._told_before.get(incident.key, []) if now - at < MEMORY]
-            quiet = self._settings.clear_seconds * 2 ** min(max(len(before) - 1, 0), MOST_DOUBLINGS)
-        return now - incident.seen >= timedelta(seconds=quiet)
+        if incident.notified:
+            earlier = [at for at in self._notified_at.get(incident.key, []) if now - at < RECURRENCE_WINDOW]
+            quiet = self._settings.clear_seconds * 2 ** min(max(len(earlier) - 1, 0), MAX_DOUBLINGS)
+        return now - incident.last_seen >= timedelta(seconds=quiet)
 
     def _within_burst(self, now: datetime) -> bool:
-        while self._recently_told and now - self._recently_told[0] >= timedelta(seconds=self._settings.burst_seconds):
-            self._recently_told.popleft()
-        return len(self._recently_told) < self._settings.burst
+        while self._burst and now - self._burst[0] >= timedelta(seconds=self._settings.burst_seconds):
+            self._burst.popleft()
+        return len(self._burst) < self._settings.burst
 
     def _join_storm(self, incident: _Incident, now: datetime) -> None:
-        incident.told = incident.in_storm = True
+        incident.notified = incident.in_storm = True
         sample = next(iter(incident.members.values()))
-        self.see(
+        self.update(
             f"incident {incident.key}",
             [
                 Finding(
@@ -220,11 +225,11 @@ class Incidents:
             now,
         )
 
-    def _tell(self, incident: _Incident, now: datetime, excerpt: Callable[[Finding], str]) -> Notice:
-        self._recently_told.append(now)
-        history = [at for at in self._told_before.get(incident.key, []) if now - at < MEMORY]
-        self._told_before[incident.key] = [*history, now]
-        incident.told = True
+    def _fire(self, incident: _Incident, now: datetime, excerpt: Callable[[Finding], str]) -> Notification:
+        self._burst.append(now)
+        history = [at for at in self._notified_at.get(incident.key, []) if now - at < RECURRENCE_WINDOW]
+        self._notified_at[incident.key] = [*history, now]
+        incident.notified = True
         members = sorted(incident.members.values(), key=lambda finding: finding.name)
         sample = members[0]
         several = "problems" if incident.rule is STORM else "pods"
@@ -232,38 +237,40 @@ class Incidents:
             "cluster": self._cluster,
             "namespace": incident.namespace,
             "workload": incident.workload,
-            several if len(members) > 1 else several[:-1]: _some([f.name for f in members]),
-            "node": _some(sorted({f.node for f in members if f.node})),
+            several if len(members) > 1 else several[:-1]: _list_some([f.name for f in members]),
+            "node": _list_some(sorted({f.node for f in members if f.node})),
             "container": sample.container,
-            "reason": _some(sorted({f.reason for f in members})),
+            "reason": _list_some(sorted({f.reason for f in members})),
             "message": sample.message,
-            "came back": f"{len(history)} times within {MEMORY.total_seconds() / 3600:.0f} hours" if history else "",
+            "recurred": f"{len(history)} times within {RECURRENCE_WINDOW.total_seconds() / 3600:.0f} hours"
+            if history
+            else "",
         }
         incident.facts = {name: value for name, value in facts.items() if value}
-        return self._notice(incident, State.FIRING, excerpt=excerpt(sample))
+        return self._notification(incident, State.FIRING, excerpt=excerpt(sample))
 
-    def _over(self, incident: _Incident, now: datetime) -> Notice | None:
+    def _resolve(self, incident: _Incident, now: datetime) -> Notification | None:
         del self._incidents[incident.key]
         if incident.in_storm:
-            self.see(f"incident {incident.key}", [], now)
-        if not incident.told or incident.in_storm:
+            self.update(f"incident {incident.key}", [], now)
+        if not incident.notified or incident.in_storm:
             return None
-        # Alarms on logs look for reasons: an all-clear that repeated them would be taken for the problem.
+        # CloudWatch alarms match the reasons in logs: an all-clear that repeated them would raise the alarm again.
         incident.facts = {name: value for name, value in incident.facts.items() if name not in {"reason", "message"}}
         if len(incident.pods) > 1 and incident.rule is not STORM:
-            incident.facts["pods"] = f"{len(incident.pods)} in all"
-        return self._notice(incident, State.RESOLVED, ended_at=incident.seen)
+            incident.facts["pods"] = f"{len(incident.pods)} in total"
+        return self._notification(incident, State.RESOLVED, ended_at=incident.last_seen)
 
-    def _notice(
+    def _notification(
         self, incident: _Incident, state: State, *, excerpt: str = "", ended_at: datetime | None = None
-    ) -> Notice:
-        place = f"{incident.namespace}/{incident.workload}: " if incident.workload else ""
-        return Notice(
+    ) -> Notification:
+        subject = f"{incident.namespace}/{incident.workload}: " if incident.workload else ""
+        return Notification(
             key=incident.key[:255],
             state=state,
             severity=incident.rule.severity,
-            title=f"{place}{incident.rule.title} ({self._cluster})",
-            summary=incident.rule.meaning if state is State.FIRING else "It is over.",
+            title=f"{subject}{incident.rule.title} ({self._cluster})",
+            summary=incident.rule.meaning if state is State.FIRING else "The problem has ended.",
             facts=incident.facts,
             excerpt=excerpt,
             runbook=self._runbook(incident.rule.runbook),
@@ -272,7 +279,7 @@ class Incidents:
         )
 
 
-def _some(names: list[str], most: int = 5) -> str:
-    """List names, at most a few of them."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def _list_some(names: list[str], limit: int = 5) -> str:
+    """Format a list of names, abbreviated after ``limit`` names."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -1,7 +1,7 @@
-"""The watcher's rules as a search over CloudWatch Logs, for clusters where only logs are at hand.
+"""Search CloudWatch Logs for the problems that the watcher's rules describe.
 
-One Logs Insights query does the work where the logs are: bounded in time, in log groups and in rows, and cancelled
-when it takes too long, since Insights charges by what it scans.
+The search is one Logs Insights query, bounded in time, log groups and rows, and cancelled after a timeout, because
+Insights charges by the amount of data scanned.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from mypy_boto3_logs import CloudWatchLogsClient
     from mypy_boto3_logs.type_defs import GetQueryResultsResponseTypeDef
 
-#: Limits of Logs Insights (CloudWatch Logs quotas), and one of our own on time, as what is scanned is paid for.
-MOST_GROUPS, MOST_ROWS, LONGEST = 50, 10_000, timedelta(days=7)
+#: Quotas of Logs Insights, and this project's limit on the time range, because Insights charges by data scanned.
+MAX_GROUPS, MAX_ROWS, MAX_RANGE = 50, 10_000, timedelta(days=7)
 
 POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A line that speaks of a problem.
+    """A log line that matches a rule or keyword.
 
     Attributes:
-        at: When it was logged.
-        rule: The rule that it fits; none where a keyword of the caller's own found it.
+        at: Time of the log entry.
+        rule: The matching rule; None if only a keyword of the caller matched.
         group: The log group.
-        stream: The log stream; in a cluster it names pod and node.
+        stream: The log stream. For containers, its name contains the pod and the node.
         line: The line, without secrets.
     """
 
@@ -48,13 +48,13 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a search found.
+class SearchResult:
+    """The result of a search.
 
     Attributes:
         hits: The lines, newest first.
-        complete: False when there were more than were asked for.
-        scanned_bytes: What Insights read, and charges for.
+        complete: False if more lines matched than the limit allows.
+        scanned_bytes: Amount of data scanned, for which AWS charges.
     """
 
     hits: list[Hit]
@@ -63,14 +63,14 @@ class Found:
 
 
 def query(keywords: Sequence[str], limit: int) -> str:
-    """Write the query.
+    """Build the query.
 
     Args:
-        keywords: Texts of which a line must hold one, taken literally.
-        limit: Rows, at most.
+        keywords: A line must contain one of these texts literally.
+        limit: Maximum number of rows.
 
     Returns:
-        A query in Logs Insights' language.
+        A query in the language of Logs Insights.
     """
     pattern = "|".join(re.sub(r"([\\^$.|?*+()\[\]{}/])", r"\\\1", keyword) for keyword in keywords)
     return (
@@ -87,31 +87,31 @@ def search(
     keywords: Sequence[str] = (),
     limit: int = 200,
     timeout: float = 60.0,
-) -> Found:
-    """Search log groups for lines that speak of the watcher's problems.
+) -> SearchResult:
+    """Search log groups for lines that match the watcher's rules.
 
     Args:
         logs: CloudWatch Logs.
         groups: Names of the log groups.
-        since: How far back.
-        keywords: Other texts to look for, instead of the rules' own.
-        limit: Lines, at most.
-        timeout: Seconds that the query may take.
+        since: How far back to search, at most seven days.
+        keywords: Texts to search for instead of the rules' phrases.
+        limit: Maximum number of lines.
+        timeout: Seconds before the query is cancelled.
 
     Returns:
-        The lines that were found.
+        The matching lines.
 
     Raises:
-        SearchError: A bound is exceeded, a group does not exist, or the query failed or took too long.
+        SearchError: An argument exceeds its limit, a group does not exist, or the query failed or timed out.
     """
     if not groups:
-        raise SearchError("name at least one log group: --group /aws/containerinsights/CLUSTER/application")
-    if len(groups) > MOST_GROUPS:
-        raise SearchError(f"{len(groups)} log groups are more than one query takes ({MOST_GROUPS}); name fewer")
-    if not timedelta(0) < since <= LONGEST:
-        raise SearchError(f"--since must be within {LONGEST.days} days, as what is scanned is paid for")
-    if not 1 <= limit <= MOST_ROWS:
-        raise SearchError(f"--limit must be from 1 to {MOST_ROWS}")
+        raise SearchError("No log group. Name at least one: --group /aws/containerinsights/CLUSTER/application")
+    if len(groups) > MAX_GROUPS:
+        raise SearchError(f"{len(groups)} log groups exceed the maximum of {MAX_GROUPS}. Name fewer groups.")
+    if not timedelta(0) < since <= MAX_RANGE:
+        raise SearchError(f"--since exceeds the maximum of {MAX_RANGE.days} days. AWS charges by the data scanned.")
+    if not 1 <= limit <= MAX_ROWS:
+        raise SearchError(f"--limit must be between 1 and {MAX_ROWS}.")
     phrases = list(keywords) or [phrase for rule in RULES for phrase in rule.phrases]
     now = datetime.now(UTC)
     try:
@@ -133,7 +133,7 @@ def search(
                 Hit(_time(cells["@timestamp"]), classify(line), cells["@log"], cells["@logStream"], redact(line))
             )
     statistics = result.get("statistics", {})
-    return Found(hits, len(result["results"]) < limit, int(statistics.get("bytesScanned", 0)))
+    return SearchResult(hits, len(result["results"]) < limit, int(statistics.get("bytesScanned", 0)))
 
 
 def _wait(logs: CloudWatchLogsClient, query_id: str, timeout: float) -> GetQueryResultsResponseTypeDef:
@@ -143,15 +143,15 @@ def _wait(logs: CloudWatchLogsClient, query_id: str, timeout: float) -> GetQuery
         if result["status"] == "Complete":
             return result
         if result["status"] not in {"Scheduled", "Running"}:
-            raise SearchError(f"the query ended as {result['status']}; narrow it with --since or --group")
+            raise SearchError(f"The query ended with status {result['status']}. Narrow it with --since or --group.")
         if time.monotonic() > deadline:
             logs.stop_query(queryId=query_id)
-            raise SearchError(f"the query took longer than {timeout:.0f} s and was stopped; narrow it with --since")
+            raise SearchError(f"The query was cancelled after {timeout:.0f} s. Narrow it with --since.")
         time.sleep(POLL_SECONDS)
 
 
 def _time(text: str) -> datetime:
-    """Read a time as Insights gives it, in UTC without saying so, or in milliseconds since 1970."""
+    """Parse a timestamp of Insights: UTC without an offset, or milliseconds since 1970."""
     if text.isdigit():
         return datetime.fromtimestamp(int(text) / 1000, UTC)
     return datetime.fromisoformat(text).replace(tzinfo=UTC)

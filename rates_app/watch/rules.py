@@ -1,4 +1,4 @@
-"""What counts as a problem: one table, read against the status of pods and against the lines of a log."""
+"""The rules: which pod statuses and log lines are problems, how severe they are, and which runbook applies."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from rates_app.notify.notice import Severity
+from rates_app.notify.notification import Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,14 +22,14 @@ class Rule:
     """One kind of problem.
 
     Attributes:
-        name: Short and stable: part of the deduplication key.
-        title: What is wrong, to stand after the workload's name.
-        meaning: What that means for the service.
-        severity: How much it hurts.
-        runbook: Page in ``runbooks/`` that says what to do.
-        reasons: Reasons by which the status of a pod shows it (Kubernetes API, ContainerStateWaiting.reason,
+        name: Short and stable; part of the deduplication key.
+        title: The problem, as it follows the workload's name.
+        meaning: Consequences for the service.
+        severity: Severity of the notification.
+        runbook: Page in ``runbooks/`` that applies.
+        reasons: Reasons in a pod's status that show the problem (Kubernetes API, ContainerStateWaiting.reason,
             ContainerStateTerminated.reason and PodStatus.reason).
-        phrases: What kubelets and operators write about it in logs and events.
+        phrases: Phrases that kubelets and operators use for it in logs and events.
     """
 
     name: str
@@ -43,8 +43,8 @@ class Rule:
 
 CRASH_LOOP = Rule(
     "crash-loop",
-    "a container crashes again and again",
-    "It is restarted with growing pauses and does no work meanwhile; other pods of the workload carry its load.",
+    "a container keeps crashing",
+    "Kubernetes restarts it with increasing delays. Until it runs, other pods of the workload take its load.",
     Severity.CRITICAL,
     "pod-crash-loop",
     frozenset({"CrashLoopBackOff"}),
@@ -53,7 +53,7 @@ CRASH_LOOP = Rule(
 IMAGE_PULL = Rule(
     "image-pull",
     "an image cannot be pulled",
-    "The pod cannot start. A rollout stays where it is, and the version before serves on.",
+    "The pod cannot start. A rollout stops, and the previous version continues to serve.",
     Severity.CRITICAL,
     "image-pull-failure",
     frozenset({"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull"}),
@@ -61,8 +61,8 @@ IMAGE_PULL = Rule(
 )
 CONFIG_ERROR = Rule(
     "config-error",
-    "a container lacks its Secret or ConfigMap",
-    "The pod cannot start until what it refers to is there.",
+    "a container's Secret or ConfigMap is missing",
+    "The pod cannot start until the referenced object exists.",
     Severity.CRITICAL,
     "container-config-error",
     frozenset({"CreateContainerConfigError", "CreateContainerError"}),
@@ -70,8 +70,8 @@ CONFIG_ERROR = Rule(
 )
 OUT_OF_MEMORY = Rule(
     "out-of-memory",
-    "a container was killed for its memory",
-    "It went over its limit. Requests or slices that it had in hand were cut off; slices are done again by others.",
+    "a container was killed for using too much memory",
+    "It exceeded its memory limit. Its requests failed; its slices are staged again by other workers.",
     Severity.WARNING,
     "container-out-of-memory",
     frozenset({"OOMKilled"}),
@@ -79,8 +79,8 @@ OUT_OF_MEMORY = Rule(
 )
 PENDING = Rule(
     "pending",
-    "a pod finds no node",
-    "Nothing in the cluster has room for it, so the workload runs with fewer pods than it should.",
+    "a pod cannot be scheduled",
+    "No node has capacity for it, so the workload runs with fewer pods than configured.",
     Severity.WARNING,
     "pod-unschedulable",
     frozenset(),
@@ -89,7 +89,7 @@ PENDING = Rule(
 EVICTED = Rule(
     "evicted",
     "a pod was evicted",
-    "It used more disk than it may, or its node ran short of memory or disk: then others on that node may follow.",
+    "It exceeded its disk limit, or its node ran out of memory or disk. Other pods on that node may be evicted next.",
     Severity.WARNING,
     "pod-evicted",
     frozenset({"Evicted"}),
@@ -98,7 +98,7 @@ EVICTED = Rule(
 SPARK_FAILED = Rule(
     "spark-failed",
     "a Spark application failed",
-    "Its batch is not published. Nothing is lost or half visible: finished slices are in the ledger.",
+    "Its batch is not published. No data is lost or partly visible: staged slices are in the ledger.",
     Severity.CRITICAL,
     "spark-application-failed",
     frozenset({"FAILED", "SUBMISSION_FAILED"}),
@@ -106,8 +106,8 @@ SPARK_FAILED = Rule(
 )
 MIGRATION_FAILED = Rule(
     "migration-failed",
-    "a migration of the database failed",
-    "It changed nothing. The version before serves on, and nothing new can be rolled out.",
+    "a database migration failed",
+    "It changed nothing. The previous version continues to serve, and no new version can be rolled out.",
     Severity.CRITICAL,
     "migration-failed",
     frozenset(),
@@ -115,8 +115,8 @@ MIGRATION_FAILED = Rule(
 )
 STORM = Rule(
     "storm",
-    "many problems at once",
-    "So many that they are told as one: it is likely one cause, such as a node, a zone or a registry.",
+    "many problems at the same time",
+    "They are combined into one notification. They likely have one cause, such as a node, a zone or a registry.",
     Severity.CRITICAL,
     "many-problems",
     frozenset(),
@@ -132,15 +132,15 @@ class Finding:
     """A problem of one pod or application.
 
     Attributes:
-        rule: Which problem.
-        namespace: Where.
-        workload: What the pod belongs to: what a person would roll back or scale.
-        name: The pod or the application.
-        node: The node; empty when it has none.
-        container: The container; empty when it is the whole pod.
-        reason: The reason in the cluster's words.
-        message: The message that came with it; may be empty.
-        since: When it began, in the cluster's time where it tells.
+        rule: The rule that matched.
+        namespace: Namespace of the pod or application.
+        workload: The owner of the pod: the object that an operator would roll back or scale.
+        name: Name of the pod or application.
+        node: Name of the node; empty if it has none.
+        container: Name of the container; empty if the problem concerns the whole pod.
+        reason: The reason in the status.
+        message: The message in the status; may be empty.
+        since: When the problem began: the cluster's time if the status has one.
     """
 
     rule: Rule
@@ -155,15 +155,15 @@ class Finding:
 
 
 def pod_findings(pod: Resource, now: datetime, settings: WatchSettings) -> list[Finding]:
-    """Find the problems of a pod: at most one a container, the one nearest to the cause.
+    """Return the problems of a pod: at most one per container, the one closest to the cause.
 
     Args:
-        pod: The pod as the API gives it.
-        now: The time, as some problems come and go with time alone.
-        settings: How long a pod may be pending, and how long a kill counts.
+        pod: The pod, as the API returns it.
+        now: The current time; some problems depend on time alone.
+        settings: How long a pod may be pending, and how long a memory kill counts.
 
     Returns:
-        The problems; none for a pod that is being deleted.
+        The problems; empty for a pod that is being deleted.
     """
     metadata, status = pod["metadata"], pod.get("status", {})
     if metadata.get("deletionTimestamp"):
@@ -184,7 +184,7 @@ def pod_findings(pod: Resource, now: datetime, settings: WatchSettings) -> list[
 
     recently = now - timedelta(seconds=settings.settle_seconds)
     if status.get("reason") in EVICTED.reasons:
-        # A pod that used more than its own limit is evicted without being called a target of disruption.
+        # A pod that is evicted for exceeding its own limit has no condition DisruptionTarget.
         since = _condition_time(status, "DisruptionTarget") or _condition_time(status, "Ready") or now
         return [finding(EVICTED, "Evicted", status.get("message", ""), since)] if since > recently else []
 
@@ -199,7 +199,7 @@ def pod_findings(pod: Resource, now: datetime, settings: WatchSettings) -> list[
             since = _condition_time(status, "Ready") or now
             found.append(finding(rule, waiting["reason"], waiting.get("message", ""), since, container["name"]))
 
-    # The chart's own label. The Job tries again with a new pod, so a failure counts for as long as a kill does.
+    # This is the chart's label. The Job retries with a new pod, so a failure counts as long as a memory kill does.
     if status.get("phase") == "Failed" and metadata.get("labels", {}).get("app.kubernetes.io/component") == "migrate":
         for container in status.get("containerStatuses", []):
             ended = container.get("state", {}).get("terminated", {})
@@ -215,14 +215,14 @@ def pod_findings(pod: Resource, now: datetime, settings: WatchSettings) -> list[
 
 
 def spark_findings(application: Resource, now: datetime) -> list[Finding]:
-    """Find whether a SparkApplication failed for good.
+    """Return a problem if a SparkApplication failed permanently.
 
     Args:
-        application: The SparkApplication (``sparkoperator.k8s.io/v1beta2``) as the API gives it.
-        now: The time, for one that does not say when it ended.
+        application: The SparkApplication (``sparkoperator.k8s.io/v1beta2``), as the API returns it.
+        now: The current time, for an application without an end time.
 
     Returns:
-        The problem, or nothing: one that the operator will retry has not failed yet.
+        The problem; empty if the application is healthy or the operator will retry it.
     """
     metadata, status = application["metadata"], application.get("status", {})
     state = status.get("applicationState", {})
@@ -244,13 +244,13 @@ def spark_findings(application: Resource, now: datetime) -> list[Finding]:
 
 
 def classify(line: str) -> Rule | None:
-    """Find the rule that a line of a log or an event speaks of.
+    """Return the rule that a log line or event matches.
 
     Args:
         line: The line.
 
     Returns:
-        The rule; the first of the table where several fit.
+        The first matching rule, or None.
     """
     return next((rule for rule in RULES if any(phrase in line for phrase in rule.phrases)), None)
 
@@ -262,14 +262,14 @@ def _workload(metadata: Resource) -> str:
     owner = next((owner for owner in metadata.get("ownerReferences", []) if owner.get("controller")), None)
     if owner is None:
         return str(metadata["name"])
-    # A ReplicaSet's name ends in the hash of one version, a scheduled Job's in its minute: cut them to the whole.
+    # Strip the version's hash from a ReplicaSet's name and the scheduled minute from a CronJob's Job.
     version = labels.get("rollouts-pod-template-hash") or labels.get("pod-template-hash")
     name = str(owner["name"])
     return name.removesuffix(f"-{version}") if version else re.sub(r"-\d{8,}$", "", name)
 
 
 def _killed_for_memory(container: Resource) -> datetime | None:
-    """When a container was last killed for its memory, if that is how it last ended."""
+    """Return when a container was killed for its memory, if that was its last termination."""
     for state in ("state", "lastState"):
         terminated = container.get(state, {}).get("terminated")
         if terminated:

@@ -1,4 +1,4 @@
-"""How patient the watcher is: what is a problem, when to say so, and when it is over."""
+"""Settings of the pod watcher."""
 
 from __future__ import annotations
 
@@ -14,30 +14,39 @@ class WatchSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="RATES_WATCH_", frozen=True, extra="ignore")
 
     namespaces: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(), description="Namespaces to watch, separated by commas; without them all that the account may see."
+        default=(),
+        description="Namespaces to watch, separated by commas. Default: all that the service account may watch.",
     )
     port: int = Field(default=8080, ge=0, le=65535, description="Port of /healthz, /readyz and /metrics.")
-    pending_seconds: PositiveFloat = Field(default=600, description="How long a pod may wait for a node.")
+    pending_seconds: PositiveFloat = Field(
+        default=600, description="Seconds that a pod may be pending before it is a problem."
+    )
     settle_seconds: PositiveFloat = Field(
-        default=600, description="How long after a kill for memory or an eviction it still counts as a problem."
+        default=600, description="Seconds that a memory kill or an eviction counts as a problem."
     )
     wait_seconds: float = Field(
-        default=30, ge=0, description="How long a problem must last to be told; what joins meanwhile is told with it."
+        default=30,
+        ge=0,
+        description="Seconds that a problem must last before it is notified; pods that fail meanwhile are included.",
     )
     clear_seconds: float = Field(
-        default=300, ge=0, description="How long it must be quiet to be over; twice that each time it came back."
+        default=300,
+        ge=0,
+        description="Seconds without the problem before the all-clear. Doubles each time the problem returns.",
     )
-    burst: PositiveInt = Field(default=6, description="Problems told one by one within the burst's time.")
+    burst: PositiveInt = Field(
+        default=6, description="Problems that are notified individually within RATES_WATCH_BURST_SECONDS."
+    )
     burst_seconds: PositiveFloat = Field(
-        default=900, description="Time of a burst; problems beyond it are told as one."
+        default=900, description="Length of a burst in seconds; further problems in a burst are combined."
     )
-    log_lines: PositiveInt = Field(default=15, le=100, description="Last lines of a container's log in a notice.")
+    log_lines: PositiveInt = Field(default=15, le=100, description="Number of log lines in a notification.")
     config_map: str = Field(
-        default="rates-watcher", description="ConfigMap that keeps what has been told, for the watcher's next start."
+        default="rates-watcher", description="ConfigMap that stores the notification state across restarts."
     )
 
     @field_validator("namespaces", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        """Take ``a,b`` from the environment as a tuple."""
+        """Parse ``a,b`` from the environment into a tuple."""
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

@@ -1,7 +1,7 @@
-"""List and watch: everything that is there, then every change, without a gap and for as long as it takes.
+"""List and watch resources of Kubernetes: yield the present objects, then every change, without a gap.
 
-The protocol is Kubernetes' own ("Efficient detection of changes" in its API concepts): list once, watch from the
-list's version, take bookmarks as newer versions, list again when the version has become too old (410 Gone).
+The protocol is described in "Efficient detection of changes" of Kubernetes' API concepts: list once, watch from the
+list's resource version, advance the version by bookmarks, and list again when the version has expired (410 Gone).
 """
 
 from __future__ import annotations
@@ -25,46 +25,48 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-EVENTS = Counter("rates_watch_events", "Changes that the watcher was told of.", ["resource"])
-INTERRUPTIONS = Counter("rates_watch_interruptions", "Watches that broke off and were resumed.", ["resource", "reason"])
+EVENTS = Counter("rates_watch_events", "Watch events received.", ["resource"])
+INTERRUPTIONS = Counter(
+    "rates_watch_interruptions", "Watches that were interrupted and resumed.", ["resource", "reason"]
+)
 
-PAGE = 500
+PAGE_SIZE = 500
 
-#: How long the server may keep one watch open, and how long a silent connection is believed, in seconds.
-WATCH_SECONDS, SILENCE_SECONDS = 240, 300
+#: Maximum duration of one watch, and maximum time without data before the connection is considered dead.
+WATCH_SECONDS, READ_TIMEOUT_SECONDS = 240, 300
 
-#: Waits after failures in a row, in seconds; the last is kept.
+#: Delays after consecutive failures, in seconds; the last one repeats.
 BACKOFF = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
-#: The same for a kind that the cluster does not have: it comes soon, with what is being installed, or not for long.
+#: Delays while the cluster does not have the kind: it appears soon, with an installation in progress, or not for long.
 ABSENT_BACKOFF = (*BACKOFF, 60.0, 300.0)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything that is there; what is not in it is gone."""
+    """All present objects. Objects that are not in it were deleted."""
 
     objects: list[Resource]
 
 
 @dataclass(frozen=True)
 class Change:
-    """One object that was added or changed, or that is gone."""
+    """One object that was added, changed or deleted."""
 
     object: Resource
-    gone: bool
+    deleted: bool
 
 
 def follow(resource: str, call: Callable[..., Any], stop: threading.Event) -> Iterator[Snapshot | Change]:
-    """Follow a kind of resource until told to stop.
+    """Follow a resource until stopped.
 
     Args:
-        resource: Its name, for metrics and logs.
-        call: The client's list function, with what it needs bound.
-        stop: Set to end.
+        resource: Name of the resource, for metrics and logs.
+        call: The client's list function with its arguments bound.
+        stop: Set it to end.
 
     Yields:
-        A snapshot first, then changes; a snapshot again after a gap.
+        A snapshot, then changes. After a gap, another snapshot.
     """
     version: str | None = None
     failures = 0
@@ -78,15 +80,15 @@ def follow(resource: str, call: Callable[..., Any], stop: threading.Event) -> It
                 resource_version=version,
                 allow_watch_bookmarks=True,
                 timeout_seconds=WATCH_SECONDS,
-                _request_timeout=(10, SILENCE_SECONDS),
+                _request_timeout=(10, READ_TIMEOUT_SECONDS),
             ):
                 if event is None:
-                    continue  # half a line: the connection broke off, and the version before it still stands
+                    continue  # an incomplete line: the connection was lost; resume from the previous version
                 version = event["raw_object"]["metadata"]["resourceVersion"]
                 failures = 0
                 if event["type"] != "BOOKMARK":
                     EVENTS.labels(resource).inc()
-                    yield Change(event["raw_object"], gone=event["type"] == "DELETED")
+                    yield Change(event["raw_object"], deleted=event["type"] == "DELETED")
                 if stop.is_set():
                     return
         except ApiException as error:
@@ -100,9 +102,9 @@ def follow(resource: str, call: Callable[..., Any], stop: threading.Event) -> It
 
 def _list(call: Callable[..., Any]) -> tuple[list[Resource], str]:
     objects: list[Resource] = []
-    page: dict[str, Any] = {"limit": PAGE}
+    page: dict[str, Any] = {"limit": PAGE_SIZE}
     while True:
-        # The raw answer: models would check and copy every field of every pod, and refuse what is newer than they.
+        # Raw JSON: the client's models would copy every field of every pod and reject fields newer than the client.
         response = call(**page, _preload_content=False, _request_timeout=(10, 60))
         if response.status != HTTPStatus.OK:
             raise ApiException(status=response.status, reason=response.reason)
@@ -114,9 +116,9 @@ def _list(call: Callable[..., Any]) -> tuple[list[Resource], str]:
 
 
 def _interrupted(resource: str, error: Exception, failures: int, stop: threading.Event, waits: Sequence[float]) -> int:
-    """Note a failure and wait; say how many there were in a row."""
+    """Record a failure, wait, and return the number of consecutive failures."""
     reason = str(error.status) if isinstance(error, ApiException) else type(error).__name__
     INTERRUPTIONS.labels(resource, reason).inc()
-    log.warning("watch interrupted", resource=resource, reason=reason, error=str(error)[:300])
+    log.warning("watch_interrupted", resource=resource, reason=reason, error=str(error)[:300])
     stop.wait(waits[min(failures, len(waits) - 1)])
     return failures + 1

@@ -1,4 +1,4 @@
-"""The watcher: follows the cluster, keeps the incidents, and hands notices to the courier."""
+"""Watch a cluster: turn its changes into incidents, and pass notifications to the sender."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 
     from kubernetes.client import ApiClient
 
-    from rates_app.notify.courier import Courier
+    from rates_app.notify.sender import NotificationSender
     from rates_app.watch.incidents import Incidents
-    from rates_app.watch.memory import Memory
+    from rates_app.watch.notification_state import NotificationStore
     from rates_app.watch.rules import Resource
     from rates_app.watch.settings import WatchSettings
     from rates_app.watch.stream import Change
 
 log = structlog.get_logger()
 
-OPEN = Gauge("rates_watch_incidents", "Problems that were told and are not over.")
+OPEN = Gauge("rates_watch_incidents", "Incidents that were notified and have not ended.")
 
-#: How often problems that come and go with time alone are looked for, in seconds.
-TICK_SECONDS = 1.0
+#: Interval of checks for problems that depend on time alone.
+CHECK_SECONDS = 1.0
 
-#: How often dead letters are tried again, in seconds.
+#: Interval at which dead letters are retried.
 REDELIVER_SECONDS = 60.0
 
 
@@ -46,20 +46,25 @@ class Watcher:
 
     Args:
         api: The cluster.
-        settings: What to watch and how patient to be.
-        incidents: Where findings become notices.
-        memory: What has been told before.
-        courier: Where notices go.
+        settings: What to watch, and waiting times.
+        incidents: Turns findings into notifications.
+        store: Notification state of previous runs.
+        sender: Sends notifications.
     """
 
     def __init__(
-        self, api: ApiClient, settings: WatchSettings, incidents: Incidents, memory: Memory, courier: Courier
+        self,
+        api: ApiClient,
+        settings: WatchSettings,
+        incidents: Incidents,
+        store: NotificationStore,
+        sender: NotificationSender,
     ) -> None:
         self._core = CoreV1Api(api)
         self._settings = settings
         self._incidents = incidents
-        self._memory = memory
-        self._courier = courier
+        self._store = store
+        self._sender = sender
         self._lists = lists(api, settings)
         self._queue: queue.Queue[tuple[str, Snapshot | Change | BaseException]] = queue.Queue(maxsize=10_000)
         self._objects: dict[str, dict[str, Resource]] = {}
@@ -67,27 +72,27 @@ class Watcher:
 
     @property
     def ready(self) -> bool:
-        """Whether everything to be watched has been seen once."""
+        """Whether every resource has been listed once."""
         return self._objects.keys() == self._lists.keys()
 
     def stop(self) -> None:
-        """Have :meth:`run` return."""
+        """Make :meth:`run` return."""
         self._stop.set()
 
     def run(self) -> None:
-        """Watch until stopped, then deliver what is left."""
-        self._incidents.recall(self._memory.load(), datetime.now(UTC))
+        """Watch until stopped, then send the remaining notifications."""
+        self._incidents.restore(self._store.load(), datetime.now(UTC))
         for name, call in self._lists.items():
             threading.Thread(target=self._follow, args=(name, call), name=name, daemon=True).start()
-        log.info("watching", what=sorted(self._lists))
+        log.info("watch_started", what=sorted(self._lists))
         redelivered = time.monotonic()
         while not self._stop.is_set():
-            self._take(time.monotonic() + TICK_SECONDS)
-            self._tick(datetime.now(UTC))
+            self._apply_changes(time.monotonic() + CHECK_SECONDS)
+            self._check(datetime.now(UTC))
             if time.monotonic() - redelivered >= REDELIVER_SECONDS:
-                self._courier.redeliver()
+                self._sender.redeliver()
                 redelivered = time.monotonic()
-        self._courier.close()
+        self._sender.close()
 
     def _follow(self, name: str, call: Callable[..., Any]) -> None:
         try:
@@ -96,8 +101,8 @@ class Watcher:
         except BaseException as error:  # noqa: BLE001 - raised again by the main thread: a dead watch must end the process
             self._queue.put((name, error))
 
-    def _take(self, until: float) -> None:
-        """Take changes until the next tick is due."""
+    def _apply_changes(self, until: float) -> None:
+        """Apply changes until the next check is due."""
         while (left := until - time.monotonic()) > 0 and not self._stop.is_set():
             try:
                 name, item = self._queue.get(timeout=left)
@@ -110,46 +115,48 @@ class Watcher:
     def _apply(self, name: str, item: Snapshot | Change, now: datetime) -> None:
         if isinstance(item, Snapshot):
             known = self._objects.pop(name, {})
-            self._objects[name] = {_uid(found): _slim(found) for found in item.objects}
+            self._objects[name] = {_uid(found): _trim(found) for found in item.objects}
             for uid in known.keys() - self._objects[name].keys():
-                self._incidents.see(uid, [], now)
+                self._incidents.update(uid, [], now)
             for uid, found in self._objects[name].items():
-                self._incidents.see(uid, self._findings(found, now), now)
-        elif item.gone:
+                self._incidents.update(uid, self._findings(found, now), now)
+        elif item.deleted:
             self._objects[name].pop(_uid(item.object), None)
-            self._incidents.see(_uid(item.object), [], now)
+            self._incidents.update(_uid(item.object), [], now)
         else:
-            self._objects[name][_uid(item.object)] = _slim(item.object)
-            self._incidents.see(_uid(item.object), self._findings(item.object, now), now)
+            self._objects[name][_uid(item.object)] = _trim(item.object)
+            self._incidents.update(_uid(item.object), self._findings(item.object, now), now)
 
     def _findings(self, found: Resource, now: datetime) -> list[Finding]:
-        # A list's items do not say their kind; an application's status is what only it has.
+        # The items of a list carry no kind; only SparkApplications have an applicationState.
         if "applicationState" in found.get("status", {}):
             return spark_findings(found, now)
         return pod_findings(found, now, self._settings)
 
-    def _tick(self, now: datetime) -> None:
-        troubled = self._incidents.sources()
+    def _check(self, now: datetime) -> None:
+        unhealthy = self._incidents.sources()
         for objects in self._objects.values():
             for uid, found in objects.items():
-                # Time alone changes two things: a pod becomes pending for too long, and a kill long enough ago.
-                if uid in troubled or found.get("status", {}).get("phase") == "Pending":
-                    self._incidents.see(uid, self._findings(found, now), now)
-        for notice in self._incidents.tick(now, lambda f: last_lines(self._core, f, self._settings.log_lines)):
-            self._courier.deliver(notice)
+                # Two results depend on time alone: a pod is pending for too long, and a memory kill no longer counts.
+                if uid in unhealthy or found.get("status", {}).get("phase") == "Pending":
+                    self._incidents.update(uid, self._findings(found, now), now)
+        for notification in self._incidents.collect_notifications(
+            now, lambda f: last_lines(self._core, f, self._settings.log_lines)
+        ):
+            self._sender.deliver(notification)
         OPEN.set(self._incidents.open)
         try:
-            self._memory.save(self._incidents.remember())
+            self._store.save(self._incidents.snapshot())
         except (ApiException, urllib3.exceptions.HTTPError) as error:
-            log.warning("what was told is not kept; it may be told again after a restart", error=str(error)[:300])
+            log.warning("notification_state_not_saved", error=str(error)[:300])
 
 
 def _uid(found: Resource) -> str:
     return str(found["metadata"]["uid"])
 
 
-def _slim(found: Resource) -> Resource:
-    """Keep what the rules read: thousands of whole pods would not fit into a small container."""
+def _trim(found: Resource) -> Resource:
+    """Keep only the fields that rules read: thousands of complete pods exceed the container's memory limit."""
     metadata = {
         name: found["metadata"][name]
         for name in (

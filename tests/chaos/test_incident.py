@@ -24,11 +24,11 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from rates_app.application import create_app
-from rates_app.local.postgres import Cluster, primary_with_replica
+from rates_app.local.postgres import PostgresPair, primary_with_replica
 from rates_app.local.redis import RedisServer
 from rates_app.rates.locations import read_locations, store_locations
 from rates_app.settings import Settings
-from rates_app.store.generation import raise_generation
+from rates_app.store.generation import increment_generation
 from rates_app.store.migrate import migrate
 from rates_app.watch.incidents import Incidents
 from rates_app.watch.rules import pod_findings
@@ -77,7 +77,7 @@ class Night:
             self._pods[uid] = event["object"]
             if event["type"] == "DELETED":
                 del self._pods[uid]
-                self._incidents.see(uid, [], self._now)
+                self._incidents.update(uid, [], self._now)
 
     @property
     def _now(self) -> datetime:
@@ -96,13 +96,13 @@ class Night:
 
     def _watch(self) -> None:
         for uid, pod in self._pods.items():
-            self._incidents.see(uid, pod_findings(pod, self._now, self._settings), self._now)
+            self._incidents.update(uid, pod_findings(pod, self._now, self._settings), self._now)
             for container in pod["status"].get("containerStatuses", []):
                 if reason := container["state"].get("waiting", {}).get("reason"):
                     labels = f'namespace="rates", pod="{pod["metadata"]["name"]}", container="app", reason="{reason}"'
                     self.series[f"kube_pod_container_status_waiting_reason{{{labels}}}"][self.minute] = 1
-        for notice in self._incidents.tick(self._now, lambda _: ""):
-            self.told.append((self.minute, f"{notice.state} {notice.key}"))
+        for notification in self._incidents.collect_notifications(self._now, lambda _: ""):
+            self.told.append((self.minute, f"{notification.state} {notification.key}"))
 
     def _scrape(self) -> None:
         for family in text_string_to_metric_families(self._client.get("/metrics").text):
@@ -119,7 +119,7 @@ class Night:
 
 
 @pytest.fixture
-def stack(servers_folder: Path) -> Iterator[tuple[Cluster, RedisServer]]:
+def stack(servers_folder: Path) -> Iterator[tuple[PostgresPair, RedisServer]]:
     folder = Path(tempfile.mkdtemp(dir=servers_folder))
     folder.chmod(0o711)
     redis = RedisServer(folder / "redis")
@@ -130,14 +130,14 @@ def stack(servers_folder: Path) -> Iterator[tuple[Cluster, RedisServer]]:
 
 
 @pytest.fixture
-def client(stack: tuple[Cluster, RedisServer], tmp_path: Path) -> Iterator[FlaskClient]:
+def client(stack: tuple[PostgresPair, RedisServer], tmp_path: Path) -> Iterator[FlaskClient]:
     cluster, redis = stack
     migrate(cluster.primary.url)
     with psycopg.connect(cluster.primary.url) as connection:
         store_locations(
             connection, read_locations(ROOT / "sample_data" / "ports.csv", ROOT / "sample_data" / "regions.csv")
         )
-        raise_generation(connection, None)
+        increment_generation(connection, None)
     app = create_app(
         Settings.model_validate(
             {
@@ -195,7 +195,7 @@ def fired(night: Night, folder: Path) -> list[tuple[int, str]]:
 
 @pytest.mark.slow
 def test_a_bad_night_is_told_in_order_and_so_is_its_end(
-    stack: tuple[Cluster, RedisServer], client: FlaskClient, tmp_path: Path
+    stack: tuple[PostgresPair, RedisServer], client: FlaskClient, tmp_path: Path
 ) -> None:
     cluster, redis = stack
     night = Night(client)

@@ -21,7 +21,7 @@ import pytest
 
 from rates_app.batches.generate import generate, read_sample, sample_file
 from rates_app.local.postgres import PostgresServer
-from rates_app.local.server import ended
+from rates_app.local.server import wait_until_ended
 from rates_app.rates.locations import read_locations, store_locations
 from rates_app.store.migrate import migrate
 
@@ -110,7 +110,7 @@ def kill(victim: Victim, driver: psutil.Popen, server: PostgresServer, dice: ran
 def finish(driver: psutil.Popen, workers: list[psutil.Process]) -> tuple[int, str]:
     """Wait for a driver and everything it has started to end."""
     output, _ = driver.communicate(timeout=PATIENCE_SECONDS)
-    assert ended(workers, PATIENCE_SECONDS), "workers have outlived their driver"
+    assert wait_until_ended(workers, PATIENCE_SECONDS), "workers have outlived their driver"
     assert "Traceback" not in output, output
     return driver.returncode, output
 

@@ -27,7 +27,7 @@ METRICS = re.compile(
     r"|watch_interruptions_total)"
 )
 ALERTMANAGER_ONLY = {"application-sync-failed", "application-degraded"}
-WATCHER_ONLY = {"pod-evicted", "spark-application-failed", "many-problems", "test-notice"}
+WATCHER_ONLY = {"pod-evicted", "spark-application-failed", "many-problems", "test-notification"}
 
 
 def groups() -> list[Manifest]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import boto3
 from moto.server import ThreadedMotoServer
 
-from rates_app.store.generation import GATE
+from rates_app.store.generation import PUBLISH_LOCK
 from tests.charts.rendering import charts
 from tests.cluster import host
 from tests.cluster.kube import wait_for
@@ -189,10 +189,12 @@ class Ingest:
     def hold_publishing(self) -> subprocess.Popen[bytes]:
         """Keep batches from being published until `let_publish`."""
         command = ["kubectl", "--namespace", self.namespace.name, "exec", f"deployment/{NAME}", "--"]
-        held = subprocess.Popen([*command, "python", "-c", HOLD, str(GATE)])
+        held = subprocess.Popen([*command, "python", "-c", HOLD, str(PUBLISH_LOCK)])
         wait_for(
             "the gate is held",
-            lambda: self.query(f"SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = {GATE} AND granted"),
+            lambda: self.query(
+                f"SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = {PUBLISH_LOCK} AND granted"
+            ),
         )
         return held
 

@@ -44,7 +44,7 @@ def watching(release: Release, folder: Path) -> Iterator[Callable[[str], bool]]:
             stderr=subprocess.STDOUT,
         )
     try:
-        wait_for("the watcher", lambda: "health and metrics" in path.read_text())
+        wait_for("the watcher", lambda: "exporter_started" in path.read_text())
         yield lambda text: text in path.read_text()
     finally:
         watcher.send_signal(signal.SIGTERM)
@@ -60,7 +60,7 @@ def test_a_release_that_cannot_start_takes_no_traffic(
 ) -> None:
     with Load(rolling.namespace, f"{rolling.image}:1") as load, watching(rolling, tmp_path) as tells:
         rolling.upgrade(tag, migration={"enabled": False}, sampleData={"folder": ""})
-        wait_for(f"a notice of {' and '.join(told)}", lambda: all(map(tells, told)), 600)
+        wait_for(f"a notification of {' and '.join(told)}", lambda: all(map(tells, told)), 600)
         load.pass_requests(200)
         assert rolling.serving() == {"1"}
         rolling.rollback()
@@ -83,7 +83,7 @@ def test_a_broken_migration_stops_the_release_and_changes_nothing(
             rolling.upgrade("broken-migration")
         assert rolling.pods("broken-migration") == []
         assert rolling.namespace.python(f"deployment/{NAME}", tables).strip() == "None"
-        wait_for("a notice of the migration", lambda: tells("migration-failed"))
+        wait_for("a notification of the migration", lambda: tells("migration-failed"))
         load.pass_requests(200)
         tally = load.end()
     rolling.upgrade("1")

@@ -15,7 +15,7 @@ import pytest
 import redis
 from psycopg import sql
 
-from rates_app.local.postgres import Cluster, PostgresServer
+from rates_app.local.postgres import PostgresPair, PostgresServer
 from rates_app.local.redis import RedisServer
 from rates_app.local.server import exclusive
 from rates_app.store.migrate import migrate
@@ -37,7 +37,7 @@ class Database:
 
 
 @pytest.fixture(scope="session")
-def cluster(servers_folder: Path) -> Cluster:
+def cluster(servers_folder: Path) -> PostgresPair:
     """The primary and its replica that all workers share: no test may stop these, or change more than its database."""
     folder = servers_folder / "shared"
     folder.mkdir(exist_ok=True)
@@ -50,7 +50,7 @@ def cluster(servers_folder: Path) -> Cluster:
             with psycopg.connect(primary.admin_url, autocommit=True) as admin:
                 admin.execute(f"CREATE DATABASE {TEMPLATE} OWNER rates")
             migrate(primary.database_url(TEMPLATE))
-    return Cluster(primary, replica)
+    return PostgresPair(primary, replica)
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +60,7 @@ def _database_names(worker_id: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def database(cluster: Cluster, _database_names: Iterator[str]) -> Iterator[Database]:
+def database(cluster: PostgresPair, _database_names: Iterator[str]) -> Iterator[Database]:
     """A fresh, migrated database, there on the primary and the replica."""
     name = next(_database_names)
     with psycopg.connect(cluster.primary.admin_url, autocommit=True) as admin:

@@ -20,7 +20,7 @@ from rates_app.cli import app
 from rates_app.local.account import programs as installed
 from rates_app.rates.locations import read_locations, store_locations
 from rates_app.settings import load_settings
-from rates_app.store.generation import raise_generation
+from rates_app.store.generation import increment_generation
 from tests.cluster.runbooks import RULES, Where, chosen, rule
 from tests.integration.conftest import _database_names, cluster, database, redis_server, redis_url
 from tests.runbooks.pages import ALL, INDEX, KINDS, ROOT, Command, blocks, cluster_commands, commands
@@ -105,8 +105,8 @@ def runnable() -> Iterator[Command]:
 
 
 @pytest.fixture
-def takes_notices() -> Iterator[str]:
-    """Somewhere that notices can be sent to; gives its address."""
+def takes_notifications() -> Iterator[str]:
+    """Somewhere that notifications can be sent to; gives its address."""
 
     @Request.application
     def take(request: Request) -> Response:
@@ -123,7 +123,7 @@ def takes_notices() -> Iterator[str]:
 
 @pytest.fixture
 def stack(
-    database: Database, redis_url: str, takes_notices: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database, redis_url: str, takes_notifications: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[str]:
     """The environment of a stack with a published batch; gives the batch's number."""
     values = {
@@ -132,7 +132,7 @@ def stack(
         "RATES_REDIS_URL": redis_url,
         "RATES_DATA_DIR": str(tmp_path / ".rates"),
         "RATES_BACKUP_URL": str(tmp_path / "backups"),
-        "RATES_NOTIFY_SLACK_URL": takes_notices,
+        "RATES_NOTIFY_SLACK_URL": takes_notifications,
         "RATES_NOTIFY_DEAD_LETTERS": str(tmp_path / "dead-letters"),
     }
     for name, value in values.items():
@@ -144,7 +144,7 @@ def stack(
     sample = ROOT / "sample_data"
     with psycopg.connect(database.url) as connection:
         store_locations(connection, read_locations(sample / "ports.csv", sample / "regions.csv"))
-        raise_generation(connection, None)
+        increment_generation(connection, None)
     (tmp_path / "batch.csv").write_text("orig_code,dest_code,day,price\nCNGGZ,EETLL,2021-01-01,1200\n")
     load_settings.cache_clear()
     batch, _ = ingest(load_settings(), str(tmp_path / "batch.csv"), supplier="acme")

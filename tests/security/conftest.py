@@ -16,7 +16,7 @@ from psycopg import sql
 from drills.pod import Served, environment_of
 from rates_app.rates.locations import read_locations, store_locations
 from rates_app.settings import Settings
-from rates_app.store.generation import raise_generation
+from rates_app.store.generation import increment_generation
 from rates_app.store.tokens import create_token
 from tests.integration.api.conftest import SAMPLE, Publisher, sample_rows
 from tests.integration.conftest import TEMPLATE, Database, cluster, redis_server, redis_url, wait_for_replay
@@ -24,7 +24,7 @@ from tests.integration.conftest import TEMPLATE, Database, cluster, redis_server
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from rates_app.local.postgres import Cluster
+    from rates_app.local.postgres import PostgresPair
     from rates_app.local.redis import RedisServer
     from tests.integration.api.conftest import Row
 
@@ -85,7 +85,7 @@ class Pod(Served):
 
 
 @pytest.fixture(scope="module")
-def attacked(cluster: Cluster, worker_id: str) -> Iterator[Database]:
+def attacked(cluster: PostgresPair, worker_id: str) -> Iterator[Database]:
     """A database with the sample's ports and regions, for all tests of a module."""
     name = f"rates_attacked_{worker_id}_{time.monotonic_ns()}"
     with psycopg.connect(cluster.primary.admin_url, autocommit=True) as admin:
@@ -95,7 +95,7 @@ def attacked(cluster: Cluster, worker_id: str) -> Iterator[Database]:
         database = Database(cluster.primary.database_url(name), (cluster.replica.database_url(name),))
         with psycopg.connect(database.url) as connection:
             store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
-            raise_generation(connection, None)
+            increment_generation(connection, None)
         wait_for_replay(admin, cluster.replica)
         yield database
         admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))

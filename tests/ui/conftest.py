@@ -21,7 +21,7 @@ from rates_app.batches.pipeline.engine import ingest
 from rates_app.local.server import HOST, free_port
 from rates_app.rates.locations import read_locations, store_locations
 from rates_app.settings import Settings
-from rates_app.store.generation import raise_generation
+from rates_app.store.generation import increment_generation
 from rates_app.store.tokens import create_token
 from tests.integration.conftest import TEMPLATE, cluster, redis_server, wait_for_replay
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize
 
-    from rates_app.local.postgres import Cluster
+    from rates_app.local.postgres import PostgresPair
     from rates_app.local.redis import RedisServer
     from rates_app.store.tokens import Scope
 
@@ -90,7 +90,7 @@ class Site:
 
 @pytest.fixture(scope="session")
 def site(
-    cluster: Cluster,
+    cluster: PostgresPair,
     redis_server: RedisServer,
     worker_id: str,
     tmp_path_factory: pytest.TempPathFactory,
@@ -115,7 +115,7 @@ def site(
         )
         with psycopg.connect(cluster.primary.database_url(name)) as connection:
             store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
-            raise_generation(connection, None)
+            increment_generation(connection, None)
         batch, _ = ingest(settings, str(SAMPLE / "prices-2021-01.csv.gz"), supplier="sample")
         assert batch.state == "published", batch.failure
         served = Served(environment_of(settings) | {"RATES_DRAIN_SECONDS": "0"})

@@ -25,7 +25,7 @@ from rates_app.batches.pipeline import publish, rollup
 from rates_app.batches.pipeline.stage import stage_slice
 from rates_app.batches.pipeline.workers import WorkersLost, in_process
 from rates_app.cache.redis import Redis
-from rates_app.ops.traces import carried, tracer
+from rates_app.ops.traces import tracer, with_current_trace
 from rates_app.rates.warm import warmer
 
 if TYPE_CHECKING:
@@ -279,7 +279,7 @@ class _Driver:
         Raises:
             Interrupted: Some are left after several attempts.
         """
-        task = carried(task)
+        task = with_current_trace(task)
         for _ in range(MOST_ATTEMPTS):
             self.connection.commit()  # nothing is held while others work
             if not items:

@@ -13,7 +13,7 @@ from psycopg import sql
 from rates_app.batches.ledger.batches import find_batch, find_equal, progress, set_state
 from rates_app.batches.model import Batch, BatchError, State, WrongState
 from rates_app.ops.traces import tracer
-from rates_app.store.generation import note_lanes, raise_generation
+from rates_app.store.generation import increment_generation, record_batch_lanes
 
 if TYPE_CHECKING:
     from rates_app.store.databases import Connection
@@ -149,7 +149,7 @@ def publish(connection: Connection, batch_id: int, warm: Warm | None = None) -> 
         )
     )
     set_state(connection, batch_id, "published")
-    raise_generation(connection, batch_id, warm)
+    increment_generation(connection, batch_id, warm)
     return find_batch(connection, batch_id)
 
 
@@ -174,7 +174,7 @@ def withdraw(connection: Connection, batch_id: int, warm: Warm | None = None) ->
     if batch.state != "published":
         raise WrongState(f"batch {batch_id} is {batch.state}: only a published batch can be withdrawn")
     set_state(connection, batch_id, "withdrawn")
-    raise_generation(connection, batch_id, warm)
+    increment_generation(connection, batch_id, warm)
     return find_batch(connection, batch_id)
 
 

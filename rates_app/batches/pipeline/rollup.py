@@ -24,7 +24,7 @@ from rates_app.batches.model import WrongState
 from rates_app.batches.pipeline.binary import Integers, Packed, decode_arrays, encode
 from rates_app.ops.traces import tracer
 from rates_app.rates.sets import Lanes, Sets, combine, read_set
-from rates_app.store.generation import note_lanes
+from rates_app.store.generation import record_batch_lanes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -157,7 +157,7 @@ def rebuild_for_tree(connection: Connection) -> int:
     for (batch_id,) in batches:
         for day, lanes in _read_lanes(connection, batch_id, tree):
             _write(connection, batch_id, np.array([day]), tree, region_sets(lanes, tree))
-        note_lanes(connection, batch_id)
+        record_batch_lanes(connection, batch_id)
     return len(batches)
 
 

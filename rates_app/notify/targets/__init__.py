@@ -1,4 +1,4 @@
-"""The targets of notices: which of them the settings ask for."""
+"""Create the notification targets that the settings configure."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 def configured(settings: NotifySettings) -> list[Notifier]:
-    """Make the targets that the settings name.
+    """Create the configured targets.
 
     Args:
-        settings: The notifiers' settings.
+        settings: Settings of notification targets.
 
     Returns:
-        The targets; none when no target is set up.
+        The targets; empty if none is configured.
     """
     targets: list[Notifier | None] = [
         Email.configured(settings),

@@ -1,4 +1,4 @@
-"""E-mail by SMTP: the notices about one problem make one thread."""
+"""E-mail by SMTP. Notifications about the same problem form one thread."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from email.message import EmailMessage
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from rates_app.notify.notice import Severity, State
+from rates_app.notify.notification import Severity, State
 from rates_app.notify.target import NotDelivered, Refused
 
 if TYPE_CHECKING:
-    from rates_app.notify.notice import Notice
+    from rates_app.notify.notification import Notification
     from rates_app.notify.settings import NotifySettings
 
-#: Ports by scheme, where the address names none (RFC 8314, RFC 6409, RFC 5321).
+#: Default ports by scheme (RFC 8314, RFC 6409, RFC 5321).
 PORTS = {"smtps": 465, "smtp+starttls": 587, "smtp": 25}
 
-#: SMTP answers from here on are for good (RFC 5321, section 4.2.1).
+#: SMTP replies from this code on are permanent (RFC 5321, section 4.2.1).
 PERMANENT = 500
 
 
 class Email:
-    """A mail server and the people it writes to.
+    """A mail server and its recipients.
 
     Args:
         url: ``smtps://``, ``smtp+starttls://`` or ``smtp://`` with user, password, host and port.
         sender: Address of the sender.
-        recipients: Addresses that every notice goes to.
-        timeout: Seconds the server may take to answer.
+        recipients: Addresses of all recipients.
+        timeout: Timeout of the connection, in seconds.
     """
 
     name = "email"
-    least = Severity.INFO
+    min_severity = Severity.INFO
 
     def __init__(self, *, url: str, sender: str, recipients: tuple[str, ...], timeout: float) -> None:
         self._server = urlsplit(url)
@@ -45,7 +45,7 @@ class Email:
 
     @classmethod
     def configured(cls, settings: NotifySettings) -> Email | None:
-        """Make the target when the settings name a mail server."""
+        """Create the target if the settings contain a mail server."""
         if settings.smtp_url is None or settings.email_from is None:
             return None
         return cls(
@@ -55,16 +55,16 @@ class Email:
             timeout=settings.timeout_seconds,
         )
 
-    def send(self, notice: Notice) -> None:
+    def send(self, notification: Notification) -> None:
         """Send one e-mail to all recipients."""
         try:
             with self._connect() as server:
-                server.send_message(self._message(notice))
+                server.send_message(self._message(notification))
         except smtplib.SMTPRecipientsRefused as error:
             raise NotDelivered(f"refused every recipient: {list(error.recipients)}") from error
         except smtplib.SMTPDataError as error:
             kind = Refused if error.smtp_code >= PERMANENT else NotDelivered
-            raise kind(f"answered {error.smtp_code}: {error.smtp_error!r}") from error
+            raise kind(f"SMTP {error.smtp_code}: {error.smtp_error!r}") from error
         except (smtplib.SMTPException, OSError) as error:
             raise NotDelivered(f"{type(error).__name__}: {error}") from error
 
@@ -81,20 +81,20 @@ class Email:
             server.login(unquote(self._server.username), unquote(self._server.password or ""))
         return server
 
-    def _message(self, notice: Notice) -> EmailMessage:
+    def _message(self, notification: Notification) -> EmailMessage:
         message = EmailMessage()
         message["From"] = self._sender
         message["To"] = ", ".join(self._recipients)
-        message["Subject"] = notice.subject
-        message["Date"] = notice.ended_at or notice.started_at
-        # A notice that is sent again has the same Message-ID, so that a mail server can drop the copy.
+        message["Subject"] = notification.subject
+        message["Date"] = notification.ended_at or notification.started_at
+        # A repeated notification has the same Message-ID, so that mail servers can drop the copy.
         domain = self._sender.rpartition("@")[2].rstrip(">")
-        thread = f"<{notice.label}.{int(notice.started_at.timestamp())}@{domain}>"
-        if notice.state is State.FIRING:
+        thread = f"<{notification.label}.{int(notification.started_at.timestamp())}@{domain}>"
+        if notification.state is State.FIRING:
             message["Message-ID"] = thread
         else:
             message["Message-ID"] = thread.replace("@", ".resolved@", 1)
             message["In-Reply-To"] = message["References"] = thread
         message["Auto-Submitted"] = "auto-generated"
-        message.set_content(notice.text())
+        message.set_content(notification.text())
         return message

@@ -1,4 +1,4 @@
-"""Tickets as GitHub issues, or those of a forge that takes the same: open while a problem is there."""
+"""Tickets as issues on GitHub or a compatible forge: open while a problem is present."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import github
 import requests
 
-from rates_app.notify.notice import State
+from rates_app.notify.notification import State
 from rates_app.notify.target import NotDelivered, failure
 
 if TYPE_CHECKING:
-    from rates_app.notify.notice import Notice, Severity
+    from rates_app.notify.notification import Notification, Severity
     from rates_app.notify.settings import NotifySettings
 
 
@@ -19,17 +19,17 @@ class GitHub:
     """The issues of one repository.
 
     Args:
-        url: The REST API's address.
+        url: URL of the REST API.
         token: A token that may read and write the repository's issues.
         repository: The repository, as owner/name.
-        least: The least severity that opens an issue.
-        timeout: Seconds the API may take to answer.
+        min_severity: Minimum severity that opens an issue.
+        timeout: Timeout of a request, in seconds.
     """
 
     name = "github"
 
-    def __init__(self, *, url: str, token: str, repository: str, least: Severity, timeout: float) -> None:
-        self.least = least
+    def __init__(self, *, url: str, token: str, repository: str, min_severity: Severity, timeout: float) -> None:
+        self.min_severity = min_severity
         api = github.Github(
             auth=github.Auth.Token(token),
             base_url=url,
@@ -42,29 +42,31 @@ class GitHub:
 
     @classmethod
     def configured(cls, settings: NotifySettings) -> GitHub | None:
-        """Make the target when the settings name a repository."""
+        """Create the target if the settings contain a repository."""
         if settings.github_token is None or settings.github_repository is None:
             return None
         return cls(
             url=settings.github_url,
             token=settings.github_token.get_secret_value(),
             repository=settings.github_repository,
-            least=settings.ticket_least,
+            min_severity=settings.ticket_min_severity,
             timeout=settings.timeout_seconds,
         )
 
-    def send(self, notice: Notice) -> None:
-        """Open the problem's issue, or comment on it and close it."""
+    def send(self, notification: Notification) -> None:
+        """Open an issue for the problem, or comment on it and close it."""
         try:
-            # An open issue of the same label is the same problem: a second one would only be noise.
-            issues = list(self._repository.get_issues(state="open", labels=[notice.label]))
-            if notice.state is State.RESOLVED:
+            # An open issue with the same label is the same problem: don't open a second one.
+            issues = list(self._repository.get_issues(state="open", labels=[notification.label]))
+            if notification.state is State.RESOLVED:
                 for issue in issues:
-                    issue.create_comment(notice.text())
+                    issue.create_comment(notification.text())
                     issue.edit(state="closed", state_reason="completed")
             elif not issues:
                 self._repository.create_issue(
-                    title=notice.title, body=notice.text(), labels=["rates", notice.severity.value, notice.label]
+                    title=notification.title,
+                    body=notification.text(),
+                    labels=["rates", notification.severity.value, notification.label],
                 )
         except github.GithubException as error:
             raise failure(error.status, error.data) from error

@@ -1,4 +1,4 @@
-"""Tickets in Jira: one while a problem is there, closed when it is over."""
+"""Tickets in Jira: open while a problem is present, closed when it has ended."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import TYPE_CHECKING
 import jira
 import requests
 
-from rates_app.notify.notice import State
+from rates_app.notify.notification import State
 from rates_app.notify.target import NotDelivered, failure
 
 if TYPE_CHECKING:
-    from rates_app.notify.notice import Notice, Severity
+    from rates_app.notify.notification import Notification, Severity
     from rates_app.notify.settings import NotifySettings
 
-SUMMARY_CHARACTERS = 255
+MAX_SUMMARY_CHARACTERS = 255
 
 
 class Jira:
     """A project in Jira.
 
     Args:
-        url: Jira's address.
-        user: Whose token it is; empty where the token stands for itself (Data Center).
+        url: URL of Jira.
+        user: User of the token; None for a personal access token (Data Center).
         token: The API token.
         project: Key of the project.
-        issue_type: Type of the tickets.
+        issue_type: Issue type of the tickets.
         done: Transition that closes a ticket.
-        least: The least severity that opens one.
-        timeout: Seconds Jira may take to answer.
+        min_severity: Minimum severity that opens a ticket.
+        timeout: Timeout of a request, in seconds.
     """
 
     name = "jira"
@@ -43,10 +43,10 @@ class Jira:
         project: str,
         issue_type: str,
         done: str,
-        least: Severity,
+        min_severity: Severity,
         timeout: float,
     ) -> None:
-        self.least = least
+        self.min_severity = min_severity
         self._url = url
         self._user = user
         self._token = token
@@ -57,7 +57,7 @@ class Jira:
 
     @classmethod
     def configured(cls, settings: NotifySettings) -> Jira | None:
-        """Make the target when the settings name a project."""
+        """Create the target if the settings contain a project."""
         if settings.jira_url is None or settings.jira_token is None or settings.jira_project is None:
             return None
         return cls(
@@ -67,13 +67,13 @@ class Jira:
             project=settings.jira_project,
             issue_type=settings.jira_issue_type,
             done=settings.jira_done,
-            least=settings.ticket_least,
+            min_severity=settings.ticket_min_severity,
             timeout=settings.timeout_seconds,
         )
 
     @cached_property
     def _client(self) -> jira.JIRA:
-        """Made with the first notice, because making it asks Jira for its version."""
+        """The client, created on first use, because the constructor sends a request to Jira."""
         return jira.JIRA(
             self._url,
             basic_auth=(self._user, self._token) if self._user else None,
@@ -82,23 +82,23 @@ class Jira:
             timeout=self._timeout,
         )
 
-    def send(self, notice: Notice) -> None:
-        """Open the problem's ticket, or comment on it and close it."""
+    def send(self, notification: Notification) -> None:
+        """Open a ticket for the problem, or comment on it and close it."""
         try:
-            # An open ticket of the same label is the same problem: a second one would only be noise.
-            query = f'project = "{self._project}" AND labels = "{notice.label}" AND statusCategory != Done'
+            # An open ticket with the same label is the same problem: don't open a second one.
+            query = f'project = "{self._project}" AND labels = "{notification.label}" AND statusCategory != Done'
             tickets = self._client.search_issues(query, fields="summary", maxResults=10)
-            if notice.state is State.RESOLVED:
+            if notification.state is State.RESOLVED:
                 for ticket in tickets:
-                    self._client.add_comment(ticket, notice.text())
+                    self._client.add_comment(ticket, notification.text())
                     self._client.transition_issue(ticket, self._done)
             elif not tickets:
                 self._client.create_issue(
                     project={"key": self._project},
                     issuetype={"name": self._issue_type},
-                    summary=" ".join(notice.title.split())[:SUMMARY_CHARACTERS],
-                    description=notice.text(),
-                    labels=["rates", notice.severity.value, notice.label],
+                    summary=" ".join(notification.title.split())[:MAX_SUMMARY_CHARACTERS],
+                    description=notification.text(),
+                    labels=["rates", notification.severity.value, notification.label],
                 )
         except jira.JIRAError as error:
             raise failure(error.status_code or 0, error.text) from error

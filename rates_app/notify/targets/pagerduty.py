@@ -1,4 +1,4 @@
-"""PagerDuty's Events API v2, or a pager that takes the same: it wakes somebody, and lets them sleep again.
+"""The pager: PagerDuty's Events API v2 or a compatible one.
 
 The contract is PagerDuty's "Send an Alert Event": one POST to ``/v2/enqueue``.
 """
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
-from rates_app.notify.notice import State
+from rates_app.notify.notification import State
 from rates_app.notify.target import NotDelivered, failure
 
 if TYPE_CHECKING:
-    from rates_app.notify.notice import Notice, Severity
+    from rates_app.notify.notification import Notification, Severity
     from rates_app.notify.settings import NotifySettings
 
-SUMMARY_CHARACTERS = 1024
+MAX_SUMMARY_CHARACTERS = 1024
 
 
 class PagerDuty:
@@ -25,45 +25,49 @@ class PagerDuty:
 
     Args:
         key: The integration key.
-        url: The API's address.
-        least: The least severity that it is told of.
-        timeout: Seconds it may take to answer.
+        url: URL of the API.
+        min_severity: Minimum severity that is sent.
+        timeout: Timeout of a request, in seconds.
     """
 
     name = "pagerduty"
 
-    def __init__(self, *, key: str, url: str, least: Severity, timeout: float) -> None:
-        self.least = least
+    def __init__(self, *, key: str, url: str, min_severity: Severity, timeout: float) -> None:
+        self.min_severity = min_severity
         self._key = key
         self._url = f"{url.rstrip('/')}/v2/enqueue"
         self._timeout = timeout
 
     @classmethod
     def configured(cls, settings: NotifySettings) -> PagerDuty | None:
-        """Make the target when the settings have an integration key."""
+        """Create the target if the settings contain an integration key."""
         if settings.pagerduty_key is None:
             return None
         return cls(
             key=settings.pagerduty_key.get_secret_value(),
             url=settings.pagerduty_url,
-            least=settings.pagerduty_least,
+            min_severity=settings.pagerduty_min_severity,
             timeout=settings.timeout_seconds,
         )
 
-    def send(self, notice: Notice) -> None:
+    def send(self, notification: Notification) -> None:
         """Trigger the incident, or resolve it."""
-        event: dict[str, Any] = {"routing_key": self._key, "dedup_key": notice.key, "event_action": "resolve"}
-        if notice.state is State.FIRING:
+        event: dict[str, Any] = {"routing_key": self._key, "dedup_key": notification.key, "event_action": "resolve"}
+        if notification.state is State.FIRING:
             event |= {
                 "event_action": "trigger",
                 "payload": {
-                    "summary": notice.title[:SUMMARY_CHARACTERS],
-                    "source": notice.facts.get("namespace", "rates"),
-                    "severity": notice.severity,
-                    "timestamp": notice.started_at.isoformat(),
-                    "custom_details": {"summary": notice.summary, **notice.facts, "log": notice.excerpt},
+                    "summary": notification.title[:MAX_SUMMARY_CHARACTERS],
+                    "source": notification.facts.get("namespace", "rates"),
+                    "severity": notification.severity,
+                    "timestamp": notification.started_at.isoformat(),
+                    "custom_details": {
+                        "summary": notification.summary,
+                        **notification.facts,
+                        "log": notification.excerpt,
+                    },
                 },
-                "links": [{"href": notice.runbook, "text": "What to do"}],
+                "links": [{"href": notification.runbook, "text": "Runbook"}],
             }
         try:
             response = requests.post(self._url, json=event, timeout=self._timeout, allow_redirects=False)

@@ -1,4 +1,4 @@
-"""An SNS topic; its subscriptions turn a notice into e-mails."""
+"""An Amazon SNS topic whose subscriptions send e-mails."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from rates_app.notify.notice import Severity
+from rates_app.notify.notification import Severity
 from rates_app.notify.target import NotDelivered, Refused
 
 if TYPE_CHECKING:
     from mypy_boto3_sns.type_defs import PublishInputTypeDef
 
-    from rates_app.notify.notice import Notice
+    from rates_app.notify.notification import Notification
     from rates_app.notify.settings import NotifySettings
 
-#: What SNS takes as a subject and as a message (Publish, Amazon SNS API reference).
-SUBJECT_CHARACTERS, MESSAGE_BYTES = 99, 256 * 1024
+#: Limits of the subject and the message (Publish, Amazon SNS API reference).
+MAX_SUBJECT_CHARACTERS, MAX_MESSAGE_BYTES = 99, 256 * 1024
 
 
 class Sns:
     """A topic of Amazon SNS.
 
     Args:
-        topic_arn: The topic; a FIFO topic also deduplicates.
-        timeout: Seconds it may take to answer.
+        topic_arn: ARN of the topic; a FIFO topic also deduplicates.
+        timeout: Timeout of a request, in seconds.
     """
 
     name = "sns"
-    least = Severity.INFO
+    min_severity = Severity.INFO
 
     def __init__(self, *, topic_arn: str, timeout: float) -> None:
         self._topic_arn = topic_arn
@@ -40,27 +40,29 @@ class Sns:
 
     @classmethod
     def configured(cls, settings: NotifySettings) -> Sns | None:
-        """Make the target when the settings name a topic."""
+        """Create the target if the settings contain a topic."""
         if settings.sns_topic_arn is None:
             return None
         return cls(topic_arn=settings.sns_topic_arn, timeout=settings.timeout_seconds)
 
-    def send(self, notice: Notice) -> None:
-        """Publish the notice."""
-        # A subject is ASCII on one line; where that loses a character, the message still has it.
-        subject = " ".join(notice.subject.encode("ascii", "replace").decode().split())[:SUBJECT_CHARACTERS]
+    def send(self, notification: Notification) -> None:
+        """Publish the notification."""
+        # A subject must be one line of ASCII; the message keeps all characters.
+        subject = " ".join(notification.subject.encode("ascii", "replace").decode().split())[:MAX_SUBJECT_CHARACTERS]
         request: PublishInputTypeDef = {
             "TopicArn": self._topic_arn,
             "Subject": subject,
-            "Message": notice.text().encode()[:MESSAGE_BYTES].decode(errors="ignore"),
+            "Message": notification.text().encode()[:MAX_MESSAGE_BYTES].decode(errors="ignore"),
             "MessageAttributes": {
-                "state": {"DataType": "String", "StringValue": notice.state},
-                "severity": {"DataType": "String", "StringValue": notice.severity},
+                "state": {"DataType": "String", "StringValue": notification.state},
+                "severity": {"DataType": "String", "StringValue": notification.severity},
             },
         }
         if self._topic_arn.endswith(".fifo"):
-            request["MessageGroupId"] = notice.label
-            request["MessageDeduplicationId"] = f"{notice.label}-{notice.state}-{int(notice.started_at.timestamp())}"
+            request["MessageGroupId"] = notification.label
+            request["MessageDeduplicationId"] = (
+                f"{notification.label}-{notification.state}-{int(notification.started_at.timestamp())}"
+            )
         try:
             self._sns.publish(**request)
         except ClientError as error:

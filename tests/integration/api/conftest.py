@@ -23,10 +23,10 @@ from rates_app.batches.ledger import batches as ledger
 from rates_app.batches.pipeline import publish
 from rates_app.batches.pipeline.rollup import plan_parts, roll_up
 from rates_app.batches.pipeline.stage import stage_slice
-from rates_app.local.postgres import Cluster, primary_with_replica
+from rates_app.local.postgres import PostgresPair, primary_with_replica
 from rates_app.rates.locations import read_locations, store_locations
 from rates_app.settings import Settings
-from rates_app.store.generation import raise_generation
+from rates_app.store.generation import increment_generation
 from rates_app.store.migrate import migrate
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def publisher(database: Database) -> Publisher:
     """A database with the sample's ports and regions and no prices."""
     with psycopg.connect(database.url) as connection:
         store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
-        raise_generation(connection, None)
+        increment_generation(connection, None)
     return Publisher(database.url)
 
 
@@ -131,7 +131,7 @@ def sample_rows() -> list[Row]:
 
 
 @pytest.fixture
-def own_cluster(servers_folder: Path) -> Iterator[Cluster]:
+def own_cluster(servers_folder: Path) -> Iterator[PostgresPair]:
     """Servers that the test may kill, with the sample's ports and regions and no prices."""
     folder = Path(tempfile.mkdtemp(dir=servers_folder))
     folder.chmod(0o711)
@@ -139,7 +139,7 @@ def own_cluster(servers_folder: Path) -> Iterator[Cluster]:
         migrate(cluster.url)
         with psycopg.connect(cluster.url) as connection:
             store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
-            raise_generation(connection, None)
+            increment_generation(connection, None)
         yield cluster
 
 

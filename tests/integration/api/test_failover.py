@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from flask.testing import FlaskClient
 
-    from rates_app.local.postgres import Cluster
+    from rates_app.local.postgres import PostgresPair
 
 QUESTION = "/rates?date_from=2021-01-01&date_to=2021-01-01&orig_code=CNGGZ&dest_code=EETLL"
 PATIENCE_SECONDS = 30
@@ -55,7 +55,9 @@ def number(url: str) -> int:
     return int(row[0])
 
 
-def test_what_the_lost_primary_alone_had_is_forgotten(own_cluster: Cluster, redis_url: str, tmp_path: Path) -> None:
+def test_what_the_lost_primary_alone_had_is_forgotten(
+    own_cluster: PostgresPair, redis_url: str, tmp_path: Path
+) -> None:
     """The replica has not replayed the last publish, and the next one after the promotion must not look like it."""
     settings = Settings.model_validate(
         {
@@ -100,7 +102,7 @@ def test_what_the_lost_primary_alone_had_is_forgotten(own_cluster: Cluster, redi
 
 
 def test_a_write_to_a_standby_that_waits_for_its_promotion_may_be_tried_again(
-    own_cluster: Cluster, tmp_path: Path
+    own_cluster: PostgresPair, tmp_path: Path
 ) -> None:
     settings = Settings.model_validate({"database_url": own_cluster.replica.url, "data_dir": tmp_path})
     app = create_app(settings)

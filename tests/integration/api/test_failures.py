@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from flask import Flask
     from flask.testing import FlaskClient
 
-    from rates_app.local.postgres import Cluster
+    from rates_app.local.postgres import PostgresPair
     from rates_app.settings import Settings
     from tests.integration.api.conftest import Publisher
     from tests.integration.conftest import Database
@@ -143,7 +143,7 @@ def test_what_another_version_has_left_in_redis_is_no_answer(
 
 
 def test_a_replica_that_lags_is_not_asked(
-    make_app: Callable[..., Flask], publisher: Publisher, cluster: Cluster
+    make_app: Callable[..., Flask], publisher: Publisher, cluster: PostgresPair
 ) -> None:
     behind = SecretStr(cluster.replica.database_url("rates_template"))  # a database in which nothing was published yet
     client = make_app(redis_url=None, replica_urls=(behind,)).test_client()
@@ -197,7 +197,7 @@ def test_without_any_database_it_says_so(make_app: Callable[..., Flask]) -> None
     assert client.get("/healthz").status_code == 200
 
 
-def test_a_database_that_was_never_migrated_is_not_ready(make_app: Callable[..., Flask], cluster: Cluster) -> None:
+def test_a_database_that_was_never_migrated_is_not_ready(make_app: Callable[..., Flask], cluster: PostgresPair) -> None:
     with psycopg.connect(cluster.primary.admin_url, autocommit=True) as admin:
         admin.execute("CREATE DATABASE unmigrated OWNER rates")
     url = SecretStr(cluster.primary.database_url("unmigrated"))

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from rates_app.store import lease as leases
-from rates_app.store.generation import raise_generation
+from rates_app.store.generation import increment_generation
 from rates_app.store.lease import Lease
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def test_nothing_is_answered_from_memory_between_the_order_and_the_commit(
     held = [make_lease(), make_lease()]
     before = [lease.versions() for lease in held]
     with psycopg.connect(publisher.url) as connection:
-        number = raise_generation(connection, None)
+        number = increment_generation(connection, None)
         assert [lease.versions() for lease in held] == [None, None]
         time.sleep(1.5 * leases.RENEW_SECONDS)  # they ask again meanwhile, and are not let in
         assert [lease.versions() for lease in held] == [None, None]
@@ -71,12 +71,12 @@ def test_a_publish_that_is_rolled_back_gives_the_leases_back(
     lease = make_lease()
     before = lease.versions()
     with psycopg.connect(publisher.url) as connection:
-        number = raise_generation(connection, None)
+        number = increment_generation(connection, None)
         connection.rollback()
     wait_until(lambda: lease.versions() is not None)
     assert lease.versions() == before
     with psycopg.connect(publisher.url) as connection:
-        assert raise_generation(connection, None) > number  # what was drawn once is not drawn again
+        assert increment_generation(connection, None) > number  # what was drawn once is not drawn again
 
 
 def test_a_process_that_hangs_delays_a_publish_by_its_lease_at_most(
@@ -92,7 +92,7 @@ def test_a_process_that_hangs_delays_a_publish_by_its_lease_at_most(
     monkeypatch.setattr(lease, "_renew", renew)
     assert hangs.wait(20)
     with psycopg.connect(publisher.url) as connection:
-        raise_generation(connection, None)
+        increment_generation(connection, None)
         # It never heard of the order; by its own clock its time was over before the publisher stopped waiting.
         assert lease.versions() is None
     go_on.set()

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from rates_app.local.postgres import Cluster
+    from rates_app.local.postgres import PostgresPair
 
 DAYS = [date(2021, 1, 1), date(2021, 1, 2)]
 QUESTION = "/rates?date_from=2021-01-01&date_to=2021-01-02&orig_code=china_main&dest_code=EETLL"
@@ -121,7 +121,7 @@ def test_no_reader_is_shown_the_past(publisher: Publisher, settings: Settings) -
 
 
 def test_nor_is_one_when_a_worker_and_the_replica_are_killed(
-    own_cluster: Cluster, redis_url: str, tmp_path: Path
+    own_cluster: PostgresPair, redis_url: str, tmp_path: Path
 ) -> None:
     settings = Settings.model_validate(
         {

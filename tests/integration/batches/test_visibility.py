@@ -21,7 +21,7 @@ from tests.integration.conftest import wait_for_replay
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rates_app.local.postgres import Cluster
+    from rates_app.local.postgres import PostgresPair
     from rates_app.settings import Settings
 
 # Every lane and region at once: a part of a batch would show in one of the sums.
@@ -75,7 +75,7 @@ def left_in(settings: Settings) -> list[tuple[object, ...]]:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("rows", [100_000, pytest.param(10_000_000, marks=pytest.mark.demonstration)])
 def test_a_refused_batch_leaves_nothing_and_its_repair_appears_at_once(
-    settings: Settings, cluster: Cluster, tmp_path: Path, rows: int
+    settings: Settings, cluster: PostgresPair, tmp_path: Path, rows: int
 ) -> None:
     sample = read_sample(sample_file())
     settings = settings.model_copy(update={"slice_bytes": max(settings.slice_bytes, rows * 3)})

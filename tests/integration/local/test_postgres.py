@@ -74,7 +74,9 @@ def test_committed_rows_outlive_a_kill(primary: PostgresServer) -> None:
 def test_a_second_start_says_where_the_first_runs(primary: PostgresServer) -> None:
     process = primary.process()
     assert process is not None
-    with pytest.raises(AlreadyRunningError, match=rf"already runs on .*: port {primary.port}, process {process.pid}$"):
+    with pytest.raises(
+        AlreadyRunningError, match=rf"already running on .*: port {primary.port}, process {process.pid}$"
+    ):
         PostgresServer(primary.folder).start()
     assert value(primary.url, "SELECT 1") == 1
 

@@ -21,7 +21,7 @@ import pytest
 from rates_app.local.account import account, run
 from rates_app.local.postgres import PostgresServer
 from rates_app.local.redis import RedisServer
-from rates_app.local.server import HOST, ended, free_port
+from rates_app.local.server import HOST, free_port, wait_until_ended
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -108,11 +108,11 @@ def test_it_serves_the_sample_and_stops_whole_and_starts_again(data: Path) -> No
     assert "published" in listed.stdout
     second = subprocess.run([RATES, "dev", "--data", data], capture_output=True, text=True, check=False, cwd="/")
     assert second.returncode == 1
-    assert f"runs already on {data}: {first.url} (process {first.process.pid})" in second.stderr
+    assert f"already running on {data}: {first.url} (process {first.process.pid})" in second.stderr
     started = family(data)
     assert len(started) >= 6
     assert first.stop(signal.SIGTERM) == 0
-    assert ended(started, 0), started
+    assert wait_until_ended(started, 0), started
     assert not family(data)
 
     with socket.socket() as taken:
@@ -133,11 +133,11 @@ def test_after_a_kill_the_next_start_ends_what_was_left(data: Path) -> None:
     answer = killed.answer()
     left = family(data)
     assert killed.stop(signal.SIGKILL) == -signal.SIGKILL
-    assert not ended(left, 0)
+    assert not wait_until_ended(left, 0)
     again = Dev(data, port=port)
     assert again.url == killed.url
     assert again.answer() == answer
-    assert ended(left, SECONDS), "a process of the killed run is still there"
+    assert wait_until_ended(left, SECONDS), "a process of the killed run is still there"
     assert again.batches() == 1
     assert again.stop(signal.SIGTERM) == 0
     assert not family(data)
@@ -159,7 +159,7 @@ def test_it_ends_with_an_error_and_whole_when_the_service_dies(data: Path) -> No
     (service,) = (child for child in children if "rates_app.serve" in child.cmdline())
     service.kill()
     assert dev.process.wait(SECONDS) == 1
-    assert "the service ended by itself with exit code -9" in dev.output.read_text()
+    assert "the service exited unexpectedly with code -9" in dev.output.read_text()
     assert not family(data)
 
 
@@ -172,7 +172,7 @@ def test_it_starts_stores_again_that_have_died_and_archives_for_backups(data: Pa
     for server in (redis, replica, primary):
         port = server.port
         server.kill()
-        dev.wait_for(rf"({server.name} runs again)")
+        dev.wait_for(rf"({server.name} has been restarted)")
         assert server.is_running()
         assert server.port == port
     assert dev.answer() == answer
@@ -199,7 +199,7 @@ def test_it_ends_with_an_error_and_whole_when_a_store_keeps_dying(data: Path) ->
     dev.wait_for(r"(attempt 2)")
     assert "by PostgreSQL version 9.6" in dev.output.read_text()
     assert dev.process.wait(SECONDS) == 1
-    assert "PostgreSQL has ended 4 times and is given up" in dev.output.read_text()
+    assert "PostgreSQL has exited 4 times and is not restarted again" in dev.output.read_text()
     assert not family(data)
 
 

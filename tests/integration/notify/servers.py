@@ -1,4 +1,4 @@
-"""What the targets' servers take and keep; and the notices that the tests send."""
+"""What the targets' servers take and keep; and the notifications that the tests send."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from aiosmtpd.handlers import Message
 
-from rates_app.notify.notice import Notice, Severity, State
+from rates_app.notify.notification import Notification, Severity, State
 
 if TYPE_CHECKING:
     from email.message import Message as ReceivedMessage
@@ -109,7 +109,7 @@ class MailServer:
     inbox: Inbox
 
 
-FIRING = Notice(
+FIRING = Notification(
     key="prod/rates/rates-app/crash-loop",
     state=State.FIRING,
     severity=Severity.CRITICAL,

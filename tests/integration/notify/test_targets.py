@@ -45,13 +45,13 @@ def email(url: str, to: str = "ops@rates.example") -> Notifier:
 
 def test_an_email_says_all_of_it_and_the_end_is_in_its_thread(mail_server: MailServer) -> None:
     target = email(mail_server.url, "ops@rates.example,second@rates.example")
-    for notice in (FIRING, RESOLVED):
-        target.send(notice)
+    for notification in (FIRING, RESOLVED):
+        target.send(notification)
     first, second = mail_server.inbox.messages
     assert first["Subject"] == "[FIRING] rates/rates-app: a container crashes again and again (prod)"
     assert first["X-RcptTo"] == "ops@rates.example, second@rates.example"
     text = str(first.get_payload(decode=False))
-    assert "What to do: https://runbooks.example/pod-crash-loop.md" in text
+    assert "Runbook: https://runbooks.example/pod-crash-loop.md" in text
     assert "ValueError: <bad>" in text
     assert second["Subject"].strip().startswith("[RESOLVED]")
     assert second["In-Reply-To"] == first["Message-ID"] != second["Message-ID"]

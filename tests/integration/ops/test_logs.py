@@ -49,7 +49,7 @@ def test_a_rush_is_sampled_and_every_request_accounted_for(settings: Settings) -
         server.terminate()
     assert answers == [200] * 401
     logged = [event for event in events(server.output) if event["event"] == "request"]
-    assert len(logged) + sum(event.get("left_out", 0) for event in logged) == 401
+    assert len(logged) + sum(event.get("skipped", 0) for event in logged) == 401
     times = [datetime.fromisoformat(event["timestamp"]) for event in logged]
     assert len(logged) <= 5 * ((times[-1] - times[0]).total_seconds() + 2)
     assert len(logged) < 401
@@ -131,13 +131,14 @@ def test_no_target_s_secret_is_told_when_it_fails(tmp_path: Path) -> None:
         "RATES_NOTIFY_GITHUB_REPOSITORY": "acme/ops",
     }
     program = (
-        "from rates_app.notify.courier import Courier; from rates_app.notify.notice import *;"
+        "from rates_app.notify.sender import NotificationSender; from rates_app.notify.notification import *;"
         "from rates_app.notify.settings import NotifySettings; from rates_app.notify.targets import configured;"
         "from rates_app.ops.logs import configure_logs; from rates_app.settings import ProcessSettings;"
         "from datetime import UTC, datetime; configure_logs(ProcessSettings()); settings = NotifySettings();"
-        "courier = Courier(configured(settings), settings); courier.deliver(Notice(key='k', state=State.FIRING,"
+        "sender = NotificationSender(configured(settings), settings);"
+        "sender.deliver(Notification(key='k', state=State.FIRING,"
         " severity=Severity.CRITICAL, title='t', summary='s', runbook='r', started_at=datetime.now(UTC)));"
-        "courier.wait(); courier.close()"
+        "sender.wait(); sender.close()"
     )
     environment = {
         "PATH": os.defpath,
@@ -151,7 +152,9 @@ def test_no_target_s_secret_is_told_when_it_fails(tmp_path: Path) -> None:
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, timeout=120
     )
     output = done.stdout + done.stderr + "".join(path.read_text() for path in (tmp_path / "dead").iterdir())
-    failed = {event["target"] for event in events(done.stdout.splitlines()) if event["event"] == "notice not delivered"}
+    failed = {
+        event["target"] for event in events(done.stdout.splitlines()) if event["event"] == "notification_not_delivered"
+    }
     assert failed == {"email", "slack", "pagerduty", "jira", "github"}
     assert "s3cret" not in output
     assert "jane.doe" not in output

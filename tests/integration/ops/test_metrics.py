@@ -15,7 +15,7 @@ import yaml
 from prometheus_client import REGISTRY, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from rates_app.notify.courier import DEAD_LETTERS, NOTICES
+from rates_app.notify.sender import DEAD_LETTERS, NOTIFICATIONS
 from rates_app.watch.stream import INTERRUPTIONS
 from rates_app.watch.watcher import OPEN
 from tests.integration.api.conftest import app, client, publisher, settings
@@ -109,7 +109,7 @@ def sample_rows_of_a_day() -> list[Row]:
 
 
 def test_every_expression_asks_for_series_that_are_there(series: Series) -> None:
-    NOTICES.labels("slack", "delivered")
+    NOTIFICATIONS.labels("slack", "delivered")
     DEAD_LETTERS.labels("slack")
     INTERRUPTIONS.labels("pods", "410")
     OPEN.set(0)

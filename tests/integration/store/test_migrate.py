@@ -20,14 +20,14 @@ from rates_app.store.migrate import MIGRATIONS, migrate, pending
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rates_app.local.postgres import Cluster
+    from rates_app.local.postgres import PostgresPair
 
 ROOT = Path(__file__).parents[3]
 NAME = "rates_migrated"
 
 
 @pytest.fixture
-def empty(cluster: Cluster, worker_id: str) -> Iterator[str]:
+def empty(cluster: PostgresPair, worker_id: str) -> Iterator[str]:
     """A database without a schema."""
     name = sql.Identifier(f"{NAME}_{worker_id}")
     with psycopg.connect(cluster.primary.admin_url, autocommit=True) as admin:

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 import pytest
 from kubernetes import client
 
-from tests.integration.watch.cluster import Cluster, serve
+from tests.integration.watch.fake_cluster import FakeCluster, serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 @pytest.fixture
-def cluster() -> Cluster:
-    return Cluster()
+def cluster() -> FakeCluster:
+    return FakeCluster()
 
 
 @pytest.fixture
-def api(cluster: Cluster) -> Iterator[client.ApiClient]:
+def api(cluster: FakeCluster) -> Iterator[client.ApiClient]:
     server = serve(cluster)
     configuration = client.Configuration(host=f"http://127.0.0.1:{server.server_port}")
     yield client.ApiClient(configuration)

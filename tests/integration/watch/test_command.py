@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kubernetes import client
 
     from tests.integration.notify.servers import Desk
-    from tests.integration.watch.cluster import Cluster
+    from tests.integration.watch.fake_cluster import FakeCluster
 
 __all__ = ["desk"]  # a fixture
 
@@ -45,7 +45,7 @@ def write_kubeconfig(folder: Path, api: client.ApiClient) -> Path:
     return path
 
 
-def test_it_watches_tells_and_stops(cluster: Cluster, api: client.ApiClient, desk: Desk, tmp_path: Path) -> None:
+def test_it_watches_tells_and_stops(cluster: FakeCluster, api: client.ApiClient, desk: Desk, tmp_path: Path) -> None:
     kubeconfig = write_kubeconfig(tmp_path, api)
     port = free_port()
     process = subprocess.Popen(
@@ -85,7 +85,7 @@ def test_it_watches_tells_and_stops(cluster: Cluster, api: client.ApiClient, des
 
 
 def test_an_account_that_may_see_nothing_is_told_what_it_needs(
-    cluster: Cluster, api: client.ApiClient, tmp_path: Path
+    cluster: FakeCluster, api: client.ApiClient, tmp_path: Path
 ) -> None:
     cluster.allowed = set()
     kubeconfig = write_kubeconfig(tmp_path, api)
@@ -98,5 +98,5 @@ def test_an_account_that_may_see_nothing_is_told_what_it_needs(
         timeout=SECONDS,
     )
     assert done.returncode == 1
-    assert "grant it a Role with verbs list, watch" in " ".join(done.stderr.split())
+    assert "Grant it a Role with the verbs list and watch" in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr

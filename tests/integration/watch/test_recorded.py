@@ -1,4 +1,4 @@
-"""What a real cluster tells its watchers, on its own clock: these notices and no other, with the default patience."""
+"""Replay the recorded events of a real cluster on its own clock: exactly the expected notifications are sent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rates_app.watch.rules import MIGRATION_FAILED, RULES, SPARK_FAILED, pod_fin
 from rates_app.watch.settings import WatchSettings
 
 if TYPE_CHECKING:
-    from rates_app.notify.notice import Notice
+    from rates_app.notify.notification import Notification
     from rates_app.watch.rules import Finding
 
 FOLDER = Path(__file__).parent / "recorded"
@@ -29,7 +29,7 @@ class Replay:
         self.settings = WatchSettings(**settings)  # type: ignore[arg-type]  # numbers, checked by the class
         self.incidents = Incidents("test", self.settings, lambda page: f"runbooks/{page}.md")
         self.pods: dict[str, Any] = {}
-        self.notices: list[Notice] = []
+        self.notifications: list[Notification] = []
         self.now = datetime.fromisoformat(RECORDED[0]["at"])
         self.findings: list[Finding] = []
 
@@ -43,19 +43,22 @@ class Replay:
                 self.pods[uid] = event["object"]
             self._look(uid)
         self._wait(self.now + seconds_after * SECOND)
-        return [f"{notice.state} {notice.key.removeprefix('test/watched/')}" for notice in self.notices]
+        return [
+            f"{notification.state} {notification.key.removeprefix('test/watched/')}"
+            for notification in self.notifications
+        ]
 
     def _wait(self, until: datetime) -> None:
         while self.now < until:
             self.now += SECOND
             for uid in self.pods:
                 self._look(uid)
-            self.notices += self.incidents.tick(self.now, lambda _: "")
+            self.notifications += self.incidents.collect_notifications(self.now, lambda _: "")
 
     def _look(self, uid: str) -> None:
         found = pod_findings(self.pods[uid], self.now, self.settings) if uid in self.pods else []
         self.findings += found
-        self.incidents.see(uid, found, self.now)
+        self.incidents.update(uid, found, self.now)
 
 
 def test_each_trouble_is_told_once_and_so_is_its_end() -> None:
@@ -80,7 +83,7 @@ def test_each_trouble_is_told_once_and_so_is_its_end() -> None:
 def test_a_notice_tells_what_the_cluster_said() -> None:
     replay = Replay(pending_seconds=60)
     replay.run()
-    facts = {notice.facts["workload"]: notice.facts for notice in replay.notices}
+    facts = {notification.facts["workload"]: notification.facts for notification in replay.notifications}
     assert facts["config"]["message"] == 'secret "not-there" not found'
     assert facts["disk"]["message"].startswith('Usage of EmptyDir volume "tmp" exceeds the limit')
     assert "Insufficient cpu" in facts["room"]["message"]

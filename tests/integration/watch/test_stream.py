@@ -16,7 +16,7 @@ from rates_app.watch.stream import Change, Snapshot, follow
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.integration.watch.cluster import Cluster
+    from tests.integration.watch.fake_cluster import FakeCluster
 
 Item = Snapshot | Change
 
@@ -26,9 +26,11 @@ def pod(name: str, phase: str = "Running") -> dict[str, Any]:
 
 
 @pytest.fixture
-def following(cluster: Cluster, api: client.ApiClient, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Item]]:
+def following(
+    cluster: FakeCluster, api: client.ApiClient, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], Item]]:
     monkeypatch.setattr(stream, "BACKOFF", (0.01,))
-    monkeypatch.setattr(stream, "PAGE", 2)
+    monkeypatch.setattr(stream, "PAGE_SIZE", 2)
     for name in ("a", "b", "c", "d", "e"):
         cluster.change("pods", "ADDED", pod(name))
     seen: queue.Queue[Item] = queue.Queue()
@@ -47,7 +49,7 @@ def following(cluster: Cluster, api: client.ApiClient, monkeypatch: pytest.Monke
     assert not thread.is_alive()
 
 
-def wait_for_watch(cluster: Cluster, number: int) -> None:
+def wait_for_watch(cluster: FakeCluster, number: int) -> None:
     deadline = time.monotonic() + 10
     while len(cluster.watches("pods")) < number or not cluster.open_watches:
         assert time.monotonic() < deadline, cluster.requests
@@ -59,7 +61,7 @@ def names(item: Item) -> list[str]:
     return [found["metadata"]["name"] for found in item.objects]
 
 
-def test_it_lists_in_pages_and_then_tells_of_changes(cluster: Cluster, following: Callable[[], Item]) -> None:
+def test_it_lists_in_pages_and_then_tells_of_changes(cluster: FakeCluster, following: Callable[[], Item]) -> None:
     assert names(following()) == ["a", "b", "c", "d", "e"]
     assert cluster.lists("pods") == 3
     cluster.change("pods", "MODIFIED", pod("a", "Failed"))
@@ -67,11 +69,11 @@ def test_it_lists_in_pages_and_then_tells_of_changes(cluster: Cluster, following
     first, second = following(), following()
     assert isinstance(first, Change)
     assert isinstance(second, Change)
-    assert (first.object["status"]["phase"], first.gone) == ("Failed", False)
-    assert (second.object["metadata"]["name"], second.gone) == ("b", True)
+    assert (first.object["status"]["phase"], first.deleted) == ("Failed", False)
+    assert (second.object["metadata"]["name"], second.deleted) == ("b", True)
 
 
-def test_a_kind_that_is_installed_later_is_found_soon(cluster: Cluster, following: Callable[[], Item]) -> None:
+def test_a_kind_that_is_installed_later_is_found_soon(cluster: FakeCluster, following: Callable[[], Item]) -> None:
     following()
     wait_for_watch(cluster, 1)
     cluster.absent.add("pods")
@@ -89,7 +91,7 @@ def test_a_kind_that_is_installed_later_is_found_soon(cluster: Cluster, followin
 
 @pytest.mark.parametrize("half_line", [False, True])
 def test_a_broken_connection_is_resumed_where_it_was(
-    cluster: Cluster, following: Callable[[], Item], half_line: bool
+    cluster: FakeCluster, following: Callable[[], Item], half_line: bool
 ) -> None:
     following()
     wait_for_watch(cluster, 1)
@@ -106,7 +108,7 @@ def test_a_broken_connection_is_resumed_where_it_was(
     assert cluster.lists("pods") == 3  # the first list's pages: no second list was needed
 
 
-def test_bookmarks_move_the_place_to_resume_from(cluster: Cluster, following: Callable[[], Item]) -> None:
+def test_bookmarks_move_the_place_to_resume_from(cluster: FakeCluster, following: Callable[[], Item]) -> None:
     following()
     wait_for_watch(cluster, 1)
     cluster.bookmark()
@@ -122,7 +124,7 @@ def test_bookmarks_move_the_place_to_resume_from(cluster: Cluster, following: Ca
 
 
 def test_a_version_too_old_lists_again_and_shows_what_was_missed(
-    cluster: Cluster, following: Callable[[], Item]
+    cluster: FakeCluster, following: Callable[[], Item]
 ) -> None:
     following()
     wait_for_watch(cluster, 1)

@@ -1,4 +1,4 @@
-"""Incidents from beginning to end: recorded events in, exactly the expected notices out, in order."""
+"""Incidents from beginning to end: recorded events in, exactly the expected notifications out, in order."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from kubernetes import client
 
-from rates_app.notify.courier import Courier
-from rates_app.notify.notice import Severity
+from rates_app.notify.notification import Severity
+from rates_app.notify.sender import NotificationSender
 from rates_app.notify.settings import NotifySettings
 from rates_app.watch import stream, watcher
 from rates_app.watch.access import lists
 from rates_app.watch.errors import NoAccess
 from rates_app.watch.incidents import Incidents
-from rates_app.watch.memory import Memory
+from rates_app.watch.notification_state import NotificationStore
 from rates_app.watch.settings import WatchSettings
 from rates_app.watch.watcher import Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from rates_app.notify.notice import Notice
-    from tests.integration.watch.cluster import Cluster
+    from rates_app.notify.notification import Notification
+    from tests.integration.watch.fake_cluster import FakeCluster
 
 RECORDED = Path(__file__).parent / "recorded"
 
@@ -33,20 +33,20 @@ RECORDED = Path(__file__).parent / "recorded"
 class Reader:
     """A target that only reads."""
 
-    name, least = "reader", Severity.INFO
+    name, min_severity = "reader", Severity.INFO
 
     def __init__(self) -> None:
-        self.notices: list[Notice] = []
+        self.notifications: list[Notification] = []
 
-    def send(self, notice: Notice) -> None:
-        self.notices.append(notice)
+    def send(self, notification: Notification) -> None:
+        self.notifications.append(notification)
 
     def told(self) -> list[str]:
-        return [f"{notice.state} {notice.key.partition('/')[2]}" for notice in self.notices]
+        return [f"{notification.state} {notification.key.partition('/')[2]}" for notification in self.notifications]
 
     def wait(self, count: int) -> None:
         deadline = time.monotonic() + 15
-        while len(self.notices) < count:
+        while len(self.notifications) < count:
             assert time.monotonic() < deadline, self.told()
             time.sleep(0.02)
 
@@ -58,11 +58,11 @@ def reader() -> Reader:
 
 @pytest.fixture
 def start(
-    api: client.ApiClient, cluster: Cluster, reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    api: client.ApiClient, cluster: FakeCluster, reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Callable[[], None]]]:
     monkeypatch.setattr(stream, "BACKOFF", (0.01,))
     monkeypatch.setattr(stream, "ABSENT_BACKOFF", (0.1,))
-    monkeypatch.setattr(watcher, "TICK_SECONDS", 0.05)
+    monkeypatch.setattr(watcher, "CHECK_SECONDS", 0.05)
     stops: list[Callable[[], None]] = []
 
     def begin(**settings: Any) -> Callable[[], None]:
@@ -72,8 +72,8 @@ def start(
             api,
             patience,
             Incidents("test", patience, notify.runbook),
-            Memory(client.CoreV1Api(api), "rates", patience.config_map),
-            Courier([reader], notify),
+            NotificationStore(client.CoreV1Api(api), "rates", patience.config_map),
+            NotificationSender([reader], notify),
         )
         thread = threading.Thread(target=watching.run)
         thread.start()
@@ -97,7 +97,7 @@ def start(
 
 
 def test_a_bad_night_is_told_in_order_and_so_is_its_end(
-    start: Callable[..., Any], cluster: Cluster, reader: Reader
+    start: Callable[..., Any], cluster: FakeCluster, reader: Reader
 ) -> None:
     cluster.logs["rates-dispatcher-5c8f6b7d9-l200x", "true"] = (
         "connecting to postgresql://rates:hunter2@db/rates\nPermissionError: incoming bucket\n"
@@ -118,17 +118,17 @@ def test_a_bad_night_is_told_in_order_and_so_is_its_end(
         "resolved rates/rates-dispatcher/crash-loop",
         "resolved rates/rates-app/image-pull",
     ]
-    rollout, crash, spark, *_ = reader.notices
+    rollout, crash, spark, *_ = reader.notifications
     assert rollout.facts["pods"].endswith("and 7 more")
     assert "ip-10-0-0-17" in rollout.facts["node"]
     assert rollout.runbook.endswith("/image-pull-failure.md")
     assert crash.excerpt == "connecting to postgresql://…@db/rates\nPermissionError: incoming bucket"
     assert crash.facts["container"] == "app"
     assert spark.excerpt == "java.lang.OutOfMemoryError"
-    assert all(notice.ended_at for notice in reader.notices[3:])
+    assert all(notification.ended_at for notification in reader.notifications[3:])
 
 
-def test_what_mends_itself_at_once_is_not_told(start: Callable[..., Any], cluster: Cluster, reader: Reader) -> None:
+def test_what_mends_itself_at_once_is_not_told(start: Callable[..., Any], cluster: FakeCluster, reader: Reader) -> None:
     start()
     cluster.replay(RECORDED / "crash.jsonl")
     cluster.replay(RECORDED / "crash-mended.jsonl")
@@ -138,7 +138,7 @@ def test_what_mends_itself_at_once_is_not_told(start: Callable[..., Any], cluste
 
 
 def test_a_new_watcher_tells_nothing_twice_and_the_end_of_what_ended_meanwhile(
-    start: Callable[..., Any], cluster: Cluster, reader: Reader
+    start: Callable[..., Any], cluster: FakeCluster, reader: Reader
 ) -> None:
     stop = start()
     cluster.replay(RECORDED / "crash.jsonl")
@@ -158,7 +158,7 @@ def test_a_new_watcher_tells_nothing_twice_and_the_end_of_what_ended_meanwhile(
 
 
 def test_a_thousand_flapping_events_are_a_handful_of_messages(
-    start: Callable[..., Any], cluster: Cluster, reader: Reader
+    start: Callable[..., Any], cluster: FakeCluster, reader: Reader
 ) -> None:
     start(clear_seconds=1)
     for _ in range(250):  # slowly enough that each crash and each mend is seen, and could be a message
@@ -170,10 +170,10 @@ def test_a_thousand_flapping_events_are_a_handful_of_messages(
     while "firing rates/batch-41/spark-failed" not in reader.told():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert 1 <= len(reader.notices) <= 5
+    assert 1 <= len(reader.notifications) <= 5
 
 
-def test_only_what_the_account_may_see_is_watched(cluster: Cluster, api: client.ApiClient) -> None:
+def test_only_what_the_account_may_see_is_watched(cluster: FakeCluster, api: client.ApiClient) -> None:
     assert sorted(lists(api, WatchSettings())) == ["pods in all namespaces", "sparkapplications in all namespaces"]
     cluster.allowed = {("", "pods", "rates"), ("", "pods", "default")}
     assert sorted(lists(api, WatchSettings(namespaces=("rates",)))) == ["pods in rates"]

@@ -7,11 +7,11 @@ from rates_app.ops.logs import RequestSample
 
 def test_a_rush_is_sampled_and_says_how_many_are_missing() -> None:
     sample = RequestSample(per_second=3)
-    assert [sample.take(200, 10.0 + step / 10) for step in range(8)] == [0, 0, 0, None, None, None, None, None]
-    assert sample.take(200, 11.0) == 5
-    assert sample.take(200, 11.1) == 0
+    assert [sample.sample(200, 10.0 + step / 10) for step in range(8)] == [0, 0, 0, None, None, None, None, None]
+    assert sample.sample(200, 11.0) == 5
+    assert sample.sample(200, 11.1) == 0
 
 
 def test_every_error_is_logged() -> None:
     sample = RequestSample(per_second=1)
-    assert [sample.take(status, 10.0) for status in (200, 404, 503, 500)] == [0, None, 1, 0]
+    assert [sample.sample(status, 10.0) for status in (200, 404, 503, 500)] == [0, None, 1, 0]

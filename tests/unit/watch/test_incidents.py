@@ -1,4 +1,4 @@
-"""Few notices, and none missing, on a clock that the test turns."""
+"""Few notifications, and none missing, on a clock that the test turns."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class Night:
 
     def see(self, pod: str, *rules: Rule, workload: str = "app") -> None:
         found = [Finding(rule, "rates", workload, pod, "node-1", "app", rule.name, "", self.now) for rule in rules]
-        self.incidents.see(pod, found, self.now)
+        self.incidents.update(pod, found, self.now)
 
     def wait(self, seconds: float) -> None:
         end = self.now + timedelta(seconds=seconds)
         while self.now < end:
             self.now = min(end, self.now + timedelta(seconds=5))
-            for notice in self.incidents.tick(self.now, lambda _: ""):
-                self.told.append(f"{notice.state} {notice.key.removeprefix('prod/')}")
-                self.facts.append(notice.facts)
+            for notification in self.incidents.collect_notifications(self.now, lambda _: ""):
+                self.told.append(f"{notification.state} {notification.key.removeprefix('prod/')}")
+                self.facts.append(notification.facts)
 
 
 def test_a_problem_is_told_once_when_it_lasts_and_once_when_it_is_over() -> None:
@@ -59,7 +59,7 @@ def test_all_pods_of_a_rollout_are_one_message() -> None:
         night.see(f"pod-{number:02d}")
     night.wait(600)
     assert night.told == ["firing rates/app/image-pull", "resolved rates/app/image-pull"]
-    assert night.facts[1]["pods"] == "60 in all"
+    assert night.facts[1]["pods"] == "60 in total"
 
 
 def test_what_is_over_before_it_lasted_is_not_told() -> None:
@@ -109,7 +109,7 @@ def test_a_restart_neither_repeats_nor_forgets() -> None:
     night.see("b", IMAGE_PULL)
     night.wait(60)
     later = Night()
-    later.incidents.recall(night.incidents.remember(), later.now)
+    later.incidents.restore(night.incidents.snapshot(), later.now)
     later.see("a", CRASH_LOOP)
     later.wait(3600)
     assert later.told == ["resolved rates/app/image-pull"]

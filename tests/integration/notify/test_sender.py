@@ -1,4 +1,4 @@
-"""No notice is lost and none overtakes another, whatever a target does."""
+"""No notification is lost and none overtakes another, whatever a target does."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from rates_app.cli import app
-from rates_app.notify.courier import Courier
-from rates_app.notify.notice import Notice, Severity
+from rates_app.notify.notification import Notification, Severity
+from rates_app.notify.sender import NotificationSender
 from rates_app.notify.settings import NotifySettings
 from rates_app.notify.targets import configured
 from tests.integration.notify.servers import FIRING, RESOLVED
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def courier(desk: Desk, tmp_path: Path) -> Iterator[Courier]:
+def sender(desk: Desk, tmp_path: Path) -> Iterator[NotificationSender]:
     settings = NotifySettings(
         slack_url=f"{desk.url}/chat", dead_letters=tmp_path / "dead", attempts=3, retry_seconds=0.01, timeout_seconds=2
     )
-    made = Courier(configured(settings), settings)
+    made = NotificationSender(configured(settings), settings)
     yield made
     made.close()
 
@@ -35,58 +35,58 @@ def told(desk: Desk) -> list[str]:
     return [body["text"].split("]")[0] + "]" for body in desk.bodies("POST", "/chat")]
 
 
-def test_a_notice_is_tried_again_until_it_is_taken(desk: Desk, courier: Courier) -> None:
+def test_a_notice_is_tried_again_until_it_is_taken(desk: Desk, sender: NotificationSender) -> None:
     desk.statuses = [503, 429, 0]
-    courier.deliver(FIRING)
-    courier.wait()
+    sender.deliver(FIRING)
+    sender.wait()
     assert told(desk) == ["[FIRING]"] * 3
-    assert courier.dead_letters.waiting() == []
+    assert sender.dead_letters.waiting() == []
 
 
-def test_an_end_never_overtakes_its_beginning(desk: Desk, courier: Courier) -> None:
+def test_an_end_never_overtakes_its_beginning(desk: Desk, sender: NotificationSender) -> None:
     desk.statuses = [503] * 4
-    courier.deliver(FIRING)
-    courier.deliver(RESOLVED)
-    courier.wait()
+    sender.deliver(FIRING)
+    sender.deliver(RESOLVED)
+    sender.wait()
     assert told(desk) == ["[FIRING]"] * 4  # three attempts, and one more before the end would have been sent
-    assert [letter.notice.state for _, letter in courier.dead_letters.waiting()] == ["firing", "resolved"]
-    courier.redeliver()
-    courier.wait()
+    assert [letter.notification.state for _, letter in sender.dead_letters.waiting()] == ["firing", "resolved"]
+    sender.redeliver()
+    sender.wait()
     assert told(desk)[4:] == ["[FIRING]", "[RESOLVED]"]
-    assert courier.dead_letters.waiting() == []
+    assert sender.dead_letters.waiting() == []
 
 
-def test_a_refused_notice_waits_for_a_person_and_holds_up_no_other(desk: Desk, courier: Courier) -> None:
+def test_a_refused_notice_waits_for_a_person_and_holds_up_no_other(desk: Desk, sender: NotificationSender) -> None:
     desk.statuses = [400]
-    courier.deliver(FIRING)
-    courier.deliver(RESOLVED)
-    courier.wait()
+    sender.deliver(FIRING)
+    sender.deliver(RESOLVED)
+    sender.wait()
     assert told(desk) == ["[FIRING]", "[RESOLVED]"]
-    ((_, letter),) = courier.dead_letters.waiting()
-    assert (letter.refused, letter.notice) == (True, FIRING)
+    ((_, letter),) = sender.dead_letters.waiting()
+    assert (letter.refused, letter.notification) == (True, FIRING)
 
 
-def test_one_that_is_refused_when_it_is_tried_again_holds_up_no_other(desk: Desk, courier: Courier) -> None:
+def test_one_that_is_refused_when_it_is_tried_again_holds_up_no_other(desk: Desk, sender: NotificationSender) -> None:
     desk.statuses = [503, 503, 503, 400]
-    courier.deliver(FIRING)
-    courier.deliver(RESOLVED)
-    courier.wait()
+    sender.deliver(FIRING)
+    sender.deliver(RESOLVED)
+    sender.wait()
     assert told(desk) == ["[FIRING]"] * 4 + ["[RESOLVED]"]
-    ((_, letter),) = courier.dead_letters.waiting()
-    assert (letter.refused, letter.notice) == (True, FIRING)
+    ((_, letter),) = sender.dead_letters.waiting()
+    assert (letter.refused, letter.notification) == (True, FIRING)
 
 
-def test_a_target_that_fails_in_an_unforeseen_way_loses_no_notice(tmp_path: Path) -> None:
+def test_a_target_that_fails_in_an_unforeseen_way_loses_no_notification(tmp_path: Path) -> None:
     class Broken:
-        name, least = "broken", Severity.INFO
+        name, min_severity = "broken", Severity.INFO
 
-        def send(self, notice: Notice) -> None:
-            raise ZeroDivisionError(notice.key)
+        def send(self, notification: Notification) -> None:
+            raise ZeroDivisionError(notification.key)
 
-    courier = Courier([Broken()], NotifySettings(dead_letters=tmp_path))
-    courier.deliver(FIRING)
-    courier.close()
-    ((_, letter),) = courier.dead_letters.waiting()
+    sender = NotificationSender([Broken()], NotifySettings(dead_letters=tmp_path))
+    sender.deliver(FIRING)
+    sender.close()
+    ((_, letter),) = sender.dead_letters.waiting()
     assert letter.reason.startswith("ZeroDivisionError")
 
 
@@ -95,10 +95,10 @@ def test_dead_letters_outlive_the_process(desk: Desk, tmp_path: Path) -> None:
         slack_url=f"{desk.url}/chat", dead_letters=tmp_path, attempts=1, retry_seconds=0.01, timeout_seconds=2
     )
     desk.statuses = [500]
-    first = Courier(configured(settings), settings)
+    first = NotificationSender(configured(settings), settings)
     first.deliver(FIRING)
     first.close()
-    second = Courier(configured(settings), settings)
+    second = NotificationSender(configured(settings), settings)
     second.deliver(RESOLVED)
     second.close()
     assert told(desk) == ["[FIRING]", "[FIRING]", "[RESOLVED]"]
@@ -106,10 +106,10 @@ def test_dead_letters_outlive_the_process(desk: Desk, tmp_path: Path) -> None:
 
 def test_only_what_is_grave_enough_wakes_anybody(desk: Desk, tmp_path: Path) -> None:
     settings = NotifySettings(pagerduty_key="k", pagerduty_url=desk.url, dead_letters=tmp_path)
-    courier = Courier(configured(settings), settings)
-    courier.deliver(FIRING.model_copy(update={"severity": Severity.WARNING}))
-    courier.deliver(FIRING)
-    courier.close()
+    sender = NotificationSender(configured(settings), settings)
+    sender.deliver(FIRING.model_copy(update={"severity": Severity.WARNING}))
+    sender.deliver(FIRING)
+    sender.close()
     assert [body["payload"]["severity"] for body in desk.bodies("POST", "/v2/enqueue")] == ["critical"]
 
 
@@ -135,21 +135,21 @@ def test_the_command_tries_every_target(
     desk.statuses = [500]
     failed = run("test")
     assert failed.exit_code == 1
-    assert "slack: failed, answered 500" in failed.output
-    assert "email: took both notices" in failed.output
+    assert "slack: failed, HTTP 500" in failed.output
+    assert "email: accepted both notifications" in failed.output
 
 
 def test_the_command_redelivers_what_waits(
-    run: Callable[..., Any], desk: Desk, courier: Courier, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., Any], desk: Desk, sender: NotificationSender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk.statuses = [400]
-    courier.deliver(FIRING)
-    courier.wait()
+    sender.deliver(FIRING)
+    sender.wait()
     monkeypatch.setenv("RATES_NOTIFY_SLACK_URL", f"{desk.url}/chat")
-    assert "answered 400" in run("dead-letters").output.replace("\n", " ")
+    assert "HTTP 400" in run("dead-letters").output.replace("\n", " ")
     assert run("redeliver").exit_code == 0
     assert told(desk) == ["[FIRING]", "[FIRING]"]
-    assert "No notice waits" in run("dead-letters").output
+    assert "There are no dead letters" in run("dead-letters").output
 
 
 def test_half_a_target_is_refused(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

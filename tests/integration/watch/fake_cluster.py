@@ -25,7 +25,7 @@ CONFIG_MAPS = re.compile(r"/api/v1/namespaces/(?P<namespace>[^/]+)/configmaps(?:
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
-class Cluster:
+class FakeCluster:
     """The state, and what a test can do to it."""
 
     def __init__(self) -> None:
@@ -92,7 +92,7 @@ class Cluster:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    cluster: Cluster
+    cluster: FakeCluster
 
     def _answer(self) -> None:
         parts = urlsplit(self.path)
@@ -197,7 +197,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
 
-def serve(cluster: Cluster) -> ThreadingHTTPServer:
+def serve(cluster: FakeCluster) -> ThreadingHTTPServer:
     """Serve the cluster on a free port of loopback."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("ClusterHandler", (Handler,), {"cluster": cluster}))
     server.daemon_threads = True
