@@ -94,7 +94,7 @@ def verify(connection: Connection, batch_id: int) -> Batch:
         return batch
     if (refused := _refuse_equal(connection, batch)) is not None:
         return refused  # an equal batch was verified after this one was gathered
-    note_lanes(connection, batch_id)
+    record_batch_lanes(connection, batch_id)
     row = connection.execute(
         """
         UPDATE batches SET (rows, total_cents, first_day, last_day) = (
