@@ -11,6 +11,9 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 from rates_app.batches.model import State
 from rates_app.rates.model import MAX_CODE, Interval
 
+#: Lanes of one request.
+MAX_LANES = 50
+_LANE = re.compile(r"[^:,/]{1,100}:[^:,/]{1,100}(/\*)?")
 _ISO_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
@@ -46,6 +49,16 @@ def _upper(value: object) -> object:
     return value.strip().upper() if isinstance(value, str) else value
 
 
+def _lane_list(value: str) -> str:
+    lanes = value.split(",")
+    if len(lanes) > MAX_LANES:
+        raise ValueError(f"names {len(lanes)} lanes; send {MAX_LANES} at most")
+    for lane in lanes:
+        if not _LANE.fullmatch(lane.strip()):
+            raise ValueError(f"{lane[:50]!r} is not a lane; write ORIGIN:DESTINATION")
+    return _no_nul(value)
+
+
 Day = Annotated[
     date,
     BeforeValidator(_day),
@@ -62,6 +75,7 @@ ExactCode = Annotated[
 ]
 #: In any case and with blanks around it, where that names one location.
 Code = Annotated[ExactCode, BeforeValidator(_bare)]
+Period = Annotated[str, BeforeValidator(_lower), Field(pattern=r"^([1-9][0-9]{0,3}d|ytd)$", examples=["30d", "ytd"])]
 AnyInterval = Annotated[Interval, BeforeValidator(_lower)]
 Format = Annotated[Literal["json", "csv", "ndjson"], BeforeValidator(_lower)]
 Currency = Annotated[Literal["USD"], BeforeValidator(_upper)]
@@ -87,12 +101,30 @@ class _Strict(BaseModel):
 class RatesV1Arguments(_Strict):
     """Parameters of ``GET /v1/rates``."""
 
-    origin: Code
-    destination: Code
-    date_from: IsoDay = Field(description="First day.")
-    date_to: IsoDay = Field(description="Last day, included.")
+    origin: Code = Field(examples=["china_main"])
+    destination: Code = Field(examples=["scandinavia"])
+    date_from: IsoDay | None = Field(None, description="First day. The default is 30 days before the last day.")
+    date_to: IsoDay | None = Field(
+        None, description="Last day, inclusive. The default is the last day with prices of the lane."
+    )
+    period: Period | None = Field(
+        None,
+        description="Range up to `date_to` instead of `date_from`: a number of days such as `30d`, or `ytd` for the "
+        "days since 1 January.",
+    )
     currency: Currency = Field("USD", description="Currency of the prices.")
     interval: AnyInterval = Field("day", description="Length of the interval of a row; weeks are ISO 8601 weeks.")
+    format: Format | None = Field(None, description="Format of the response; the default follows the Accept header.")
+
+
+class LatestArguments(_Strict):
+    """Parameters of ``GET /v1/rates/latest``."""
+
+    lanes: Annotated[str, Field(max_length=50 * (2 * MAX_CODE + 2)), AfterValidator(_lane_list)] = Field(
+        description="Up to 50 lanes as ORIGIN:DESTINATION, separated by commas. ORIGIN:DESTINATION/* stands for the "
+        "lanes to every port below the destination that has prices, up to 500.",
+        examples=["china_main:scandinavia,CNGGZ:EETLL"],
+    )
     format: Format | None = Field(None, description="Format of the response; the default follows the Accept header.")
 
 

@@ -1,4 +1,4 @@
-"""The shapes of JSON answers."""
+"""Models of JSON responses."""
 
 from __future__ import annotations
 
@@ -54,6 +54,35 @@ class Rates(BaseModel):
     currency: Literal["USD"]
     interval: Interval
     rates: list[IntervalRate]
+
+
+class RateChange(BaseModel):
+    """Relative change of the latest average against an earlier day; null without a rate there."""
+
+    days: int = Field(description="7 or 30.")
+    ratio: float | None = Field(description="-0.069 is a fall of 6.9%.")
+    since: date = Field(description="Day that is compared with: the nearest of up to 3 days before with a rate.")
+
+
+class LatestRate(BaseModel):
+    """The latest day of a lane that has a rate, in USD."""
+
+    origin: str
+    destination: str
+    day: date = Field(description="The latest day with at least 3 prices.")
+    count: int
+    low: float = Field(description="10th percentile.")
+    average: float
+    median: float
+    high: float = Field(description="90th percentile.")
+    change: list[RateChange]
+
+
+class LatestRates(BaseModel):
+    """Latest rates, in the order of the request; lanes without a rate in 90 days are left out."""
+
+    currency: Literal["USD"]
+    rates: list[LatestRate]
 
 
 class Places(BaseModel):

@@ -1,23 +1,27 @@
-"""The rates between two locations: ``/rates`` as existing clients know it, and ``/v1/rates``."""
+"""Rates between two locations: ``/rates``, the contract of existing clients, and ``/v1/rates``."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import orjson
 from flask import Blueprint
 
-from rates_app.api.arguments import RatesArguments, RatesV1Arguments
-from rates_app.api.models import DayRates, Rates
+from rates_app.api.arguments import LatestArguments, RatesArguments, RatesV1Arguments
+from rates_app.api.models import DayRates, LatestRates, Rates
 from rates_app.http.openapi import Content, operation
 from rates_app.http.problems import Problem
 from rates_app.http.responses import answer_question, choose_media_type
 from rates_app.http.service import service
-from rates_app.rates.answers import RatesQuestion, UnknownLocation
+from rates_app.rates.answers import CONTENT_TYPES, OpenRatesQuestion, RangeError, RatesQuestion, UnknownLocation
+from rates_app.rates.latest import UnknownCodes, latest_body
 from rates_app.rates.locations import is_exact
 from rates_app.rates.model import Question
 
 if TYPE_CHECKING:
     from flask import Response
+
+    from rates_app.store.databases import Connection
 
 views = Blueprint("rates", __name__)
 
@@ -43,7 +47,38 @@ def daily_rates(query: RatesArguments) -> Response:
     """
     question = Question(query.orig_code, query.dest_code, query.date_from, query.date_to)
     _check_range(question)
-    return _answer(RatesQuestion(question), vary="Accept-Encoding")
+    return _answer(RatesQuestion(question), query.orig_code, query.dest_code, vary="Accept-Encoding")
+
+
+@views.get("/v1/rates/latest")
+@operation(
+    summary="Latest rate of several lanes",
+    tag="Rates",
+    query=LatestArguments,
+    answers={200: Content("The latest rates", LatestRates, ("text/csv", "application/x-ndjson"))},
+    problems=(406,),
+)
+def latest(query: LatestArguments) -> Response:
+    """The latest day with a rate of each lane, and its changes against 7 and 30 days before.
+
+    A lane without a rate in the 90 days before its last price is left out.
+    """
+    media_type = choose_media_type(query.format)
+    wanted = []
+    for lane in query.lanes.split(","):
+        origin, _, destination = lane.strip().partition(":")
+        wanted.append((origin, destination.removesuffix("/*"), destination.endswith("/*")))
+
+    def render(connection: Connection) -> bytes:
+        return latest_body(connection, wanted, media_type)
+
+    question = orjson.dumps(["latest", wanted, media_type]).decode()
+    try:
+        return answer_question(question, CONTENT_TYPES[media_type], render, vary="Accept, Accept-Encoding")
+    except UnknownCodes as error:
+        details = [f"{code!r} is not a known port or region" for code in error.args]
+        errors = [{"parameter": "lanes", "detail": detail} for detail in details]
+        raise Problem("unknown-location", "; ".join(details), errors=errors) from None
 
 
 @views.get("/v1/rates")
@@ -59,23 +94,37 @@ def interval_rates(query: RatesV1Arguments) -> Response:
 
     Low and high are the 10th and the 90th percentile. An interval with fewer than 3 prices has a count only.
     """
-    question = Question(query.origin, query.destination, query.date_from, query.date_to)
-    if question.date_to < question.date_from:
-        errors = [{"parameter": "date_to", "detail": "is before date_from"}]
-        raise Problem("invalid-arguments", "date_to is before date_from", errors=errors)
-    _check_range(question)
-    asked = RatesQuestion(question, query.interval, choose_media_type(query.format))
+    media_type = choose_media_type(query.format)
+    asked: RatesQuestion | OpenRatesQuestion
+    if query.date_from and query.date_to and not query.period:
+        question = Question(query.origin, query.destination, query.date_from, query.date_to)
+        if question.date_to < question.date_from:
+            raise _invalid("date_to", "is before date_from")
+        _check_range(question)
+        asked = RatesQuestion(question, query.interval, media_type)
+    elif query.date_from and query.period:
+        raise _invalid("period", "cannot be combined with date_from; send one of them")
+    else:
+        asked = OpenRatesQuestion(
+            query.origin, query.destination, query.date_from, query.date_to, query.period, query.interval, media_type,
+            service().settings.max_range_days,
+        )  # fmt: skip
     try:
-        return _answer(asked, vary="Accept, Accept-Encoding")
+        return _answer(asked, query.origin, query.destination, vary="Accept, Accept-Encoding")
     except UnknownLocation as error:
         raise _unknown(error) from None
+    except RangeError as error:
+        raise _invalid("date_from", str(error)) from None
 
 
-def _answer(asked: RatesQuestion, vary: str) -> Response:
-    codes = (asked.question.origin, asked.question.destination)
+def _invalid(parameter: str, detail: str) -> Problem:
+    return Problem("invalid-arguments", f"{parameter} {detail}", errors=[{"parameter": parameter, "detail": detail}])
+
+
+def _answer(asked: RatesQuestion | OpenRatesQuestion, *codes: str, vary: str) -> Response:
     # A version of a lane is known by its exact codes only: what another spelling names may change with every publish.
-    lane = codes if all(is_exact(code) for code in codes) or asked.interval is None else None
-    return answer_question(asked.canonical(), asked.media_type, asked.render, lane=lane, vary=vary)
+    lane = (codes[0], codes[1]) if all(is_exact(code) for code in codes) or asked.interval is None else None
+    return answer_question(asked.canonical(), CONTENT_TYPES[asked.media_type], asked.render, lane=lane, vary=vary)
 
 
 def _unknown(error: UnknownLocation) -> Problem:

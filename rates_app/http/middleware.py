@@ -196,7 +196,7 @@ class Middleware:
             if path in OPERATIONS:
                 return self._ask(environ, start_response, record, extra)
             extra += self._admit(environ, exchange, path)
-            if exchange.refusal is None and environ["REQUEST_METHOD"] == "GET":
+            if exchange.refusal is None and environ["REQUEST_METHOD"] == "GET" and "HTTP_RANGE" not in environ:
                 kept = self._from_memory(environ, start_response, record, extra)
                 if kept is not None:
                     return kept

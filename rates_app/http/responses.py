@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from flask import Response, request
@@ -65,7 +66,36 @@ def send(answer: Answer, *, vary: str = "Accept-Encoding") -> Response:
     }
     if coding != "identity":
         headers["Content-Encoding"] = coding
-    return Response(answer.bodies[coding], headers=headers)
+    body = answer.bodies[coding]
+    response = Response(body, headers=headers)
+    if request.method in {"GET", "HEAD"}:
+        response.accept_ranges = "bytes"
+        _cut_to_range(response, len(body))
+    return response
+
+
+def _cut_to_range(response: Response, length: int) -> None:
+    """Keep the bytes that the Range header asks for: status 206, or 416 for a range outside the body (RFC 9110, 14).
+
+    If-Range with another entity tag than the response's gets the whole body. Of several ranges the whole body is sent,
+    which RFC 9110 allows.
+    """
+    ranges = request.range
+    if ranges is None or ranges.units != "bytes" or len(ranges.ranges) != 1:
+        return
+    if request.if_range.etag is not None and request.if_range.etag != response.get_etag()[0]:
+        return
+    if request.if_range.date is not None:  # responses have no Last-Modified
+        return
+    span = ranges.range_for_length(length)
+    if span is None:
+        response.status_code = HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
+        response.data = b""
+        response.headers["Content-Range"] = f"bytes */{length}"
+        return
+    response.status_code = HTTPStatus.PARTIAL_CONTENT
+    response.data = response.data[span[0] : span[1]]
+    response.headers["Content-Range"] = f"bytes {span[0]}-{span[1] - 1}/{length}"
 
 
 def answer_question(
@@ -84,5 +114,6 @@ def answer_question(
     response = send(served.answer, vary=vary)
     exchange = current_exchange()
     exchange.served = {"cache": served.source, "generation": served.generation}
-    exchange.cacheable = Cacheable(served.slot, served.answer.version, question, response.data)
+    if response.status_code == HTTPStatus.OK:
+        exchange.cacheable = Cacheable(served.slot, served.answer.version, question, response.data)
     return response

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING, Literal, Self
 
 import orjson
 
+from rates_app.rates.explore import priced_days
 from rates_app.rates.locations import Location, resolve_codes, search_locations
 from rates_app.rates.model import Question
 from rates_app.rates.queries import daily_averages, rates
@@ -26,8 +27,17 @@ if TYPE_CHECKING:
 
 MediaType = Literal["application/json", "text/csv", "application/x-ndjson"]
 
+#: Values of Content-Type: a CSV response says that it has a header (RFC 4180), which some readers need to be told.
+CONTENT_TYPES: dict[MediaType, str] = {
+    "application/json": "application/json",
+    "text/csv": "text/csv; charset=utf-8; header=present",
+    "application/x-ndjson": "application/x-ndjson",
+}
+
 COLUMNS = ("date_from", "date_to", "count", "low", "average", "median", "high")
 SUGGESTIONS = 3
+#: Days of a range without a first day.
+DEFAULT_DAYS = 30
 
 
 class UnknownLocation(Exception):
@@ -90,6 +100,75 @@ class RatesQuestion:
         resolved = replace(self.question, origin=origin.code, destination=destination.code)
         found = rates(connection, resolved, self.interval)
         return _FORMS[self.media_type](self, origin, destination, found)
+
+
+class RangeError(Exception):
+    """An open range has too many days or no day; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRatesQuestion:
+    """A question about rates up to the last day that has prices.
+
+    The range is resolved in the snapshot that answers it, so that a publish moves it at once.
+
+    Attributes:
+        origin: Code or slug.
+        destination: Code or slug.
+        date_from: First day, if given.
+        date_to: Last day, if given.
+        period: Range up to the last day instead of a first day: ``30d`` or ``ytd``.
+        interval: Length of an interval.
+        media_type: Format of the response.
+        max_days: Maximum number of days.
+    """
+
+    origin: str
+    destination: str
+    date_from: date | None
+    date_to: date | None
+    period: str | None
+    interval: Interval
+    media_type: MediaType
+    max_days: int
+
+    def canonical(self) -> str:
+        """Return the same string for equal questions."""
+        return orjson.dumps(["open", *astuple(self)]).decode()
+
+    def render(self, connection: Connection) -> bytes:
+        """Answer the question; without prices and without a last day there are no intervals.
+
+        Args:
+            connection: A connection, in a transaction with one snapshot.
+
+        Raises:
+            UnknownLocation: A location does not exist.
+            RangeError: The resolved range is empty or too long.
+        """
+        any_day = date.min
+        origin, destination = _locations(connection, Question(self.origin, self.destination, any_day, any_day))
+        priced = None if self.date_to else priced_days(connection, origin.code, destination.code)
+        last = self.date_to or (priced[1] if priced else None)
+        if last is None:
+            question = Question(origin.code, destination.code, any_day, any_day)
+            return _FORMS[self.media_type](RatesQuestion(question, self.interval), origin, destination, [])
+        first = self._first(last)
+        days = (last - first).days + 1
+        if days < 1:
+            raise RangeError(f"is after the last day with prices, {last}")
+        if days > self.max_days:
+            raise RangeError(f"is {days} days before the last day, {last}; send {self.max_days} days at most")
+        question = Question(origin.code, destination.code, first, last)
+        return RatesQuestion(question, self.interval, self.media_type).render(connection)
+
+    def _first(self, last: date) -> date:
+        if self.date_from:
+            return self.date_from
+        if self.period == "ytd":
+            return last.replace(month=1, day=1)
+        days = int(self.period.removesuffix("d")) if self.period else DEFAULT_DAYS
+        return date.fromordinal(max(last.toordinal() - days + 1, 1))
 
 
 def _locations(connection: Connection, question: Question) -> list[Location]:

@@ -45,15 +45,14 @@ class Board(NamedTuple):
     lanes: list[BoardLane]
 
 
-#: Named lanes, in the order given; those without prices are left out.
-_PINNED = """
+_NAMED = """
     SELECT o.code, o.name, d.code, d.name, lane.prices, count_days(lane.days), lower(lane.days), upper(lane.days) - 1
     FROM unnest(%(origins)s::text[], %(destinations)s::text[]) WITH ORDINALITY pinned (origin, destination, number)
     JOIN locations o ON o.code = pinned.origin
     JOIN locations d ON d.code = pinned.destination
     CROSS JOIN LATERAL (
         SELECT sum(prices)::bigint AS prices, range_agg(days) AS days
-        FROM batch_lanes JOIN batches ON batches.id = batch_id AND batches.state = 'published'
+        FROM visible_lanes
         WHERE origin_id = o.id AND destination_id = d.id
     ) lane
     WHERE lane.prices > 0
@@ -65,8 +64,8 @@ DAYS = """
     SELECT number::integer, day, count, cents
     FROM unnest(%(origins)s::text[], %(destinations)s::text[]) WITH ORDINALITY lanes (origin, destination, number)
     CROSS JOIN LATERAL (
-        SELECT day, sum(count)::bigint AS count, sum(rollups.total_cents)::bigint AS cents
-        FROM rollups JOIN batches ON batches.id = batch_id AND batches.state = 'published'
+        SELECT day, sum(count)::bigint AS count, sum(total_cents)::bigint AS cents
+        FROM visible_rollups
         WHERE origin_id = (SELECT id FROM locations WHERE code = lanes.origin)
           AND destination_id = (SELECT id FROM locations WHERE code = lanes.destination)
           AND day BETWEEN %(date_from)s AND %(date_to)s
@@ -87,28 +86,39 @@ def board(connection: Connection, pinned: Sequence[tuple[str, str]], limit: int)
     Returns:
         The board; None if none of the lanes has prices.
     """
-    lanes = _lanes(connection, pinned, limit)
+    lanes = named_lanes(connection, pinned)
+    shown = {(lane.origin, lane.destination) for lane in lanes}
+    lanes += [lane for lane in region_lanes(connection, limit) if (lane.origin, lane.destination) not in shown]
+    lanes = lanes[:limit]
     if not lanes:
         return None
     last = max(lane.last_day for lane in lanes)
+    return Board(last - timedelta(days=BOARD_DAYS - 1), last, latest_rates(connection, lanes, last))
+
+
+def latest_rates(connection: Connection, lanes: Sequence[Lane], last: date) -> list[BoardLane]:
+    """Read the latest rate of each lane within the board's days.
+
+    Args:
+        connection: A connection, in a transaction with one snapshot.
+        lanes: The lanes.
+        last: Last of the days that are read.
+    """
     first = last - timedelta(days=BOARD_DAYS - 1)
     sums: list[dict[date, tuple[int, int]]] = [{} for _ in lanes]
     for number, day, count, cents in connection.execute(
         DAYS, _parameters(lanes) | {"date_from": first, "date_to": last}
     ):
         sums[number - 1][day] = (count, cents)
-    return Board(first, last, [_lane(connection, lane, days) for lane, days in zip(lanes, sums, strict=True)])
+    return [_lane(connection, lane, days) for lane, days in zip(lanes, sums, strict=True)]
 
 
-def _lanes(connection: Connection, pinned: Sequence[tuple[str, str]], limit: int) -> list[Lane]:
-    parameters = {
-        "origins": [origin for origin, _ in pinned],
-        "destinations": [destination for _, destination in pinned],
-    }
-    lanes = [Lane(*row) for row in connection.execute(_PINNED, parameters)] if pinned else []
-    shown = {(lane.origin, lane.destination) for lane in lanes}
-    lanes += [lane for lane in region_lanes(connection, limit) if (lane.origin, lane.destination) not in shown]
-    return lanes[:limit]
+def named_lanes(connection: Connection, codes: Sequence[tuple[str, str]]) -> list[Lane]:
+    """Look up lanes by their exact codes, in the order given; lanes without prices are left out."""
+    if not codes:
+        return []
+    parameters = {"origins": [origin for origin, _ in codes], "destinations": [destination for _, destination in codes]}
+    return [Lane(*row) for row in connection.execute(_NAMED, parameters)]
 
 
 def _parameters(lanes: Sequence[Lane]) -> dict[str, object]:

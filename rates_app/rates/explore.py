@@ -112,7 +112,7 @@ def counterparts(connection: Connection, code: str, role: Literal["origin", "des
         FROM (
             SELECT origin_id, destination_id, {other} AS other_id,
                    sum(prices)::bigint AS prices, range_agg(days) AS days
-            FROM batch_lanes JOIN batches ON batches.id = batch_id AND batches.state = 'published'
+            FROM visible_lanes
             WHERE {own} = (SELECT id FROM locations WHERE code = %s)
               AND origin_id = ANY(ARRAY(SELECT id FROM locations))  -- the index begins with the origin
             GROUP BY origin_id, destination_id

@@ -10,7 +10,7 @@ import structlog
 
 from rates_app.cache.answer import Answer
 from rates_app.cache.answers import SharedAnswers
-from rates_app.rates.answers import RatesQuestion, UnknownLocation
+from rates_app.rates.answers import CONTENT_TYPES, RatesQuestion, UnknownLocation
 from rates_app.store.generation import lane_version
 
 if TYPE_CHECKING:
@@ -87,5 +87,5 @@ def _prepare(shared: SharedAnswers, connection: Connection, canonical: str) -> b
             body = asked.render(connection)
     except (UnknownLocation, psycopg.errors.QueryCanceled):
         return False
-    shared.put(canonical, Answer.of(body, asked.media_type, version.lane))
+    shared.put(canonical, Answer.of(body, CONTENT_TYPES[asked.media_type], version.lane))
     return True

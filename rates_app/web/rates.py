@@ -20,7 +20,7 @@ from rates_app.rates.locations import Location, search_locations
 from rates_app.rates.model import MAX_CODE, Interval, Question, Rate
 from rates_app.rates.queries import rates
 from rates_app.web.board import overview
-from rates_app.web.chart import Chart, draw
+from rates_app.web.chart import draw
 from rates_app.web.rendering import DIGEST, cached_page, views
 from rates_app.web.search import INTERVALS, MAX_LANES, SPANS, Search, label, resolve
 
@@ -187,7 +187,8 @@ def _answer(connection: Connection, search: Search) -> dict[str, Any]:
         date_to=last.isoformat(),
     )
     answers = [_lane(connection, asked, interval, places, days) for places, days in zip(chosen, priced, strict=True)]
-    return values | {"search": asked, "answers": answers, "chart": _chart(answers)}
+    chart = draw([(answer.name, answer.rates) for answer in answers], interval) if answers else None
+    return values | {"search": asked, "answers": answers, "chart": chart}
 
 
 def _interval(search: Search) -> Interval:
@@ -296,7 +297,3 @@ def _offers(search: Search, lanes: list[Lane]) -> list[tuple[Lane, str]]:
         chosen[index] = (lane.origin, lane.destination)
         offers.append((lane, replace(search, lanes=tuple(chosen)).address()))
     return offers
-
-
-def _chart(answers: list[LaneRates]) -> Chart | None:
-    return draw([(answer.name, answer.rates) for answer in answers]) if answers else None

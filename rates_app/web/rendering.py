@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException, NotFound
 from rates_app.http.problems import MEDIA_TYPE, on_http_error
 from rates_app.http.responses import answer_question
 from rates_app.http.service import service
-from rates_app.rates.model import MIN_PRICES
+from rates_app.rates.model import MIN_PRICES, interval_end, interval_start
 from rates_app.store.databases import QueryTooSlow, Unavailable
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from flask.blueprints import BlueprintSetupState
     from flask.typing import ResponseReturnValue
 
+    from rates_app.rates.model import Interval
     from rates_app.store.databases import Connection
 
 log = structlog.get_logger()
@@ -188,6 +189,15 @@ def period(value: Period, *, year: bool = True) -> str:
     if (first.year, first.month) == (last.year, last.month):
         return f"{first.day}\N{EN DASH}{last:{full}}"
     return f"{first:{full if first.year != last.year else '%-d %b'}} \N{EN DASH} {last:{full}}"
+
+
+@views.app_template_filter()
+def partial(value: Period, interval: Interval) -> str:
+    """Say how much of a calendar interval the days are; empty for all of it."""
+    start = interval_start(value.date_from, interval)
+    days = (interval_end(start, interval) - start).days + 1
+    given = (value.date_to - value.date_from).days + 1
+    return "" if given == days else f"{given} of {days} days"
 
 
 @views.app_template_filter()

@@ -277,6 +277,97 @@ def test_v1_refuses_what_it_cannot_write(client: FlaskClient) -> None:
     assert client.get(V1, headers={"Accept": "image/png"}).status_code == 406
 
 
+@pytest.mark.parametrize(
+    ("range_", "days"),
+    [
+        ("period=2d", ["2021-01-01", "2021-01-02"]),
+        ("period=ytd", ["2021-01-01", "2021-01-02"]),
+        ("date_from=2020-12-31", ["2020-12-31", "2021-01-01", "2021-01-02"]),
+        ("date_to=2021-01-01&period=1d", ["2021-01-01"]),
+    ],
+)
+def test_v1_resolves_open_ranges_to_the_last_day_with_prices(
+    client: FlaskClient, publisher: Publisher, range_: str, days: list[str]
+) -> None:
+    publisher.publish(ROWS)
+    asked = f"/v1/rates?origin=CNGGZ&destination=EETLL&{range_}"
+
+    answer: Any = client.get(asked)
+
+    assert [rate["date_from"] for rate in answer.json["rates"]] == days
+    if "date_to" not in range_:
+        publisher.publish([("CNGGZ", "EETLL", DAYS[2], 100_000)])
+        later: Any = client.get(asked)
+        assert later.json["rates"][-1]["date_from"] == "2021-01-03", "a publish moves the end at once"
+
+
+def test_v1_has_no_intervals_for_a_lane_without_prices_and_no_last_day(client: FlaskClient) -> None:
+    answer: Any = client.get("/v1/rates?origin=CNGGZ&destination=EETLL&period=30d")
+
+    assert (answer.status_code, answer.json["rates"]) == (200, [])
+
+
+@pytest.mark.parametrize(
+    "range_",
+    ["period=0d", "period=week", "period=3d&date_from=2021-01-01", "date_from=1900-01-01", "date_from=2022-01-01"],
+)
+def test_v1_refuses_open_ranges_that_do_not_fit(client: FlaskClient, publisher: Publisher, range_: str) -> None:
+    publisher.publish(ROWS)
+
+    assert client.get(f"/v1/rates?origin=CNGGZ&destination=EETLL&{range_}").status_code == 400
+
+
+def test_latest_rates_are_those_of_v1_rates(client: FlaskClient, publisher: Publisher, sample_rows: list[Row]) -> None:
+    publisher.publish(sample_rows)
+
+    answer: Any = client.get(
+        "/v1/rates/latest?lanes=cnggz:EETLL,china_main:scandinavia,EETLL:CNGGZ,CNSGH:baltic_main/*"
+    )
+
+    rates = {(rate["origin"], rate["destination"]): rate for rate in answer.json["rates"]}
+    assert list(rates)[:2] == [("CNGGZ", "EETLL"), ("china_main", "scandinavia")]
+    assert ("EETLL", "CNGGZ") not in rates
+    assert len(rates) > 3
+    assert all(origin == "CNSGH" for origin, _ in list(rates)[2:])
+    for (origin, destination), rate in rates.items():
+        same: Any = client.get(f"/v1/rates?origin={origin}&destination={destination}&period=31d").json["rates"]
+        for name in ("count", "low", "average", "median", "high"):
+            assert rate[name] == same[-1][name]
+        by_day = {each["date_from"]: each["average"] for each in same}
+        for change in rate["change"]:
+            if change["since"] in by_day and change["ratio"] is not None:
+                assert change["ratio"] == pytest.approx(rate["average"] / by_day[change["since"]] - 1, abs=1e-6)
+    table = list(csv.DictReader(io.StringIO(client.get("/v1/rates/latest?lanes=CNGGZ:EETLL&format=csv").text)))
+    assert float(table[0]["average"]) == rates["CNGGZ", "EETLL"]["average"]
+
+
+@pytest.mark.parametrize("lanes", ["", "CNGGZ", "CNGGZ:NOWHERE", "A:B:C", ",".join(["CNGGZ:EETLL"] * 51)])
+def test_latest_rates_name_what_is_wrong(client: FlaskClient, lanes: str) -> None:
+    answer: Any = client.get("/v1/rates/latest", query_string={"lanes": lanes})
+
+    assert answer.status_code == 400
+    assert {error["parameter"] for error in answer.get_json(force=True)["errors"]} == {"lanes"}
+
+
+def test_finite_answers_can_be_read_in_ranges(client: FlaskClient, publisher: Publisher) -> None:
+    publisher.publish(ROWS)
+    asked = V1 + "&format=csv"
+    for _ in range(2):  # computed, and from the process's cache
+        whole = client.get(asked)
+        assert whole.headers["Accept-Ranges"] == "bytes"
+        assert whole.content_type == "text/csv; charset=utf-8; header=present"
+        for spec, part in (("0-9", whole.data[:10]), ("10-", whole.data[10:]), ("-5", whole.data[-5:])):
+            answer = client.get(asked, headers={"Range": f"bytes={spec}"})
+            assert (answer.status_code, answer.data) == (206, part)
+            assert answer.headers["Content-Range"].endswith(f"/{len(whole.data)}")
+        beyond = client.get(asked, headers={"Range": "bytes=9999-"})
+        assert (beyond.status_code, beyond.headers["Content-Range"]) == (416, f"bytes */{len(whole.data)}")
+        same = client.get(asked, headers={"Range": "bytes=0-9", "If-Range": whole.headers["ETag"]})
+        assert same.status_code == 206
+        other = client.get(asked, headers={"Range": "bytes=0-9", "If-Range": '"other"'})
+        assert (other.status_code, other.data) == (200, whole.data)
+
+
 class Reference:
     """The same questions answered in plain Python from the delivered files, without the service's code."""
 
