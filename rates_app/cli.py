@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,7 @@ from rates_app.notify.settings import NotifySettings
 from rates_app.ops.logs import configure_logs
 from rates_app.ops.runbook import NoSuchRunbook, runbook
 from rates_app.ops.traces import configure_traces
+from rates_app.rates.cli import rate
 from rates_app.rates.locations import LocationsError, read_locations, store_locations
 from rates_app.settings import Settings, SettingsError, load_settings, settings_table
 from rates_app.store.databases import Unavailable
@@ -65,6 +67,27 @@ def _settings() -> Settings:
 
 def _connect(settings: Settings) -> psycopg.Connection[TupleRow]:
     return psycopg.connect(settings.database_url.get_secret_value(), application_name="rates-cli", connect_timeout=5)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        out.print(version("freight-rates"))
+        raise typer.Exit
+
+
+@app.callback()
+def rates(
+    *,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Freight rates: ingest, serve and watch container prices between ports and regions.
+
+    On your own machine, `rates dev` starts everything. In a cluster each role is a command of its own:
+    `rates migrate` before an update, `rates serve` for consumers, `rates dispatch` for suppliers' files.
+    Settings are environment variables: `rates settings` lists them.
+    """
 
 
 @app.command(rich_help_panel="Roles")
@@ -294,6 +317,7 @@ def token_revoke(name: Annotated[str, typer.Argument(help="Whose it is.")]) -> N
     out.print(f"The token of {name} is revoked.")
 
 
+app.command(rich_help_panel="Queries")(rate)
 app.command(rich_help_panel="Roles")(dispatch)
 app.command(rich_help_panel="Roles")(housekeep)
 app.command(rich_help_panel="Batches")(generate)

@@ -70,7 +70,7 @@ IsoDay = Annotated[
 #: Exactly as it is stored; ``/rates`` takes nothing else.
 ExactCode = Annotated[
     str,
-    Field(min_length=1, max_length=MAX_CODE, description="A port's UN/LOCODE or a region's slug."),
+    Field(min_length=1, max_length=MAX_CODE, description="A port's UN/LOCODE or a region's slug.", examples=["CNSGH"]),
     AfterValidator(_no_nul),
 ]
 #: In any case and with blanks around it, where that names one location.
@@ -87,10 +87,10 @@ class RatesArguments(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     date_from: Day = Field(description="First day.")
-    date_to: Day = Field(description="Last day, included.")
+    date_to: Day = Field(description="Last day, inclusive.")
     orig_code: ExactCode = Field(description="Origin: a port's UN/LOCODE or a region's slug, in its exact spelling.")
     dest_code: ExactCode = Field(
-        description="Destination: a port's UN/LOCODE or a region's slug, in its exact spelling."
+        description="Destination: a port's UN/LOCODE or a region's slug, in its exact spelling.", examples=["NOOSL"]
     )
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from functools import wraps
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from flask import request
 from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import models_json_schema
 
-from rates_app.http.problems import MEDIA_TYPE, Problem
+from rates_app.http.problems import KINDS, MEDIA_TYPE, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +26,29 @@ if TYPE_CHECKING:
     from werkzeug.datastructures import MultiDict
 
     View = Callable[..., ResponseReturnValue]
+
+TITLE = "Freight rates"
+#: Version of the contract, not of the release: 1 is in the addresses, and additions that break no client raise 1.x.
+API_VERSION = "1.1.0"
+DESCRIPTION = """\
+Market prices for one container between ports and regions. A location is a port (UN/LOCODE) or a region (slug); a region
+stands for all ports below it. Prices are in USD.
+
+Errors are `application/problem+json` (RFC 9457): `type` links to a page with advice. Responses carry an `ETag`; send it
+in `If-None-Match` to get an empty 304 while the data is unchanged. Finite responses accept one byte range. `RateLimit`
+headers contain the remaining requests.
+
+Changes to `/v1` only add: new endpoints, optional parameters and response members. A change that breaks clients gets a
+new prefix, and the old one responds with `Deprecation` and `Sunset` headers for at least six months. `/rates` is the
+frozen contract of existing clients.
+"""
+TAGS = {
+    "Rates": "Averages, medians and percentiles of prices.",
+    "Locations": "Ports, regions, and the lanes between them.",
+    "Batches": "Deliveries of suppliers.",
+}
+#: Examples of what stands in a path.
+PATH_EXAMPLES = {"code": "CNSGH", "batch": "1"}
 
 SCHEMAS = "#/components/schemas/{model}"
 
@@ -184,6 +208,12 @@ def _response(content: Content) -> dict[str, Any]:
     return {"description": content.description, **({"content": types} if types else {})}
 
 
+def _named(status: int) -> str:
+    """Name the kinds of problem that a status stands for."""
+    kinds = [f"{kind.title} (`{name}`)" for name, kind in KINDS.items() if kind.status == status]
+    return ". ".join(kinds) or HTTPStatus(status).phrase
+
+
 def _operation(described: Operation, name: str, doc: str) -> dict[str, Any]:
     result: dict[str, Any] = {
         "operationId": name,
@@ -196,7 +226,7 @@ def _operation(described: Operation, name: str, doc: str) -> dict[str, Any]:
                 "in": "path",
                 "required": True,
                 "description": meaning,
-                "schema": {"type": "string", "minLength": 1, "maxLength": 100},
+                "schema": {"type": "string", "minLength": 1, "maxLength": 100, "examples": [PATH_EXAMPLES[part]]},
             }
             for part, meaning in described.path.items()
         ],
@@ -216,11 +246,11 @@ def _operation(described: Operation, name: str, doc: str) -> dict[str, Any]:
         statuses |= {401, 403}
     problem = {MEDIA_TYPE: {"schema": {"$ref": SCHEMAS.format(model=ProblemBody.__name__)}}}
     for status in sorted(statuses):
-        result["responses"].setdefault(str(status), {"description": "A problem", "content": problem})
+        result["responses"].setdefault(str(status), {"description": _named(status), "content": problem})
     return result
 
 
-def document(app: Flask, *, title: str, version: str, description: str) -> dict[str, Any]:
+def document(app: Flask) -> dict[str, Any]:
     """Describe all of an application's views that carry an :func:`operation`.
 
     Returns:
@@ -242,12 +272,13 @@ def document(app: Flask, *, title: str, version: str, description: str) -> dict[
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": title,
-            "version": version,
-            "description": description,
+            "title": TITLE,
+            "version": API_VERSION,
+            "description": DESCRIPTION,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/"}],
+        "tags": [{"name": name, "description": meaning} for name, meaning in TAGS.items()],
         "paths": dict(sorted(paths.items())),
         "components": {
             "schemas": schemas["$defs"],

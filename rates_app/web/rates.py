@@ -63,6 +63,7 @@ class LaneRates:
     #: Whether there are prices in the opposite direction; looked up only if this direction has none.
     reverse_priced: bool
     query: str
+    interval: Interval
 
     @property
     def prices(self) -> int:
@@ -115,7 +116,7 @@ def rates_page() -> Response:
         }
 
     # The board says how old its prices are.
-    key = [base, *_key(search)] if search.asked else [base, _today(), service().settings.board_lanes]
+    key = [base, *search_key(search)] if search.asked else [base, _today(), service().settings.board_lanes]
     response = cached_page("rates.html", key, values)
     current_exchange().cacheable = None  # the key of the process cache has no host
     return response
@@ -129,7 +130,7 @@ def picture() -> Response:
     def render(connection: Connection) -> bytes:
         return render_template("picture.svg", **_answer(connection, search)).encode()
 
-    question = orjson.dumps(["picture", DIGEST, *_key(search)]).decode()
+    question = orjson.dumps(["picture", DIGEST, *search_key(search)]).decode()
     response = answer_question(question, "image/svg+xml; charset=utf-8", render)
     response.headers["Content-Security-Policy"] = "default-src 'none'; style-src 'unsafe-inline'"
     return response
@@ -150,7 +151,8 @@ def _today() -> date:
     return datetime.now(UTC).date()
 
 
-def _key(search: Search) -> list[object]:
+def search_key(search: Search) -> list[object]:
+    """Return everything that the result of a search depends on besides the data, for keys of caches."""
     return [search.lanes, search.date_from, search.date_to, search.interval, search.span]
 
 
@@ -189,6 +191,12 @@ def _answer(connection: Connection, search: Search) -> dict[str, Any]:
     answers = [_lane(connection, asked, interval, places, days) for places, days in zip(chosen, priced, strict=True)]
     chart = draw([(answer.name, answer.rates) for answer in answers], interval) if answers else None
     return values | {"search": asked, "answers": answers, "chart": chart}
+
+
+def find_answers(connection: Connection, search: Search) -> tuple[Search, list[LaneRates]]:
+    """Return the resolved search and its lanes with their rates; no lanes if it cannot be answered."""
+    values = _answer(connection, search)
+    return values["search"], values.get("answers", [])
 
 
 def _interval(search: Search) -> Interval:
@@ -276,7 +284,7 @@ def _lane(
     )
     figures = _figures(connection, question, found, interval)
     reverse_priced = priced is None and priced_days(connection, destination.code, origin.code) is not None
-    return LaneRates(origin, destination, found, figures, priced, reverse_priced, query)
+    return LaneRates(origin, destination, found, figures, priced, reverse_priced, query, interval)
 
 
 def _figures(connection: Connection, question: Question, found: list[Rate], interval: Interval) -> Figures | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import orjson
 import structlog
 from flask import Blueprint, Response, g, render_template, request
+from markupsafe import Markup, escape
 from werkzeug.exceptions import HTTPException, NotFound
 
 from rates_app.http.problems import MEDIA_TYPE, on_http_error
@@ -146,6 +147,15 @@ def _bug(_error: Exception) -> Response:
         500, "Internal error", "The service failed to render this page.",
         "Try again. If the error persists, send the request id below to the operator.",
     )  # fmt: skip
+
+
+@views.app_template_filter()
+def code_spans(text: str) -> Markup:
+    """Mark up text in single or double backticks as code."""
+    parts = text.replace("``", "`").split("`")
+    return Markup().join(
+        Markup("<code>{}</code>").format(part) if number % 2 else escape(part) for number, part in enumerate(parts)
+    )
 
 
 @views.app_template_filter()

@@ -37,6 +37,7 @@ PAGES = {
     "batch": "/batches/1",
     "rejects": "/batches/1/rejects",
     "deliver": "/batches/new",
+    "reference": "/docs",
     "guide-query": "/guides/query",
     "guide-deliver": "/guides/deliver",
     "guide-figures": "/guides/figures",

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
+import json
 import re
+import zipfile
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from typer.testing import CliRunner
 
+from rates_app import web
 from rates_app.application import create_app
 from rates_app.batches.pipeline.engine import ingest
+from rates_app.cli import app as cli
 from rates_app.local.server import HOST, free_port
 from rates_app.rates.locations import read_locations, store_locations
-from rates_app.settings import Settings
+from rates_app.settings import Settings, load_settings
 from rates_app.web.batches import STREAMS
 
 if TYPE_CHECKING:
@@ -163,6 +171,61 @@ def test_clients_find_files_at_fixed_addresses(filled: FlaskClient) -> None:
     lines = dict(line.split(": ", 1) for line in filled.get("/.well-known/security.txt").text.splitlines())
     assert lines["Contact"] == "mailto:security@rates.example"
     assert timedelta(days=30) < datetime.fromisoformat(lines["Expires"]) - datetime.now(UTC) < timedelta(days=366)
+
+
+COMPARED = {"origin": ["CNGGZ", "CNSGH"], "destination": ["EETLL", "NOOSL"], "interval": "week", **JANUARY}
+
+
+def test_a_workbook_has_every_lane_and_says_what_it_is(filled: FlaskClient) -> None:
+    answer = filled.get("/rates.xlsx", query_string=COMPARED)
+    name = "rates_CNGGZ-EETLL_CNSGH-NOOSL_2021-01-01_2021-01-31_week.xlsx"
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="{name}"'
+    assert answer.data == filled.get("/rates.xlsx", query_string=COMPARED).data
+    with zipfile.ZipFile(io.BytesIO(answer.data)) as book:
+        parts = {part: book.read(part).decode() for part in book.namelist()}
+    assert re.findall(r'<sheet name="(.*?)"', parts["xl/workbook.xml"]) == ["Rates", "Averages", "About"]
+    numbers = [float(number) for number in re.findall(r"<v>([\d.]+)</v>", parts["xl/worksheets/sheet1.xml"])]
+    for origin, destination in (("CNGGZ", "EETLL"), ("CNSGH", "NOOSL")):
+        question = {"origin": origin, "destination": destination, "interval": "week", **JANUARY}
+        rates: Any = filled.get("/v1/rates", query_string=question).json
+        for rate in rates["rates"]:
+            assert {rate["count"], rate["low"], rate["average"], rate["median"], rate["high"]} <= set(numbers)
+    for text in ("Guangzhou", "EETLL", "Currency", "USD for one container", "Arithmetic mean"):
+        assert text in parts["xl/sharedStrings.xml"]
+
+
+def test_local_csv_has_semicolons_and_decimal_commas(filled: FlaskClient) -> None:
+    answer = filled.get("/rates.csv", query_string=COMPARED)
+    assert answer.data.startswith(b"\xef\xbb\xbfOrigin;"), "Excel recognises UTF-8 by its byte order mark"
+    rows = list(csv.DictReader(io.StringIO(answer.data.decode("utf-8-sig")), delimiter=";"))
+    assert len(rows) == 10
+    assert re.fullmatch(r"\d+,\d\d", rows[0]["Average"])
+    assert filled.get("/rates.csv", query_string={"origin": "CNGGZ"}).status_code == 404
+
+
+def test_the_command_prints_what_the_api_answers(filled: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = filled.application.config["SAMPLE_SETTINGS"]
+    monkeypatch.setenv("RATES_DATABASE_URL", settings.database_url.get_secret_value())
+    load_settings.cache_clear()
+    monkeypatch.setenv("COLUMNS", "120")
+    run = CliRunner().invoke(cli, ["rate", "cnggz", "EETLL", "--last", "3d", "--json"], catch_exceptions=False)
+    question = {"origin": "CNGGZ", "destination": "EETLL", "period": "3d"}
+    assert json.loads(run.stdout) == filled.get("/v1/rates", query_string=question).json
+    shown = CliRunner().invoke(cli, ["rate", "CNGGZ", "EETLL", "--last", "3d"], catch_exceptions=False).stdout
+    for text in ("Guangzhou → Tallinn, USD for one container", "2021-01-31", "1,154.33", "2021-01-29"):
+        assert text in shown
+    for arguments in (["CNGGZ", "NOWHERE"], ["CNGGZ", "EETLL", "--last", "week"]):
+        assert CliRunner().invoke(cli, ["rate", *arguments]).exit_code == 2
+    assert CliRunner().invoke(cli, ["--version"]).stdout.strip() == version("freight-rates")
+    load_settings.cache_clear()
+
+
+def test_no_template_has_long_lines() -> None:
+    templates = Path(web.__file__).parent / "templates"
+    others = {"_batch.html", "batch.html", "batches.html", "deliver.html", "rejects.html"}
+    for path in sorted(path for path in templates.rglob("*.html") if path.name not in others):
+        for number, line in enumerate(path.read_text().splitlines(), start=1):
+            assert len(line) <= 120, f"{path.name}, line {number}"
 
 
 def test_hostile_text_stays_text(filled: FlaskClient) -> None:
