@@ -82,12 +82,7 @@ def rates(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Freight rates: ingest, serve and watch container prices between ports and regions.
-
-    On your own machine, `rates dev` starts everything. In a cluster each role is a command of its own:
-    `rates migrate` before an update, `rates serve` for consumers, `rates dispatch` for suppliers' files.
-    Settings are environment variables: `rates settings` lists them.
-    """
+    """Run one of the commands; the help text of the application introduces them."""
 
 
 @app.command(rich_help_panel="Roles")
