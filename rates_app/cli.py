@@ -32,8 +32,9 @@ from rates_app.ops.traces import configure_traces
 from rates_app.rates.cli import rate
 from rates_app.rates.locations import LocationsError, read_locations, store_locations
 from rates_app.settings import Settings, SettingsError, load_settings, settings_table
+from rates_app.store.connections import connect
 from rates_app.store.databases import Unavailable
-from rates_app.store.generation import increment_generation
+from rates_app.store.generation import begin_epoch, increment_generation
 from rates_app.store.migrate import migrate as migrate_database
 from rates_app.store.tokens import SCOPES, TokenError, create_token, list_tokens, revoke_token
 from rates_app.watch.cli import search_logs, watch_pods
@@ -66,7 +67,7 @@ def _settings() -> Settings:
 
 
 def _connect(settings: Settings) -> psycopg.Connection[TupleRow]:
-    return psycopg.connect(settings.database_url.get_secret_value(), application_name="rates-cli", connect_timeout=5)
+    return connect(settings.database_url.get_secret_value(), "rates-cli")
 
 
 def _print_version(value: bool) -> None:
@@ -117,6 +118,19 @@ def dev(
     from rates_app.local.stack import dev as run  # noqa: PLC0415 - images do not contain the embedded servers
 
     raise typer.Exit(run(data, port, archive=archive))
+
+
+@app.command(rich_help_panel="Roles")
+def epoch() -> None:
+    """Make every cache forget what it holds; run it when the database was replaced by a copy of itself.
+
+    After a promotion, `rates restore`, pg_upgrade or a logical restore the next publish does this. After the restore of
+    a storage snapshot, a crash that lost commits, or a switch to a copy (blue/green), nothing in the data shows it.
+    """
+    with _connect(_settings()) as connection:
+        begin_epoch(connection)
+        number = increment_generation(connection, None)
+    out.print(f"A new epoch has begun with generation {number}: no cache holds anything of it.")
 
 
 @app.command(rich_help_panel="Batches")

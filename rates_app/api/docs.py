@@ -27,4 +27,4 @@ def openapi() -> Response:
 @cache
 def _description(app: Flask) -> Answer:
     """Render and compress the document, once per application."""
-    return Answer.of(orjson.dumps(document(app)), "application/json", 0)
+    return Answer.of(orjson.dumps(document(app)), "application/json")

@@ -1,12 +1,13 @@
-"""Base backups: take, list, verify, and forget the oldest."""
+"""Base backups: take, list, verify, and remove expired ones."""
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import tempfile
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import psycopg
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
@@ -16,7 +17,7 @@ from rates_app.backups.repository import DESCRIPTION, BackupError, Folder
 from rates_app.backups.tools import run, tool, without_password
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from rates_app.backups.repository import Repository
 
@@ -25,7 +26,7 @@ FILES = ("backup_manifest", "base.tar.gz", "pg_wal.tar.gz")
 
 
 class Backup(BaseModel):
-    """What is known of a base backup; kept with it as ``backup.json``."""
+    """A base backup's description, stored with it as ``backup.json``."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -33,8 +34,12 @@ class Backup(BaseModel):
     started: AwareDatetime
     #: From this moment on, points in time can be restored from it.
     ended: AwareDatetime
-    #: The WAL segment that it begins in.
+    #: The WAL segment that contains its start.
     first_segment: str
+    #: Position in the WAL, in bytes, from which on it is consistent.
+    end_position: int
+    #: Length of a WAL segment of its server.
+    segment_bytes: int
     server_version: str
     #: Bytes of the data when it is unpacked.
     data_bytes: int
@@ -42,10 +47,37 @@ class Backup(BaseModel):
     #: Whether the server archived its WAL; without that, only the moment of the backup's end can be restored.
     archiving: bool
 
+    @property
+    def timeline(self) -> int:
+        """The timeline that its server was on."""
+        return int(self.first_segment[:8], 16)
+
+
+class Retention(NamedTuple):
+    """Which base backups remain: those that either rule asks for."""
+
+    #: The newest backups, by number.
+    backups: int
+    #: Any moment of this period can be restored.
+    period: timedelta = timedelta(0)
+
+    def expired(self, backups: Sequence[Backup], now: datetime) -> list[Backup]:
+        """Return the backups, of all oldest first, that neither rule needs.
+
+        A moment is restored from the backup before it, so that one remains although it is older than the period.
+        """
+        surplus = max(0, len(backups) - self.backups)
+        return [
+            backup
+            for backup, following in itertools.pairwise(backups[: surplus + 1])
+            if following.ended <= now - self.period
+        ]
+
 
 class _WalRange(BaseModel):
     timeline: int = Field(alias="Timeline")
     start: str = Field(alias="Start-LSN")
+    end: str = Field(alias="End-LSN")
 
 
 class _Manifest(BaseModel):
@@ -53,15 +85,18 @@ class _Manifest(BaseModel):
 
 
 def take(
-    kept: Repository, database_url: str, keep: int, progress: Callable[[int, int], None] = lambda _done, _total: None
+    kept: Repository,
+    database_url: str,
+    keep: Retention,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Backup:
-    """Take a base backup, verify it, keep it, and forget what is no longer to be kept.
+    """Take a base backup, verify it, store it, and remove the backups that retention no longer asks for.
 
     Args:
-        kept: Where it goes.
+        kept: The repository.
         database_url: The server, for a role that has REPLICATION.
-        keep: How many base backups to keep.
-        progress: Told how many bytes are done and how many there are.
+        keep: Which base backups remain.
+        progress: Receives the number of bytes done, and of all bytes.
 
     Raises:
         BackupError: It could not be made, or is damaged; nothing of it is left.
@@ -71,11 +106,12 @@ def take(
         row = connection.execute(
             """
             SELECT current_setting('server_version'), current_setting('archive_mode') <> 'off',
-                   (SELECT sum(pg_database_size(oid)) FROM pg_database)::bigint
+                   (SELECT sum(pg_database_size(oid)) FROM pg_database)::bigint,
+                   (SELECT setting::integer FROM pg_settings WHERE name = 'wal_segment_size')
             """
         ).fetchone()
     assert row is not None  # noqa: S101 - a query without a table has one row
-    version, archiving, data_bytes = row
+    version, archiving, data_bytes, segment_bytes = row
     started = datetime.now(UTC)
     label = f"{started:%Y%m%dT%H%M%SZ}"
     kept.drop_interrupted()
@@ -103,11 +139,14 @@ def take(
             progress=progress,
         )
         run([tool("pg_verifybackup"), "--no-parse-wal", making])
+        timeline, start, end = _wal_range(making)
         backup = Backup(
             label=label,
             started=started,
             ended=datetime.now(UTC),
-            first_segment=_first_segment(making),
+            first_segment=wal.segment(timeline, start // segment_bytes, segment_bytes),
+            end_position=end,
+            segment_bytes=segment_bytes,
             server_version=version,
             data_bytes=data_bytes,
             kept_bytes=sum(path.stat().st_size for path in making.iterdir()),
@@ -118,9 +157,10 @@ def take(
     finally:
         shutil.rmtree(making, ignore_errors=True)  # in a folder it has been renamed
     backups = found(kept)
-    for old in backups[:-keep]:
+    expired = keep.expired(backups, backup.ended)
+    for old in expired:
         _remove(kept, old.label)
-    wal.prune(kept, backups[-keep:][0].first_segment)
+    wal.prune(kept, [each for each in backups if each not in expired])
     return backup
 
 
@@ -142,14 +182,14 @@ def found(kept: Repository) -> list[Backup]:
 
 
 def verify(kept: Repository, backup: Backup) -> wal.Reach:
-    """Check every byte of a base backup against its manifest, and that the archive leads on from it.
+    """Check every byte of a base backup against its manifest, and that the archive continues from it without a gap.
 
     Args:
-        kept: Where it is.
+        kept: The repository.
         backup: The backup.
 
     Returns:
-        How far the archive leads on.
+        How far the archive continues, on the timeline that the service uses.
 
     Raises:
         BackupError: Something is missing or damaged.
@@ -165,15 +205,17 @@ def verify(kept: Repository, backup: Backup) -> wal.Reach:
                 with kept.open(source) as stream, (Path(folder) / name).open("wb") as copy:
                     shutil.copyfileobj(stream, copy)
         run([tool("pg_verifybackup"), "--no-parse-wal", folder])
-    return wal.reach(kept, backup.first_segment)
+    archive = wal.Archive.read(kept)
+    return archive.reach(backup, archive.timeline_for(found(kept)))
 
 
-def _first_segment(folder: Path) -> str:
-    """Read from the manifest where the backup's WAL begins (PostgreSQL documentation, "Backup Manifest Format")."""
-    manifest = _Manifest.model_validate_json((folder / "backup_manifest").read_bytes())
-    wal_range = manifest.ranges[0]
-    high, low = (int(part, 16) for part in wal_range.start.split("/"))
-    return wal.segment(f"{wal_range.timeline:08X}", ((high << 32) + low) // wal.SEGMENT_BYTES)
+def _wal_range(folder: Path) -> tuple[int, int, int]:
+    """Read the timeline and the positions of the backup's start and end from its manifest.
+
+    The manifest lists the newest timeline first (PostgreSQL documentation, "Backup Manifest Format").
+    """
+    ranges = _Manifest.model_validate_json((folder / "backup_manifest").read_bytes()).ranges
+    return ranges[-1].timeline, wal.lsn(ranges[-1].start), wal.lsn(ranges[0].end)
 
 
 def _remove(kept: Repository, label: str) -> None:

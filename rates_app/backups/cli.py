@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,7 +29,7 @@ app = typer.Typer(
     help="""Back up a PostgreSQL that we run ourselves; without a command, take a base backup now.
 
     The backup is made by pg_basebackup, verified by pg_verifybackup, and kept in RATES_BACKUP_URL. The newest
-    RATES_BACKUP_KEEP are kept, and the WAL that leads on from the oldest of them.
+    RATES_BACKUP_KEEP are kept, those that the last RATES_BACKUP_KEEP_DAYS need, and the WAL that continues from them.
 
     To restore to any moment in between, the server has to archive its WAL. Into a folder:
     `archive_library = 'basic_archive'` with `basic_archive.archive_directory = 'FOLDER/wal'`; into a bucket:
@@ -50,7 +50,7 @@ def backup(context: typer.Context) -> None:
         taken = base.take(
             repository(settings.url),
             settings.database_url.get_secret_value(),
-            settings.keep,
+            base.Retention(settings.keep, timedelta(days=settings.keep_days)),
             lambda done, total: show("backing up", done, total),
         )
     out.print(
@@ -66,17 +66,23 @@ def backup(context: typer.Context) -> None:
 
 @app.command("list")
 def list_backups() -> None:
-    """List the base backups, and until when the archive leads on from each."""
+    """List the base backups, and until when the archive continues from each on each timeline."""
     kept = repository(read_settings(BackupSettings).url)
-    table = Table(Column("Backup", no_wrap=True), "Ended", "Restorable until", "PostgreSQL", "Data", "Kept", box=None)
-    for each in base.found(kept):
-        try:
-            reach = wal.reach(kept, each.first_segment)
-            until = f"{reach.until:%Y-%m-%d %H:%M:%S}" if reach.until else "its end only"
-        except BackupError as error:
-            until = str(error)
+    table = Table(
+        Column("Backup", no_wrap=True), "Ended", "Timeline", "Restorable until", "PostgreSQL", "Data", "Kept", box=None
+    )
+    archive = wal.Archive.read(kept)
+    backups = base.found(kept)
+    for each in backups:
         sizes = (f"{size / 2**20:,.1f} MiB" for size in (each.data_bytes, each.kept_bytes))
-        table.add_row(each.label, f"{each.ended:%Y-%m-%d %H:%M:%S}", until, each.server_version, *sizes)
+        for timeline in archive.timelines(each):
+            try:
+                reach = archive.reach(each, timeline)
+                until = f"{reach.until:%Y-%m-%d %H:%M:%S}" if reach.until else "its end only"
+            except BackupError as error:
+                until = str(error)
+            row = (str(timeline), until, each.server_version, *sizes)
+            table.add_row(each.label, f"{each.ended:%Y-%m-%d %H:%M:%S}", *row)
     out.print(table)
 
 
@@ -86,12 +92,17 @@ def verify(
         str | None, typer.Argument(help="The backup, from `rates backup list`; the newest if none.")
     ] = None,
 ) -> None:
-    """Check every byte of a backup, and that no WAL after it is missing. To be surer still, restore it."""
+    """Check every byte of a backup, and that no WAL after it is missing, across timelines."""
     kept = repository(read_settings(BackupSettings).url)
-    chosen = restoring.choose(kept, None, label)
+    chosen = restoring.plan(kept, None, label).backup
     reach = base.verify(kept, chosen)
-    led = f", and {reach.segments} WAL segments lead on to {reach.until:%Y-%m-%d %H:%M:%S}" if reach.until else ""
-    out.print(f"Backup {chosen.label} is whole{led}.", soft_wrap=True)
+    continued = (
+        f", and {len(reach.segments)} WAL segments on timeline {reach.timeline} continue to "
+        f"{reach.until:%Y-%m-%d %H:%M:%S}"
+        if reach.until
+        else ""
+    )
+    out.print(f"Backup {chosen.label} is complete{continued}.", soft_wrap=True)
 
 
 @app.command()
@@ -112,23 +123,28 @@ def restore(
     label: Annotated[
         str | None, typer.Option("--backup", help="Begin with this base backup, not the last before the time.")
     ] = None,
+    timeline: Annotated[
+        int | None, typer.Option(help="Follow this timeline, not the one that the service used at the time.")
+    ] = None,
 ) -> None:
     """Restore a backup into a new data directory, as of a point in time, and verify it by replaying it.
 
-    The server that was backed up is not touched. What is made is stopped, and on a timeline of its own: start it with
-    `pg_ctl -D INTO start`, compare, and only then let the service use it.
+    The server that was backed up is not touched. The restored one is stopped, and on a new timeline: start it with
+    `pg_ctl -D INTO start`, compare, and only then let the service use it. Stop the old server before the new one
+    archives, and take a base backup of the new one: `rates backup`.
 
     Example: `rates restore /var/lib/postgresql/restored --at 2026-11-24T03:00:00`
     """
     settings = read_settings(BackupSettings)
     kept = repository(settings.url)
     wanted = at.replace(tzinfo=UTC) if at else None
-    chosen = restoring.choose(kept, wanted, label)
+    chosen = restoring.plan(kept, wanted, label, timeline)
     with _progress() as show:
-        last = restoring.restore(kept, chosen, into.absolute(), wanted, show)
+        restored = restoring.restore(kept, chosen, into.absolute(), wanted, show)
     out.print(
-        f"{into} is restored from backup {chosen.label}"
-        + (f"; its last transaction ended at {last}." if last else "."),
+        f"{into} is restored from backup {chosen.backup.label} on timeline {chosen.timeline}, and is on timeline "
+        f"{restored.timeline}"
+        + (f"; its last transaction ended at {restored.last_transaction}." if restored.last_transaction else "."),
         soft_wrap=True,
     )
 

@@ -15,99 +15,136 @@ import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rates_app.backups import wal
 from rates_app.backups.base import found
-from rates_app.backups.repository import BackupError, Folder
+from rates_app.backups.repository import AlreadyKeptError, BackupError, Folder
 from rates_app.backups.tools import embedded, run, tool
+from rates_app.backups.wal import Archive
 from rates_app.local.account import account
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from rates_app.backups.base import Backup
     from rates_app.backups.repository import Repository
+    from rates_app.backups.wal import Reach
 
     Progress = Callable[[str, int, int], None]
 
-#: Where WAL from a bucket waits, within the new data directory, until it is replayed.
+#: How often a restore is repeated if another one takes its timeline number.
+MAX_ATTEMPTS = 3
+#: Folder within the new data directory for WAL from a bucket, until it is replayed.
 FETCHED = "restored_wal"
 LAST_TRANSACTION = re.compile(r"last completed transaction was at log time (.+)")
 POLL_SECONDS = 0.2
 
 
-def choose(kept: Repository, at: datetime | None, label: str | None = None) -> Backup:
-    """Find the backup to begin with: the last one that had ended at a time.
+class Plan(NamedTuple):
+    """What a restore begins with, and which WAL it replays."""
+
+    backup: Backup
+    archive: Archive
+    timeline: int
+    #: What is replayed from a backup whose server archived its WAL; None if the backup is restored by itself.
+    reach: Reach | None
+
+
+class Restored(NamedTuple):
+    """The result of a restore."""
+
+    #: The time of the last replayed transaction as PostgreSQL logs it; empty if there was none.
+    last_transaction: str
+    #: The new server's timeline.
+    timeline: int
+
+
+def plan(kept: Repository, at: datetime | None, label: str | None = None, timeline: int | None = None) -> Plan:
+    """Choose the timeline, and the last base backup on it that had ended at a time.
 
     Args:
-        kept: Where backups are.
-        at: The point in time to restore; the latest that there is if None.
-        label: The backup that it has to be.
+        kept: The repository.
+        at: The point in time to restore; the latest that is archived if None.
+        label: The base backup to begin with.
+        timeline: The timeline to follow; the one that the service used at that time if None.
 
     Raises:
-        BackupError: There is none.
+        BackupError: There is no such backup, or the archive has a gap.
     """
+    archive = Archive.read(kept)
     backups = found(kept)
-    if label is not None:
-        backups = [backup for backup in backups if backup.label == label]
-    fitting = [backup for backup in backups if at is None or backup.ended <= at]
+    if timeline is None:
+        timeline = archive.timeline_for(backups, at)
+    fitting = [
+        backup
+        for backup in archive.including(timeline, backups)
+        if (at is None or backup.ended <= at) and label in (None, backup.label)
+    ]
     if not fitting:
         what = f"backup {label}" if label else "backup"
         when = f" that had ended at {at:%Y-%m-%d %H:%M:%S %Z}" if at else ""
-        raise BackupError(f"there is no {what}{when}: 'rates backup list' shows what can be restored")
-    return fitting[-1]
+        raise BackupError(f"there is no {what} of timeline {timeline}{when}: 'rates backup list' shows what there is")
+    backup = fitting[-1]
+    # A gap after the time doesn't matter; a gap before it is an error that PostgreSQL reports.
+    reach = archive.reach(backup, timeline, up_to_gap=at is not None) if backup.archiving else None
+    return Plan(backup, archive, timeline, reach)
 
 
-def restore(kept: Repository, backup: Backup, into: Path, at: datetime | None, progress: Progress) -> str:
-    """Make a data directory as it was at a point in time, verified, on a timeline of its own, and stopped.
+def restore(kept: Repository, chosen: Plan, into: Path, at: datetime | None, progress: Progress) -> Restored:
+    """Make a data directory as it was at a point in time: verified, on a new timeline, and stopped.
+
+    The new timeline's history file is archived before the directory appears. Without it, a later restore could not
+    follow the timeline, and another one would take the same number.
 
     Args:
-        kept: Where backups are.
-        backup: The base backup to begin with.
-        into: The new data directory; it must not exist. It appears when all is done.
+        kept: The repository.
+        chosen: What to restore, from :func:`plan`.
+        into: The new data directory; it must not exist. It appears when the restore is complete.
         at: The point in time; the end of the archive if None.
-        progress: Told the step, how much of it is done, and how much there is.
-
-    Returns:
-        The time of the last transaction that was replayed, as PostgreSQL tells it; empty if there was none.
+        progress: Receives the step, how much of it is done, and how much there is.
 
     Raises:
         BackupError: It cannot be done; nothing is left.
     """
     if into.exists():
-        raise BackupError(f"{into} exists: name a new folder, so that nothing is written over")
+        raise BackupError(f"{into} exists: name a new folder, so that nothing is overwritten")
     into.parent.mkdir(parents=True, exist_ok=True)
-    if backup.archiving and at is None:  # with a time PostgreSQL tells when it does not come so far
-        wal.reach(kept, backup.first_segment)
-    segments = _segments(kept, backup)
-    needed = backup.data_bytes + (0 if isinstance(kept, Folder) else len(segments) * wal.SEGMENT_BYTES)
+    backup = chosen.backup
+    segments = chosen.reach.segments if chosen.reach else ()
+    needed = backup.data_bytes + (0 if isinstance(kept, Folder) else len(segments) * backup.segment_bytes)
     if (free := shutil.disk_usage(into.parent).free) < needed:
         raise BackupError(f"{into.parent} has {free:,} bytes left and {needed:,} are needed: make room there")
     building = into.with_name(f"{into.name}.building")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(mode=0o700)
     try:
-        _unpack(kept, backup, building, progress)
-        run([tool("pg_verifybackup"), building])
-        archive = kept.path / "wal" if isinstance(kept, Folder) else _fetch(kept, segments, building, progress)
-        last = _replay(building, archive, len(segments), at, progress)
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            shutil.rmtree(building, ignore_errors=True)
+            building.mkdir(mode=0o700)
+            _unpack(kept, backup, building, progress)
+            run([tool("pg_verifybackup"), building])
+            archive = kept.path / "wal" if isinstance(kept, Folder) else _fetch(kept, segments, building, progress)
+            last = _replay(building, archive, chosen, at, progress)
+            try:
+                timeline = _archive_history(kept, building)
+            except AlreadyKeptError:  # another restore or promotion took the number meanwhile
+                if attempt == MAX_ATTEMPTS:
+                    raise
+            else:
+                break
         shutil.rmtree(building / FETCHED, ignore_errors=True)
         building.rename(into)
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    return last
+    return Restored(last, timeline)
 
 
-def _segments(kept: Repository, backup: Backup) -> list[str]:
-    """List what is archived and may be needed: segments from the backup on, and histories of timelines."""
-    names = [file.name.removeprefix("wal/") for file in kept.files("wal")]
-    return [
-        name
-        for name in names
-        if name.endswith(".history")
-        or (wal.SEGMENT.fullmatch(name) and wal.position(name) >= wal.position(backup.first_segment))
-    ]
+def _archive_history(kept: Repository, folder: Path) -> int:
+    """Archive the history file of the timeline that recovery has begun, and return the timeline's number."""
+    newest = max((folder / "pg_wal").glob("*.history"), key=lambda path: path.name)
+    wal.archive(kept, newest)
+    if isinstance(kept, Folder) and (owner := account()) is not None:
+        os.chown(kept.path / "wal" / newest.name, owner.pw_uid, owner.pw_gid)
+    return int(newest.stem, 16)
 
 
 def _unpack(kept: Repository, backup: Backup, folder: Path, progress: Progress) -> None:
@@ -127,9 +164,13 @@ def _unpack(kept: Repository, backup: Backup, folder: Path, progress: Progress) 
         shutil.copyfileobj(source, copy)
 
 
-def _fetch(kept: Repository, segments: list[str], folder: Path, progress: Progress) -> Path:
+def _fetch(kept: Repository, segments: Sequence[str], folder: Path, progress: Progress) -> Path:
     archive = folder / FETCHED
     archive.mkdir(mode=0o700)
+    histories = [file.name.removeprefix("wal/") for file in kept.files("wal") if file.name.endswith(".history")]
+    for name in histories:
+        with kept.open(f"wal/{name}") as source, (archive / name).open("wb") as copy:
+            shutil.copyfileobj(source, copy)
     for number, name in enumerate(segments, start=1):
         with kept.open(f"wal/{name}") as source, (archive / name).open("wb") as copy:
             shutil.copyfileobj(source, copy)
@@ -137,24 +178,25 @@ def _fetch(kept: Repository, segments: list[str], folder: Path, progress: Progre
     return archive
 
 
-def _replay(folder: Path, archive: Path, segments: int, at: datetime | None, progress: Progress) -> str:
-    """Run the server on the folder, for nobody, until it has replayed what is wanted; then stop it in good order."""
+def _replay(folder: Path, archive: Path, chosen: Plan, at: datetime | None, progress: Progress) -> str:
+    """Run a server without clients on the folder until it has replayed the WAL and been promoted, then stop it."""
     for name, text in (("postgresql.conf", ""), ("pg_hba.conf", "local all all peer\n")):
         if not (folder / name).exists():  # distributions keep these elsewhere
             (folder / name).write_text(text)
     (folder / "recovery.signal").touch(mode=0o600)
     options = {
         "restore_command": f"cp {shlex.quote(str(archive))}/%f %p",
-        "recovery_target_timeline": "latest",
+        "recovery_target_timeline": str(chosen.timeline),
         "recovery_target_action": "promote",
         "listen_addresses": "",
         "logging_collector": "off",
-        # What is replayed here must never reach the archive or the replicas of the server that was backed up.
+        # This server must not archive segments, or wait for the replicas, of the server that was backed up.
         "archive_mode": "off",
         "synchronous_standby_names": "",
     }
     if at is not None:
         options["recovery_target_time"] = at.astimezone(UTC).isoformat()
+    segments = chosen.reach.segments if chosen.reach else ()
     owner = account()
     if owner is not None:
         if not embedded():
@@ -189,7 +231,7 @@ def _replay(folder: Path, archive: Path, segments: int, at: datetime | None, pro
             while (folder / "recovery.signal").exists() or not _is_in_production(folder):
                 if server.poll() is not None:
                     raise BackupError(_why(log.read_text(), at))
-                progress("replaying", log.read_text().count("restored log file"), segments)
+                progress("replaying", log.read_text().count("restored log file"), len(segments))
                 time.sleep(POLL_SECONDS)
         finally:
             server.send_signal(signal.SIGINT)  # a fast shutdown
@@ -204,7 +246,7 @@ def _is_in_production(folder: Path) -> bool:
 
 
 def _why(log: str, at: datetime | None) -> str:
-    """Say why the server has ended by itself."""
+    """Explain from its log why the server stopped."""
     if at is not None and "before configured recovery target was reached" in log:
         last = LAST_TRANSACTION.findall(log)
         end = f"at {last[-1]}" if last else "where the backup does"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field, PositiveInt, SecretStr, field_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -16,7 +16,10 @@ class BackupSettings(BaseSettings):
         default=None, description="The server to back up, for a role with REPLICATION; `rates restore` needs none."
     )
     keep: PositiveInt = Field(
-        default=7, description="Base backups to keep, and the WAL that leads on from the oldest of them."
+        default=7, description="Newest base backups to keep, with the WAL that continues from the oldest of them."
+    )
+    keep_days: NonNegativeInt = Field(
+        default=7, description="Days of which any moment can be restored; backups they need are kept beyond the number."
     )
 
     @field_validator("url")

@@ -1,51 +1,202 @@
-"""Archived WAL: what `archive_command` does for a bucket, and whether segments lead on without a gap.
+"""Archived WAL: store files from `archive_command`, and follow the archive over segments and timelines.
 
-Into a folder PostgreSQL archives by itself (``archive_library = 'basic_archive'``), as safely as this does.
+PostgreSQL archives into a folder by itself (``archive_library = 'basic_archive'``); into a bucket,
+:func:`archive` does.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Self
 
-from rates_app.backups.repository import AlreadyKeptError, BackupError, same
+from rates_app.backups.repository import AlreadyKeptError, BackupError, Kept, same
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
     from pathlib import Path
 
+    from rates_app.backups.base import Backup
     from rates_app.backups.repository import Repository
 
 #: A segment's name (PostgreSQL documentation, "WAL Internals"): timeline, and position in two parts.
 SEGMENT = re.compile(r"[0-9A-F]{24}")
-#: What else is archived: where a timeline begins, and that a base backup was made.
-COMPANION = re.compile(r"[0-9A-F]{8}\.history|[0-9A-F]{24}\.[0-9A-F]{8}\.backup|[0-9A-F]{24}\.partial")
-SEGMENT_BYTES = 16 * 2**20
-SEGMENTS_A_FILE = 2**32 // SEGMENT_BYTES
+#: A timeline history file: where the timeline and its ancestors begin.
+HISTORY = re.compile(r"[0-9A-F]{8}\.history")
+#: Other files that PostgreSQL archives.
+_COMPANION = re.compile(r"[0-9A-F]{24}\.[0-9A-F]{8}\.backup|[0-9A-F]{24}\.partial")
+
+
+class Ancestor(NamedTuple):
+    """A timeline that another one descends from."""
+
+    timeline: int
+    #: Position in the WAL, in bytes, at which the next timeline begins.
+    ends: int
 
 
 class Reach(NamedTuple):
-    """How far the archive leads on from a base backup."""
+    """How far the archive continues from a base backup without a gap."""
 
-    segments: int
-    #: When the last of these segments was archived; None when there is none.
+    timeline: int
+    #: Names of the segments, in the order in which they are replayed.
+    segments: tuple[str, ...]
+    #: When the last of these segments was archived; None if there is none.
     until: datetime | None
 
 
+@dataclass(frozen=True)
+class Archive:
+    """The archive's segments and timelines, as listed at one moment."""
+
+    segments: dict[str, Kept]
+    #: The ancestors of each timeline that has a history file, oldest first. Timeline 1 has none.
+    ancestors: dict[int, tuple[Ancestor, ...]]
+
+    @classmethod
+    def read(cls, kept: Repository) -> Self:
+        """List the archive and read its history files.
+
+        Raises:
+            BackupError: A history file is damaged.
+        """
+        segments, ancestors = {}, {}
+        for file in kept.files("wal"):
+            name = file.name.removeprefix("wal/")
+            if SEGMENT.fullmatch(name):
+                segments[name] = file
+            elif HISTORY.fullmatch(name):
+                with kept.open(file.name) as source:
+                    ancestors[int(name[:8], 16)] = _ancestors(file.name, source.read().decode())
+        return cls(segments, ancestors)
+
+    def reach(self, backup: Backup, timeline: int, *, up_to_gap: bool = False) -> Reach:
+        """Follow a timeline from a base backup for as long as no segment is missing.
+
+        Args:
+            backup: The base backup.
+            timeline: The timeline, as from :meth:`timeline_for`.
+            up_to_gap: Ignore segments after a missing one.
+
+        Raises:
+            BackupError: The timeline doesn't include the backup, a segment is damaged, or one is missing before others.
+        """
+        if not self._includes(timeline, backup):
+            raise BackupError(
+                f"timeline {timeline} does not include backup {backup.label} of timeline {backup.timeline}: choose "
+                "another backup or another --timeline; 'rates backup list' shows both"
+            )
+        size = backup.segment_bytes
+        starts = self._starts(timeline, size)
+        first = position(backup.first_segment, size)
+        names, missing = [], ""
+        # The segment in which a timeline begins is archived under the new timeline's name, with the old one's content.
+        last = max((position(name, size) for name in self.segments if int(name[:8], 16) in starts), default=first - 1)
+        for number in range(first, last + 1):
+            owner = max((each for each, start in starts.items() if start <= number), default=timeline)
+            name = segment(owner, number, size)
+            if file := self.segments.get(name):
+                if missing and up_to_gap:
+                    break
+                if missing:
+                    raise BackupError(
+                        f"the archive lacks segment {missing}: backups from before it cannot be restored to a time "
+                        "after it; make a new one now with 'rates backup'"
+                    )
+                if file.size != size:
+                    raise BackupError(f"{file.name} has {file.size:,} bytes instead of {size:,}: it is damaged")
+                names.append(name)
+            else:
+                missing = missing or name
+        return Reach(timeline, tuple(names), self.segments[names[-1]].at if names else None)
+
+    def timeline_for(self, backups: Iterable[Backup], at: datetime | None = None) -> int:
+        """Choose the timeline that a restore follows: the one that the service used, at a time or last.
+
+        A restore takes a timeline number even if its server is never used. So a timeline counts only if a server has
+        archived WAL on it, or a backup was taken from it.
+
+        Args:
+            backups: All base backups.
+            at: The time to be restored; None for the newest state.
+
+        Raises:
+            BackupError: Two servers archived at the same time, so their timelines are both current.
+        """
+        backups = list(backups)
+        times: dict[int, list[datetime]] = {}
+        for name, file in self.segments.items():
+            times.setdefault(int(name[:8], 16), []).append(file.at)
+        for backup in backups:
+            times.setdefault(backup.timeline, []).append(backup.ended)
+        if not times:
+            return 1
+        newest = max(times)
+        size = backups[0].segment_bytes if backups else 1
+        # After a failover the new timeline has everything of the old one; after a restore, the old one has a rest of
+        # its own, which is what the service used at that time.
+        others = [each for each in sorted(times) if each != newest and not self._continued(each, times, size)]
+        if at is not None:
+            return next((each for each in others if max(times[each]) >= at), newest)
+        for other in others:
+            if max(times[other]) > min(times[newest]):
+                raise BackupError(
+                    f"timelines {other} and {newest} were archived at the same time, by two servers: stop the one that "
+                    "is not in use, and name the timeline to restore with --timeline"
+                )
+        return newest
+
+    def _continued(self, timeline: int, used: Iterable[int], size: int) -> bool:
+        """Tell whether a used timeline has everything that was archived on another one."""
+        last = max((position(name, size) for name in self.segments if int(name[:8], 16) == timeline), default=-1)
+        return any(
+            ancestor.timeline == timeline and last < ancestor.ends // size
+            for each in used
+            for ancestor in self.ancestors.get(each, ())
+        )
+
+    def including(self, timeline: int, backups: Iterable[Backup]) -> list[Backup]:
+        """Return the base backups from which a timeline can be restored, in the order given."""
+        return [backup for backup in backups if self._includes(timeline, backup)]
+
+    def timelines(self, backup: Backup) -> list[int]:
+        """Return a backup's own timeline, and those with archived segments that continue from it."""
+        used = {int(name[:8], 16) for name in self.segments} | {backup.timeline}
+        return [timeline for timeline in sorted(used) if self._includes(timeline, backup)]
+
+    def _starts(self, timeline: int, size: int) -> dict[int, int]:
+        """Return the first segment number of a timeline and of each of its ancestors."""
+        starts, begin = {}, 0
+        for ancestor in self.ancestors.get(timeline, ()):
+            starts[ancestor.timeline] = begin
+            begin = ancestor.ends // size
+        starts[timeline] = begin
+        return starts
+
+    def _includes(self, timeline: int, backup: Backup) -> bool:
+        if timeline == backup.timeline:
+            return True
+        return any(
+            ancestor.timeline == backup.timeline and backup.end_position <= ancestor.ends
+            for ancestor in self.ancestors.get(timeline, ())
+        )
+
+
 def archive(kept: Repository, file: Path) -> bool:
-    """Keep a segment; done again with the same content, as after a crash, it is fine.
+    """Store a WAL file; storing the same content again is harmless, because PostgreSQL retries after a crash.
 
     Args:
-        kept: The place.
-        file: What ``%p`` of ``archive_command`` stands for.
+        kept: The repository.
+        file: The file that ``%p`` of ``archive_command`` names.
 
     Returns:
         Whether it is new.
 
     Raises:
-        BackupError: It could not be kept, or there is another one of that name: two servers use one archive.
+        BackupError: It could not be stored, or a file of that name has other content: two servers use one archive.
     """
-    if not SEGMENT.fullmatch(file.name) and not COMPANION.fullmatch(file.name):
+    if not any(pattern.fullmatch(file.name) for pattern in (SEGMENT, HISTORY, _COMPANION)):
         raise BackupError(f"{file.name} is no WAL file: archive_command must be 'rates backup archive %p'")
     name = f"wal/{file.name}"
     try:
@@ -53,71 +204,59 @@ def archive(kept: Repository, file: Path) -> bool:
     except AlreadyKeptError:
         if same(kept, name, file):
             return False
-        raise BackupError(
+        raise AlreadyKeptError(
             f"{name} is there with another content: another server archives to the same RATES_BACKUP_URL; give one of "
             "them a place of its own"
         ) from None
     return True
 
 
-def reach(kept: Repository, first: str) -> Reach:
-    """Follow the archive from a segment on, across timelines, for as long as none is missing.
+def position(name: str, size: int) -> int:
+    """Return a segment's number, counted from the server's first; ``size`` is a segment's length in bytes."""
+    return int(name[8:16], 16) * (2**32 // size) + int(name[16:24], 16)
+
+
+def segment(timeline: int, number: int, size: int) -> str:
+    """Return the name of the segment with a number; ``size`` is a segment's length in bytes."""
+    in_file = 2**32 // size
+    return f"{timeline:08X}{number // in_file:08X}{number % in_file:08X}"
+
+
+def lsn(text: str) -> int:
+    """Return a position in the WAL in bytes, from PostgreSQL's notation ``high/low``."""
+    high, low = (int(part, 16) for part in text.split("/"))
+    return (high << 32) + low
+
+
+def prune(kept: Repository, backups: Iterable[Backup]) -> int:
+    """Remove the WAL that no base backup needs, as pg_archivecleanup does; history files stay, they are tiny.
+
+    After a restore to an earlier time, a newer backup may begin at a lower position than an older one.
 
     Args:
-        kept: The place.
-        first: The segment that a base backup begins in.
-
-    Raises:
-        BackupError: Segments are missing between others.
-    """
-    segments = {
-        file.name.rpartition("/")[2]: file for file in kept.files("wal") if SEGMENT.fullmatch(file.name[len("wal/") :])
-    }
-    by_position: dict[int, list[str]] = {}
-    for name, file in segments.items():
-        if file.size != SEGMENT_BYTES:
-            raise BackupError(f"{file.name} has {file.size:,} bytes instead of {SEGMENT_BYTES:,}: it is damaged")
-        if name[:8] >= first[:8]:
-            by_position.setdefault(position(name), []).append(name)
-    start = position(first)
-    wanted = [number for number in by_position if number >= start]
-    if not wanted:
-        return Reach(0, None)
-    for number in range(start, max(wanted) + 1):
-        if number not in by_position:
-            raise BackupError(
-                f"the archive lacks segment {segment(first[:8], number)}: backups from before it cannot be restored to "
-                "a time after it; make a new one now with 'rates backup'"
-            )
-    last = max(by_position[max(wanted)])
-    return Reach(len(wanted), segments[last].at)
-
-
-def position(name: str) -> int:
-    """Return a segment's number, counted from the server's first."""
-    return int(name[8:16], 16) * SEGMENTS_A_FILE + int(name[16:24], 16)
-
-
-def segment(timeline: str, number: int) -> str:
-    """Return the name of the segment with a number."""
-    return f"{timeline}{number // SEGMENTS_A_FILE:08X}{number % SEGMENTS_A_FILE:08X}"
-
-
-def prune(kept: Repository, first: str) -> int:
-    """Remove the WAL that no base backup needs, as pg_archivecleanup does in folders; histories stay, they are tiny.
-
-    Args:
-        kept: The place.
-        first: The segment that the oldest base backup begins in.
+        kept: The repository.
+        backups: The base backups that remain; at least one.
 
     Returns:
-        How many segments are gone.
+        Number of removed files.
     """
+    backups = list(backups)
+    size = backups[0].segment_bytes
+    first = min(position(backup.first_segment, size) for backup in backups)
     old = [
         file.name
         for file in kept.files("wal")
-        if SEGMENT.match(file.name[len("wal/") :]) and position(file.name[len("wal/") :]) < position(first)
+        if SEGMENT.match(file.name[len("wal/") :]) and position(file.name[len("wal/") :], size) < first
     ]
     for name in old:
         kept.remove(name)
     return len(old)
+
+
+def _ancestors(name: str, text: str) -> tuple[Ancestor, ...]:
+    """Read a history file: a line for each ancestor, with its number and the position at which it was left."""
+    try:
+        fields = [line.split("\t") for line in text.splitlines() if line.strip() and not line.startswith("#")]
+        return tuple(Ancestor(int(line[0]), lsn(line[1])) for line in fields)
+    except (IndexError, ValueError) as error:
+        raise BackupError(f"{name} is damaged: copy it again from pg_wal of the server that archived it") from error

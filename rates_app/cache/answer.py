@@ -10,6 +10,8 @@ from typing import Final
 import brotli
 import orjson
 
+from rates_app.cache.versions import CONSTANT, Stamp
+
 #: Below this, compression saves less than its header costs.
 MIN_COMPRESSED: Final = 1024
 
@@ -27,11 +29,11 @@ class Answer:
 
     media_type: str
     tag: str
-    version: int
+    version: Stamp
     bodies: dict[str, bytes]
 
     @classmethod
-    def of(cls, body: bytes, media_type: str, version: int) -> Answer:
+    def of(cls, body: bytes, media_type: str, version: Stamp = CONSTANT) -> Answer:
         """Prepare a body for sending."""
         bodies = {"identity": body}
         if len(body) >= MIN_COMPRESSED:
@@ -53,7 +55,7 @@ class Answer:
         head = {
             "type": self.media_type,
             "tag": self.tag,
-            "version": self.version,
+            "version": list(self.version),
             "sizes": {coding: len(body) for coding, body in self.bodies.items()},
         }
         return orjson.dumps(head) + b"\n" + b"".join(self.bodies.values())
@@ -73,7 +75,7 @@ class Answer:
             for coding, size in fields["sizes"].items():
                 bodies[coding] = rest[at : at + size]
                 at += size
-            answer = cls(fields["type"], fields["tag"], fields["version"], bodies)
+            answer = cls(fields["type"], fields["tag"], Stamp(*fields["version"]), bodies)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError("not a packed answer") from error
         if at != len(rest):

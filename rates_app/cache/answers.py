@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import redis
 
     from rates_app.cache.redis import Redis
+    from rates_app.cache.versions import Stamp
 
 #: Room is given back after a day without a publish, too: somebody may ask once and never again.
 KEEP_SECONDS = 24 * 3600
@@ -39,7 +40,7 @@ class SharedAnswers:
         self._flights: dict[str, Future[tuple[Answer, Level]]] = {}
         self._lock = threading.Lock()
 
-    def get(self, question: str, version: int, compute: Callable[[], Answer]) -> tuple[Answer, Level]:
+    def get(self, question: str, version: Stamp, compute: Callable[[], Answer]) -> tuple[Answer, Level]:
         """Return the answer to a question for a version of the data, or for a newer one.
 
         Args:
@@ -51,7 +52,7 @@ class SharedAnswers:
         Returns:
             The answer, and where it was found.
         """
-        key = f"rates:answer:{version}:{question}"
+        key = _key(version, question)
         with self._lock:
             flight = self._flights.get(key)
             first = flight is None
@@ -71,7 +72,7 @@ class SharedAnswers:
 
     def put(self, question: str, answer: Answer, lock: str | None = None) -> None:
         """Keep an answer under the version that it was made from, and let go of a lock."""
-        key = f"rates:answer:{answer.version}:{question}"
+        key = _key(answer.version, question)
 
         def keep(client: redis.Redis) -> None:
             with client.pipeline(transaction=False) as pipeline:
@@ -122,6 +123,10 @@ class SharedAnswers:
 
     def _look_up(self, key: str) -> Answer | None:
         return _unpack(self._redis.call(lambda client: client.get(key)))
+
+
+def _key(version: Stamp, question: str) -> str:
+    return f"rates:answer:{version.epoch}:{version.generation}:{question}"
 
 
 def _unpack(packed: object) -> Answer | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rates_app.cache.versions import Versions
+    from rates_app.cache.versions import Stamp, Versions
 
 MAX_BYTES = 64 * 2**20
 
@@ -35,7 +35,7 @@ class Kept:
     """
 
     slot: int | None
-    version: int
+    version: Stamp
     question: str
     route: str
     headers: list[tuple[str, str]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 #: Pairs of locations share this many slots (the SQL function ``lane_slot``).
 SLOTS = 8192
@@ -11,10 +12,29 @@ SLOTS = 8192
 LOCATIONS_SLOT = -1
 
 
+class Stamp(NamedTuple):
+    """A generation within its epoch: what a cache entry is true for.
+
+    After a restore, numbers are drawn a second time. Stamps of different epochs are never equal, and have no order.
+    """
+
+    epoch: str
+    generation: int
+
+    def includes(self, other: Stamp) -> bool:
+        """Return whether data of this stamp has everything that data of another one has."""
+        return self.epoch == other.epoch and self.generation >= other.generation
+
+
+#: The stamp of what depends on no data.
+CONSTANT = Stamp("", 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Versions:
     """Which generation changed each lane last, as of a generation."""
 
+    epoch: str
     generation: int
     #: When the generation began, as seconds since 1970.
     published: float
@@ -27,8 +47,8 @@ class Versions:
             return LOCATIONS_SLOT
         return (first * 7919 + second) % SLOTS
 
-    def of(self, slot: int | None) -> int:
-        """Return the version of a slot; of the whole when it is None."""
+    def of(self, slot: int | None) -> Stamp:
+        """Return the version of a slot; of everything if it is None."""
         if slot is None:
-            return self.generation
-        return max(self.slots.get(slot, 0), self.slots.get(LOCATIONS_SLOT, 0))
+            return Stamp(self.epoch, self.generation)
+        return Stamp(self.epoch, max(self.slots.get(slot, 0), self.slots.get(LOCATIONS_SLOT, 0)))

@@ -15,6 +15,8 @@ from flask import request
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
 
+    from rates_app.cache.versions import Stamp
+
 ENVIRON_KEY = "rates.exchange"
 
 #: Why a request is refused before the application sees it; each is a kind of problem.
@@ -26,13 +28,13 @@ class Cacheable(NamedTuple):
 
     Attributes:
         slot: The slot of the lane that the response depends on; None if it depends on everything.
-        version: The generation that changed the slot last.
+        version: The generation that changed the slot last, within its epoch.
         question: The question in its canonical form.
         body: The body as it is sent.
     """
 
     slot: int | None
-    version: int
+    version: Stamp
     question: str
     body: bytes
 

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import psycopg
 
+from rates_app.cache.versions import Stamp
 from rates_app.http.draining import is_draining
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rates_app.cache.redis import Redis
     from rates_app.store.databases import Databases, Server
 
 
-def _answers(server: Server, note: Callable[[int], None]) -> str:
+class Note(Protocol):
+    """Takes the generation that was read from a server."""
+
+    def __call__(self, newest: Stamp, *, is_primary: bool) -> None:
+        """Record a generation, as ``Reads.note`` does."""
+
+
+def _answers(server: Server, note: Note) -> str:
     if server.left_alone:
         return "unreachable"
     try:
         with server.connection() as connection:
-            row = connection.execute("SELECT number FROM generation").fetchone()
+            row = connection.execute("SELECT epoch::text, number FROM generation").fetchone()
     except psycopg.errors.UndefinedTable:
         return "not migrated: run 'rates migrate'"
     except psycopg.Error as error:
@@ -28,11 +34,11 @@ def _answers(server: Server, note: Callable[[int], None]) -> str:
             server.leave_alone(error)
         return "unreachable"
     if row is not None:
-        note(row[0])
+        note(Stamp(*row), is_primary=server.name == "primary")
     return "ok"
 
 
-def readiness(databases: Databases, redis: Redis, note: Callable[[int], None]) -> tuple[bool, dict[str, str]]:
+def readiness(databases: Databases, redis: Redis, note: Note) -> tuple[bool, dict[str, str]]:
     """Check what a request needs.
 
     Redis is told of and not needed: without it answers come from the database.

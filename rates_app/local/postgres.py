@@ -66,6 +66,7 @@ class PostgresServer(LocalServer):
         primary: The primary of a replica. It must be running when the replica is started for the first time.
         fast: Trade durability after a machine crash for speed, for tests.
         backups: A folder for the WAL archive, as in ``RATES_BACKUP_URL``. Without it, WAL is not archived.
+        segment_mebibytes: Length of a WAL segment, a power of two.
     """
 
     def __init__(
@@ -76,12 +77,14 @@ class PostgresServer(LocalServer):
         primary: PostgresServer | None = None,
         fast: bool = False,
         backups: Path | None = None,
+        segment_mebibytes: int = 16,
     ) -> None:
         super().__init__(folder, port=port)
         self.backups = private_folder(backups) if backups else None
         self.data = self.folder / "data"
         self.primary = primary
         self.fast = fast
+        self._segment_mebibytes = segment_mebibytes
 
     @property
     def name(self) -> str:
@@ -210,6 +213,7 @@ class PostgresServer(LocalServer):
             "--locale=C",
             "--locale-provider=builtin",
             "--builtin-locale=C.UTF-8",
+            f"--wal-segsize={self._segment_mebibytes}",
             *self._no_sync(),
         )
         write_private(folder / "pg_hba.conf", HBA)

@@ -159,6 +159,23 @@ class LocalServer(ABC):
             if not wait_until_ended(family, STOP_SECONDS):
                 raise self.error("could not be killed")
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop all the server's processes for the time of the block, as a hypervisor or a storage failure does.
+
+        Its connections stay, and the kernel accepts new ones, but nothing answers.
+        """
+        process = self.process()
+        family = [process, *process.children(recursive=True)] if process else []
+        try:
+            for member in family:
+                member.suspend()
+            yield
+        finally:
+            for member in reversed(family):
+                if _is_alive(member):
+                    member.resume()
+
     def error(self, what: str, output: str = "") -> ServerError:
         """Create an error with the program's output and the end of its log."""
         logged = self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:] if self.log.exists() else []

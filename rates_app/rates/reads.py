@@ -11,13 +11,14 @@ from psycopg_pool import PoolTimeout
 from rates_app.cache.answer import Answer
 from rates_app.cache.answers import SharedAnswers
 from rates_app.ops.metrics import GENERATION, PUBLISHED
-from rates_app.store.databases import Stale, Unavailable
+from rates_app.store.databases import Busy, Stale, Unavailable, is_busy
 from rates_app.store.generation import Version, lane_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rates_app.cache.redis import Redis
+    from rates_app.cache.versions import Stamp
     from rates_app.store.databases import Connection, Databases
     from rates_app.store.lease import Lease
 
@@ -57,7 +58,8 @@ class Reads:
         self._databases = databases
         self._shared = SharedAnswers(redis)
         self._lease = lease
-        self._seen = 0
+        self._seen: Stamp | None = None
+        self._past_epochs: set[str] = set()
         self._lock = threading.Lock()
 
     def answer(self, question: str, media_type: str, render: Render, lane: Lane | None = None) -> Served:
@@ -80,22 +82,22 @@ class Reads:
 
         def compute() -> Answer:
             nonlocal source
-            computed, source = self._compute(lane, media_type, render, version.generation)
+            computed, source = self._compute(lane, media_type, render, version.newest)
             return computed.answer
 
-        wanted = version.generation if lane is None else version.lane
+        wanted = version.newest if lane is None else version.lane
         answer, level = self._shared.get(question, wanted, compute)
         return self._served(answer, source or level, version, lane)
 
     @staticmethod
     def _served(answer: Answer, source: str, version: Version, lane: Lane | None) -> Served:
-        return Served(answer, source, version.generation, None if lane is None else version.slot)
+        return Served(answer, source, version.newest.generation, None if lane is None else version.slot)
 
     def _present(self, lane: Lane | None) -> Version | None:
         """Find the version that counts now; None when only the primary knows and it cannot be reached."""
         if versions := self._lease.versions():
             slot = versions.slot(*lane) if lane else 0
-            version = Version(versions.generation, slot, versions.of(slot))
+            version = Version(versions.of(None), slot, versions.of(slot))
             PUBLISHED.set(versions.published)
         else:
             if self._databases.primary.left_alone:
@@ -105,30 +107,46 @@ class Reads:
             except PoolTimeout as error:
                 # It is there but busy: what it has published meanwhile would be missed if another were asked.
                 raise Unavailable("all connections to the primary are busy") from error
-            except psycopg.OperationalError:
+            except psycopg.OperationalError as error:
+                if is_busy(error):  # it works, so what it has published meanwhile counts
+                    raise Busy("the primary database is busy") from error
                 return None
-        self.note(version.generation)
+        self.note(version.newest, is_primary=True)
         return version
 
-    def note(self, generation: int) -> None:
-        """Take note of a generation that was seen: nothing older is answered from now on."""
-        with self._lock:
-            if generation > self._seen:
-                self._seen = generation
-                GENERATION.set(generation)
+    def note(self, newest: Stamp, *, is_primary: bool) -> None:
+        """Record a generation that was read: nothing older is answered from now on.
 
-    def _compute(self, lane: Lane | None, media_type: str, render: Render, least: int) -> tuple[_Computed, str]:
+        An epoch begins on the primary, so from there it replaces what was read before, whatever its number is. A
+        replica may still be in the last one.
+        """
+        with self._lock:
+            seen = self._seen
+            if newest == seen or newest.epoch in self._past_epochs:
+                return
+            if seen is not None and newest.epoch != seen.epoch:
+                if not is_primary:
+                    return
+                self._past_epochs.add(seen.epoch)
+            elif seen is not None and seen.includes(newest):
+                return
+            self._seen = newest
+            GENERATION.set(newest.generation)
+
+    def _compute(
+        self, lane: Lane | None, media_type: str, render: Render, least: Stamp | None
+    ) -> tuple[_Computed, str]:
         def read(connection: Connection) -> _Computed:
             if connection.isolation_level is None:  # the primary's are for writing, too
                 connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             version = _version(connection, lane)
-            if version.generation < least:
-                raise Stale(f"at generation {version.generation}, needed {least}")
-            own = version.generation if lane is None else version.lane
+            if least is not None and not version.newest.includes(least):
+                raise Stale(f"at {version.newest}, needed {least}")
+            own = version.newest if lane is None else version.lane
             return _Computed(Answer.of(render(connection), media_type, own), version)
 
         computed, server = self._databases.read_from(read)
-        self.note(computed.version.generation)
+        self.note(computed.version.newest, is_primary=server == "primary")
         return computed, server
 
 

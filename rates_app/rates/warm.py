@@ -80,7 +80,7 @@ def _prepare(shared: SharedAnswers, connection: Connection, canonical: str) -> b
     except ValueError:  # asked by another version of the service
         return False
     version = lane_version(connection, asked.question.origin, asked.question.destination)
-    if version.lane != version.generation:
+    if version.lane != version.newest:
         return False
     try:
         with connection.transaction():  # what fails here must not fail the publish

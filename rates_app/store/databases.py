@@ -1,21 +1,28 @@
 """The primary and its replicas behind two calls: ``write`` and ``read``.
 
-A write goes to the primary, once: it is never repeated blindly. A read goes to a replica, and to the next server
-when one fails or has not replayed what the reader may already have seen; each server's dead connections are
-replaced and the read tried once more before it is left alone for a while.
+A write goes to the primary, once: it is never repeated blindly. A read goes to a replica, and to the next server if
+that one fails, is busy, or has not replayed what the reader may already have seen.
+
+PostgreSQL's error codes decide what an error means. A server that is *lost* or *hangs* gets no requests until a thread
+of its own has reached it again. A server that is *busy* (a lock, a deadlock, a full disk, too many connections) answers
+other requests, so it stays in use.
 """
 
 from __future__ import annotations
 
 import itertools
+import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import psycopg
 import structlog
 from prometheus_client import Counter
 from psycopg_pool import ConnectionPool, PoolTimeout
+
+from rates_app.store.connections import GuardedConnection, Health, ServerHangs, limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,9 +39,26 @@ log = structlog.get_logger()
 
 READS = Counter("rates_database_reads", "Reads by the server that was asked.", ["server", "result"])
 
+#: After the first time without an answer, a connection examines the server, which has the second time to respond.
+#: Together less than RATES_SHED_SECONDS: requests behind those that found out must not be refused meanwhile.
+DOUBT_SECONDS = 0.3
+PROBE_SECONDS = 0.5
+#: The server ends a statement at RATES_QUERY_TIMEOUT_SECONDS; one that hangs has so much longer.
+LIMIT_MARGIN_SECONDS = 1.0
+#: A replica that replays a statement's exclusive lock blocks its readers: they try the next server after this time.
+REPLICA_LOCK_TIMEOUT_MS = 500
+#: A read has no other server than the primary left, and a write may have to wait for another one.
+PRIMARY_LOCK_TIMEOUT_MS = 3_000
+#: How long a busy server is the last choice.
+BUSY_SECONDS = 1.0
+
 
 class Unavailable(Exception):
     """No server could answer; trying again in a moment may work."""
+
+
+class Busy(Unavailable):
+    """The server works but cannot do this now: a lock, a conflict, a full disk; nothing was written."""
 
 
 class QueryTooSlow(Unavailable):
@@ -45,30 +69,54 @@ class Stale(Exception):
     """A replica has not replayed the generation that a read needs; raised by the read itself."""
 
 
-class Server:
-    """One PostgreSQL server and the connections a process keeps to it."""
+def is_busy(error: psycopg.Error) -> bool:
+    """Return whether a server that works has refused, by the class of its error code (PostgreSQL, appendix A).
 
-    def __init__(self, name: str, url: str, settings: Settings, *, read_only: bool = False) -> None:
+    A lost connection has no code, or one of the classes 08 and 57 (an operator's or the server's own shutdown).
+    """
+    code = error.sqlstate or ""
+    # A transaction rolled back, resources that are used up, an object in use, the operating system's errors (I/O).
+    return code[:2] in {"40", "53", "55", "58"}
+
+
+class Server:
+    """One PostgreSQL server and the connections a process keeps to it.
+
+    Args:
+        name: How it is called in metrics and logs.
+        url: Its address.
+        settings: The limits on connections and time.
+        alternative: Returns whether another server could answer reads.
+        read_only: Whether it is a replica.
+    """
+
+    def __init__(
+        self, name: str, url: str, settings: Settings, alternative: Callable[[], bool], *, read_only: bool = False
+    ) -> None:
         self.name = name
         self._url = url
         self._retry_seconds = settings.replica_retry_seconds
+        self._health = Health(
+            DOUBT_SECONDS, PROBE_SECONDS, settings.query_timeout_seconds + LIMIT_MARGIN_SECONDS, alternative
+        )
         self._reachable = False
         self._left_alone_until = 0.0
-        self._options: dict[str, Any] = {
-            "connect_timeout": 3,
-            "keepalives_idle": 5,
-            "keepalives_interval": 2,
-            "keepalives_count": 3,
-            "tcp_user_timeout": 10_000,
-            "application_name": f"rates-{settings.environment}",
-            "options": f"-c statement_timeout={int(settings.query_timeout_seconds * 1000)}",
-        }
-        self.pool: ConnectionPool[Connection] = ConnectionPool(
+        self._busy_until = 0.0
+        self._closed = threading.Event()
+        self._lock = threading.Lock()
+        self._recovery: threading.Thread | None = None
+        self._options: dict[str, Any] = limits(
+            f"rates-{settings.environment}",
+            statement_seconds=settings.query_timeout_seconds,
+            lock_timeout_ms=REPLICA_LOCK_TIMEOUT_MS if read_only else PRIMARY_LOCK_TIMEOUT_MS,
+        )
+        self._timeout = settings.pool_timeout_seconds
+        self.pool: ConnectionPool[GuardedConnection] = ConnectionPool(
             url,
+            connection_class=type("ServerConnection", (GuardedConnection,), {"shared_health": self._health}),
             name=name,
             min_size=0,
             max_size=settings.pool_size,
-            timeout=settings.pool_timeout_seconds,
             open=False,
             configure=_read_only if read_only else None,
             kwargs=self._options,
@@ -77,7 +125,17 @@ class Server:
     @property
     def left_alone(self) -> bool:
         """Whether the server failed a moment ago and is given time to recover."""
-        return time.monotonic() < self._left_alone_until
+        return self._health.hangs or time.monotonic() < self._left_alone_until
+
+    @property
+    def hangs(self) -> bool:
+        """Whether the server accepts connections without answering."""
+        return self._health.hangs
+
+    @property
+    def order(self) -> tuple[bool, bool]:
+        """Sort key: healthy servers, then busy ones, then those that failed."""
+        return self.left_alone, time.monotonic() < self._busy_until
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
@@ -86,36 +144,69 @@ class Server:
         Raises:
             psycopg.OperationalError: The server cannot be reached, or no connection came free in time.
         """
+        if self._health.hangs:
+            raise ServerHangs(f"{self.name} does not answer; it is examined until it does")
         if not self._reachable:
             # A pool waits its whole timeout for a server that is down; a connection of our own is refused at once.
-            psycopg.connect(self._url, **self._options).close()
+            GuardedConnection.connect(self._url, **self._options).close()
             self.pool.check()
             self._reachable = True
-        with self.pool.connection() as connection:
-            yield connection
+        with ExitStack() as lent:
+            yield self._lend(lent)
+
+    def _lend(self, lent: ExitStack) -> Connection:
+        """Wait for a connection of the pool, but no longer when the server turns out to hang."""
+        deadline = time.monotonic() + self._timeout
+        while True:
+            remaining = deadline - time.monotonic()
+            try:
+                return lent.enter_context(self.pool.connection(timeout=max(0.0, min(remaining, DOUBT_SECONDS))))
+            except PoolTimeout:
+                if self._health.hangs:
+                    raise ServerHangs(f"{self.name} does not answer") from None
+                if remaining <= DOUBT_SECONDS:
+                    raise
+
+    def close(self) -> None:
+        """Close the pool, and stop waiting for the server's recovery."""
+        self._closed.set()
+        self.pool.close()
+        if self._recovery is not None:
+            self._recovery.join()
 
     def leave_alone(self, error: psycopg.OperationalError) -> None:
-        """Note a failure: the server goes to the end of the line for ``RATES_REPLICA_RETRY_SECONDS``."""
+        """Record a failure: the server becomes the last choice for ``RATES_REPLICA_RETRY_SECONDS``.
+
+        If it hangs, it gets no requests at all: each would wait for a limit. A thread examines it until it answers.
+        """
         if isinstance(error, PoolTimeout):
-            return  # every connection is busy: the server itself is well
+            return  # every connection is in use: the server itself is well
+        if is_busy(error):
+            self._busy_until = time.monotonic() + BUSY_SECONDS
+            log.warning("database_busy", server=self.name, code=error.sqlstate, error=_first_line(error))
+            return
         self._reachable = False
         self._left_alone_until = time.monotonic() + self._retry_seconds
-        log.warning("database unreachable", server=self.name, error=str(error).strip().splitlines()[:1])
+        if isinstance(error, ServerHangs | psycopg.errors.ConnectionTimeout):
+            self._await_recovery()
+        log.warning("database_unreachable", server=self.name, error=_first_line(error))
 
     def read(self, read: Callable[[Connection], Result]) -> Result:
-        """Run a read, a second time on a fresh connection when the first was lost.
+        """Run a read, a second time on a new connection when the first was lost.
 
         Raises:
-            psycopg.OperationalError: The server cannot be reached.
+            psycopg.OperationalError: The server cannot be reached, or is busy.
             QueryTooSlow: The read ran into its deadline.
         """
         try:
             try:
                 with self.connection() as connection:
                     return read(connection)
-            except (psycopg.errors.QueryCanceled, PoolTimeout):
+            except (psycopg.errors.QueryCanceled, PoolTimeout, ServerHangs):
                 raise
-            except psycopg.OperationalError:
+            except psycopg.OperationalError as error:
+                if is_busy(error):
+                    raise
                 self._reachable = False  # the other connections were probably lost with it
                 with self.connection() as connection:
                     return read(connection)
@@ -125,11 +216,36 @@ class Server:
             self.leave_alone(error)
             raise
 
+    def _await_recovery(self) -> None:
+        with self._lock:
+            self._health.hangs = True
+            if self._recovery is None or not self._recovery.is_alive():
+                self._recovery = threading.Thread(target=self._recover, name=f"{self.name}-recovery", daemon=True)
+                self._recovery.start()
+
+    def _recover(self) -> None:
+        """Try to log in until the server answers; then let requests use it again."""
+        while not self._closed.wait(self._retry_seconds):
+            try:
+                with GuardedConnection.connect(self._url, **self._options) as connection:
+                    connection.execute("SELECT 1")
+            except psycopg.Error:
+                continue
+            with self._lock:
+                self._health.hangs = False
+                self._recovery = None
+            log.info("database_recovered", server=self.name)
+            return
+
 
 def _read_only(connection: Connection) -> None:
-    """Begin every transaction as a read of one snapshot, without a word for it on the wire."""
+    """Begin every transaction as a read of one snapshot, without a statement for it on the wire."""
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     connection.read_only = True
+
+
+def _first_line(error: psycopg.Error) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 class Databases:
@@ -140,12 +256,16 @@ class Databases:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.primary = Server("primary", settings.database_url.get_secret_value(), settings)
-        self.replicas = [
-            Server(f"replica-{number}", url.get_secret_value(), settings, read_only=True)
-            for number, url in enumerate(settings.replica_urls, start=1)
-        ]
+        urls = {"primary": settings.database_url.get_secret_value()}
+        urls |= {f"replica-{number}": url.get_secret_value() for number, url in enumerate(settings.replica_urls, 1)}
+        self.primary, *self.replicas = (
+            Server(name, url, settings, partial(self._has_other, name), read_only=name != "primary")
+            for name, url in urls.items()
+        )
         self._turn = itertools.count()
+
+    def _has_other(self, name: str) -> bool:
+        return any(server.name != name and not server.left_alone for server in self.servers)
 
     def open(self) -> None:
         """Start the pools; call it after a fork, not before. Connections are made when they are needed."""
@@ -155,7 +275,7 @@ class Databases:
     def close(self) -> None:
         """Give every connection back to its server."""
         for server in self.servers:
-            server.pool.close()
+            server.close()
 
     @property
     def servers(self) -> list[Server]:
@@ -189,7 +309,7 @@ class Databases:
         replicas = [self.replicas[(turn + i) % len(self.replicas)] for i in range(len(self.replicas))]
         order = [*replicas, self.primary] if prefer == "replica" else [self.primary, *replicas]
         # Servers that failed a moment ago go last: when no other is left they are the only hope.
-        for server in sorted(order, key=lambda server: server.left_alone):
+        for server in sorted(order, key=lambda server: server.order):
             try:
                 result = server.read(read)
             except Stale:
@@ -197,8 +317,8 @@ class Databases:
             except QueryTooSlow:
                 READS.labels(server.name, "timeout").inc()
                 raise
-            except psycopg.OperationalError:
-                READS.labels(server.name, "error").inc()
+            except psycopg.OperationalError as error:
+                READS.labels(server.name, "busy" if is_busy(error) else "error").inc()
             else:
                 READS.labels(server.name, "ok").inc()
                 return result, server.name
@@ -209,11 +329,13 @@ class Databases:
         """Open one transaction on the primary; it commits when the block ends and rolls back when it raises.
 
         Raises:
+            Busy: The primary could not do it now; nothing was written.
             Unavailable: The primary could not be reached, was lost, or is a standby that waits for its promotion;
                 unless it was lost in the very moment of the commit, nothing was written.
         """
         try:
-            self.primary.pool.check()  # a write is never repeated, so it does not start on a dead connection
+            if not self.primary.hangs:
+                self.primary.pool.check()  # a write is never repeated, so it does not start on a dead connection
             with self.primary.connection() as connection, connection.transaction():
                 connection.execute("SELECT 1")
                 yield connection
@@ -221,4 +343,6 @@ class Databases:
             raise Unavailable("the database is a standby that waits for its promotion") from error
         except psycopg.OperationalError as error:
             self.primary.leave_alone(error)
+            if is_busy(error):
+                raise Busy(f"the database is busy ({_first_line(error)}): nothing was written, try again") from error
             raise Unavailable("the primary database cannot be reached") from error

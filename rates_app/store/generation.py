@@ -9,11 +9,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-import psycopg
 import structlog
 from psycopg.conninfo import make_conninfo
 
-from rates_app.cache.versions import LOCATIONS_SLOT
+from rates_app.cache.versions import LOCATIONS_SLOT, Stamp
+from rates_app.store.connections import connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,10 +32,6 @@ PUBLISH_LOCK = 7_246_003
 #: Channel on which processes are asked to stop answering from memory.
 SUSPEND_CHANNEL = "rates_suspend"
 
-#: Every timeline of PostgreSQL has so many generations of its own. A promoted or restored server is on a new timeline
-#: and may lack the end of the old one; numbers that were used there must not come to mean something else.
-TIMELINE_GENERATIONS = 10**9
-
 #: How long a process may answer from memory without renewing its lease: the longest that one which hangs can delay a
 #: publish.
 LEASE_SECONDS = 5.0
@@ -45,11 +41,11 @@ class Version(NamedTuple):
     """What an answer depends on, in a transaction's snapshot."""
 
     #: The newest generation.
-    generation: int
+    newest: Stamp
     #: The slot of the lane, or :data:`LOCATIONS_SLOT` when a location is not known.
     slot: int
     #: The generation that changed the slot or the tree of locations last.
-    lane: int
+    lane: Stamp
 
 
 def lane_version(connection: Connection, origin: str, destination: str) -> Version:
@@ -62,7 +58,7 @@ def lane_version(connection: Connection, origin: str, destination: str) -> Versi
     """
     row = connection.execute(
         """
-        SELECT number, slot, greatest(
+        SELECT epoch::text, number, slot, greatest(
             (SELECT generation FROM lane_versions WHERE lane_versions.slot = lane.slot),
             (SELECT generation FROM lane_versions WHERE lane_versions.slot = -1), 0)
         FROM generation, (SELECT coalesce(lane_slot(
@@ -71,7 +67,8 @@ def lane_version(connection: Connection, origin: str, destination: str) -> Versi
         (origin, destination),
     ).fetchone()
     assert row is not None  # noqa: S101 - the first migration puts the row there
-    return Version(*row)
+    epoch, number, slot, lane = row
+    return Version(Stamp(epoch, number), slot, Stamp(epoch, lane))
 
 
 def record_batch_lanes(connection: Connection, batch_id: int) -> None:
@@ -116,7 +113,9 @@ def increment_generation(connection: Connection, batch_id: int | None, warm: War
     Returns:
         The new generation.
     """
-    _begin_timeline(connection)
+    row = connection.execute("SELECT server = server_identity() FROM generation FOR UPDATE").fetchone()
+    if row != (True,):
+        begin_epoch(connection)
     row = connection.execute(
         """
         UPDATE generation SET number = nextval('generations'), changed_at = clock_timestamp() RETURNING number
@@ -140,21 +139,20 @@ def increment_generation(connection: Connection, batch_id: int | None, warm: War
     return generation
 
 
-def _begin_timeline(connection: Connection) -> None:
-    """Before the first change on a promoted or restored server: leave out the numbers and leases it may not know of."""
-    row = connection.execute(
-        """
-        SELECT number, (('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint - 1) * %s
-        FROM generation FOR UPDATE
-        """,
-        (TIMELINE_GENERATIONS,),
-    ).fetchone()
-    assert row is not None  # noqa: S101 - the first migration puts the row there
-    number, first = row
-    if number < first:
-        connection.execute("SELECT setval('generations', %s)", (first,))
-        log.info("timeline_changed", seconds=LEASE_SECONDS)
-        time.sleep(LEASE_SECONDS)
+def begin_epoch(connection: Connection) -> None:
+    """Begin an epoch: the data may not be what the last epoch's numbers meant.
+
+    :func:`increment_generation` does this when it finds itself on another server or timeline. After a storage snapshot,
+    a crash that lost commits, or a switch to a copy, nothing in the data shows it: an operator runs `rates epoch`.
+
+    Leases of the last moments may be missing from this data, so their full time is waited for.
+
+    Args:
+        connection: A connection to the primary, inside a transaction that ends with :func:`increment_generation`.
+    """
+    connection.execute("UPDATE generation SET epoch = gen_random_uuid(), server = server_identity()")
+    log.info("epoch_begun", waits_seconds=LEASE_SECONDS)
+    time.sleep(LEASE_SECONDS)
 
 
 def _suspend_caches(connection: Connection) -> None:
@@ -169,10 +167,11 @@ def _suspend_caches(connection: Connection) -> None:
         # A notification leaves at its transaction's end, and this one's must come later: so another connection.
         own = connection.info
         address = make_conninfo(**{**own.get_parameters(), "password": own.password})
-        with psycopg.connect(address, autocommit=True) as other:
+        with connect(address, "rates-suspend", autocommit=True) as other:
             other.execute("SELECT pg_notify(%s, '')", (SUSPEND_CHANNEL,))
         pause = 0.001
-        while _leases(connection):
+        # By this clock, too: the server's may be set back, and no lease is renewed while the gate is closed.
+        while _leases(connection) and time.monotonic() - started < LEASE_SECONDS:
             time.sleep(pause)
             pause = min(pause * 1.5, 0.05)
         connection.execute("DELETE FROM cache_leases")  # what is left has expired

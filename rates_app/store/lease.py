@@ -16,6 +16,7 @@ import psycopg
 import structlog
 
 from rates_app.cache.versions import LOCATIONS_SLOT, Versions
+from rates_app.store.connections import connect
 from rates_app.store.generation import LEASE_SECONDS, PUBLISH_LOCK, SUSPEND_CHANNEL
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Lease:
         self._name = application_name
         self._holder = uuid.uuid4()
         self._valid_until = 0.0
-        self._versions = Versions(0, 0.0, {}, {})
+        self._versions = Versions("", 0, 0.0, {}, {})
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="cache-lease", daemon=True)
 
@@ -69,16 +70,7 @@ class Lease:
         told = False
         while not self._stop.is_set():
             try:
-                with psycopg.connect(
-                    self._url,
-                    autocommit=True,
-                    application_name=f"{self._name}-lease",
-                    connect_timeout=3,
-                    keepalives_idle=5,
-                    keepalives_interval=2,
-                    keepalives_count=3,
-                    tcp_user_timeout=10_000,
-                ) as connection:
+                with connect(self._url, f"{self._name}-lease", autocommit=True) as connection:
                     told = False
                     self._hold(connection)
             except psycopg.Error as error:
@@ -91,7 +83,7 @@ class Lease:
 
     def _hold(self, connection: Connection) -> None:
         # This may be another server than before, which lacks what the last one had not replicated.
-        self._versions = Versions(0, 0.0, {}, {})
+        self._versions = Versions("", 0, 0.0, {}, {})
         connection.execute(f"LISTEN {SUSPEND_CHANNEL}")
         renew_at = self._acquire(connection)
         while not self._stop.is_set():
@@ -115,12 +107,15 @@ class Lease:
             connection.execute("SELECT pg_advisory_xact_lock_shared(%s)", (PUBLISH_LOCK,))
             connection.execute(
                 """
-                INSERT INTO cache_leases VALUES (%(holder)s, clock_timestamp() + %(time)s * interval '1 second')
-                ON CONFLICT (holder) DO UPDATE SET expires_at = excluded.expires_at
+                INSERT INTO cache_leases
+                SELECT %(holder)s, clock_timestamp() + %(time)s * interval '1 second', epoch FROM generation
+                ON CONFLICT (holder) DO UPDATE SET expires_at = excluded.expires_at, epoch = excluded.epoch
                 """,
                 {"holder": self._holder, "time": LEASE_SECONDS},
             )
-            newest = connection.execute("SELECT number, extract(epoch FROM changed_at)::float8 FROM generation")
+            newest = connection.execute(
+                "SELECT epoch::text, number, extract(epoch FROM changed_at)::float8 FROM generation"
+            )
             changes = connection.execute(
                 "SELECT slot, generation FROM lane_versions WHERE generation > %s", (known.generation,)
             )
@@ -130,17 +125,19 @@ class Lease:
             if not ids or any(slot == LOCATIONS_SLOT for slot, _ in changed):
                 ids = dict(connection.execute("SELECT code, id FROM locations").fetchall())
         # In this order: whoever sees the lease as valid sees these versions or newer ones.
-        self._versions = Versions(row[0], row[1], {**known.slots, **dict(changed)}, ids)
+        epoch, number, published = row
+        self._versions = Versions(epoch, number, published, {**known.slots, **dict(changed)}, ids)
         self._valid_until = sent + LEASE_SECONDS - MARGIN_SECONDS
         return sent + RENEW_SECONDS
 
     def _renew(self, connection: Connection) -> bool:
-        """Extend the lease; refused while a publisher holds the gate, and when it has expired."""
+        """Extend the lease; refused while a publisher holds the gate, after it has expired, and in another epoch."""
         sent = time.monotonic()
         renewed = connection.execute(
             """
             UPDATE cache_leases SET expires_at = clock_timestamp() + %(time)s * interval '1 second'
-            WHERE holder = %(holder)s AND expires_at > clock_timestamp() AND pg_try_advisory_xact_lock_shared(%(gate)s)
+            WHERE holder = %(holder)s AND expires_at > clock_timestamp() AND epoch = (SELECT epoch FROM generation)
+              AND pg_try_advisory_xact_lock_shared(%(gate)s)
             """,
             {"holder": self._holder, "time": LEASE_SECONDS, "gate": PUBLISH_LOCK},
         ).rowcount

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import psycopg
 import sqlalchemy
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from rates_app.store.connections import connect
+
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 #: Key of the advisory lock that makes migrations started at once wait for each other.
 MIGRATION_LOCK = 7_246_001
+#: How long a migration waits for another one; statements wait for tables for a shorter time (``env.py``).
+MIGRATION_LOCK_TIMEOUT_MS = 600_000
 
 
 def _config(url: str) -> Config:
@@ -27,7 +30,9 @@ def _config(url: str) -> Config:
     config.set_main_option("script_location", str(MIGRATIONS))
     # The driver reads the address: SQLAlchemy knows none with several hosts.
     config.attributes["engine"] = sqlalchemy.create_engine(
-        "postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=sqlalchemy.NullPool
+        "postgresql+psycopg://",
+        creator=lambda: connect(url, "rates-migrate", lock_timeout_ms=MIGRATION_LOCK_TIMEOUT_MS),
+        poolclass=sqlalchemy.NullPool,
     )
     return config
 

@@ -29,7 +29,7 @@ def _load() -> dict[str, Answer]:
     for path in sorted(path for path in FOLDER.rglob("*") if path.suffix in SERVED):
         media_type, _ = mimetypes.guess_type(path.name)
         charset = "" if path.suffix == ".ico" else "; charset=utf-8"
-        assets[path.relative_to(FOLDER).as_posix()] = Answer.of(path.read_bytes(), f"{media_type}{charset}", 0)
+        assets[path.relative_to(FOLDER).as_posix()] = Answer.of(path.read_bytes(), f"{media_type}{charset}")
     return assets
 
 

@@ -45,7 +45,7 @@ def favicon() -> Response:
 @views.get("/robots.txt")
 def robots() -> Response:
     """Return the rules for crawlers (RFC 9309)."""
-    return _fixed(Answer.of(ROBOTS, TEXT, 0))
+    return _fixed(Answer.of(ROBOTS, TEXT))
 
 
 @views.get("/.well-known/security.txt")
@@ -61,4 +61,4 @@ def security() -> Response:
         f"Canonical: {request.base_url}",
         "Preferred-Languages: en",
     ]
-    return _fixed(Answer.of("\n".join([*lines, ""]).encode(), TEXT, 0))
+    return _fixed(Answer.of("\n".join([*lines, ""]).encode(), TEXT))

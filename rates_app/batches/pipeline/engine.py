@@ -27,6 +27,7 @@ from rates_app.batches.pipeline.workers import WorkersLost, in_process
 from rates_app.cache.redis import Redis
 from rates_app.ops.traces import tracer, with_current_trace
 from rates_app.rates.warm import warmer
+from rates_app.store import connections
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -113,7 +114,7 @@ def ingest(
 
 def connect(settings: Settings) -> Connection:
     """Connect to the primary as a driver of batches."""
-    return psycopg.connect(settings.database_url.get_secret_value(), application_name="rates-ingest")
+    return connections.connect(settings.database_url.get_secret_value(), "rates-ingest")
 
 
 @tracer.start_as_current_span("ingest")
@@ -186,6 +187,7 @@ def drive(
 @contextmanager
 def _driving(connection: Connection, batch_id: int) -> Iterator[None]:
     """Keep other processes from driving the batch; one that tries waits, and then finds the batch ended."""
+    connection.execute("SET LOCAL lock_timeout = '1h'")  # another process may be at a batch of any size
     connection.execute("SELECT pg_advisory_lock(%s, %s)", (ledger.DRIVER_LOCK, batch_id))
     connection.commit()
     try:

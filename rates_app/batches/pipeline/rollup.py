@@ -24,6 +24,7 @@ from rates_app.batches.model import WrongState
 from rates_app.batches.pipeline.binary import Integers, Packed, decode_arrays, encode
 from rates_app.ops.traces import tracer
 from rates_app.rates.sets import Lanes, Sets, combine, read_set
+from rates_app.store.connections import connect
 from rates_app.store.generation import record_batch_lanes
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def roll_up(database_url: str, part: Part) -> int:
         psycopg.Error: The database refused or was lost; nothing was written.
     """
     get_current_span().set_attributes({"rates.batch_id": part.batch_id, "rates.first_day": str(part.first_day)})
-    with psycopg.connect(database_url, application_name=f"rates-rollup-{part.batch_id}") as connection:
+    with connect(database_url, f"rates-rollup-{part.batch_id}") as connection:
         state = connection.execute("SELECT state FROM batches WHERE id = %s FOR SHARE", (part.batch_id,)).fetchone()
         if state is None or state[0] != "staging":
             raise WrongState(f"batch {part.batch_id} is {state[0] if state else 'gone'}: it is rolled up no more")

@@ -11,7 +11,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import psycopg
 from opentelemetry.trace import get_current_span
 from psycopg import sql
 
@@ -21,6 +20,7 @@ from rates_app.batches.formats.validate import Port, Prices, Validator, by_day
 from rates_app.batches.model import Batch, Reject, Slice, WrongState
 from rates_app.batches.pipeline.binary import Arrays, encode
 from rates_app.ops.traces import tracer
+from rates_app.store.connections import connect
 
 if TYPE_CHECKING:
     from rates_app.batches.formats.layout import Layout
@@ -71,7 +71,7 @@ def stage_slice(database_url: str, uri: str, batch: Batch, layout: Layout, part:
     """
     get_current_span().set_attributes({"rates.batch_id": batch.id, "rates.slice": part.number})
     with (
-        psycopg.connect(database_url, application_name=f"rates-stage-{batch.id}-{part.number}") as connection,
+        connect(database_url, f"rates-stage-{batch.id}-{part.number}") as connection,
         ThreadPoolExecutor(1) as sender,
     ):
         table = _create_table(connection, batch, part)

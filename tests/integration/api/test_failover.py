@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from typer.testing import CliRunner
 
 from rates_app.application import create_app
+from rates_app.cli import app
 from rates_app.settings import Settings
-from rates_app.store.generation import TIMELINE_GENERATIONS
 from rates_app.store.migrate import pending
 from tests.integration.api.conftest import Publisher
 
@@ -55,6 +56,13 @@ def number(url: str) -> int:
     return int(row[0])
 
 
+def epoch(url: str) -> str:
+    with psycopg.connect(url) as connection:
+        row = connection.execute("SELECT epoch::text FROM generation").fetchone()
+    assert row is not None
+    return str(row[0])
+
+
 def test_what_the_lost_primary_alone_had_is_forgotten(
     own_cluster: PostgresPair, redis_url: str, tmp_path: Path
 ) -> None:
@@ -69,9 +77,9 @@ def test_what_the_lost_primary_alone_had_is_forgotten(
     )
     lost, promoted = own_cluster
     publisher = Publisher(own_cluster.url)
-    app = create_app(settings)
+    service = create_app(settings)
     try:
-        client = app.test_client()
+        client = service.test_client()
         publish(publisher, 100)
         eventually(client, 100)
         with psycopg.connect(promoted.url, autocommit=True) as standby:
@@ -79,36 +87,67 @@ def test_what_the_lost_primary_alone_had_is_forgotten(
         promoted.stop()
         publish(publisher, 500)
         assert ask(client) == 300  # in the process's memory and in Redis, under a number that the replica never saw
-        assert app.extensions["rates"].lease.versions() is not None
-        last = number(lost.url)
+        assert service.extensions["rates"].lease.versions() is not None
+        last, lost_epoch = number(lost.url), epoch(lost.url)
 
         lost.kill()
         promoted.start()
-        wait_until(lambda: app.extensions["rates"].lease.versions() is None)
+        wait_until(lambda: service.extensions["rates"].lease.versions() is None)
         assert ask(client) is None, "nobody may be shown the past while the primary is away"
         promoted.promote()
 
         eventually(client, 100)  # the last publish is lost, as it is in any asynchronous replication
         assert number(own_cluster.url) < last
         publish(publisher, 200)
-        assert number(own_cluster.url) == TIMELINE_GENERATIONS + 1
+        begun = epoch(own_cluster.url)
+        assert begun != lost_epoch, "the lost primary's numbers are drawn again, and must not mean the same"
         assert ask(client) == 150
         publish(publisher, 300)
-        assert number(own_cluster.url) == TIMELINE_GENERATIONS + 2
+        assert epoch(own_cluster.url) == begun
         assert ask(client) == 200
         assert pending(own_cluster.url) == []
     finally:
-        app.extensions["rates"].close()
+        service.extensions["rates"].close()
 
 
 def test_a_write_to_a_standby_that_waits_for_its_promotion_may_be_tried_again(
     own_cluster: PostgresPair, tmp_path: Path
 ) -> None:
     settings = Settings.model_validate({"database_url": own_cluster.replica.url, "data_dir": tmp_path})
-    app = create_app(settings)
+    service = create_app(settings)
     try:
-        with pytest.raises(Exception, match="waits for its promotion"), app.extensions["rates"].databases.write() as it:
+        with (
+            pytest.raises(Exception, match="waits for its promotion"),
+            service.extensions["rates"].databases.write() as it,
+        ):
             it.execute("UPDATE generation SET number = number")
-        assert app.test_client().get("/readyz").status_code == 200  # reads go on
+        assert service.test_client().get("/readyz").status_code == 200  # reads go on
     finally:
-        app.extensions["rates"].close()
+        service.extensions["rates"].close()
+
+
+def test_a_number_that_is_drawn_twice_means_two_things(publisher: Publisher, settings: Settings) -> None:
+    """A storage snapshot takes the data back in time on the same server and timeline; Redis keeps what came after."""
+    first = create_app(settings)
+    try:
+        publish(publisher, 100)
+        drawn = number(publisher.url)
+        eventually(first.test_client(), 100)
+    finally:
+        first.extensions["rates"].close()
+    with psycopg.connect(publisher.url) as connection:
+        connection.execute("UPDATE batches SET state = 'withdrawn'")
+        connection.execute("DELETE FROM lane_versions WHERE generation = %s", (drawn,))
+        connection.execute("UPDATE generation SET number = %s", (drawn - 1,))
+        connection.execute("SELECT setval('generations', %s)", (drawn - 2,))
+
+    database = settings.database_url.get_secret_value()
+    done = CliRunner().invoke(app, ["epoch"], env={"RATES_DATABASE_URL": database})
+    assert f"A new epoch has begun with generation {drawn - 1}" in done.output
+    publish(publisher, 500)
+    assert number(publisher.url) == drawn
+    second = create_app(settings)
+    try:
+        assert ask(second.test_client()) == 500
+    finally:
+        second.extensions["rates"].close()

@@ -7,6 +7,8 @@ import time
 from datetime import date
 from typing import TYPE_CHECKING
 
+import httpx
+import psutil
 import psycopg
 import pytest
 
@@ -17,6 +19,7 @@ from rates_app.store.lease import Lease
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from drills.pod import Served
     from tests.integration.api.conftest import Publisher
 
 
@@ -96,6 +99,61 @@ def test_a_process_that_hangs_delays_a_publish_by_its_lease_at_most(
         # It never heard of the order; by its own clock its time was over before the publisher stopped waiting.
         assert lease.versions() is None
     go_on.set()
+
+
+def test_a_publish_waits_by_its_own_clock_too(publisher: Publisher) -> None:
+    """The database server's clock was set back, so by it a lease of a process that is gone has an hour left."""
+    with psycopg.connect(publisher.url, autocommit=True) as connection:
+        connection.execute(
+            """
+            INSERT INTO cache_leases
+            SELECT gen_random_uuid(), clock_timestamp() + interval '1 hour', epoch FROM generation
+            """
+        )
+        with connection.transaction():
+            increment_generation(connection, None)
+        assert connection.execute("SELECT FROM cache_leases").rowcount == 0
+
+
+def test_a_stopped_process_answers_nothing_old_when_it_continues(served: Served, publisher: Publisher) -> None:
+    question = "/rates?date_from=2021-01-01&date_to=2021-01-01&orig_code=CNGGZ&dest_code=EETLL"
+
+    def ask() -> tuple[float | None, str]:
+        answer = httpx.get(served.url + question, headers={"X-Rates-Explain": "1"}, timeout=60)
+        while answer.status_code == 503:  # a busy machine
+            answer = httpx.get(served.url + question, headers={"X-Rates-Explain": "1"}, timeout=60)
+        return answer.json()["rates"][0]["price"], answer.headers.get("Cache-Status", "")
+
+    publisher.publish([("CNGGZ", "EETLL", date(2021, 1, 1), 100_00)] * 3)
+    wait_until(lambda: ask()[0] == 100 and 'detail="process' in ask()[1])
+    process = psutil.Process(served.process.pid)
+    family = [process, *process.children(recursive=True)]
+    for each in family:
+        each.suspend()
+    try:
+        publisher.publish([("CNGGZ", "EETLL", date(2021, 1, 1), 300_00)] * 3)
+    finally:
+        for each in family:
+            each.resume()
+    assert ask()[0] == 200
+
+
+def test_a_lease_ends_with_its_epoch(make_lease: Callable[[], Lease], publisher: Publisher) -> None:
+    lease = make_lease()
+    before = lease.versions()
+    with psycopg.connect(publisher.url) as connection:
+        connection.execute("UPDATE generation SET server = 'another server'")  # as after pg_upgrade
+        number = increment_generation(connection, None)
+        assert lease.versions() is None
+    wait_until(lambda: lease.versions() is not None)
+    after = lease.versions()
+    assert before is not None
+    assert after is not None
+    assert after.epoch != before.epoch
+    assert after.generation == number
+    with psycopg.connect(publisher.url) as connection:
+        increment_generation(connection, None)
+        assert connection.execute("SELECT epoch::text FROM generation").fetchone() == (after.epoch,)
 
 
 def test_without_the_primary_there_is_no_lease_and_it_comes_back(

@@ -11,7 +11,7 @@ from moto import mock_aws
 
 from rates_app.backups import base, wal
 from rates_app.backups.repository import BackupError, repository
-from rates_app.backups.restore import choose, restore
+from rates_app.backups.restore import plan, restore
 from rates_app.local.account import private_folder
 from rates_app.local.postgres import PostgresServer
 from tests.integration.backups.test_backup import archive_everything, execute, rows
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+SEGMENT_BYTES = 16 * 2**20
 URL = "s3://backups/rates"
 
 
@@ -38,10 +39,10 @@ def _bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_segment_is_kept_once_and_never_replaced(tmp_path: Path, url: str) -> None:
     kept = repository(url if url == URL else str(tmp_path / "kept"))
     segment = tmp_path / "000000010000000000000001"
-    segment.write_bytes(b"a" * wal.SEGMENT_BYTES)
+    segment.write_bytes(b"a" * SEGMENT_BYTES)
     assert wal.archive(kept, segment)
     assert not wal.archive(kept, segment)  # the server asks again when it crashed before it noted the first time
-    segment.write_bytes(b"b" * wal.SEGMENT_BYTES)
+    segment.write_bytes(b"b" * SEGMENT_BYTES)
     with pytest.raises(BackupError, match="another server archives to the same"):
         wal.archive(kept, segment)
     with kept.open(f"wal/{segment.name}") as stream:
@@ -55,24 +56,24 @@ def test_a_segment_is_kept_once_and_never_replaced(tmp_path: Path, url: str) -> 
 def test_a_backup_in_a_bucket_is_restored_with_its_wal(archiving: PostgresServer, folder: Path) -> None:
     kept = repository(URL)
     execute(archiving.url, "CREATE TABLE kept AS SELECT 1 AS answer")
-    taken = base.take(kept, archiving.backup_url, keep=1)
+    taken = base.take(kept, archiving.backup_url, keep=base.Retention(1))
     execute(archiving.url, "INSERT INTO kept VALUES (2)")
     archive_everything(archiving)
     assert archiving.backups
     for segment in sorted((archiving.backups / "wal").iterdir()):  # as archive_command does, one after the other
         wal.archive(kept, segment)
-    assert base.verify(kept, taken).segments > 0
+    assert base.verify(kept, taken).segments
 
     private_folder(folder / "restored")
     server = PostgresServer(folder / "restored", fast=True)
     steps = []
-    restore(kept, choose(kept, None), server.data, None, lambda step, _done, _total: steps.append(step))
+    restore(kept, plan(kept, None), server.data, None, lambda step, _done, _total: steps.append(step))
     assert list(dict.fromkeys(steps)) == ["unpacking", "fetching WAL", "replaying"]
     shutil.copy(archiving.passwords_file, server.passwords_file)
     with server:
         assert rows(server.url) == [1, 2]
 
-    base.take(kept, archiving.backup_url, keep=1)
+    base.take(kept, archiving.backup_url, keep=base.Retention(1))
     assert taken.label not in {each.label for each in base.found(kept)}
     assert not [file for file in kept.files("base") if taken.label in file.name]
 

@@ -7,7 +7,7 @@ import pytest
 
 from rates_app.cache.process import Kept, ProcessAnswers
 from rates_app.cache.redis import Redis
-from rates_app.cache.versions import Versions
+from rates_app.cache.versions import Stamp, Versions
 from rates_app.http.exchange import ENVIRON_KEY, Cacheable, Exchange, exchange_of
 from rates_app.http.limits import Limiter
 from rates_app.http.middleware import Middleware, new_request_id
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rates_app.store.lease import Lease
 
 SETTINGS = Settings.model_validate({"database_url": "postgresql://nowhere/rates", "rate_limit": "3/hour"})
-VERSIONS = Versions(generation=7, published=0.0, slots={5: 4}, ids={})
+VERSIONS = Versions(epoch="e", generation=7, published=0.0, slots={5: 4}, ids={})
 
 
 class Permission:
@@ -51,7 +51,7 @@ class Service:
         self.asked += 1
         exchange = exchange_of(environ)
         exchange.route = "/rates"
-        exchange.cacheable = Cacheable(5, 4, "question", b"answer")
+        exchange.cacheable = Cacheable(5, Stamp("e", 4), "question", b"answer")
         start("200 OK", [("Content-Type", "text/plain"), ("ETag", '"abc-gzip"')])
         return [b"answer"]
 
@@ -88,7 +88,7 @@ def test_memory_is_not_trusted_without_a_lease_or_after_a_change(service: Servic
     service.get()
     service.lease.held = None
     service.get()
-    service.lease.held = Versions(8, 0.0, {5: 8}, {})
+    service.lease.held = Versions("e", 8, 0.0, {5: 8}, {})
     service.get()
 
     assert service.asked == 3
@@ -96,7 +96,7 @@ def test_memory_is_not_trusted_without_a_lease_or_after_a_change(service: Servic
 
 def test_a_change_elsewhere_leaves_the_answer(service: Service) -> None:
     service.get()
-    service.lease.held = Versions(8, 0.0, {5: 4, 6: 8}, {})
+    service.lease.held = Versions("e", 8, 0.0, {5: 4, 6: 8}, {})
     service.get()
 
     assert service.asked == 1
@@ -151,7 +151,7 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rates_app.cache.process.MAX_BYTES", 10 * 3000)
     answers = ProcessAnswers()
     for number in range(20):
-        answers.put((str(number), "", None, None), Kept(5, 4, "q", "/", [], b"x" * 1000, "tag"))
+        answers.put((str(number), "", None, None), Kept(5, Stamp("e", 4), "q", "/", [], b"x" * 1000, "tag"))
 
     held = [number for number in range(20) if answers.get((str(number), "", None, None), VERSIONS)]
     assert held == list(range(10, 20))

@@ -196,14 +196,23 @@ CREATE FUNCTION count_days(days datemultirange) RETURNS bigint
 """
 
 GENERATIONS = """
+-- Which server takes the writes. The identifier changes with initdb, pg_upgrade and a logical restore; the timeline
+-- with a promotion and a point-in-time restore.
+CREATE FUNCTION server_identity() RETURNS text LANGUAGE sql
+    RETURN (SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)
+            FROM pg_control_system());
+
 -- One row: the number that every publish, replacement and withdraw increments, in the transaction that changes what
--- readers see.
+-- readers see. A number means something within its epoch only: restored data may draw it a second time.
 CREATE TABLE generation (
     singleton  boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     number     bigint NOT NULL,
+    epoch      uuid NOT NULL DEFAULT gen_random_uuid(),
+    -- On which server the epoch began.
+    server     text NOT NULL,
     changed_at timestamptz NOT NULL DEFAULT now()
 );
-INSERT INTO generation (number) VALUES (1);
+INSERT INTO generation (number, server) VALUES (1, server_identity());
 
 -- A sequence never repeats a number, even when the publish that drew it rolls back.
 CREATE SEQUENCE generations;
@@ -230,7 +239,8 @@ CREATE TABLE batch_slots (
 -- A process may serve from its own memory until then; a publish waits until it stops or the lease expires.
 CREATE TABLE cache_leases (
     holder     uuid PRIMARY KEY,
-    expires_at timestamptz NOT NULL
+    expires_at timestamptz NOT NULL,
+    epoch      uuid NOT NULL
 );
 """
 
@@ -246,7 +256,21 @@ CREATE TABLE tokens (
 """
 
 
+NO_TRUNCATION = """
+-- VACUUM truncates a table under an exclusive lock. A replica replays the lock, and behind one long reader every other
+-- reader of the table waits. Empty pages at the end are used again by the next batch.
+DO $$
+DECLARE name text;
+BEGIN
+    FOREACH name IN ARRAY ARRAY['locations', 'location_ancestors', 'batches', 'slices', 'rejects', 'rollups',
+                                'batch_lanes', 'generation', 'lane_versions', 'tokens'] LOOP
+        EXECUTE format('ALTER TABLE %I SET (vacuum_truncate = off, toast.vacuum_truncate = off)', name);
+    END LOOP;
+END $$;
+"""
+
+
 def upgrade() -> None:
     """Create the schema."""
-    for script in (LOCATIONS, BATCHES, SLICES, PRICES, ROLLUPS, GENERATIONS, TOKENS):
+    for script in (LOCATIONS, BATCHES, SLICES, PRICES, ROLLUPS, GENERATIONS, TOKENS, NO_TRUNCATION):
         op.execute(script)
