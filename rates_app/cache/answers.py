@@ -11,13 +11,13 @@ import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Literal
 
+import redis
+
 from rates_app.cache.answer import Answer
 from rates_app.ops.metrics import CACHE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import redis
 
     from rates_app.cache.redis import Redis
     from rates_app.cache.versions import Stamp
@@ -35,8 +35,8 @@ Level = Literal["process", "redis", "database"]
 class SharedAnswers:
     """Find an answer in Redis, or compute it once for everybody who asks at the same time."""
 
-    def __init__(self, redis: Redis) -> None:
-        self._redis = redis
+    def __init__(self, shared: Redis) -> None:
+        self._redis = shared
         self._flights: dict[str, Future[tuple[Answer, Level]]] = {}
         self._lock = threading.Lock()
 
@@ -91,7 +91,13 @@ class SharedAnswers:
             with client.pipeline(transaction=False) as pipeline:
                 pipeline.get(key)
                 pipeline.set(lock, b"", nx=True, px=int(FLIGHT_SECONDS * 1000))
-                return pipeline.execute()
+                found, claimed = pipeline.execute(raise_on_error=False)
+            if isinstance(found, Exception):
+                raise found
+            if isinstance(claimed, redis.RedisError):  # it takes no writes: what it has is still true
+                self._redis.refused(claimed)
+                claimed = True
+            return [found, claimed]
 
         packed, claimed = self._redis.call(look_up_or_claim) or (None, True)
         if found := _unpack(packed):
@@ -126,7 +132,8 @@ class SharedAnswers:
 
 
 def _key(version: Stamp, question: str) -> str:
-    return f"rates:answer:{version.epoch}:{version.generation}:{question}"
+    # The braces keep an answer and its lock in one slot of a Redis cluster.
+    return f"rates:answer:{{{version.epoch}:{version.generation}:{question}}}"
 
 
 def _unpack(packed: object) -> Answer | None:

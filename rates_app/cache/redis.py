@@ -1,4 +1,4 @@
-"""Redis as a help that may be away at any time: short time-outs, and no second try while it is known to be down."""
+"""Redis as an optional store: short timeouts, and no attempts for a second after it failed."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ log = structlog.get_logger()
 #: A slow Redis must not make a request slower than PostgreSQL would.
 TIMEOUT_SECONDS = 0.1
 RETRY_SECONDS = 1.0
+#: How often a full Redis is logged.
+FULL_SECONDS = 60.0
 
 
 class Redis:
@@ -41,6 +43,7 @@ class Redis:
                 client_name="rates",
             )
         self._closed_until = 0.0
+        self._full_until = 0.0
         self._down = False
 
     @property
@@ -51,15 +54,15 @@ class Redis:
         return "unreachable" if self._down else "ok"
 
     def call(self, use: Callable[[redis.Redis], Result]) -> Result | None:
-        """Use Redis if it is there.
+        """Use Redis if it is available.
 
-        While Redis is down one call a second tries it and the others do not wait.
+        While it is not, one call per second tries again and the others return at once.
 
         Args:
             use: What to do with the client.
 
         Returns:
-            What ``use`` returns, or None when Redis is away; :attr:`state` tells which.
+            What ``use`` returns, or None if Redis is unavailable or refused; :attr:`state` tells which.
         """
         now = time.monotonic()
         if self.client is None or now < self._closed_until:
@@ -68,7 +71,12 @@ class Redis:
             self._closed_until = now + RETRY_SECONDS  # this call is the one that tries
         try:
             result = use(self.client)
+        except redis.exceptions.OutOfMemoryError as error:
+            self.refused(error)
+            return None
         except (redis.RedisError, OSError) as error:
+            if isinstance(error, redis.exceptions.ReadOnlyError):
+                self.refused(error)
             self._closed_until = time.monotonic() + RETRY_SECONDS
             if not self._down:
                 log.warning("redis unreachable", error=type(error).__name__)
@@ -79,7 +87,20 @@ class Redis:
             self._down, self._closed_until = False, 0.0
         return result
 
+    def refused(self, error: redis.RedisError) -> None:
+        """Handle a write that the server refused, while its reads work.
+
+        A server at its memory limit with the policy ``noeviction`` stays in use for reads. One that became a replica in
+        a failover keeps its connections, so they are closed: the address leads to the new primary.
+        """
+        if isinstance(error, redis.exceptions.ReadOnlyError) and self.client is not None:
+            log.warning("redis_is_replica", error=str(error))
+            self.client.connection_pool.disconnect()
+        elif (now := time.monotonic()) > self._full_until:
+            self._full_until = now + FULL_SECONDS
+            log.warning("redis_full", error=str(error), effect="responses are computed, and not shared")
+
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         if self.client is not None:
             self.client.close()

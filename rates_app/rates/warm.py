@@ -29,7 +29,7 @@ PERIOD_SECONDS = 60
 
 
 def _key(period: int) -> str:
-    return f"rates:hot:{period}"
+    return f"rates:{{hot}}:{period}"  # one slot of a Redis cluster: they are merged
 
 
 def tell_hits(redis: Redis, hits: dict[str, int]) -> None:

@@ -1,0 +1,72 @@
+"""Redis at its memory limit, and after a failover: it refuses writes, and that must not stop reads."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import redis
+
+from rates_app.cache.answer import Answer
+from rates_app.cache.answers import SharedAnswers
+from rates_app.cache.redis import Redis
+from rates_app.cache.versions import Stamp
+from rates_app.local.redis import RedisServer
+from rates_app.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+STAMP = Stamp("epoch", 1)
+ANSWER = Answer.of(b"cached", "text/plain", STAMP)
+COMPUTED = Answer.of(b"computed", "text/plain", STAMP)
+
+
+@pytest.fixture
+def server(servers_folder: Path) -> Iterator[RedisServer]:
+    folder = Path(tempfile.mkdtemp(dir=servers_folder))
+    folder.chmod(0o711)
+    with RedisServer(folder / "redis") as own:
+        yield own
+
+
+def connected(server: RedisServer) -> Redis:
+    return Redis(Settings.model_validate({"database_url": "postgresql://nowhere/rates", "redis_url": server.url}))
+
+
+def test_a_full_redis_still_answers(server: RedisServer) -> None:
+    shared = connected(server)
+    answers = SharedAnswers(shared)
+    answers.put("known", ANSWER)
+    with redis.Redis.from_url(server.url) as admin:
+        admin.config_set("maxmemory-policy", "noeviction")
+        admin.config_set("maxmemory", "1")
+    assert answers.get("known", STAMP, lambda: COMPUTED) == (ANSWER, "redis")
+    assert answers.get("new", STAMP, lambda: COMPUTED) == (COMPUTED, "database")
+    assert answers.get("known", STAMP, lambda: COMPUTED) == (ANSWER, "redis")
+    assert shared.state == "ok"
+
+
+def test_a_server_that_lost_its_role_loses_its_connections(server: RedisServer) -> None:
+    """Its address leads to another server by now; a connection that is kept would be refused writes for ever."""
+    shared = connected(server)
+    answers = SharedAnswers(shared)
+    answers.put("known", ANSWER)
+    before = shared.call(lambda client: client.client_id())
+    with redis.Redis.from_url(server.url) as admin:
+        admin.config_set("replica-serve-stale-data", "yes")
+        admin.replicaof("127.0.0.1", "1")
+        assert answers.get("known", STAMP, lambda: COMPUTED) == (ANSWER, "redis")
+        assert answers.get("new", STAMP, lambda: COMPUTED) == (COMPUTED, "database")
+        admin.replicaof("NO", "ONE")
+    deadline = time.monotonic() + 20
+    while answers.get("new", STAMP, lambda: COMPUTED)[1] != "redis":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    after = shared.call(lambda client: client.client_id())
+    assert before is not None
+    assert after is not None
+    assert before != after
