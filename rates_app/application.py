@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import RequestRedirect
 
-from rates_app.api import batches, docs, locations, operations, rates
+from rates_app.api import batches, docs, locations, operations, profiles, rates
 from rates_app.cache.process import ProcessAnswers
 from rates_app.cache.redis import Redis
 from rates_app.http import problems
@@ -70,7 +70,15 @@ def create_app(settings: Settings) -> Flask:
     app.before_request(_note_request)
     app.after_request(_share)
     app.teardown_request(_forget_request)
-    for views in (rates.views, locations.views, batches.views, operations.views, docs.views, pages.views):
+    for views in (
+        rates.views,
+        locations.views,
+        batches.views,
+        profiles.views,
+        operations.views,
+        docs.views,
+        pages.views,
+    ):
         app.register_blueprint(views)
     problems.register(app)
     if settings.traces_url:

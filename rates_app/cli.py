@@ -20,6 +20,7 @@ from rates_app.backups.cli import restore
 from rates_app.backups.repository import BackupError
 from rates_app.backups.settings import BackupSettings
 from rates_app.batches.cli import dispatch, generate, housekeep
+from rates_app.batches.cli import profile as profile_app
 from rates_app.batches.ledger import batches as ledger
 from rates_app.batches.model import Batch, BatchError, State
 from rates_app.batches.pipeline import engine, publish
@@ -243,6 +244,7 @@ def _show_batch(batch: Batch, progress: ledger.Progress) -> None:
             "left",
             f"{progress.seconds_left:,.0f} s" if progress.seconds_left is not None and not batch.ended_at else "-",
         ),
+        *(("assumed", sentence) for sentence in batch.assumptions),
         ("days", f"{batch.first_day} to {batch.last_day} on {batch.lanes:,} lanes" if batch.lanes else "-"),
         *((step, f"{at:%Y-%m-%d %H:%M:%S}") for step, at in _timestamps(batch) if at),
     ):
@@ -330,6 +332,7 @@ app.command(rich_help_panel="Queries")(rate)
 app.command(rich_help_panel="Roles")(dispatch)
 app.command(rich_help_panel="Roles")(housekeep)
 app.command(rich_help_panel="Batches")(generate)
+app.add_typer(profile_app, name="profile", rich_help_panel="Batches")
 app.add_typer(notify_app, name="notify", rich_help_panel="Operations")
 app.add_typer(backup_app, name="backup", rich_help_panel="Operations")
 app.command(rich_help_panel="Operations")(restore)

@@ -1,4 +1,4 @@
-"""``rates dispatch``, ``rates housekeep`` and ``rates generate``."""
+"""``rates dispatch``, ``rates housekeep``, ``rates generate`` and ``rates profile``."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
+import psycopg
 import typer
 from rich.console import Console
 
+from rates_app.batches.formats.profile import Profile, parse_profile
+from rates_app.batches.ledger import profiles
 from rates_app.ops.logs import configure_logs
 from rates_app.ops.traces import configure_traces
 from rates_app.settings import load_settings
@@ -75,3 +78,55 @@ def generate(
     )
     spoilt = ", ".join(f"{count:,} {name}" for name, count in done.items())
     err.print(f"{file}: {rows:,} rows" + (f", of which {spoilt}" if spoilt else ""))
+
+
+profile = typer.Typer(no_args_is_help=True, help="How a supplier's files are read where the files leave it open.")
+
+Supplier = Annotated[str, typer.Argument(help="The supplier's name, as its batches show it.")]
+
+
+def _connect() -> psycopg.Connection:
+    return psycopg.connect(load_settings().database_url.get_secret_value(), application_name="rates-cli")
+
+
+def _print_profile(supplier: str, found: Profile) -> None:
+    typer.echo(f"{supplier}: {found.model_dump_json(exclude_defaults=True)}")
+
+
+@profile.command("set")
+def profile_set(
+    supplier: Supplier,
+    setting: Annotated[list[str], typer.Argument(metavar="FIELD=VALUE...", help="The profile; it replaces all of it.")],
+) -> None:
+    """Set a supplier's profile. It applies to batches whose staging has not begun.
+
+    Example: `rates profile set acme date_order=dmy decimal=, separator=tab columns.price=Betrag aliases.CNSHA=CNSGH`
+    """
+    new = parse_profile(setting)
+    with _connect() as connection:
+        profiles.set_profile(connection, supplier, new)
+    _print_profile(supplier, new)
+
+
+@profile.command("show")
+def profile_show(supplier: Supplier) -> None:
+    """Print a supplier's profile as JSON."""
+    with _connect() as connection:
+        _print_profile(supplier, profiles.find_profile(connection, supplier))
+
+
+@profile.command("list")
+def profile_list() -> None:
+    """Print every profile as JSON, a line each."""
+    with _connect() as connection:
+        for supplier, found in profiles.list_profiles(connection).items():
+            _print_profile(supplier, found)
+
+
+@profile.command("delete")
+def profile_delete(supplier: Supplier) -> None:
+    """Delete a supplier's profile, so that each file decides by itself."""
+    with _connect() as connection:
+        if not profiles.delete_profile(connection, supplier):
+            err.print(f"{supplier} has no profile.", markup=False)
+            raise typer.Exit(1)

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from rates_app.batches.formats.values import DateOrder, DecimalSign
+from rates_app.batches.model import BatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+#: Characters of a supplier's own code: longer values are no code in any form.
+MAX_ALIAS_CHARACTERS = 60
 
 
 def _time_zone(name: str) -> str:
@@ -17,13 +25,24 @@ def _time_zone(name: str) -> str:
     return name
 
 
+def _printable(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError("has characters that cannot be printed")
+    return name
+
+
 def _aliases(aliases: dict[str, str]) -> dict[str, str]:
     upper = {alias.strip().upper(): code.strip().upper() for alias, code in aliases.items()}
     if len(upper) != len(aliases):
         raise ValueError("names a code twice, in upper and in lower case")
+    if any(not alias.isprintable() or len(alias) > MAX_ALIAS_CHARACTERS for alias in upper):
+        raise ValueError(f"has a code of more than {MAX_ALIAS_CHARACTERS} characters, or one that cannot be printed")
     if bad := next((code for code in upper.values() if not re.fullmatch(r"[A-Z]{2}[A-Z0-9]{3}", code)), None):
         raise ValueError(f"{bad} is no UN/LOCODE, such as CNSGH")
     return upper
+
+
+ColumnName = Annotated[str, AfterValidator(_printable), Field(min_length=1, max_length=200)]
 
 
 class ColumnNames(BaseModel):
@@ -31,10 +50,41 @@ class ColumnNames(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    orig_code: str | None = Field(None, min_length=1, max_length=200, description="Column of the port of loading.")
-    dest_code: str | None = Field(None, min_length=1, max_length=200, description="Column of the port of discharge.")
-    day: str | None = Field(None, min_length=1, max_length=200, description="Column of the day.")
-    price: str | None = Field(None, min_length=1, max_length=200, description="Column of the price.")
+    orig_code: ColumnName | None = Field(None, description="Column of the port of loading.")
+    dest_code: ColumnName | None = Field(None, description="Column of the port of discharge.")
+    day: ColumnName | None = Field(None, description="Column of the day.")
+    price: ColumnName | None = Field(None, description="Column of the price.")
+
+
+def parse_profile(settings: Sequence[str]) -> Profile:
+    """Read a profile as it is written on the command line.
+
+    Args:
+        settings: Each ``FIELD=VALUE``; fields of a field are ``columns.price=Betrag`` and ``aliases.CNSHA=CNSGH``. The
+            separator may be written as ``tab``.
+
+    Raises:
+        InvalidProfile: A setting is not valid.
+    """
+    values: dict[str, Any] = {}
+    for setting in settings:
+        path, sign, value = setting.partition("=")
+        field, _, part = path.partition(".")
+        if not sign or not path:
+            raise InvalidProfile(f"{setting!r}: write FIELD=VALUE")
+        if part:
+            values.setdefault(field, {})[part] = value
+        else:
+            values[field] = "\t" if (field, value) == ("separator", "tab") else value
+    try:
+        return Profile.model_validate(values)
+    except ValidationError as error:
+        faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        raise InvalidProfile("; ".join(faults)) from error
+
+
+class InvalidProfile(BatchError):
+    """A profile has a field that does not exist, or a value that is not valid."""
 
 
 class Profile(BaseModel):

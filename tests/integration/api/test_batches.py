@@ -105,7 +105,7 @@ def test_tokens_are_not_kept(publisher: Publisher, writer: dict[str, str]) -> No
     assert secret not in str(row)
 
 
-@pytest.mark.parametrize("body", [b"", b"\xff\xfeo\0r\0"])
+@pytest.mark.parametrize("body", [b"", b"\xff\xfe\0\0o\0\0\0"])
 def test_what_is_no_batch_is_refused(
     client: FlaskClient, settings: Settings, writer: dict[str, str], body: bytes
 ) -> None:

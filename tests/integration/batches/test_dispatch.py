@@ -82,7 +82,7 @@ def test_files_are_put_away_with_their_reports(settings: Settings) -> None:
     arrive(settings, "acme/good.csv", HEADER + GOOD * 3, age=90)
     arrive(settings, "bad.csv", HEADER + GOOD + BAD + b"a,b\n", age=80)
     arrive(settings, "same-again.csv", HEADER + GOOD * 3, age=70)
-    arrive(settings, "utf16.csv", HEADER.decode().encode("utf-16"), age=60)
+    arrive(settings, "utf32.csv", HEADER.decode().encode("utf-32"), age=60)
     dispatch_all(settings)
     assert names(settings, "incoming") == []
     # What was delivered twice is one batch, and one file.
@@ -92,8 +92,8 @@ def test_files_are_put_away_with_their_reports(settings: Settings) -> None:
         "2-bad.csv",
         "2-bad.csv.rejects.csv",
         "2-bad.csv.report.json",
-        "unread-utf16.csv",
-        "unread-utf16.csv.report.json",
+        "unread-utf32.csv",
+        "unread-utf32.csv.report.json",
     ]
     published = report(settings, "processed/1-good.csv.report.json")
     assert (published["state"], published["rows"], published["supplier"]) == ("published", 3, "acme")
@@ -103,7 +103,7 @@ def test_files_are_put_away_with_their_reports(settings: Settings) -> None:
         "3,orig_code,is not a known port,XXXXX",
         '4,row,does not have the 4 values that the header names,"a,b"',
     ]
-    assert "UTF-8" in report(settings, "rejected/unread-utf16.csv.report.json")["failure"]
+    assert "UTF-8" in report(settings, "rejected/unread-utf32.csv.report.json")["failure"]
 
 
 def test_a_file_that_is_still_being_written_is_left_alone(settings: Settings) -> None:

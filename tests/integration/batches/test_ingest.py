@@ -18,7 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from rates_app.batches.formats.profile import Profile
 from rates_app.batches.ledger import batches as ledger
+from rates_app.batches.ledger.profiles import set_profile
 from rates_app.batches.model import Unreadable, WrongState
 from rates_app.batches.pipeline import publish
 from rates_app.batches.pipeline.engine import ingest
@@ -99,6 +101,40 @@ def test_the_same_content_again_does_nothing(settings: Settings, deliver: Delive
     again, worked = ingest(settings, deliver("another-name.csv", HEADER + GOOD))
     assert (again, worked) == (first, False)
     assert published(settings).total() == 1
+
+
+def test_the_same_rows_again_add_nothing(settings: Settings, deliver: Deliver) -> None:
+    rows = GOOD + b"CNSGH,NOOSL,2021-02-28,99.50\n"
+    first, _ = ingest(settings, deliver("prices.csv.gz", gzip.compress(HEADER + rows)), supplier="acme")
+    for number, same in enumerate(
+        (
+            (HEADER + rows).replace(b"\n", b"\r\n"),
+            b"\xef\xbb\xbf" + (HEADER + rows).upper(),
+            b"price;day;dest_code;orig_code\n99,50;2021-02-28;NOOSL;CNSGH\n1244,00;2021-01-01;EETLL;CNGGZ\n",
+        )
+    ):
+        again, _ = ingest(settings, deliver(f"{number}.csv", same), supplier="acme")
+        assert (again.state, again.rows) == ("refused", None)
+        assert f"batch {first.id} has exactly the same prices" in str(again.failure)
+    # Another supplier's equal file, other prices, and prices whose earlier batch was withdrawn are new.
+    other, _ = ingest(settings, deliver("other.csv", HEADER + rows + b"\n"), supplier="other")
+    more, _ = ingest(settings, deliver("more.csv", HEADER + rows + GOOD), supplier="acme")
+    with connect(settings) as connection:
+        publish.withdraw(connection, first.id)
+    renewed, _ = ingest(settings, deliver("renewed.csv", HEADER + rows + b"\n\n"), supplier="acme")
+    assert [batch.state for batch in (other, more, renewed)] == ["published"] * 3
+    assert leftovers(settings) == []
+
+
+def test_what_was_assumed_is_in_the_ledger_and_a_late_form_is_surveyed(settings: Settings, deliver: Deliver) -> None:
+    with connect(settings) as connection:
+        set_profile(connection, "acme", Profile.model_validate({"aliases": {"CNSHA": "CNSGH"}}))
+    late = GOOD * 20_000 + b'cnsha,EETLL,13/04/2021,"1,244.50"\nCNGGZ,XXXXX,2021-01-01,1\n'
+    batch, _ = ingest(settings, deliver("late.csv", HEADER + late), supplier="acme", tolerance=1)
+    assert (batch.state, batch.rows, batch.rejected) == ("published", 20_001, 1)
+    assert published(settings)["CNSGH", "EETLL", date(2021, 4, 13), 124_450] == 1
+    assert [reject.line for reject in rejects(settings, batch.id)] == [20_003]
+    assert "Dates are day first, because of '13/04/2021' on line 20002." in batch.assumptions
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip", "zstd", "gzip in two members"])
@@ -282,7 +318,6 @@ def test_averages_agree_with_plain_arithmetic(settings: Settings) -> None:
 
 def test_a_slice_is_won_by_one_attempt_and_the_other_leaves_nothing(settings: Settings, deliver: Deliver) -> None:
     from rates_app.batches.formats import csv  # noqa: PLC0415
-    from rates_app.batches.formats.profile import Profile  # noqa: PLC0415
     from rates_app.batches.formats.source import inspect  # noqa: PLC0415
     from rates_app.batches.model import Slice  # noqa: PLC0415
     from rates_app.batches.pipeline.stage import stage_slice  # noqa: PLC0415

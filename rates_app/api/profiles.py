@@ -1,0 +1,110 @@
+"""Suppliers' profiles over HTTP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import orjson
+from flask import Blueprint, Response, request
+from pydantic import ValidationError
+from werkzeug.exceptions import NotFound
+
+from rates_app.batches.formats.profile import Profile
+from rates_app.batches.ledger.profiles import delete_profile, find_profile, set_profile
+from rates_app.http.authorization import require
+from rates_app.http.openapi import Content, operation
+from rates_app.http.problems import Problem
+from rates_app.http.service import service
+
+if TYPE_CHECKING:
+    from rates_app.store.databases import Connection
+
+views = Blueprint("profiles", __name__)
+
+SUPPLIER = {"supplier": "The supplier's name: that of its token."}
+
+#: Bytes of a profile, with ten thousand aliases.
+MAX_PROFILE_BYTES = 2**19
+
+
+def _authorize(supplier: str) -> None:
+    """Check that the token belongs to the supplier.
+
+    Raises:
+        Problem: 401 without a valid token, 403 with another supplier's.
+    """
+    token = require("batches:write")
+    if token.name != supplier:
+        raise Problem("forbidden", "The token belongs to another supplier.")
+
+
+def _body(profile: Profile) -> Response:
+    return Response(
+        orjson.dumps(profile.model_dump(mode="json")),
+        headers={"Cache-Control": "no-store"},
+        content_type="application/json",
+    )
+
+
+@views.get("/v1/profiles/<supplier>")
+@operation(
+    summary="A supplier's profile",
+    tag="Batches",
+    path=SUPPLIER,
+    scope="batches:write",
+    answers={200: Content("The profile; that of a supplier who has none leaves everything open", Profile)},
+)
+def profile(supplier: str) -> Response:
+    """Return how the supplier's files are read."""
+    _authorize(supplier)
+
+    def read(connection: Connection) -> Profile:
+        return find_profile(connection, supplier)
+
+    return _body(service().databases.read(read, prefer="primary"))
+
+
+@views.put("/v1/profiles/<supplier>")
+@operation(
+    summary="Set a supplier's profile",
+    tag="Batches",
+    path=SUPPLIER,
+    body={"application/json": {"schema": {"$ref": "#/components/schemas/Profile"}}},
+    scope="batches:write",
+    answers={200: Content("The profile", Profile)},
+    problems=(400, 413),
+)
+def replace_profile(supplier: str) -> Response:
+    """Replace the supplier's profile. It applies to batches whose staging has not begun."""
+    _authorize(supplier)
+    request.max_content_length = MAX_PROFILE_BYTES
+    try:
+        new = Profile.model_validate_json(request.get_data())
+    except ValidationError as error:
+        errors = [
+            {"parameter": ".".join(map(str, fault["loc"])) or "body", "detail": fault["msg"]}
+            for fault in error.errors()
+        ]
+        detail = "; ".join(f"{fault['parameter']}: {fault['detail']}" for fault in errors)
+        raise Problem("invalid-arguments", detail, errors=errors) from error
+    with service().databases.write() as connection:
+        set_profile(connection, supplier, new)
+    return _body(new)
+
+
+@views.delete("/v1/profiles/<supplier>")
+@operation(
+    summary="Delete a supplier's profile",
+    tag="Batches",
+    path=SUPPLIER,
+    scope="batches:write",
+    answers={204: Content("The supplier has no profile any more")},
+    problems=(404,),
+)
+def remove_profile(supplier: str) -> Response:
+    """Delete the supplier's profile, so that each file decides by itself."""
+    _authorize(supplier)
+    with service().databases.write() as connection:
+        if not delete_profile(connection, supplier):
+            raise NotFound(f"There is no profile of {supplier[:100]!r}.")
+    return Response(status=204)
