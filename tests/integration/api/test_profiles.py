@@ -10,23 +10,20 @@ from typer.testing import CliRunner
 
 from rates_app.batches.ledger.profiles import find_profile
 from rates_app.cli import app
+from rates_app.store.tokens import create_token
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from flask.testing import FlaskClient
 
     from tests.integration.api.conftest import Publisher
 
 
 @pytest.fixture
-def supplier(client: FlaskClient, token: Callable[..., dict[str, str]]) -> tuple[str, dict[str, str]]:
+def supplier(publisher: Publisher) -> tuple[str, dict[str, str]]:
     """A supplier's name, and the headers with its token."""
-    headers = token("batches:write")
-    delivered: Any = client.post(
-        "/v1/batches?name=a.csv", data=b"orig_code,dest_code,day,price\n", headers=headers
-    ).json
-    return delivered["supplier"], headers
+    with psycopg.connect(publisher.url) as connection:
+        secret = create_token(connection, "acme", ["batches:write"])
+    return "acme", {"Authorization": f"Bearer {secret}"}
 
 
 def test_a_profile_is_set_read_and_deleted(
