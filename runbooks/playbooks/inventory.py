@@ -25,7 +25,7 @@ class InventoryError(Exception):
 
 
 def local() -> dict[str, Any]:
-    """Return what is known of the stack on this machine."""
+    """Return the variables of the stack on this machine."""
     folder = Path(os.environ.get("RATES_DATA_DIR") or ROOT / ".rates").absolute()
     if not (folder / "postgres").is_dir():
         raise InventoryError(
@@ -84,7 +84,7 @@ def inventory(stack: str) -> dict[str, Any]:
     """Return the inventory as Ansible reads it from a script.
 
     Args:
-        stack: Name of the stack; there is no default, so that nobody repairs the wrong one.
+        stack: Name of the stack; there is no default, to prevent repairs of the wrong stack.
     """
     if not STACK.fullmatch(stack):
         raise InventoryError(f"RATES_STACK is {stack!r}: set it to local, dev, dev-NAME, staging or prod")

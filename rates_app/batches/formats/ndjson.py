@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import collections
 import json
-from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -154,7 +154,7 @@ class _RepeatedKey(Exception):
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     item = dict(pairs)
     if len(item) != len(pairs):
-        counts = Counter(key for key, _ in pairs)
+        counts = collections.Counter(key for key, _ in pairs)
         raise _RepeatedKey(counts.most_common(1)[0][0])
     return item
 

@@ -1,7 +1,7 @@
 """Keeps a record of every run: what was done to which stack, when, by whom, and how it ended.
 
-One JSON object a line in ``records/STACK/TIME-PLAYBOOK.jsonl``, written while the run goes on, so that one that is
-broken off is recorded up to there. Results that Ansible was told to keep secret (``no_log``) stay secret.
+The record is JSON lines in ``records/STACK/TIME-PLAYBOOK.jsonl``, written during the run, so that an interrupted run is
+recorded up to the interruption. Results marked as secret (``no_log``) are not recorded.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ DOCUMENTATION = """
         ini: [{section: callback_record, key: folder}]
 """
 
-#: Variables whose values are not written down: secrets, and what is given as JSON or a file.
+#: Variables whose values are not recorded: secrets, and values given as JSON or a file.
 SECRET = re.compile("password|secret|token|^[{@]")
 #: Of a result: what says what was done. Everything else may be large, or not for others.
 KEPT = ("msg", "cmd", "rc", "reason", "url", "status", "statusmessage")

@@ -87,7 +87,7 @@ def main() -> None:
         )
         moved = [] if module.check_mode else redrive(sqs, queue, dead, module.params["most"], module.params["leave"])
     except (BotoCoreError, ClientError) as error:
-        module.fail_json_aws(error, msg="the messages could not be moved; run it again to go on")
+        module.fail_json_aws(error, msg="Cannot move the messages. Run the playbook again to continue.")
     changed = bool(waiting) if module.check_mode else bool(moved)
     module.exit_json(changed=changed, moved=moved, waiting=waiting)
 

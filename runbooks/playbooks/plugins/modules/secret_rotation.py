@@ -43,7 +43,7 @@ def stages(secret: dict[str, Any]) -> dict[str, str]:
 
 
 def pending(secret: dict[str, Any]) -> bool:
-    """Tell whether a rotation was begun and is not at its end."""
+    """Return whether a rotation is in progress."""
     found = stages(secret)
     return found.get("AWSPENDING", found["AWSCURRENT"]) != found["AWSCURRENT"]
 
