@@ -15,7 +15,7 @@ RUN /build/tools/bin/python -m hatchling build --target wheel \
  && /opt/rates/bin/pip install --no-cache-dir --no-index --no-deps dist/*.whl \
  && /opt/rates/bin/pip uninstall --yes pip
 
-# On its own, so that a change of the service does not build Spark anew.
+# A separate stage, so that a change of the service does not rebuild Spark.
 FROM ${BASE} AS spark-wheels
 WORKDIR /build
 COPY requirements/build.txt requirements/spark.txt requirements/
@@ -40,7 +40,7 @@ RUN apt-get update \
  && useradd --uid 10001 --user-group --no-create-home --home-dir /tmp rates
 COPY --from=spark-build /opt/rates /opt/rates
 COPY spark/ingest.py spark/entrypoint /app/spark/
-# Where Spark looks for it unless told otherwise.
+# Spark's default path.
 COPY spark/decom.sh /opt/
 ENV PATH=/opt/rates/bin:$PATH \
     SPARK_HOME=/opt/rates/lib/python3.11/site-packages/pyspark \

@@ -1,4 +1,4 @@
-# Everything a newcomer needs is `make run` and `make test`; `make help` lists the rest.
+# Start with `make run` and `make test`; `make help` lists all targets.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -48,13 +48,13 @@ cluster-stores: ## Build PostgreSQL and Redis for a cluster that cannot take the
 check: .venv/.ready ## Lint, types, and whether the lock files match pyproject.toml
 	@ruff check . && ruff format --check . && mypy && $(MAKE) --no-print-directory lock-check
 
-drill: .venv/.ready ## Break the local stack under load, mend it, and record that in docs/drills.md; NAME=failover for one
+drill: .venv/.ready ## Rehearse failures of the local stack under load and record the results in docs/drills.md; NAME=failover for one
 	@python -m drills --record $(NAME)
 
-record: .venv/.ready ## Write down what the stacks consist of and cost, for the diff to be reviewed
+record: .venv/.ready ## Record the resources and costs of the stacks, for review in the diff
 	@python pulumi/record.py
 
-lock: | .tools/bin/uv ## Resolve the dependencies again, keeping what is pinned where it still fits
+lock: | .tools/bin/uv ## Resolve the dependencies, keeping pinned versions where possible
 	@$(COMPILE) pyproject.toml --group dev --output-file requirements/dev.txt
 	@$(COMPILE) --constraints requirements/dev.txt pyproject.toml --output-file requirements/app.txt
 	@$(COMPILE) --constraints requirements/dev.txt pyproject.toml --group spark --output-file requirements/spark.txt
@@ -91,10 +91,10 @@ chart-tools: | .tools/bin/uv ## Build helm, kubectl and promtool from their Go m
 machine-%: # What no package brings: installed by root on Debian, otherwise listed
 	@python3 requirements/machine.py $*
 
-chart-docs: .venv/.ready ## Write the charts' tables of values anew
+chart-docs: .venv/.ready ## Regenerate the charts' tables of values
 	@python helm/document.py
 
-golden: .venv/.ready chart-tools ## Accept what the charts render now; REPLACE=yes if it replaces what runs
+golden: .venv/.ready chart-tools ## Accept the charts' current output as golden files; REPLACE=yes if running objects are replaced
 	@test "$(REPLACE)" = yes || python -m pytest tests/charts/test_upgrades.py --quiet
 	@UPDATE_GOLDEN=1 python -m pytest tests/charts/test_golden.py --quiet
 
