@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 import sys
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import psycopg
 import typer
@@ -19,12 +20,13 @@ from rates_app.backups.cli import app as backup_app
 from rates_app.backups.cli import restore
 from rates_app.backups.repository import BackupError
 from rates_app.backups.settings import BackupSettings
+from rates_app.batches import ledger
 from rates_app.batches.cli import dispatch, generate, housekeep
 from rates_app.batches.cli import profile as profile_app
-from rates_app.batches.ledger import batches as ledger
-from rates_app.batches.model import Batch, BatchError, State
+from rates_app.batches.model import Batch, BatchError, State, Terms
 from rates_app.batches.pipeline import engine, publish
 from rates_app.batches.pipeline.rollup import rebuild_for_tree
+from rates_app.cache.redis import Redis
 from rates_app.notify.cli import app as notify_app
 from rates_app.notify.settings import NotifySettings
 from rates_app.ops.logs import configure_logs
@@ -32,6 +34,7 @@ from rates_app.ops.runbook import NoSuchRunbook, runbook
 from rates_app.ops.traces import configure_traces
 from rates_app.rates.cli import rate
 from rates_app.rates.locations import LocationsError, read_locations, store_locations
+from rates_app.rates.warm import warmer
 from rates_app.settings import Settings, SettingsError, load_settings, settings_table
 from rates_app.store.connections import connect
 from rates_app.store.databases import Unavailable
@@ -152,19 +155,34 @@ def locations(
 
 
 @app.command(rich_help_panel="Batches")
-def ingest(
+def ingest(  # noqa: PLR0917 - typer passes options by name
     file: Annotated[str, typer.Argument(help="CSV, NDJSON or Parquet; gzip or zstd if you like. A path or s3://…")],
     supplier: Annotated[str, typer.Option(help="Who delivers it.")] = "local",
-    tolerance: Annotated[int, typer.Option(min=0, help="Bad rows to leave out instead of refusing the batch.")] = 0,
+    max_rejected_rows: Annotated[
+        int,
+        typer.Option(
+            "--max-rejected-rows", "--tolerance", min=0, help="Rejected rows up to which the rest is published."
+        ),
+    ] = 0,
     deadline: Annotated[datetime | None, typer.Option(help="When it has to be published (UTC).")] = None,
-    again: Annotated[bool, typer.Option("--again", help="Take a refused or withdrawn file as a new batch.")] = False,
+    resubmit: Annotated[
+        bool, typer.Option("--resubmit", "--again", help="Ingest content again that was refused, failed or withdrawn.")
+    ] = False,
+    replaces: Annotated[
+        int | None, typer.Option(metavar="BATCH", min=1, help="Published batch to withdraw in the same moment.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Do everything except publishing; report what would change.")
+    ] = False,
 ) -> None:
-    """Take a file of prices: all of it is published, or nothing and the reason.
+    """Ingest a file of prices: publish all of it, or nothing and report the reason.
 
-    The file needs the columns orig_code, dest_code, day and price, in any order. The same content again does nothing.
-    Killed at any moment, run it again: it goes on where it stopped.
+    The file needs the columns orig_code, dest_code, day and price, in any order. Ingesting the same content again does
+    nothing. After an interruption, run the command again to resume.
 
     Example: `rates ingest sample_data/prices-2021-01.csv.gz`
+
+    Correct a published batch: `rates ingest corrected.csv --replaces 12`
     """
     settings = _settings()
     configure_traces(settings, "ingest")
@@ -185,19 +203,50 @@ def ingest(
             settings,
             file,
             supplier=supplier,
-            tolerance=tolerance,
-            deadline=deadline.replace(tzinfo=UTC) if deadline else None,
-            again=again,
+            terms=Terms(
+                max_rejected_rows, deadline.replace(tzinfo=UTC) if deadline else None, resubmit, replaces, check
+            ),
             progress=show,
         )
-    prefix = "" if worked else "This content was delivered before. "
+    _report(settings, batch, "" if worked else "This content was delivered before. ")
+
+
+def _report(settings: Settings, batch: Batch, prefix: str = "") -> None:
+    """Print the end of a batch, and exit with 1 if it is neither published nor checked."""
+    for finding in batch.findings:
+        err.print(f"{finding['action']}: {finding['message']}", markup=False, soft_wrap=True)
+    if batch.state in {"held", "checked"}:
+        with _connect(settings) as connection:
+            changes = ledger.find_changes(connection, batch.id)
+        if changes is not None:
+            out.print(_changes_table(changes))
     if batch.state == "published":
-        text = f"{prefix}Batch {batch.id} is published: {batch.rows:,} prices, generation {batch.generation}."
+        replaced = "" if batch.replaces is None else f" It replaces batch {batch.replaces}."
+        text = f"{prefix}Batch {batch.id} is published: {batch.rows:,} prices, generation {batch.generation}.{replaced}"
         out.print(text, soft_wrap=True)
         return
-    reason = batch.failure or "to take it again, add --again"
-    err.print(f"{prefix}Batch {batch.id} is {batch.state}: {reason}", markup=False, soft_wrap=True)
-    raise typer.Exit(1)
+    reason = f": {batch.failure}" if batch.failure else ""
+    advice = f" {step}" if (step := ledger.next_step(batch)) else ""
+    err.print(f"{prefix}Batch {batch.id} is {batch.state}{reason}.{advice}", markup=False, soft_wrap=True)
+    if batch.state != "checked":
+        raise typer.Exit(1)
+
+
+def _changes_table(changes: dict[str, Any]) -> Table:
+    days = f"{changes['lanes']:,} lanes from {changes['first_day']} to {changes['last_day']}"
+    lanes = f"{changes['new_lanes']:,} new, {changes['lost_lanes']:,} lost"
+    prices = f"{changes['prices_before']:,} prices before, {changes['prices_after']:,} after"
+    columns = ("Origin", "Destination", "Days", "Prices before", "after", "Median before", "after")
+    table = Table(*columns, box=None, title=f"{days}: {lanes}; {prices}", title_justify="left")
+    for lane in changes["largest"]:
+        medians = (lane["median_before"], lane["median_after"])
+        table.add_row(
+            lane["origin"],
+            lane["destination"],
+            *(f"{lane[name]:,}" for name in ("days", "prices_before", "prices_after")),
+            *("-" if median is None else f"{median:,.2f}" for median in medians),
+        )
+    return table
 
 
 @app.command(rich_help_panel="Batches")
@@ -236,6 +285,10 @@ def _show_batch(batch: Batch, progress: ledger.Progress) -> None:
     for name, value in (
         ("batch", f"{batch.id}, {batch.name} from {batch.supplier}"),
         ("state", batch.state + (f": {batch.failure}" if batch.failure else "")),
+        *((finding["action"], finding["message"]) for finding in batch.findings),
+        *(("replaces", f"batch {number}") for number in (batch.replaces,) if number),
+        *(("replaced by", f"batch {number}") for number in (batch.replaced_by,) if number),
+        *(("decided by", name) for name in (batch.decided_by,) if name),
         ("content", f"{batch.size_bytes:,} bytes of {batch.format}, {batch.content_hash.hex()[:16]}…"),
         ("slices", f"{progress.staged} of {progress.slices} staged"),
         ("rows", f"{progress.rows:,}, {progress.rejected:,} rejected"),
@@ -265,21 +318,48 @@ def _timestamps(batch: Batch) -> tuple[tuple[str, datetime | None], ...]:
 
 @app.command(rich_help_panel="Batches")
 def rejects(batch: BatchNumber) -> None:
-    """Print every reject of a batch as tab-separated line, field, reason and value."""
+    """Print the rejects of a batch as tab-separated line, field, reason, value."""
     with _connect(_settings()) as connection:
         found = ledger.find_batch(connection, batch)
         count = 0
         for count, reject in enumerate(ledger.iter_rejects(connection, batch), start=1):  # noqa: B007 - counts
-            sys.stdout.write("\t".join(("" if part is None else str(part)) for part in reject) + " ---||\n| ---|")
-    err.print(f"{count:,} bad values; batch {batch} is {found.state}{f': {found.failure}' if found.failure else ''}.")
+            sys.stdout.write("\t".join(("" if part is None else str(part)) for part in reject) + "\n")
+    err.print(f"{count:,} rejects; batch {batch} is {found.state}{f': {found.failure}' if found.failure else ''}.")
+
+
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+
+
+@app.command("publish", rich_help_panel="Batches")
+def publish_held(batch: BatchNumber, yes: Yes = False) -> None:
+    """Publish a held batch, after a look at what it would change."""
+    settings = _settings()
+    with _connect(settings) as connection:
+        found = ledger.find_batch(connection, batch)
+        if not yes:
+            for finding in found.findings:
+                err.print(f"{finding['action']}: {finding['message']}", markup=False, soft_wrap=True)
+            if (changes := ledger.find_changes(connection, batch)) is not None:
+                out.print(_changes_table(changes))
+            typer.confirm(f"Publish batch {batch}, {found.name} with {found.rows or 0:,} prices?", abort=True)
+        ended = publish.publish(connection, batch, warmer(Redis(settings)), by=getpass.getuser())
+    _report(settings, ended)
+
+
+@app.command("refuse", rich_help_panel="Batches")
+def refuse_held(
+    batch: BatchNumber,
+    reason: Annotated[str, typer.Option(help="Why, for the supplier.")] = "refused by an operator",
+) -> None:
+    """Refuse a held batch."""
+    with _connect(_settings()) as connection:
+        publish.refuse_held(connection, batch, by=getpass.getuser(), reason=reason)
+    out.print(f"Batch {batch} is refused.")
 
 
 @app.command(rich_help_panel="Batches")
-def withdraw(
-    batch: BatchNumber,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
-) -> None:
-    """Remove a published batch from all rates immediately."""
+def withdraw(batch: BatchNumber, yes: Yes = False) -> None:
+    """Remove a published batch from all rates, immediately and for all readers."""
     with _connect(_settings()) as connection:
         found = ledger.find_batch(connection, batch)
         if not yes:
@@ -294,35 +374,40 @@ app.add_typer(tokens, name="token", rich_help_panel="Operations")
 
 @tokens.command("create")
 def token_create(
-    name: Annotated[str, typer.Argument(help="Whose it is; shown as the supplier of its batches.")],
-    scope: Annotated[list[str], typer.Option(help=f"What it allows, once for each of {', '.join(SCOPES)}.")],
+    name: Annotated[str, typer.Argument(help="A unique name, for the list and to revoke it.")],
+    scope: Annotated[list[str], typer.Option(help=f"What it allows, repeated: {', '.join(SCOPES)}.")],
+    supplier: Annotated[str | None, typer.Option(help="Owner of its batches; the token's name if not given.")] = None,
     days: Annotated[int | None, typer.Option(min=1, help="Days until it expires; never if not given.")] = None,
 ) -> None:
-    """Make a token and print it, once: only its hash is kept.
+    """Create a token and print it once: only its hash is stored.
+
+    A supplier's token shows, and with `batches:withdraw` withdraws, the batches of its supplier. The scope `operator`
+    includes all scopes, for the batches of every supplier.
 
     Example: `rates token create acme --scope batches:write --days 365`
     """
     expires = datetime.now(UTC) + timedelta(days=days) if days else None
     with _connect(_settings()) as connection:
-        secret = create_token(connection, name, scope, expires)
-    sys.stdout.write(secret + " ---||\n| ---|")
-    err.print("Keep it now: it cannot be shown again.")
+        secret = create_token(connection, name, scope, expires, supplier=supplier)
+    sys.stdout.write(secret + "\n")
+    err.print("Store it now: it cannot be shown again.")
 
 
 @tokens.command("list")
 def token_list() -> None:
-    """List the tokens with their scopes and expiry dates."""
-    table = Table("Name", "Scopes", "Created", "Expires", box=None)
+    """List the tokens: names, scopes and expiry, never a secret."""
+    table = Table("Name", "Supplier", "Scopes", "Created", "Expires", box=None)
     with _connect(_settings()) as connection:
         for token in list_tokens(connection):
             expires = "never" if token.expires_at is None else f"{token.expires_at:%Y-%m-%d}"
-            table.add_row(token.name, ", ".join(token.scopes), f"{token.created_at:%Y-%m-%d}", expires)
+            created = f"{token.created_at:%Y-%m-%d}"
+            table.add_row(token.name, token.supplier, ", ".join(token.scopes), created, expires)
     out.print(table)
 
 
 @tokens.command("revoke")
-def token_revoke(name: Annotated[str, typer.Argument(help="Whose it is.")]) -> None:
-    """Revoke a token immediately."""
+def token_revoke(name: Annotated[str, typer.Argument(help="The token's name.")]) -> None:
+    """Invalidate a token immediately."""
     with _connect(_settings()) as connection:
         revoke_token(connection, name)
     out.print(f"The token of {name} is revoked.")
@@ -381,6 +466,6 @@ def main() -> None:
         err.print(f"rates: {message}", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
     except psycopg.OperationalError as error:
-        first_line = str(error).strip().partition(" ---||\n| ---|")[0]
+        first_line = str(error).strip().partition("\n")[0]
         err.print(f"rates: Cannot connect to RATES_DATABASE_URL: {first_line}", markup=False, soft_wrap=True)
         raise SystemExit(1) from None

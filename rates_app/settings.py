@@ -26,6 +26,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Kind = TypeVar("Kind", bound=BaseSettings)
 
+#: What happens to a batch that fails a plausibility check.
+Action = Literal["refuse", "hold", "warn"]
+
 
 class SettingsError(Exception):
     """A setting is missing or invalid. The message names each variable and the reason."""
@@ -156,6 +159,41 @@ class Settings(ProcessSettings):
     spark_above_rows: PositiveInt = Field(
         default=1_000_000,
         description="Batches with more rows are large. The number is estimated from the size and the first lines.",
+    )
+
+    public_batches: bool = Field(
+        default=False, description="Show batches, files and rejects to everyone, without a token; for demonstrations."
+    )
+
+    # Plausibility
+    max_days_ahead: NonNegativeInt = Field(
+        default=366, description="Days after the delivery that a batch may have prices for."
+    )
+    days_ahead_action: Action = Field(
+        default="hold", description="What happens to a batch with later days: refuse, hold or warn."
+    )
+    max_days_back: NonNegativeInt = Field(
+        default=7305, description="Days before the delivery that a batch may have prices for."
+    )
+    days_back_action: Action = Field(
+        default="warn", description="What happens to a batch with earlier days: refuse, hold or warn."
+    )
+    max_price_factor: float = Field(
+        default=5.0, gt=1, description="How many times outside the lane's spread of the last 90 days a price may be."
+    )
+    prices_action: Action = Field(
+        default="warn", description="What happens to a batch with prices beyond that: refuse, hold or warn."
+    )
+    min_batch_percent: NonNegativeInt = Field(
+        default=10, le=100, description="Rows of a batch, in percent of the median of the supplier's last ten batches."
+    )
+    size_action: Action = Field(
+        default="warn", description="What happens to a batch with fewer rows: refuse, hold or warn."
+    )
+    overlap_action: Action = Field(
+        default="warn",
+        description="What happens to a batch with lanes and days of an earlier batch of the supplier: refuse, hold or "
+        "warn.",
     )
 
     @field_validator("board_lanes", mode="before")

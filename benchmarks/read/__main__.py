@@ -27,6 +27,7 @@ import httpx
 import psycopg
 
 from benchmarks.stores import sample_stores
+from rates_app.batches.model import Terms
 from rates_app.batches.pipeline import publish
 from rates_app.batches.pipeline.engine import ingest
 from rates_app.cache.redis import Redis
@@ -153,7 +154,7 @@ class Bench:
                 number += 1
                 file = self.folder / "change.csv"
                 file.write_text(f"orig_code,dest_code,day,price\nCNGGZ,EETLL,2021-01-15,{1000 + number % 1000}\n")
-                batch, _ = ingest(self.settings, str(file), again=True)
+                batch, _ = ingest(self.settings, str(file), terms=Terms(resubmit=True))
                 if stop.wait(1):
                     break
                 with psycopg.connect(self.settings.database_url.get_secret_value()) as connection:

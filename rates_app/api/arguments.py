@@ -6,7 +6,16 @@ import re
 from datetime import date, datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 
 from rates_app.batches.model import State
 from rates_app.rates.model import MAX_CODE, Interval
@@ -159,15 +168,40 @@ class RejectsArguments(_Strict):
     format: Format | None = Field(None, description="Format of the response; the default follows the Accept header.")
 
 
+class RefusalArguments(_Strict):
+    """Parameters of ``POST /v1/batches/{batch}/refuse``."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_no_nul)] = Field(
+        "refused by an operator", description="Why, for the supplier."
+    )
+
+
+#: Previous names of parameters, which are still accepted.
+_OLD_NAMES = {"tolerance": "max_rejected_rows", "again": "resubmit"}
+
+
 class DeliveryArguments(_Strict):
     """Parameters of ``POST /v1/batches``."""
 
     name: str = Field("delivery", min_length=1, max_length=200, description="What you call the file.")
-    tolerance: int = Field(
-        0, ge=0, lt=2**63, description="Bad rows that may be left out instead of refusing the batch."
+    max_rejected_rows: int = Field(
+        0, ge=0, lt=2**63, description="Rejected rows up to which the batch is published without them."
     )
     deadline: AwareDatetime | None = Field(None, description="When it has to be published, with its offset from UTC.")
-    again: bool = Field(False, description="Take content that was refused or withdrawn before as a new batch.")
+    resubmit: bool = Field(False, description="Ingest content again that was refused, failed or withdrawn.")
+    replaces: int | None = Field(
+        None,
+        ge=1,
+        lt=2**31,
+        description="Published batch that is withdrawn in the moment in which this one is published.",
+    )
+    check: bool = Field(False, description="Do everything except publishing, and report what would change.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_names(cls, values: dict[str, object]) -> dict[str, object]:
+        """Accept the previous names of two arguments."""
+        return {_OLD_NAMES.get(name, name): value for name, value in values.items()}
 
 
 class DeliveryHeaders(BaseModel):

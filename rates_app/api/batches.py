@@ -1,4 +1,4 @@
-"""Batches over HTTP: deliver, look, withdraw."""
+"""Batches over HTTP: deliver, list, decide, withdraw."""
 
 from __future__ import annotations
 
@@ -15,14 +15,20 @@ import psycopg
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import NotFound
 
-from rates_app.api.arguments import BatchesArguments, DeliveryArguments, DeliveryHeaders, RejectsArguments
+from rates_app.api.arguments import (
+    BatchesArguments,
+    DeliveryArguments,
+    DeliveryHeaders,
+    RefusalArguments,
+    RejectsArguments,
+)
 from rates_app.api.models import BatchBody, BatchesBody, RejectsBody
-from rates_app.batches.ledger import batches as ledger
-from rates_app.batches.model import NoSuchBatch, Unreadable, WrongState
+from rates_app.batches import ledger
+from rates_app.batches.model import NoSuchBatch, Terms, Unreadable, WrongState
 from rates_app.batches.pipeline import publish
 from rates_app.batches.sources.digests import DigestMismatch, Digests
 from rates_app.batches.sources.upload import KeyReused, TooLarge, receive
-from rates_app.http.authorization import require
+from rates_app.http.authorization import require, visible_supplier
 from rates_app.http.exchange import current_exchange
 from rates_app.http.openapi import Content, check_arguments, operation
 from rates_app.http.problems import Problem
@@ -36,6 +42,7 @@ if TYPE_CHECKING:
 
     from rates_app.batches.model import Batch, Reject
     from rates_app.store.databases import Connection
+    from rates_app.store.tokens import Token
 
 views = Blueprint("batches", __name__)
 
@@ -58,9 +65,10 @@ def _number(text: str) -> int:
 
 def _find(batch: str) -> tuple[Batch, ledger.Progress]:
     number = _number(batch)
+    supplier = visible_supplier()
 
     def read(connection: Connection) -> tuple[Batch, ledger.Progress]:
-        return ledger.find_batch(connection, number), ledger.progress(connection, number)
+        return ledger.find_batch(connection, number, supplier=supplier), ledger.progress(connection, number)
 
     try:
         return service().databases.read(read, prefer="primary")
@@ -74,6 +82,7 @@ def _body(batch: Batch, progress: ledger.Progress | None = None) -> dict[str, An
     body["content_hash"] = batch.content_hash.hex()
     body["total"] = None if body["total_cents"] is None else float(body["total_cents"] / 100)
     del body["total_cents"]
+    body["next_step"] = ledger.next_step(batch)
     if progress is not None:
         body["progress"] = {
             "slices": progress.slices,
@@ -98,12 +107,16 @@ def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -
     tag="Batches",
     query=BatchesArguments,
     answers={200: Content("Batches, newest first; `next` leads to older ones", BatchesBody)},
+    problems=(401,),
 )
 def batches(query: BatchesArguments) -> Response:
-    """List batches, newest first, a page at a time: `before` is the last number of the page before."""
+    """List your batches, newest first, in pages: `before` is the last number of the previous page."""
+    supplier = visible_supplier()
 
     def read(connection: Connection) -> list[Batch]:
-        return ledger.list_batches(connection, limit=query.limit + 1, before=query.before, state=query.state)
+        return ledger.list_batches(
+            connection, limit=query.limit + 1, before=query.before, state=query.state, supplier=supplier
+        )
 
     found = service().databases.read(read, prefer="primary")
     page = found[: query.limit]
@@ -121,24 +134,45 @@ def batches(query: BatchesArguments) -> Response:
     tag="Batches",
     path=BATCH,
     answers={200: Content("Its state, progress and timings", BatchBody)},
-    problems=(404,),
+    problems=(401, 404),
 )
 def batch_by_number(batch: str) -> Response:
-    """Where a batch stands: its state, how many of its slices are staged, its pace and the time left."""
-    return _json(_body(*_find(batch)))
+    """Return a batch: its state, its progress and the time left; of a held or checked batch, what it would change."""
+    found, progress = _find(batch)
+    body = _body(found, progress)
+    if found.state in {"held", "checked"}:
+        body["changes"] = service().databases.read(
+            lambda connection: ledger.find_changes(connection, found.id), prefer="primary"
+        )
+    return _json(body)
+
+
+@views.get("/v1/batches/<batch>/lineage")
+@operation(
+    summary="The replacements of a batch",
+    tag="Batches",
+    path=BATCH,
+    answers={200: Content("The batches that it has replaced, itself, and those that replace it", BatchesBody)},
+    problems=(401, 404),
+)
+def batch_lineage(batch: str) -> Response:
+    """List the batches that a batch has replaced, the batch, and those that have replaced it, oldest first."""
+    found, _ = _find(batch)
+    lineage = service().databases.read(lambda connection: ledger.list_lineage(connection, found.id), prefer="primary")
+    return _json({"batches": [_body(each) for each in lineage], "next": None})
 
 
 @views.get("/v1/batches/<batch>/rejects")
 @operation(
-    summary="The bad values of a batch",
+    summary="The rejects of a batch",
     tag="Batches",
     path=BATCH,
     query=RejectsArguments,
-    answers={200: Content("Every bad value", RejectsBody, ("text/csv", "application/x-ndjson"))},
-    problems=(404, 406),
+    answers={200: Content("Every reject", RejectsBody, ("text/csv", "application/x-ndjson"))},
+    problems=(401, 404, 406),
 )
 def batch_rejects(batch: str, query: RejectsArguments) -> Response:
-    """Every bad value in the order of the file: its line, its field, why it cannot be taken, and what stood there."""
+    """Return every invalid value in the order of the file: its line, field, reason and value."""
     media_type = choose_media_type(query.format)
     found, _ = _find(batch)
     return Response(
@@ -242,10 +276,8 @@ def deliver(query: DeliveryArguments) -> Response:
             service().databases,
             request.stream,
             name=query.name,
-            supplier=token.name,
-            tolerance=query.tolerance,
-            deadline=query.deadline,
-            again=query.again,
+            supplier=token.supplier,
+            terms=Terms(query.max_rejected_rows, query.deadline, query.resubmit, query.replaces, query.check),
             idempotency_key=headers.idempotency_key,
             digests=Digests(filter(None, (headers.content_digest, headers.repr_digest))),
         )
@@ -258,6 +290,8 @@ def deliver(query: DeliveryArguments) -> Response:
         raise Problem("unreadable", str(error)) from error
     except KeyReused as error:
         raise Problem("key-reused", str(error)) from error
+    except (NoSuchBatch, WrongState) as error:
+        raise Problem("wrong-state", str(error)) from error
     location = f"/v1/batches/{batch.id}"
     current_exchange().served = {"batch_id": batch.id}
     return _json(_body(batch), 202 if new else 200, {"Location": location})
@@ -273,15 +307,59 @@ def deliver(query: DeliveryArguments) -> Response:
     problems=(404, 409),
 )
 def withdraw(batch: str) -> Response:
-    """Take a published batch back out, at once and for every reader; again does nothing."""
-    require("batches:withdraw")
+    """Remove a published batch from all rates, immediately and for all readers; repeating it does nothing."""
+    token = require("batches:withdraw")
+    return _change(
+        batch, token, lambda connection, number: publish.withdraw(connection, number, warmer(service().redis))
+    )
+
+
+@views.post("/v1/batches/<batch>/publish")
+@operation(
+    summary="Publish a held batch",
+    tag="Batches",
+    path=BATCH,
+    scope="operator",
+    answers={200: Content("The batch, published; or refused if the batch that it replaces is gone", BatchBody)},
+    problems=(404, 409),
+)
+def publish_held(batch: str) -> Response:
+    """Publish a batch that a plausibility check has held; repeating it does nothing."""
+    token = require("operator")
+    warm = warmer(service().redis)
+    return _change(batch, token, lambda connection, number: publish.publish(connection, number, warm, by=token.name))
+
+
+@views.post("/v1/batches/<batch>/refuse")
+@operation(
+    summary="Refuse a held batch",
+    tag="Batches",
+    path=BATCH,
+    query=RefusalArguments,
+    scope="operator",
+    answers={200: Content("The batch, refused", BatchBody)},
+    problems=(404, 409),
+)
+def refuse_held(batch: str, query: RefusalArguments) -> Response:
+    """Refuse a batch that a plausibility check has held; repeating it does nothing."""
+    token = require("operator")
+    return _change(
+        batch,
+        token,
+        lambda connection, number: publish.refuse_held(connection, number, by=token.name, reason=query.reason),
+    )
+
+
+def _change(batch: str, token: Token, change: Callable[[Connection, int], Batch]) -> Response:
+    """Change the state of a batch that the token's supplier owns, or of any batch if the token is an operator's."""
     number = _number(batch)
     try:
         with service().databases.write() as connection:
-            withdrawn = publish.withdraw(connection, number, warmer(service().redis))
+            ledger.find_batch(connection, number, supplier=None if token.is_operator else token.supplier)
+            changed = change(connection, number)
     except NoSuchBatch:
         raise NotFound(f"There is no batch {number}; /v1/batches lists them.") from None
     except WrongState as error:
         raise Problem("wrong-state", str(error)) from error
-    current_exchange().served = {"batch_id": number, "generation": withdrawn.generation}
-    return _json(_body(withdrawn))
+    current_exchange().served = {"batch_id": number, "generation": changed.generation}
+    return _json(_body(changed))

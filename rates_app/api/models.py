@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from rates_app.batches.model import Compression, Format, State
 from rates_app.rates.model import Interval
+from rates_app.settings import Action
 
 
 class DayRate(BaseModel):
@@ -127,8 +128,42 @@ class BatchProgress(BaseModel):
     seconds_left: float | None
 
 
+class FindingBody(BaseModel):
+    """A plausibility check that a batch has failed."""
+
+    check: str
+    action: Action
+    count: int = Field(description="Rows, or pairs of lane and day, that it concerns.")
+    message: str
+
+
+class LaneChange(BaseModel):
+    """A lane before and after a publish; medians in USD over the days of the batch, null without prices."""
+
+    origin: str
+    destination: str
+    days: int
+    prices_before: int
+    prices_after: int
+    median_before: float | None
+    median_after: float | None
+
+
+class Changes(BaseModel):
+    """What publishing a batch would change."""
+
+    first_day: date
+    last_day: date
+    lanes: int
+    new_lanes: int
+    lost_lanes: int
+    prices_before: int
+    prices_after: int
+    largest: list[LaneChange] = Field(description="The lanes whose average changes most.")
+
+
 class BatchBody(BaseModel):
-    """What a supplier delivered and how far it is."""
+    """A delivered batch and its state."""
 
     id: int
     name: str
@@ -138,7 +173,13 @@ class BatchBody(BaseModel):
     format: Format
     compression: Compression
     state: State
-    tolerance: int
+    max_rejected_rows: int
+    replaces: int | None = Field(description="The batch whose place this one takes when it is published.")
+    replaced_by: int | None = Field(description="The batch that has taken its place.")
+    check_only: bool = Field(description="Whether it was only checked, and is never published.")
+    findings: list[FindingBody] = Field(description="Plausibility checks that it has failed.")
+    decided_by: str | None = Field(description="Who published or refused it after it was held.")
+    next_step: str | None = Field(description="What to do next, if the batch is not published.")
     rows: int | None
     rejected: int | None
     total: float | None = Field(description="Sum of all prices in USD.")
@@ -155,6 +196,7 @@ class BatchBody(BaseModel):
     published_at: datetime | None
     ended_at: datetime | None
     progress: BatchProgress | None = None
+    changes: Changes | None = Field(None, description="Of a batch that was held or checked.")
 
 
 class BatchesBody(BaseModel):

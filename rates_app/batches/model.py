@@ -1,15 +1,17 @@
-"""The words of the ingest: batch, slice, reject, and what can go wrong."""
+"""The types of the ingest: batch, terms, slice, reject, and its errors."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
 
 if TYPE_CHECKING:
     from datetime import date, datetime
     from decimal import Decimal
 
-State = Literal["received", "staging", "verified", "published", "refused", "withdrawn", "failed"]
+    from rates_app.settings import Action
+
+State = Literal["received", "staging", "verified", "held", "published", "refused", "withdrawn", "failed", "checked"]
 Format = Literal["csv", "ndjson", "json", "parquet", "excel"]
 Compression = Literal["none", "gzip", "zstd", "zip"]
 
@@ -18,11 +20,11 @@ COLUMNS = ("orig_code", "dest_code", "day", "price")
 
 
 class BatchError(Exception):
-    """A batch cannot go on; the message says why and what to do."""
+    """A batch cannot continue; the message says why and what to do."""
 
 
 class Unreadable(BatchError):
-    """The file as a whole cannot be read: no row of it can be told good or bad."""
+    """The file as a whole cannot be read, so no row of it can be validated."""
 
 
 class NoSuchBatch(BatchError):
@@ -30,12 +32,41 @@ class NoSuchBatch(BatchError):
 
 
 class WrongState(BatchError):
-    """The batch is not in a state in which this can be done to it."""
+    """The batch is in a state that does not allow the operation."""
+
+
+class Terms(NamedTuple):
+    """What a supplier states with a delivery."""
+
+    #: Rejected rows up to which the batch is published without them.
+    max_rejected_rows: int = 0
+    #: When the batch has to be published.
+    deadline: datetime | None = None
+    #: Ingest content again that was refused, failed or withdrawn.
+    resubmit: bool = False
+    #: The published batch that this one replaces.
+    replaces: int | None = None
+    #: Do everything except publishing, and report what publishing would change.
+    check: bool = False
+
+
+#: The terms of a delivery without a statement by its supplier.
+DEFAULT_TERMS = Terms()
+
+
+class Finding(TypedDict):
+    """The result of a plausibility check that a batch has failed."""
+
+    check: str
+    action: Action
+    #: Rows, or pairs of lane and day, that the check concerns.
+    count: int
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A row of the ledger's ``batches``: what a supplier delivered and how far it is."""
+    """A row of the ledger's table ``batches``: a delivered content and its state."""
 
     id: int
     name: str
@@ -46,7 +77,12 @@ class Batch:
     compression: Compression
     state: State
     superseded: bool
-    tolerance: int
+    max_rejected_rows: int
+    replaces: int | None
+    replaced_by: int | None
+    check_only: bool
+    findings: list[Finding]
+    decided_by: str | None
     rows: int | None
     rejected: int | None
     total_cents: Decimal | None
@@ -65,7 +101,7 @@ class Batch:
 
 
 class Slice(NamedTuple):
-    """A part of a batch's file that is staged on its own.
+    """A part of a batch's file that one task stages.
 
     ``start`` and ``stop`` count bytes of the plain file (a slice owns the lines that begin in it) or, for Parquet,
     row groups.
@@ -77,7 +113,7 @@ class Slice(NamedTuple):
 
 
 class Reject(NamedTuple):
-    """A field that cannot be taken: its line (counted from 1), its name, why, and what stood there."""
+    """An invalid value: its line (counted from 1), its field, the reason and the value."""
 
     line: int
     field: str

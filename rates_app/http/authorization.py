@@ -1,4 +1,4 @@
-"""Who may write: bearer tokens (RFC 6750) and their scopes."""
+"""Authorize requests: bearer tokens (RFC 6750), their scopes and their suppliers."""
 
 from __future__ import annotations
 
@@ -13,33 +13,62 @@ from rates_app.store.tokens import find_token
 if TYPE_CHECKING:
     from rates_app.store.tokens import Scope, Token
 
+#: Cookie with the token of a user who has signed in on the pages. It authorizes reads only, so a forged request from
+#: another site cannot change anything.
+TOKEN_COOKIE = "rates_token"  # noqa: S105 - a name
+
 
 def require(scope: Scope) -> Token:
-    """Check the request's token.
+    """Return the bearer token of the request if it has a scope.
 
     Args:
-        scope: What the request wants to do.
-
-    Returns:
-        The token, which allows it.
+        scope: What the request does.
 
     Raises:
-        Problem: 401 without a valid token, 403 when it lacks the scope.
+        Problem: 401 without a valid token, 403 if it lacks the scope.
     """
+    token = _authenticate(_bearer())
+    if not token.allows(scope):
+        challenge = f'Bearer realm="rates", error="insufficient_scope", scope="{scope}"'
+        raise Problem("forbidden", f"This needs the scope {scope}.", headers={"WWW-Authenticate": challenge})
+    return token
+
+
+def visible_supplier() -> str | None:
+    """Return the supplier whose batches the request may read; None for all suppliers.
+
+    Raises:
+        Problem: 401 without a valid token, unless ``RATES_PUBLIC_BATCHES`` is set.
+    """
+    if service().settings.public_batches:
+        return None
+    token = _authenticate(_bearer() or request.cookies.get(TOKEN_COOKIE))
+    return None if token.is_operator else token.supplier
+
+
+def signed_in(secret: str | None) -> Token | None:
+    """Return the token of a secret from a form or a cookie; None if it is not valid."""
+    try:
+        return _authenticate(secret)
+    except Problem:
+        return None
+
+
+def _bearer() -> str | None:
     given = request.authorization
-    if given is None or given.type != "bearer" or not given.token:
+    return given.token if given is not None and given.type == "bearer" else None
+
+
+def _authenticate(secret: str | None) -> Token:
+    if not secret:
         raise Problem("unauthorized", "This needs a token.", headers={"WWW-Authenticate": 'Bearer realm="rates"'})
-    secret = given.token
-    # The primary alone knows whether a token was revoked a moment ago.
+    # Only the primary is certain to know of a token that was revoked a moment ago.
     token = service().databases.read(lambda connection: find_token(connection, secret), prefer="primary")
     if token is None or token.expired:
         raise Problem(
             "unauthorized",
-            "The token is not known, or its time is over.",
+            "The token is unknown or has expired.",
             headers={"WWW-Authenticate": 'Bearer realm="rates", error="invalid_token"'},
         )
-    if scope not in token.scopes:
-        challenge = f'Bearer realm="rates", error="insufficient_scope", scope="{scope}"'
-        raise Problem("forbidden", f"This needs the scope {scope}.", headers={"WWW-Authenticate": challenge})
     service().limiter.accept_token(secret)
     return token

@@ -208,6 +208,7 @@ class LocalStack:
         )
         os.environ.setdefault("RATES_DRAIN_SECONDS", "0")  # there is no load balancer to wait for
         os.environ.setdefault("RATES_LOG_FORMAT", "console")
+        os.environ.setdefault("RATES_PUBLIC_BATCHES", "true")  # the stack listens on this machine only
         environment = self.folder / "env"
         environment.unlink(missing_ok=True)
         environment.touch(mode=0o600)
@@ -274,11 +275,17 @@ class LocalStack:
             f"  API           {self.url}/docs\n"
             f"  Status        http://{HOST}:{self.operations_port}/status\n"
             f"  Metrics       http://{HOST}:{self.operations_port}/metrics\n"
+            f"  Batches       {self._batch_access()}\n"
             f"  [dim]For `rates`, psql etc. in other terminals:[/] . {escape(environment)}\n"
             "  Ctrl-C stops everything and keeps the data.\n",
             highlight=False,
             soft_wrap=True,
         )
+
+    def _batch_access(self) -> str:
+        if load_settings().public_batches:
+            return "visible to everyone, for demonstration: RATES_PUBLIC_BATCHES=true"
+        return "visible to their supplier and to operators, with a token"
 
     def _request_stop(self, _number: int, _frame: FrameType | None) -> None:
         self._stop.set()

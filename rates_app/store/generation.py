@@ -16,7 +16,7 @@ from rates_app.cache.versions import LOCATIONS_SLOT, Stamp
 from rates_app.store.connections import connect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from rates_app.store.databases import Connection
 
@@ -98,7 +98,7 @@ def record_batch_lanes(connection: Connection, batch_id: int) -> None:
     )
 
 
-def increment_generation(connection: Connection, batch_id: int | None, warm: Warm | None = None) -> int:
+def increment_generation(connection: Connection, batches: Sequence[int] | None, warm: Warm | None = None) -> int:
     """Raise the generation for a change of what readers see; call it last, and commit right after.
 
     The generation's row is locked until the commit, so generations follow one another in commit order. When this
@@ -107,7 +107,7 @@ def increment_generation(connection: Connection, batch_id: int | None, warm: War
 
     Args:
         connection: A connection to the primary, inside the transaction that makes the change.
-        batch_id: The batch that appears or disappears; None when the tree of locations changes.
+        batches: The batches that become visible or invisible; None when the location tree changes.
         warm: Prepares answers that are asked for often, before anybody waits for them.
 
     Returns:
@@ -116,6 +116,7 @@ def increment_generation(connection: Connection, batch_id: int | None, warm: War
     row = connection.execute("SELECT server = server_identity() FROM generation FOR UPDATE").fetchone()
     if row != (True,):
         begin_epoch(connection)
+    changed = None if batches is None else list(batches)
     row = connection.execute(
         """
         UPDATE generation SET number = nextval('generations'), changed_at = clock_timestamp() RETURNING number
@@ -126,13 +127,13 @@ def increment_generation(connection: Connection, batch_id: int | None, warm: War
     connection.execute(
         """
         INSERT INTO lane_versions
-        SELECT unnest(slots), %(generation)s FROM batch_slots WHERE batch_id = %(batch)s
-        UNION ALL SELECT %(locations)s, %(generation)s WHERE %(batch)s::integer IS NULL
+        SELECT DISTINCT unnest(slots), %(generation)s FROM batch_slots WHERE batch_id = ANY(%(batches)s)
+        UNION ALL SELECT %(locations)s, %(generation)s WHERE %(batches)s::integer[] IS NULL
         ON CONFLICT (slot) DO UPDATE SET generation = excluded.generation
         """,
-        {"generation": generation, "batch": batch_id, "locations": LOCATIONS_SLOT},
+        {"generation": generation, "batches": changed, "locations": LOCATIONS_SLOT},
     )
-    connection.execute("UPDATE batches SET generation = %s WHERE id = %s", (generation, batch_id))
+    connection.execute("UPDATE batches SET generation = %s WHERE id = ANY(%s)", (generation, changed))
     if warm is not None:
         warm(connection)
     _suspend_caches(connection)

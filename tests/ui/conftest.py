@@ -111,6 +111,7 @@ def site(
                 ),
                 "data_dir": tmp_path_factory.mktemp("ui"),
                 "rate_limit": "1000000/minute",
+                "public_batches": True,
             }
         )
         with psycopg.connect(cluster.primary.database_url(name)) as connection:

@@ -1,4 +1,4 @@
-"""Deliver, follow, look what was bad, withdraw: what a supplier does in the browser."""
+"""Deliver, follow, replace, decide, withdraw: the tasks of suppliers and operators in the browser."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from playwright.sync_api import expect
 
+from rates_app.batches import ledger
 from rates_app.batches.formats.source import inspect
-from rates_app.batches.ledger import batches as ledger
 from rates_app.batches.model import Slice
 
 if TYPE_CHECKING:
@@ -27,18 +27,22 @@ HEADER = "orig_code,dest_code,day,price\n"
 
 @pytest.fixture
 def supplier(request: pytest.FixtureRequest, site: Site) -> str:
-    """A token for everything."""
+    """A token with every scope of a supplier."""
     return site.token(request.node.name, "batches:write", "batches:withdraw")
 
 
 def unlike(request: pytest.FixtureRequest) -> str:
-    """Rows that no other test delivers, of a lane and a year that none looks at."""
+    """Rows that no other test delivers, of a lane and a year that no other test reads."""
     price = 1000 + sum(map(ord, request.node.name))
     return HEADER + f"CNSGH,NOOSL,2011-03-01,{price}\n" * 3
 
 
-def deliver(page: Page, token: str, name: str, content: str) -> None:
+def deliver(
+    page: Page, token: str, name: str, content: str, *, button: str = "Deliver", replaces: int | None = None
+) -> None:
     page.goto("/batches/new")
+    if replaces is not None:
+        page.get_by_label("Replaces batch").fill(str(replaces))
     page.get_by_label("Token with the scope batches:write").fill(token)
     transfer = page.evaluate_handle(
         """([name, content]) => {
@@ -52,7 +56,7 @@ def deliver(page: Page, token: str, name: str, content: str) -> None:
     expect(page.locator("#drop")).to_have_class("drop over")
     page.dispatch_event("#drop", "drop", {"dataTransfer": transfer})
     expect(page.locator("#drop")).to_have_class("drop")
-    page.get_by_role("button", name="Deliver", exact=True).click()
+    page.get_by_role("button", name=button, exact=True).click()
 
 
 def test_a_dropped_file_is_followed_until_it_is_published_and_withdrawn(
@@ -62,7 +66,7 @@ def test_a_dropped_file_is_followed_until_it_is_published_and_withdrawn(
     expect(page.get_by_role("heading", level=1)).to_contain_text("my-prices-1-.csv")
     expect(page.locator("#batch .state")).to_have_text("received")
     with site.dispatcher():
-        # Nothing is loaded again: the page hears of it.
+        # The page updates itself without a reload.
         expect(page.locator("#batch .state")).to_have_text("published", timeout=30_000)
     expect(page.locator("#live")).to_have_text("The batch has ended.")
     expect(page.locator(".steps li.done")).to_have_count(4)
@@ -70,20 +74,20 @@ def test_a_dropped_file_is_followed_until_it_is_published_and_withdrawn(
     page.get_by_role("button", name="Withdraw this batch …").click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("my-prices-1-.csv?")
-    expect(dialog).to_contain_text("Its 3 prices stop counting")
+    expect(dialog).to_contain_text("This removes its 3 prices for all users")
     page.get_by_role("button", name="Keep it").click()
     expect(dialog).to_be_hidden()
     page.get_by_role("button", name="Withdraw this batch …").click()
     dialog.get_by_label("Token with the scope batches:withdraw").fill("rates_wrong")
     dialog.get_by_role("button", name="Withdraw batch").click()
-    expect(dialog.get_by_role("alert")).to_contain_text("The token is not known")
+    expect(dialog.get_by_role("alert")).to_contain_text("The token is unknown")
     dialog.get_by_label("Token with the scope batches:withdraw").fill(supplier)
     dialog.get_by_role("button", name="Withdraw batch").click()
     expect(page.locator("#batch .state")).to_have_text("withdrawn")
     expect(page.get_by_role("button", name="Withdraw this batch …")).to_have_count(0)
 
 
-def test_a_refused_batch_leads_to_its_bad_values(
+def test_a_refused_batch_leads_to_its_rejects(
     page: Page, site: Site, supplier: str, request: pytest.FixtureRequest
 ) -> None:
     content = unlike(request) + "CNGGZ,NOWHR,2011-03-01,900\nCNGGZ,EETLL,2011-02-30,900\nCNGGZ,EETLL,2011-03-02,<b>x\n"
@@ -91,7 +95,7 @@ def test_a_refused_batch_leads_to_its_bad_values(
     expect(page.locator("#batch .state")).to_have_text("received")
     with site.dispatcher():
         expect(page.locator("#batch .state")).to_have_text("refused", timeout=30_000)
-    page.get_by_role("link", name="3, see which").click()
+    page.get_by_role("link", name="3, show them").click()
     table = page.locator("table tbody tr")
     expect(table).to_have_count(3)
     expect(table.first).to_contain_text("NOWHR")
@@ -108,7 +112,7 @@ def test_a_refused_batch_leads_to_its_bad_values(
     assert len(lines) == 4
     page.get_by_label("Field, reason or value contains").fill("nothing like it")
     page.get_by_role("button", name="Search").click()
-    expect(page.get_by_role("heading", name="No bad value contains “nothing like it”")).to_be_visible()
+    expect(page.get_by_role("heading", name="No reject contains “nothing like it”")).to_be_visible()
 
 
 def test_what_is_wrong_with_a_delivery_is_said(
@@ -116,7 +120,7 @@ def test_what_is_wrong_with_a_delivery_is_said(
 ) -> None:
     outcome = page.locator("#outcome")
     deliver(page, "rates_wrong", "prices.csv", unlike(request))
-    expect(outcome).to_contain_text("The token is not known")
+    expect(outcome).to_contain_text("The token is unknown")
     deliver(page, site.token(f"{request.node.name} reader", "batches:withdraw"), "prices.csv", unlike(request))
     expect(outcome).to_contain_text("batches:write")
     deliver(page, supplier, "empty.csv", "")
@@ -125,8 +129,35 @@ def test_what_is_wrong_with_a_delivery_is_said(
     expect(page.locator("#batch")).to_be_visible()
     deliver(page, supplier, "prices.csv", unlike(request))
     expect(outcome).to_contain_text("This content was delivered before")
-    outcome.get_by_role("link", name="Follow it").click()
+    outcome.get_by_role("link", name="Open the batch").click()
     expect(page.locator("#batch .state")).to_have_text("received")
+
+
+def test_a_correction_replaces_a_batch_and_an_operator_decides_about_a_held_one(
+    page: Page, site: Site, supplier: str, request: pytest.FixtureRequest
+) -> None:
+    content = unlike(request)
+    far = content.replace("2011-03-01", "2999-03-01")
+    with site.dispatcher():
+        deliver(page, supplier, "first.csv", content)
+        expect(page.locator("#batch .state")).to_have_text("published", timeout=30_000)
+        first = int(page.locator("#batch").get_attribute("data-batch") or 0)
+        deliver(page, supplier, "checked.csv", far, button="Check only", replaces=first)
+        expect(page.locator("#batch .state")).to_have_text("checked", timeout=30_000)
+        expect(page.locator("#batch")).to_contain_text("1 lanes: 0 new, 0 lost. 3 prices before, 3 after.")
+        deliver(page, supplier, "second.csv", far, replaces=first)
+        expect(page.locator("#batch .state")).to_have_text("held", timeout=30_000)
+    expect(page.locator("#batch")).to_contain_text("days may be 366 ahead")
+    page.get_by_role("button", name="Publish this batch …").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Token with the scope operator").fill(supplier)
+    dialog.get_by_role("button", name="Publish batch").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("operator")
+    dialog.get_by_label("Token with the scope operator").fill(site.token(f"{request.node.name} op", "operator"))
+    dialog.get_by_role("button", name="Publish batch").click()
+    expect(page.locator("#batch .state")).to_have_text("published")
+    page.get_by_role("link", name=f"Batch {first}").click()
+    expect(page.locator("#batch")).to_contain_text("replaced by batch")
 
 
 def test_progress_arrives_while_a_batch_is_staged(
@@ -140,7 +171,7 @@ def test_progress_arrives_while_a_batch_is_staged(
         ledger.set_state(connection, batch.id, "staging")
         page.goto(f"/batches/{batch.id}")
         expect(page.locator("#batch")).to_contain_text("0 of 2 slices staged")
-        expect(page.locator("#live")).to_have_text("This page follows the batch.")
+        expect(page.locator("#live")).to_have_text("This page updates itself.")
         connection.execute(
             "UPDATE slices SET state = 'staged', rows = 2, rejected = 1, staged_at = clock_timestamp()"
             " WHERE batch_id = %s AND number = 0",

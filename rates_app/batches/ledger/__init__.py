@@ -1,1 +1,31 @@
-"""The ledger: what has happened to every batch and slice."""
+"""The ledger: the state of every batch and of every slice."""
+
+from rates_app.batches.ledger.acceptance import accept, not_replaceable
+from rates_app.batches.ledger.advice import next_step
+from rates_app.batches.ledger.equality import find_equal
+from rates_app.batches.ledger.layouts import find_layout, record_layout
+from rates_app.batches.ledger.pace import Progress, deadline_slack, progress
+from rates_app.batches.ledger.queries import find_batch, find_changes, list_batches, list_lineage
+from rates_app.batches.ledger.rejects import iter_rejects
+from rates_app.batches.ledger.states import DRIVER_LOCK, enter_slices, pending_slices, set_state
+
+__all__ = [
+    "DRIVER_LOCK",
+    "Progress",
+    "accept",
+    "deadline_slack",
+    "enter_slices",
+    "find_batch",
+    "find_changes",
+    "find_equal",
+    "find_layout",
+    "iter_rejects",
+    "list_batches",
+    "list_lineage",
+    "next_step",
+    "not_replaceable",
+    "pending_slices",
+    "progress",
+    "record_layout",
+    "set_state",
+]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, get_args
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from rates_app.batches.ledger.batches import deadline_slack
+from rates_app.batches.ledger import deadline_slack
 from rates_app.batches.model import State
 from rates_app.store.databases import Unavailable
 

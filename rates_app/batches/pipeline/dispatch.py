@@ -18,8 +18,8 @@ import psycopg
 import structlog
 from prometheus_client import Counter
 
+from rates_app.batches import ledger
 from rates_app.batches.formats.source import estimate_rows, inspect
-from rates_app.batches.ledger import batches as ledger
 from rates_app.batches.model import Reject, Unreadable
 from rates_app.batches.pipeline import engine, publish
 from rates_app.batches.sources.inbox import open_inbox

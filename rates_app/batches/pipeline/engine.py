@@ -14,14 +14,14 @@ import psycopg
 import structlog
 from opentelemetry.trace import get_current_span
 
+from rates_app.batches import ledger
 from rates_app.batches.formats.compression import expand
 from rates_app.batches.formats.registry import FORMATS
 from rates_app.batches.formats.source import inspect
 from rates_app.batches.formats.survey import SurveyRequired, survey_file, survey_sample
-from rates_app.batches.ledger import batches as ledger
 from rates_app.batches.ledger.profiles import find_profile
-from rates_app.batches.model import Batch, BatchError, Unreadable
-from rates_app.batches.pipeline import publish, rollup
+from rates_app.batches.model import DEFAULT_TERMS, Batch, BatchError, Terms, Unreadable
+from rates_app.batches.pipeline import plausibility, publish, rollup, tables
 from rates_app.batches.pipeline.stage import stage_slice
 from rates_app.batches.pipeline.workers import WorkersLost, in_process
 from rates_app.cache.redis import Redis
@@ -31,7 +31,6 @@ from rates_app.store import connections
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from datetime import datetime
 
     from rates_app.batches.formats.layout import Layout
     from rates_app.batches.pipeline.workers import Item, Workers
@@ -63,9 +62,7 @@ def ingest(
     *,
     name: str | None = None,
     supplier: str = "local",
-    tolerance: int = 0,
-    deadline: datetime | None = None,
-    again: bool = False,
+    terms: Terms = DEFAULT_TERMS,
     workers: Workers | None = None,
     progress: Callable[[Step, int, int], None] = lambda _step, _done, _total: None,
 ) -> tuple[Batch, bool]:
@@ -76,9 +73,7 @@ def ingest(
         uri: The file: a path, or an address that Arrow knows.
         name: What the supplier calls it; its last part if not given.
         supplier: Who delivers it.
-        tolerance: Bad rows that may be left out instead of refusing the batch.
-        deadline: When it has to be published.
-        again: Take a file that was refused or withdrawn before as a new batch.
+        terms: What the supplier states with the delivery.
         workers: What does the work; processes of this machine if not given.
         progress: Told the step, how much of it is done and how much there is.
 
@@ -104,9 +99,7 @@ def ingest(
             source,
             name=name or uri.rstrip("/").rpartition("/")[2],
             supplier=supplier,
-            tolerance=tolerance,
-            deadline=deadline,
-            again=again,
+            terms=terms,
         )
         connection.commit()
         return drive(connection, settings, batch.id, uri, workers=workers, progress=progress)
@@ -149,6 +142,7 @@ def drive(
         batch = ledger.find_batch(connection, batch_id)
         connection.commit()
         if batch.ended_at is not None:
+            tables.settle(connection, batch_id)
             return batch, False
         folder = settings.data_dir / "expanded"
         url = settings.database_url.get_secret_value()
@@ -168,7 +162,9 @@ def drive(
                 driver.stage(plain)
         except Unreadable as error:
             with connection.transaction():
-                return publish.refuse(connection, batch_id, str(error)), True
+                batch = publish.refuse(connection, batch_id, str(error))
+            tables.settle(connection, batch_id)
+            return batch, True
         with connection.transaction():
             batch = publish.gather(connection, batch_id)
         if batch.state == "staging":
@@ -178,7 +174,10 @@ def drive(
         progress("publishing", 0, 1)
         if batch.state == "verified":
             with connection.transaction():
-                batch = publish.publish(connection, batch_id, warmer(Redis(settings)))
+                assessment = plausibility.assess(connection, batch, settings)
+            with connection.transaction():
+                batch = publish.conclude(connection, batch_id, assessment, warmer(Redis(settings)))
+        tables.settle(connection, batch_id)
         (folder / str(batch_id)).unlink(missing_ok=True)
         log.info("batch ended", batch_id=batch.id, state=batch.state, rows=batch.rows, generation=batch.generation)
         return batch, True

@@ -1,22 +1,26 @@
-"""The role ``housekeep``: one pass of what nobody waits for.
+"""The role ``housekeep``: one pass of the work that no batch and no reader waits for.
 
-What withdrawn, refused and failed batches have left is dropped, and small batches' partitions are merged, so
-that their number stays bounded however many batches arrive. Readers ask ``rollups`` alone and notice nothing.
+A pass attaches the tables of published batches to ``segments``, drops the tables and rows of batches that are not
+visible, and merges small partitions, so that their number stays bounded however many batches arrive. Rates are read
+from ``rollups`` alone, so readers notice nothing. Each item is a separate transaction with a short lock timeout. An
+item whose tables are in use, by pg_dump for example, is deferred to the next pass; the others are done.
 """
 
 from __future__ import annotations
 
 import re
 import time
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import psycopg
 import structlog
 from psycopg import sql
 
-from rates_app.batches.pipeline.publish import drop_staged
+from rates_app.batches.pipeline.tables import attach, discard, short_locks
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from rates_app.settings import Settings
@@ -27,26 +31,34 @@ log = structlog.get_logger()
 #: Advisory lock: one pass at a time.
 HOUSEKEEPING_LOCK = 7_246_004
 
-#: So many partitions whose numbers of rows have as many digits are merged into one, which then has more digits. So a
-#: row is copied once for each digit at most.
+#: Partitions whose numbers of rows have the same number of digits are merged when there are this many. The result has
+#: more digits, so a row is copied at most once per digit.
 MERGE_PARTITIONS = 10
 
-#: Partitions of more rows than this are left alone: there are few of them for the rows they hold.
-LARGEST_MERGED_ROWS = 1_000_000
+#: Larger partitions are not merged: there are few of them for the rows they hold.
+MAX_MERGED_ROWS = 1_000_000
 
-#: Files of interrupted work are kept this long.
+#: Files of interrupted work are removed after this time.
 KEEP_SECONDS = 24 * 60 * 60
+
+#: Attempts at an item whose lock is not free, and the pause between them.
+LOCK_ATTEMPTS = 3
+LOCK_RETRY_SECONDS = 1.0
 
 
 class Housekeeping(NamedTuple):
-    """What one pass has done."""
+    """The result of one pass."""
 
     #: Batches whose leftovers were dropped.
     cleared: int
-    #: Partitions that became parts of others.
+    #: Partitions that were merged into others.
     merged: int
     #: Files that were removed.
     files: int
+    #: Published batches whose tables were attached.
+    attached: int = 0
+    #: Items whose tables were in use; the next pass repeats them.
+    deferred: int = 0
 
 
 class Partition(NamedTuple):
@@ -58,56 +70,123 @@ class Partition(NamedTuple):
 
 
 def housekeep(settings: Settings) -> Housekeeping | None:
-    """Make one pass.
+    """Run one pass.
 
     Args:
-        settings: Where the database and the files are.
+        settings: The database and the folder of files.
 
     Returns:
-        What was done; None if another process makes its pass.
+        What was done; None if another process is running a pass.
 
     Raises:
-        psycopg.OperationalError: The database cannot be reached, or a lock did not come free in time; what was done
-            before stays done.
+        psycopg.OperationalError: The database cannot be reached; the items done before stay done.
     """
     with psycopg.connect(
         settings.database_url.get_secret_value(), application_name="rates-housekeep", autocommit=True
     ) as connection:
         if connection.execute("SELECT pg_try_advisory_lock(%s)", (HOUSEKEEPING_LOCK,)).fetchone() != (True,):
             return None
-        # A table's lock that is waited for makes every later one wait behind it, a publish's among them.
-        connection.execute("SET lock_timeout = '5s'")
-        return Housekeeping(_clear(connection), _merge(connection), _remove_files(connection, settings.data_dir))
+        files = _remove_files(connection, settings.data_dir)
+        return _Pass(connection).run()._replace(files=files)
 
 
-def _clear(connection: Connection) -> int:
-    """Drop what is left of batches that are not published and never will be."""
-    ended = connection.execute(
+class _Pass:
+    """One pass over the database.
+
+    Args:
+        connection: A connection to the primary in autocommit mode.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._deferred = 0
+
+    def run(self) -> Housekeeping:
+        """Attach, clear and merge."""
+        primary = self._connection
+        attached = [self._try("attach", number, partial(attach, primary, number)) for number in _unattached(primary)]
+        cleared = [self._try("clear", number, partial(_clear, primary, number)) for number in _leftover(primary)]
+        return Housekeeping(sum(cleared), self._merge(), 0, sum(attached), self._deferred)
+
+    def _try(self, item: str, batch_id: int, work: Callable[[], None]) -> bool:
+        """Do an item whose tables may be in use, and return whether it is done."""
+        for attempt in range(LOCK_ATTEMPTS):
+            if attempt:
+                time.sleep(LOCK_RETRY_SECONDS)
+            try:
+                work()
+            except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
+                reason = str(error).strip()
+            else:
+                log.info("housekeeping_item_done", item=item, batch_id=batch_id)
+                return True
+        log.warning("housekeeping_item_deferred", item=item, batch_id=batch_id, reason=reason)
+        self._deferred += 1
+        return False
+
+    def _merge(self) -> int:
+        """Merge small partitions of similar size until there are few of every size."""
+        merged = 0
+        while True:
+            alike: dict[int, list[Partition]] = {}
+            for partition in _partitions(self._connection):
+                if partition.rows < MAX_MERGED_ROWS:
+                    alike.setdefault(len(str(partition.rows)), []).append(partition)
+            group = next((some for some in alike.values() if len(some) >= MERGE_PARTITIONS), None)
+            if group is None:
+                return merged
+            partitions = group[:MERGE_PARTITIONS]
+            if not self._try("merge", partitions[0].batches[0], partial(_merge_into_one, self._connection, partitions)):
+                return merged
+            merged += len(partitions)
+
+
+def _unattached(connection: Connection) -> list[int]:
+    """List published batches with tables that are not attached yet."""
+    rows = connection.execute(
+        "SELECT id FROM batches WHERE state = 'published' AND id = ANY(%s)", (_with_tables(connection),)
+    )
+    return sorted({int(number) for (number,) in rows})
+
+
+def _leftover(connection: Connection) -> list[int]:
+    """List batches that are not visible, never will be, and still have rows or tables."""
+    rows = connection.execute(
         """
-        SELECT id FROM batches WHERE state IN ('withdrawn', 'refused', 'failed') AND (
-            EXISTS (SELECT FROM rollups WHERE batch_id = id)
-            OR EXISTS (SELECT FROM pg_class WHERE relnamespace = 'staging'::regnamespace
-                       AND relkind IN ('r', 'p') AND NOT relispartition AND relname ~ ('^b' || id || '(_|$)')))
-        ORDER BY id
+        SELECT id FROM batches WHERE state IN ('withdrawn', 'refused', 'failed', 'checked')
+                                 AND (id = ANY(%s) OR EXISTS (SELECT FROM rollups WHERE batch_id = id))
+        """,
+        (_with_tables(connection),),
+    )
+    return sorted({int(number) for (number,) in rows})
+
+
+def _with_tables(connection: Connection) -> list[int]:
+    """List batches with tables that are not partitions."""
+    rows = connection.execute(
         """
-    ).fetchall()
-    for (batch_id,) in ended:
-        with connection.transaction():
-            for partition in _partitions(connection):
-                if partition.batches == [batch_id]:
-                    connection.execute(sql.SQL("DROP TABLE staging.{}").format(sql.Identifier(partition.name)))
-                elif batch_id in partition.batches:
-                    connection.execute(
-                        sql.SQL("DELETE FROM staging.{} WHERE batch_id = %s").format(sql.Identifier(partition.name)),
-                        (batch_id,),
-                    )
-            drop_staged(connection, batch_id)
-        log.info("leftovers dropped", batch_id=batch_id)
-    return len(ended)
+        SELECT DISTINCT substring(relname FROM '^b([0-9]+)')::integer FROM pg_class
+        WHERE relnamespace = 'staging'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
+          AND relname ~ '^b[0-9]+(_|$)'
+        """
+    )
+    return [int(number) for (number,) in rows]
+
+
+def _clear(connection: Connection, batch_id: int) -> None:
+    """Drop the partition of a batch, or its rows of a merged partition, and everything else that it left."""
+    for partition in _partitions(connection):
+        name = sql.Identifier(partition.name)
+        with short_locks(connection):
+            if partition.batches == [batch_id]:
+                connection.execute(sql.SQL("DROP TABLE staging.{}").format(name))
+            elif batch_id in partition.batches:
+                connection.execute(sql.SQL("DELETE FROM staging.{} WHERE batch_id = %s").format(name), (batch_id,))
+    discard(connection, batch_id)
 
 
 def _partitions(connection: Connection) -> list[Partition]:
-    """List the partitions, the oldest batches first; withdrawn batches have no rows that count."""
+    """List the partitions, oldest batches first, with the rows of their published batches."""
     rows = connection.execute(
         "SELECT relname, pg_get_expr(relpartbound, pg_class.oid) FROM pg_inherits "
         "JOIN pg_class ON pg_class.oid = inhrelid WHERE inhparent = 'segments'::regclass"
@@ -122,29 +201,14 @@ def _partitions(connection: Connection) -> list[Partition]:
     )
 
 
-def _merge(connection: Connection) -> int:
-    """Merge small partitions of like size until there are few of every size."""
-    merged = 0
-    while True:
-        alike: dict[int, list[Partition]] = {}
-        for partition in _partitions(connection):
-            if partition.rows < LARGEST_MERGED_ROWS:
-                alike.setdefault(len(str(partition.rows)), []).append(partition)
-        group = next((some for some in alike.values() if len(some) >= MERGE_PARTITIONS), None)
-        if group is None:
-            return merged
-        _merge_into_one(connection, group[:MERGE_PARTITIONS])
-        merged += MERGE_PARTITIONS
-
-
 def _merge_into_one(connection: Connection, partitions: list[Partition]) -> None:
     batches = sorted(number for partition in partitions for number in partition.batches)
     values = sql.SQL(", ").join(map(sql.Literal, batches))
-    with connection.transaction():
+    with short_locks(connection):
         row = connection.execute("SELECT pg_current_xact_id()::text").fetchone()
         assert row is not None  # noqa: S101 - a function call has one row
         table = sql.Identifier(f"merged_x{row[0]}")
-        # With the check, attaching need not look at the rows: the lock that others wait for is held for a moment.
+        # With the check constraint, attaching does not scan the rows, so its lock is held only briefly.
         connection.execute(
             sql.SQL(
                 """
@@ -163,11 +227,11 @@ def _merge_into_one(connection: Connection, partitions: list[Partition]) -> None
         connection.execute(
             sql.SQL("ALTER TABLE segments ATTACH PARTITION staging.{} FOR VALUES IN ({})").format(table, values)
         )
-    log.info("partitions merged", batches=len(batches), rows=sum(partition.rows for partition in partitions))
+    log.info("partitions_merged", batches=len(batches), rows=sum(partition.rows for partition in partitions))
 
 
 def _remove_files(connection: Connection, folder: Path) -> int:
-    """Remove plain copies of compressed files whose batch has ended, and what interrupted writers have left."""
+    """Remove expanded copies of files whose batch has ended, and partial files of interrupted uploads."""
     ended = {str(number) for (number,) in connection.execute("SELECT id FROM batches WHERE ended_at IS NOT NULL")}
     removed = 0
     for path in (*(folder / "expanded").glob("*"), *(folder / "incoming").glob(".*.partial")):

@@ -1,38 +1,40 @@
-"""Gather, verify, publish, refuse, withdraw: the transactions that end a batch.
+"""Gather, verify, publish, hold, refuse, withdraw: the transactions that change the state of a batch.
 
-What readers see changes in one row's update, so publishing and withdrawing take the same time for ten rows and for a
-hundred million, and no reader waits: the rows were made before, and count from then on.
+Readers see the rollups of batches in the state ``published``. So a publish, a replacement or a withdrawal updates one
+or two rows, takes the same time for ten rows and for a hundred million, and blocks no reader. None of them contains
+DDL, which would wait for every reader of a staged table (see :mod:`rates_app.batches.pipeline.tables`).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from psycopg import sql
+from psycopg.types.json import Jsonb
 
-from rates_app.batches.ledger.batches import find_batch, find_equal, progress, set_state
+from rates_app.batches.ledger import find_batch, find_equal, not_replaceable, progress, set_state
 from rates_app.batches.model import Batch, BatchError, State, WrongState
 from rates_app.ops.traces import tracer
 from rates_app.store.generation import increment_generation, record_batch_lanes
 
 if TYPE_CHECKING:
+    from rates_app.batches.pipeline.plausibility import Assessment
     from rates_app.store.databases import Connection
     from rates_app.store.generation import Warm
 
 
 class VerificationFailed(BatchError):
-    """What is in the tables is not what the ledger counted: a fault of ours or of the storage, not the supplier's."""
+    """The tables differ from the ledger's counts: an internal error or a fault of the storage."""
 
 
 def gather(connection: Connection, batch_id: int) -> Batch:
-    """Make one table of what won in a batch's slices, or refuse the batch for its bad rows.
+    """Check that a batch is staged completely, or refuse it for its rejected rows.
 
     Args:
         connection: A connection to the primary, inside a transaction.
         batch_id: The batch.
 
     Returns:
-        The batch, still ``staging`` and with its table, or ``refused``; as it was if it had come that far before.
+        The batch, still ``staging``, or ``refused``; unchanged if it is past staging.
 
     Raises:
         WrongState: Slices are missing.
@@ -43,52 +45,33 @@ def gather(connection: Connection, batch_id: int) -> Batch:
     done = progress(connection, batch_id)
     if done.staged < done.slices or not done.slices:
         raise WrongState(f"batch {batch_id}: {done.slices - done.staged} of {done.slices} slices are not staged")
-    if done.rejected > batch.tolerance:
-        bad = f"{done.rejected} bad row{'s' if done.rejected > 1 else ''}"
-        return refuse(connection, batch_id, f"{bad}, {batch.tolerance} tolerated: 'rates rejects {batch_id}' lists all")
+    if done.rejected > batch.max_rejected_rows:
+        rows = f"{done.rejected} rejected row{'s' if done.rejected > 1 else ''}"
+        allowed = f"{batch.max_rejected_rows} allowed"
+        return refuse(connection, batch_id, f"{rows}, {allowed}: 'rates rejects {batch_id}' lists them")
     if not done.rows:
         return refuse(connection, batch_id, "the file has no rows")
-    if (refused := _refuse_equal(connection, batch)) is not None:
-        return refused
-    table = sql.Identifier(f"b{batch_id}")
-    if connection.execute("SELECT to_regclass(%s)", (f"staging.b{batch_id}",)).fetchone() != (None,):
-        return batch
-    connection.execute(
-        sql.SQL(
-            """
-            CREATE TABLE staging.{} (LIKE segments INCLUDING STORAGE, CONSTRAINT of_batch CHECK (batch_id = {}))
-            PARTITION BY LIST (slice)
-            """
-        ).format(table, sql.Literal(batch_id))
-    )
-    winners = connection.execute("SELECT number, winner FROM slices WHERE batch_id = %s", (batch_id,)).fetchall()
-    for number, winner in winners:
-        connection.execute(
-            sql.SQL("ALTER TABLE staging.{} ATTACH PARTITION staging.{} FOR VALUES IN ({})").format(
-                table, sql.Identifier(winner), sql.Literal(number)
-            )
-        )
-    return batch
+    return _refuse_equal(connection, batch) or batch
 
 
 @tracer.start_as_current_span("verify")
 def verify(connection: Connection, batch_id: int) -> Batch:
-    """Check that every row of a gathered batch is in its rollups, once.
+    """Check that every row of a gathered batch is in its rollups exactly once.
 
-    The ledger has counts of the file's lines, and counts of what was read back from the tables and rolled up, each
-    entered in the transaction that wrote what it counts. So what is equal here went through the database unharmed.
+    The ledger holds counts and sums of the rows that were staged, and of the rows that were read back and rolled up.
+    Each was entered in the transaction that wrote the rows, so equal numbers prove that no row was lost or doubled.
 
     Args:
         connection: A connection to the primary, inside a transaction.
         batch_id: The batch, with its rollups made.
 
     Returns:
-        The batch, now ``verified``; as it was if it had come that far before.
+        The batch, now ``verified``; unchanged if it was verified before.
 
     Raises:
         VerificationFailed: Rows or control totals differ from the ledger's.
     """
-    # Another tree comes before all of this or after it; asked for first, as who brings one locks it before batches.
+    # Lock the location tree first: the loader locks it before batches, and the reverse order would deadlock.
     connection.execute("LOCK TABLE location_ancestors IN SHARE MODE")
     if (batch := find_batch(connection, batch_id, lock=True)).state != "staging":
         return batch
@@ -124,48 +107,85 @@ def verify(connection: Connection, batch_id: int) -> Batch:
 
 
 @tracer.start_as_current_span("publish")
-def publish(connection: Connection, batch_id: int, warm: Warm | None = None) -> Batch:
-    """Make a verified batch visible, to every reader at once.
+def publish(connection: Connection, batch_id: int, warm: Warm | None = None, *, by: str | None = None) -> Batch:
+    """Make a verified or held batch visible to all readers, and withdraw the batch that it replaces, in one step.
 
     Args:
         connection: A connection to the primary, inside a transaction.
         batch_id: The batch.
-        warm: Prepares answers that are asked for often.
+        warm: Prepares responses that are requested often.
+        by: Who publishes a held batch.
 
     Returns:
-        The batch, now ``published``; as it was if it was published before.
+        The batch, now ``published``; ``refused`` if the batch that it replaces is not published any more; unchanged if
+        it was published before.
 
     Raises:
-        WrongState: It is not verified.
+        WrongState: The batch is neither verified nor held, or held and ``by`` is missing.
     """
     batch = find_batch(connection, batch_id, lock=True)
     if batch.state == "published":
         return batch
-    if batch.state != "verified":
-        raise WrongState(f"batch {batch_id} is {batch.state}: only a verified batch can be published")
-    connection.execute(
-        sql.SQL("ALTER TABLE segments ATTACH PARTITION staging.{} FOR VALUES IN ({})").format(
-            sql.Identifier(f"b{batch_id}"), sql.Literal(batch_id)
-        )
-    )
+    if batch.check_only or not (batch.state == "verified" or (batch.state == "held" and by)):
+        raise WrongState(f"batch {batch_id} is {batch.state}: only a verified or held batch can be published")
+    connection.execute("UPDATE batches SET decided_by = %s WHERE id = %s", (by, batch_id))
+    changed = [batch_id]
+    if batch.replaces is not None:
+        replaced = find_batch(connection, batch.replaces, lock=True)
+        if replaced.state != "published":
+            return refuse(connection, batch_id, not_replaceable(replaced))
+        connection.execute("UPDATE batches SET replaced_by = %s WHERE id = %s", (batch_id, replaced.id))
+        set_state(connection, replaced.id, "withdrawn")
+        changed.append(replaced.id)
     set_state(connection, batch_id, "published")
-    increment_generation(connection, batch_id, warm)
+    increment_generation(connection, changed, warm)
+    return find_batch(connection, batch_id)
+
+
+def conclude(connection: Connection, batch_id: int, assessment: Assessment, warm: Warm | None = None) -> Batch:
+    """Publish, hold or refuse a verified batch according to its findings, or end its check.
+
+    Args:
+        connection: A connection to the primary, inside a transaction.
+        batch_id: The batch, ``verified``.
+        assessment: Its findings, and what publishing it would change.
+        warm: Prepares responses that are requested often.
+
+    Returns:
+        The batch, now ``published``, ``held``, ``refused`` or ``checked``; unchanged if it is not verified any more.
+    """
+    batch = find_batch(connection, batch_id, lock=True)
+    if batch.state != "verified":
+        return batch
+    connection.execute(
+        "UPDATE batches SET findings = %s, changes = %s WHERE id = %s",
+        (Jsonb(assessment.findings), None if assessment.changes is None else Jsonb(assessment.changes), batch_id),
+    )
+    actions = {finding["action"]: finding["message"] for finding in reversed(assessment.findings)}
+    if "refuse" in actions:
+        return refuse(connection, batch_id, actions["refuse"])
+    if batch.check_only:
+        set_state(connection, batch_id, "checked")
+    elif "hold" in actions:
+        set_state(connection, batch_id, "held")
+    else:
+        return publish(connection, batch_id, warm)
     return find_batch(connection, batch_id)
 
 
 def withdraw(connection: Connection, batch_id: int, warm: Warm | None = None) -> Batch:
-    """Take a published batch back out; its rows stay until housekeeping, but no reader sees them.
+    """Remove a published batch from all rates; its rows stay until housekeeping drops them.
 
     Args:
         connection: A connection to the primary, inside a transaction.
         batch_id: The batch.
-        warm: Prepares answers that are asked for often.
+        warm: Prepares responses that are requested often.
 
     Returns:
-        The batch, now ``withdrawn``; as it was if it was withdrawn before.
+        The batch, now ``withdrawn``; unchanged if it was withdrawn before.
 
     Raises:
-        NoSuchBatch: There is none with this number.
+        NoSuchBatch: There is no such batch.
         WrongState: It is not published.
     """
     batch = find_batch(connection, batch_id, lock=True)
@@ -174,8 +194,33 @@ def withdraw(connection: Connection, batch_id: int, warm: Warm | None = None) ->
     if batch.state != "published":
         raise WrongState(f"batch {batch_id} is {batch.state}: only a published batch can be withdrawn")
     set_state(connection, batch_id, "withdrawn")
-    increment_generation(connection, batch_id, warm)
+    increment_generation(connection, [batch_id], warm)
     return find_batch(connection, batch_id)
+
+
+def refuse_held(connection: Connection, batch_id: int, *, by: str, reason: str) -> Batch:
+    """Refuse a held batch.
+
+    Args:
+        connection: A connection to the primary, inside a transaction.
+        batch_id: The batch.
+        by: Who refuses it.
+        reason: Why, for the supplier.
+
+    Returns:
+        The batch, now ``refused``; unchanged if it was refused before.
+
+    Raises:
+        NoSuchBatch: There is no such batch.
+        WrongState: It is not held.
+    """
+    batch = find_batch(connection, batch_id, lock=True)
+    if batch.state == "refused":
+        return batch
+    if batch.state != "held":
+        raise WrongState(f"batch {batch_id} is {batch.state}: only a held batch can be refused")
+    connection.execute("UPDATE batches SET decided_by = %s WHERE id = %s", (by, batch_id))
+    return refuse(connection, batch_id, reason)
 
 
 def _refuse_equal(connection: Connection, batch: Batch) -> Batch | None:
@@ -192,12 +237,12 @@ def _refuse_equal(connection: Connection, batch: Batch) -> Batch | None:
 
 
 def refuse(connection: Connection, batch_id: int, reason: str) -> Batch:
-    """End a batch as refused and drop what was staged; its reject report stays."""
+    """End a batch as refused; its rejects stay."""
     return _end_without(connection, batch_id, "refused", reason)
 
 
 def fail(connection: Connection, batch_id: int, reason: str) -> Batch:
-    """End a batch that a fault of ours keeps from being published, and drop what was staged.
+    """End a batch that an internal error keeps from being published.
 
     Raises:
         WrongState: It has ended already.
@@ -211,21 +256,4 @@ def _end_without(connection: Connection, batch_id: int, state: State, reason: st
     rejected = progress(connection, batch_id).rejected
     connection.execute("UPDATE batches SET rejected = %s WHERE id = %s", (rejected, batch_id))
     set_state(connection, batch_id, state, failure=reason)
-    drop_staged(connection, batch_id)
     return find_batch(connection, batch_id)
-
-
-def drop_staged(connection: Connection, batch_id: int) -> None:
-    """Drop what a batch that is not published has left: its rollups, and every table that attempts have staged."""
-    for table in ("rollups", "rolled_up", "batch_lanes"):
-        connection.execute(sql.SQL("DELETE FROM {} WHERE batch_id = %s").format(sql.Identifier(table)), (batch_id,))
-    tables = connection.execute(
-        """
-        SELECT relname FROM pg_class
-        WHERE relnamespace = 'staging'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
-          AND relname ~ ('^b' || %s::integer || '(_|$)')
-        """,
-        (batch_id,),
-    ).fetchall()
-    for (table,) in tables:
-        connection.execute(sql.SQL("DROP TABLE staging.{}").format(sql.Identifier(table)))

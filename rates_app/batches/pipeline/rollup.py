@@ -22,6 +22,7 @@ from psycopg import sql
 
 from rates_app.batches.model import WrongState
 from rates_app.batches.pipeline.binary import Integers, Packed, decode_arrays, encode
+from rates_app.batches.pipeline.tables import staged_rows
 from rates_app.ops.traces import tracer
 from rates_app.rates.sets import Lanes, Sets, combine, read_set
 from rates_app.store.connections import connect
@@ -65,7 +66,7 @@ def plan_parts(connection: Connection, batch_id: int) -> list[Part]:
 
     Args:
         connection: A connection to the primary.
-        batch_id: The batch, whose rows are in the table ``staging.b…``.
+        batch_id: The batch, with all slices staged.
 
     Returns:
         Parts of at most :data:`PART_PRICES`, unless a single day has more. No day of a part is rolled up yet.
@@ -76,9 +77,9 @@ def plan_parts(connection: Connection, batch_id: int) -> list[Part]:
             SELECT day, sum(count), EXISTS (
                 SELECT FROM rolled_up WHERE batch_id = %s AND staged.day BETWEEN first_day AND last_day
             )
-            FROM staging.{} staged GROUP BY day ORDER BY day
+            FROM {} staged GROUP BY day ORDER BY day
             """
-        ).format(sql.Identifier(f"b{batch_id}")),
+        ).format(staged_rows(connection, batch_id)),
         (batch_id,),
     )
     parts: list[Part] = []
@@ -215,9 +216,9 @@ def _read_prices(connection: Connection, part: Part) -> tuple[Integers, Integers
             sql.SQL(
                 """
                 SELECT day - '2000-01-01'::date, origin_ids, destination_ids, price_cents
-                FROM staging.{} WHERE day BETWEEN %s AND %s
+                FROM {} staged WHERE day BETWEEN %s AND %s
                 """
-            ).format(sql.Identifier(f"b{part.batch_id}")),
+            ).format(staged_rows(connection, part.batch_id)),
             (part.first_day, part.last_day),
         )
         result = cursor.pgresult

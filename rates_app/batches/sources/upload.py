@@ -5,14 +5,12 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Protocol
 
+from rates_app.batches import ledger
 from rates_app.batches.formats.source import Inspection
-from rates_app.batches.ledger import batches as ledger
-from rates_app.batches.model import Batch, BatchError
+from rates_app.batches.model import DEFAULT_TERMS, Batch, BatchError, Terms
 from rates_app.batches.sources.inbox import open_inbox
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from rates_app.batches.sources.digests import Digests
     from rates_app.settings import Settings
     from rates_app.store.databases import Connection, Databases
@@ -42,9 +40,7 @@ def receive(
     *,
     name: str,
     supplier: str,
-    tolerance: int = 0,
-    deadline: datetime | None = None,
-    again: bool = False,
+    terms: Terms = DEFAULT_TERMS,
     idempotency_key: str | None = None,
     digests: Digests | None = None,
 ) -> tuple[Batch, bool]:
@@ -59,9 +55,7 @@ def receive(
         body: The bytes.
         name: What the supplier calls it.
         supplier: Who delivers it.
-        tolerance: Bad rows that may be left out instead of refusing the batch.
-        deadline: When it has to be published.
-        again: Take content that was refused or withdrawn before as a new batch.
+        terms: What the supplier states with the delivery.
         idempotency_key: The supplier's own name for this delivery, to repeat it safely.
         digests: Digests that the bytes have to match.
 
@@ -91,9 +85,7 @@ def receive(
         with databases.write() as connection:
             if idempotency_key is not None:
                 _claim_key(connection, supplier, idempotency_key, source.content_hash)
-            batch, new = ledger.accept(
-                connection, source, name=name, supplier=supplier, tolerance=tolerance, deadline=deadline, again=again
-            )
+            batch, new = ledger.accept(connection, source, name=name, supplier=supplier, terms=terms)
             if new:
                 # Before the commit, so that no batch is in the ledger whose bytes are not there.
                 upload.appear()

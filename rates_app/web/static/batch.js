@@ -1,17 +1,32 @@
-// A batch as it goes, and its withdrawal.
+// Follow a batch, withdraw it, and decide about it when it is held.
 
 const card = document.getElementById("batch");
 const live = document.getElementById("live");
-const dialog = document.getElementById("withdraw");
+const withdrawal = document.getElementById("withdraw");
+const decision = document.getElementById("decide");
 const number = card.dataset.batch;
 
 function offer() {
   const button = card.querySelector("[data-withdraw]");
-  if (!button) return;
-  button.hidden = false;
-  button.addEventListener("click", () => {
-    document.getElementById("withdraw-rows").textContent = button.dataset.withdraw;
-    dialog.showModal();
+  if (button) {
+    button.hidden = false;
+    button.addEventListener("click", () => {
+      document.getElementById("withdraw-rows").textContent = button.dataset.withdraw;
+      withdrawal.showModal();
+    });
+  }
+  const choices = card.querySelector("[data-decide]");
+  if (!choices) return;
+  choices.hidden = false;
+  choices.addEventListener("click", (event) => {
+    const choice = event.target.value;
+    if (!choice) return;
+    const confirm = decision.querySelector("button[value=decide]");
+    confirm.textContent = `${choice === "publish" ? "Publish" : "Refuse"} batch ${number}`;
+    confirm.className = choice === "refuse" ? "danger" : "";
+    document.getElementById("reason-field").hidden = choice !== "refuse";
+    decision.dataset.choice = choice;
+    decision.showModal();
   });
 }
 
@@ -19,7 +34,7 @@ function follow() {
   const events = new EventSource(`/batches/${number}/events`);
   const take = (event) => {
     card.innerHTML = event.data;
-    live.textContent = "This page follows the batch.";
+    live.textContent = "This page updates itself.";
   };
   events.addEventListener("state", take);
   events.addEventListener("ended", (event) => {
@@ -31,41 +46,50 @@ function follow() {
   let lost = null;
   events.onopen = () => clearTimeout(lost);
   events.onerror = () => {
-    // The server ends each stream after a while; only a connection that does not come back is worth a word.
+    // The server ends each stream after a while. Report only a connection that stays lost.
     clearTimeout(lost);
-    lost = setTimeout(() => (live.textContent = "The connection is lost; trying again."), 4000);
+    lost = setTimeout(() => (live.textContent = "The connection is lost. Trying again."), 4000);
     if (events.readyState === EventSource.CLOSED) {
-      live.textContent = "The service cannot tell at the moment; trying again.";
+      live.textContent = "The service is not available. Trying again.";
       setTimeout(follow, 5000);
     }
   };
 }
 
-function refuse(text) {
-  const place = dialog.querySelector("[role=alert]");
-  place.textContent = text;
-  place.hidden = false;
+// Send a request when a dialog's form is submitted, and show the problem in the dialog if there is one.
+function onSubmit(dialog, tokenField, request) {
+  const alert = dialog.querySelector("[role=alert]");
+  const refuse = (text) => {
+    alert.textContent = text;
+    alert.hidden = false;
+  };
+  dialog.querySelector("form").addEventListener("submit", async (event) => {
+    if (event.submitter.value === "cancel") return;
+    event.preventDefault();
+    event.submitter.disabled = true;
+    try {
+      const token = document.getElementById(tokenField).value.trim();
+      const [method, address] = request();
+      const response = await fetch(address, { method, headers: { Authorization: `Bearer ${token}` } });
+      if (response.ok) {
+        location.reload();
+        return;
+      }
+      const problem = await response.json();
+      refuse(`${problem.title}. ${problem.detail}`);
+    } catch {
+      refuse("The service cannot be reached. Reload the page to see the state of the batch.");
+    } finally {
+      event.submitter.disabled = false;
+    }
+  });
 }
 
-dialog.querySelector("form").addEventListener("submit", async (event) => {
-  if (event.submitter.value !== "withdraw") return;
-  event.preventDefault();
-  event.submitter.disabled = true;
-  try {
-    const token = document.getElementById("withdraw-token").value.trim();
-    const response = await fetch(`/v1/batches/${number}`, { method: "DELETE", headers: { Authorization: `Bearer ${token}` } });
-    if (response.ok) {
-      location.reload();
-      return;
-    }
-    const problem = await response.json();
-    refuse(`${problem.title}. ${problem.detail}`);
-  } catch {
-    refuse("The service cannot be reached. Nothing was withdrawn as far as we know; load the page to see.");
-  } finally {
-    event.submitter.disabled = false;
-  }
+onSubmit(withdrawal, "withdraw-token", () => ["DELETE", `/v1/batches/${number}`]);
+onSubmit(decision, "decide-token", () => {
+  const reason = document.getElementById("reason").value.trim();
+  const query = decision.dataset.choice === "refuse" && reason ? `?${new URLSearchParams({ reason })}` : "";
+  return ["POST", `/v1/batches/${number}/${decision.dataset.choice}${query}`];
 });
-
 offer();
 if ("live" in card.dataset) follow();

@@ -17,7 +17,7 @@ function say(text, bad, address) {
   if (address) {
     const link = document.createElement("a");
     link.href = address;
-    link.textContent = "Follow it";
+    link.textContent = "Open the batch";
     line.append(" ", link);
   }
   outcome.replaceChildren(line);
@@ -25,7 +25,7 @@ function say(text, bad, address) {
 
 function sent(done, total) {
   upload.querySelector("label").textContent = done < total
-    ? `${Math.floor((done / total) * 100)}% of ${file.files[0].name} is sent` : "All is sent; the service looks at it";
+    ? `${Math.floor((done / total) * 100)}% of ${file.files[0].name} sent` : "Sent. The service is reading the file.";
   upload.querySelector("progress").value = total ? done / total : 1;
 }
 
@@ -34,12 +34,13 @@ function answered(request) {
     location.assign(`/batches/${JSON.parse(request.responseText).id}`);
   } else if (request.status === 200) {
     const batch = JSON.parse(request.responseText);
-    say(`This content was delivered before: it is batch ${batch.id}, which is ${batch.state}.`, false, `/batches/${batch.id}`);
+    const advice = batch.next_step ? ` ${batch.next_step}` : "";
+    say(`This content was delivered before as batch ${batch.id}, which is ${batch.state}.${advice}`, false, `/batches/${batch.id}`);
   } else {
-    let problem = { title: `The service answered with an error (${request.status})`, detail: "Try again in a moment." };
+    let problem = { title: `The service responded with an error (${request.status})`, detail: "Try again in a moment." };
     try {
       problem = JSON.parse(request.responseText);
-    } catch { /* something in between answered, in its own words */ }
+    } catch { /* the response is not from the service, but from a proxy */ }
     say(`${problem.title}. ${problem.detail}`, true);
   }
 }
@@ -47,22 +48,24 @@ function answered(request) {
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   const body = file.files[0];
-  const query = new URLSearchParams({ name: named(body.name), tolerance: document.getElementById("tolerance").value });
-  if (document.getElementById("again").checked) query.set("again", "true");
-  const request = new XMLHttpRequest(); // fetch cannot tell how much is sent
+  const query = new URLSearchParams({ name: named(body.name), max_rejected_rows: document.getElementById("max-rejected-rows").value });
+  if (document.getElementById("resubmit").checked) query.set("resubmit", "true");
+  if (document.getElementById("replaces").value) query.set("replaces", document.getElementById("replaces").value);
+  if (event.submitter.value === "check") query.set("check", "true");
+  const request = new XMLHttpRequest(); // fetch reports no upload progress
   request.open("POST", `/v1/batches?${query}`);
   request.setRequestHeader("Authorization", `Bearer ${document.getElementById("token").value.trim()}`);
   request.setRequestHeader("Content-Type", "application/octet-stream");
   request.upload.onprogress = (progress) => sent(progress.loaded, progress.total);
   request.onload = () => answered(request);
-  request.onerror = () => say("The connection broke. Deliver it again: the same content is never taken twice.", true);
-  request.onabort = () => say("The delivery was cancelled; nothing of it was kept.", false);
+  request.onerror = () => say("The connection was lost. Deliver the file again: the same content is never published twice.", true);
+  request.onabort = () => say("The delivery was cancelled. Nothing was stored.", false);
   request.onloadend = () => {
-    form.querySelector("button").disabled = false;
+    for (const button of form.querySelectorAll("button[value]")) button.disabled = false;
     cancel.hidden = upload.hidden = true;
   };
   cancel.onclick = () => request.abort();
-  form.querySelector("button").disabled = true;
+  for (const button of form.querySelectorAll("button[value]")) button.disabled = true;
   cancel.hidden = upload.hidden = false;
   outcome.replaceChildren();
   sent(0, body.size || 1);

@@ -16,10 +16,11 @@ import pytest
 
 from drills.pod import Served, environment_of
 from rates_app.application import create_app
+from rates_app.batches import ledger
 from rates_app.batches.formats import csv as csv_format
 from rates_app.batches.formats.profile import Profile
 from rates_app.batches.formats.source import inspect
-from rates_app.batches.ledger import batches as ledger
+from rates_app.batches.model import Terms
 from rates_app.batches.pipeline import publish
 from rates_app.batches.pipeline.rollup import plan_parts, roll_up
 from rates_app.batches.pipeline.stage import stage_slice
@@ -51,8 +52,8 @@ class Publisher:
     batches: list[int] = field(default_factory=list)
     warm: Warm | None = None
 
-    def publish(self, rows: list[Row]) -> int:
-        """Publish rows as one batch.
+    def publish(self, rows: list[Row], replaces: int | None = None) -> int:
+        """Publish rows as one batch, in place of another one if that is given.
 
         Returns:
             The batch's id.
@@ -63,7 +64,11 @@ class Publisher:
             file.flush()
             # A test may publish equal rows again: each batch has another supplier and another hash.
             source = inspect(file.name)._replace(content_hash=os.urandom(32))
-            batch, _ = ledger.accept(connection, source, name="test", supplier=f"test-{os.urandom(4).hex()}")
+            supplier = f"test-{os.urandom(4).hex()}"
+            if replaces is not None:
+                supplier = ledger.find_batch(connection, replaces).supplier
+            terms = Terms(replaces=replaces)
+            batch, _ = ledger.accept(connection, source, name="test", supplier=supplier, terms=terms)
             layout = csv_format.check(file.name, Profile())
             ledger.record_layout(connection, batch.id, layout)
             ledger.enter_slices(connection, batch.id, csv_format.plan(file.name, layout, source.size_bytes))
@@ -104,6 +109,7 @@ def settings(database: Database, redis_url: str, tmp_path: Path) -> Settings:
             "redis_url": redis_url,
             "data_dir": tmp_path,
             "rate_limit": "1000000/minute",
+            "public_batches": True,
         }
     )
 

@@ -11,15 +11,17 @@ import psycopg
 import pytest
 
 from rates_app.application import create_app
+from rates_app.batches.model import DEFAULT_TERMS, Terms
 from rates_app.batches.pipeline.engine import ingest
 from rates_app.store.tokens import create_token, revoke_token
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from flask.testing import FlaskClient
 
+    from rates_app.batches.model import Batch
     from rates_app.settings import Settings
     from tests.integration.api.conftest import Publisher
 
@@ -142,7 +144,11 @@ def test_a_name_cannot_lead_out_of_its_folder(client: FlaskClient, writer: dict[
 
 
 def test_withdrawing_is_seen_by_the_next_request(
-    client: FlaskClient, settings: Settings, writer: dict[str, str], tmp_path: Path
+    client: FlaskClient,
+    settings: Settings,
+    token: Callable[..., dict[str, str]],
+    writer: dict[str, str],
+    tmp_path: Path,
 ) -> None:
     (tmp_path / "good.csv").write_bytes(GOOD)
     batch, _ = ingest(settings, str(tmp_path / "good.csv"))
@@ -150,12 +156,14 @@ def test_withdrawing_is_seen_by_the_next_request(
     assert before["rates"][0]["price"] == 1000
 
     assert client.delete(f"/v1/batches/{batch.id}").status_code == 401
-    withdrawn = client.delete(f"/v1/batches/{batch.id}", headers=writer)
+    assert client.delete(f"/v1/batches/{batch.id}", headers=writer).status_code == 404  # another supplier's
+    operator = token("operator")
+    withdrawn = client.delete(f"/v1/batches/{batch.id}", headers=operator)
     assert (withdrawn.status_code, withdrawn.get_json()["state"]) == (200, "withdrawn")
 
     after: Any = client.get(QUESTION).json
     assert after["rates"][0]["price"] is None
-    assert client.delete(f"/v1/batches/{batch.id}", headers=writer).status_code == 200
+    assert client.delete(f"/v1/batches/{batch.id}", headers=operator).status_code == 200
 
 
 def test_only_a_published_batch_can_be_withdrawn(client: FlaskClient, writer: dict[str, str]) -> None:
@@ -211,3 +219,127 @@ def test_a_batch_that_is_not_there(client: FlaskClient, number: str) -> None:
     for path in (f"/v1/batches/{number}", f"/v1/batches/{number}/rejects"):
         answer = client.get(path)
         assert (answer.status_code, answer.content_type) == (404, "application/problem+json")
+
+
+@pytest.fixture
+def closed(settings: Settings, publisher: Publisher) -> Iterator[FlaskClient]:
+    """The service as it runs in production: anonymous clients see no batches."""
+    app = create_app(settings.model_copy(update={"public_batches": False}))
+    yield app.test_client()
+    app.extensions["rates"].close()
+
+
+@pytest.fixture
+def tokens(publisher: Publisher) -> dict[str, str]:
+    """The secrets of two suppliers and an operator."""
+    scopes = ["batches:write", "batches:withdraw"]
+    with psycopg.connect(publisher.url) as connection:
+        return {
+            "acme": create_token(connection, "acme-1", scopes, supplier="acme"),
+            "other": create_token(connection, "other-1", scopes, supplier="other"),
+            "operator": create_token(connection, "op", ["operator"]),
+        }
+
+
+def bearer(secret: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {secret}"}
+
+
+def ingest_for(settings: Settings, tmp_path: Path, supplier: str, body: bytes, terms: Terms = DEFAULT_TERMS) -> Batch:
+    (tmp_path / "a.csv").write_bytes(body)
+    return ingest(settings, str(tmp_path / "a.csv"), supplier=supplier, terms=terms)[0]
+
+
+def test_only_its_supplier_and_operators_see_a_batch(
+    closed: FlaskClient, settings: Settings, tokens: dict[str, str], tmp_path: Path
+) -> None:
+    number = ingest_for(settings, tmp_path, "acme", BAD).id
+    paths = [f"/v1/batches/{number}{rest}" for rest in ("", "/rejects", "/lineage")]
+    pages = ["/batches", f"/batches/{number}", f"/batches/{number}/rejects", f"/batches/{number}/events"]
+    for path in (*paths, "/v1/batches"):
+        assert closed.get(path).status_code == 401
+        assert closed.get(path, headers=bearer("rates_made-up")).status_code == 401
+    for path in pages:
+        assert closed.get(path).headers["Location"].startswith("/sign-in?next=%2Fbatches")
+    for owner in ("acme", "operator"):
+        assert [closed.get(path, headers=bearer(tokens[owner])).status_code for path in paths] == [200] * 3
+        listed: Any = closed.get("/v1/batches", headers=bearer(tokens[owner])).json
+        assert [batch["id"] for batch in listed["batches"]] == [number]
+    assert [closed.get(path, headers=bearer(tokens["other"])).status_code for path in paths] == [404] * 3
+    empty: Any = closed.get("/v1/batches", headers=bearer(tokens["other"])).json
+    assert empty["batches"] == []
+
+
+def test_a_user_signs_in_on_the_pages(
+    closed: FlaskClient, settings: Settings, tokens: dict[str, str], tmp_path: Path
+) -> None:
+    number = ingest_for(settings, tmp_path, "acme", BAD).id
+    form = {"token": tokens["acme"], "next": f"/batches/{number}"}
+    assert closed.post("/sign-in", data=form | {"token": "rates_made-up"}).status_code == 401
+    away = closed.post("/sign-in", data=form | {"next": "//evil.example/"})
+    assert away.headers["Location"] == "/batches"
+    signed = closed.post("/sign-in", data=form)
+    assert (signed.status_code, signed.headers["Location"]) == (303, f"/batches/{number}")
+    assert {"HttpOnly", "SameSite=Lax"} <= set(signed.headers["Set-Cookie"].split("; "))
+    assert f"Batch {number}" in closed.get(f"/batches/{number}").text
+    assert "NOWHR" in closed.get(f"/v1/batches/{number}/rejects?format=csv").text
+    # The cookie is for reading: without a bearer token nothing can be changed.
+    assert closed.delete(f"/v1/batches/{number}").status_code == 401
+    closed.post("/sign-out")
+    assert closed.get(f"/batches/{number}").status_code == 302
+    closed.post("/sign-in", data=form | {"token": tokens["other"]})
+    assert closed.get(f"/batches/{number}").status_code == 404
+
+
+def test_a_supplier_withdraws_only_its_own_batches(
+    closed: FlaskClient, settings: Settings, tokens: dict[str, str], tmp_path: Path
+) -> None:
+    batch = ingest_for(settings, tmp_path, "acme", GOOD)
+    assert closed.delete(f"/v1/batches/{batch.id}", headers=bearer(tokens["other"])).status_code == 404
+    withdrawn = closed.delete(f"/v1/batches/{batch.id}", headers=bearer(tokens["acme"]))
+    assert withdrawn.get_json()["state"] == "withdrawn"
+    assert "--resubmit" in withdrawn.get_json()["next_step"]
+
+
+def test_a_batch_belongs_to_the_supplier_of_its_token(closed: FlaskClient, tokens: dict[str, str]) -> None:
+    assert deliver(closed, GOOD, bearer(tokens["acme"])).json["supplier"] == "acme"
+
+
+def test_a_replacement_is_accepted_for_an_own_published_batch(
+    closed: FlaskClient, settings: Settings, tokens: dict[str, str], tmp_path: Path
+) -> None:
+    batch = ingest_for(settings, tmp_path, "acme", GOOD)
+    query = f"?replaces={batch.id}"
+    foreign = deliver(closed, GOOD + GOOD[30:], bearer(tokens["other"]), query)
+    assert (foreign.status_code, foreign.get_json(force=True)["type"]) == (409, "/problems/wrong-state")
+    taken = deliver(closed, GOOD + GOOD[30:], bearer(tokens["acme"]), query)
+    assert (taken.status_code, taken.json["replaces"]) == (202, batch.id)
+    lineage: Any = closed.get(f"/v1/batches/{batch.id}/lineage", headers=bearer(tokens["acme"])).json
+    assert [each["id"] for each in lineage["batches"]] == [batch.id, taken.json["id"]]
+
+
+def test_previous_names_of_parameters_are_accepted(client: FlaskClient, writer: dict[str, str]) -> None:
+    batch = deliver(client, GOOD, writer, "?tolerance=7&again=true").json
+    assert batch["max_rejected_rows"] == 7
+
+
+def test_an_operator_decides_about_a_held_batch(
+    closed: FlaskClient, settings: Settings, tokens: dict[str, str], tmp_path: Path
+) -> None:
+    strict = settings.model_copy(update={"max_days_back": 1, "days_back_action": "hold"})
+    first = ingest_for(strict, tmp_path, "acme", GOOD)
+    second = ingest_for(strict, tmp_path, "acme", GOOD + GOOD[30:])
+    assert (first.state, second.state) == ("held", "held")
+    shown: Any = closed.get(f"/v1/batches/{first.id}", headers=bearer(tokens["acme"])).json
+    assert shown["changes"]["prices_after"] == 3
+    assert [finding["check"] for finding in shown["findings"]] == ["days-back"]
+    assert closed.post(f"/v1/batches/{first.id}/publish", headers=bearer(tokens["acme"])).status_code == 403
+
+    operator = bearer(tokens["operator"])
+    published = closed.post(f"/v1/batches/{first.id}/publish", headers=operator)
+    assert (published.get_json()["state"], published.get_json()["decided_by"]) == ("published", "op")
+    after: Any = closed.get(QUESTION).json
+    assert after["rates"][0]["price"] == 1000
+    refused = closed.post(f"/v1/batches/{second.id}/refuse?reason=wrong+year", headers=operator)
+    assert (refused.get_json()["state"], refused.get_json()["failure"]) == ("refused", "wrong year")
+    assert closed.post(f"/v1/batches/{second.id}/publish", headers=operator).status_code == 409

@@ -1,6 +1,6 @@
-"""No stale and no mixed answer, whoever is asked: a history of many readers is checked against the writer's.
+"""No response is stale or mixed: a history of many readers is checked against the writer's.
 
-The readers ask two pods of two worker processes each, through every cache there is, while batches are published and
+The readers query two pods of two worker processes each, through all caches, while batches are published, replaced and
 withdrawn, and while processes are killed. The failover of a primary is a drill of its own (drills/failover.py). Every
 state of the data has an average of its own, so an answer tells which state it shows.
 """
@@ -48,18 +48,17 @@ def pods_of(settings: Settings) -> Iterator[list[Served]]:
             pod.terminate()
 
 
-def publish(publisher: Publisher, dollars: int) -> int:
-    return publisher.publish(
-        [(port, "EETLL", day, dollars * 100) for day in DAYS for port in ("CNGGZ", "CNCWN", "CNCWN")]
-    )
+def publish(publisher: Publisher, dollars: int, replaces: int | None = None) -> int:
+    rows = [(port, "EETLL", day, dollars * 100) for day in DAYS for port in ("CNGGZ", "CNCWN", "CNCWN")]
+    return publisher.publish(rows, replaces)
 
 
 def observe(pods: list[Served], publisher: Publisher, rounds: int, events: dict[int, Callable[[], None]]) -> int:
-    """Let readers ask while batches are published and withdrawn, and check what they were shown.
+    """Run readers while batches are published, replaced and withdrawn, and check the responses.
 
     Args:
-        pods: Whom they ask.
-        publisher: Publishes a batch a round, and withdraws the one before.
+        pods: The pods that are queried.
+        publisher: Publishes a batch per round, and withdraws or replaces the previous one.
         rounds: How many there are.
         events: What happens at the beginning of a round.
 
@@ -96,13 +95,16 @@ def observe(pods: list[Served], publisher: Publisher, rounds: int, events: dict[
     for number in range(1, rounds):
         events.get(number, lambda: None)()
         started = time.monotonic()
-        following = publish(publisher, 1000 + number)
-        writes.append(Write(started, time.monotonic(), 1000 + number - 0.5))  # both are visible
-        time.sleep(0.05)
-        started = time.monotonic()
-        publisher.withdraw(current)
+        if number % 2:  # in one step: never both, never none
+            current = publish(publisher, 1000 + number, replaces=current)
+        else:
+            following = publish(publisher, 1000 + number)
+            writes.append(Write(started, time.monotonic(), 1000 + number - 0.5))  # both are visible
+            time.sleep(0.05)
+            started = time.monotonic()
+            publisher.withdraw(current)
+            current = following
         writes.append(Write(started, time.monotonic(), 1000 + number))
-        current = following
         time.sleep(0.05)
     stop.set()
     for reader in readers:

@@ -9,7 +9,8 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from rates_app.batches.ledger.batches import deadline_slack
+from rates_app.batches.ledger import deadline_slack
+from rates_app.batches.model import Terms
 from rates_app.batches.pipeline.engine import ingest
 
 if TYPE_CHECKING:
@@ -81,6 +82,6 @@ def test_a_warning_is_logged_once(
 ) -> None:
     small = settings.model_copy(update={"slice_bytes": 1000})
     with capture_logs() as log:
-        batch, _ = ingest(small, deliver("a.csv", HEADER + GOOD * 100), deadline=datetime.now(UTC) + left)
+        batch, _ = ingest(small, deliver("a.csv", HEADER + GOOD * 100), terms=Terms(deadline=datetime.now(UTC) + left))
     assert batch.state == "published"
     assert len([line for line in log if "will miss its deadline" in line["event"]]) == warnings

@@ -23,8 +23,8 @@ import yaml
 from kubernetes import client
 from moto.server import ThreadedMotoServer
 
-from rates_app.batches.ledger import batches as ledger
-from rates_app.batches.model import Unreadable
+from rates_app.batches import ledger
+from rates_app.batches.model import Terms, Unreadable
 from rates_app.batches.pipeline import publish
 from rates_app.batches.pipeline.dispatch import MOST_ATTEMPTS, Dispatcher
 from rates_app.batches.pipeline.engine import drive
@@ -312,8 +312,10 @@ def test_an_upload_to_the_bucket_appears_when_it_is_in_the_ledger(aws: Settings)
     databases = Databases(aws)
     databases.open()
     content = HEADER + GOOD * 700_000  # three parts
-    batch, new = receive(aws, databases, io.BytesIO(content), name="a.csv", supplier="acme", tolerance=7)
-    assert (new, batch.state, batch.tolerance, batch.size_bytes) == (True, "received", 7, len(content))
+    batch, new = receive(
+        aws, databases, io.BytesIO(content), name="a.csv", supplier="acme", terms=Terms(max_rejected_rows=7)
+    )
+    assert (new, batch.state, batch.max_rejected_rows, batch.size_bytes) == (True, "received", 7, len(content))
     (key,) = objects("incoming")
     assert key.startswith("acme/")
     assert boto3.Session().client("s3").get_object(Bucket="incoming", Key=key)["Body"].read() == content

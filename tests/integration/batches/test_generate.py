@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from rates_app.batches import ledger
 from rates_app.batches.generate import DEFECTS, NoSuchDefect, generate, parse_defects, read_sample, sample_file
-from rates_app.batches.ledger import batches as ledger
 from rates_app.batches.pipeline.engine import ingest
 
 if TYPE_CHECKING:

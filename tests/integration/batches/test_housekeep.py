@@ -86,7 +86,7 @@ def test_many_batches_need_few_partitions(
     settings: Settings, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(housekeeping, "MERGE_PARTITIONS", 3)
-    monkeypatch.setattr(housekeeping, "LARGEST_MERGED_ROWS", 10)
+    monkeypatch.setattr(housekeeping, "MAX_MERGED_ROWS", 10)
     for number in range(30):
         batch(settings, deliver, number, rows=1 + number % 3)
         housekeep(settings)

@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from rates_app.batches import ledger
 from rates_app.batches.formats.profile import Profile
-from rates_app.batches.ledger import batches as ledger
 from rates_app.batches.ledger.profiles import set_profile
-from rates_app.batches.model import Unreadable, WrongState
+from rates_app.batches.model import Terms, Unreadable, WrongState
 from rates_app.batches.pipeline import publish
 from rates_app.batches.pipeline.engine import ingest
 from rates_app.batches.pipeline.rollup import rebuild_for_tree
@@ -130,7 +130,7 @@ def test_what_was_assumed_is_in_the_ledger_and_a_late_form_is_surveyed(settings:
     with connect(settings) as connection:
         set_profile(connection, "acme", Profile.model_validate({"aliases": {"CNSHA": "CNSGH"}}))
     late = GOOD * 20_000 + b'cnsha,EETLL,13/04/2021,"1,244.50"\nCNGGZ,XXXXX,2021-01-01,1\n'
-    batch, _ = ingest(settings, deliver("late.csv", HEADER + late), supplier="acme", tolerance=1)
+    batch, _ = ingest(settings, deliver("late.csv", HEADER + late), supplier="acme", terms=Terms(max_rejected_rows=1))
     assert (batch.state, batch.rows, batch.rejected) == ("published", 20_001, 1)
     assert published(settings)["CNSGH", "EETLL", date(2021, 4, 13), 124_450] == 1
     assert [reject.line for reject in rejects(settings, batch.id)] == [20_003]
@@ -269,7 +269,7 @@ def test_a_file_that_is_no_batch_at_all_is_an_error(settings: Settings, deliver:
 
 def test_tolerated_bad_rows_are_left_out_and_listed(settings: Settings, deliver: Deliver) -> None:
     path = deliver("bad.csv", HEADER + GOOD * 5 + b"XXXXX,EETLL,2021-01-01,1\n")
-    batch, _ = ingest(settings, path, tolerance=1)
+    batch, _ = ingest(settings, path, terms=Terms(max_rejected_rows=1))
     assert (batch.state, batch.rows, batch.rejected) == ("published", 5, 1)
     assert [reject.line for reject in rejects(settings, batch.id)] == [7]
 
@@ -278,7 +278,7 @@ def test_a_refused_file_is_taken_again_when_asked(settings: Settings, deliver: D
     path = deliver("bad.csv", HEADER + GOOD * 5 + b"XXXXX,EETLL,2021-01-01,1\n")
     refused, _ = ingest(settings, path)
     assert ingest(settings, path) == (refused, False)
-    batch, worked = ingest(settings, path, tolerance=1, again=True)
+    batch, worked = ingest(settings, path, terms=Terms(max_rejected_rows=1, resubmit=True))
     assert (batch.state, worked) == ("published", True)
     assert batch.id != refused.id
 
@@ -297,7 +297,7 @@ def test_withdraw_takes_the_prices_out_and_publishing_again_is_a_new_batch(
         assert publish.withdraw(connection, batch.id) == withdrawn
         with pytest.raises(WrongState):
             publish.publish(connection, batch.id)
-    again, worked = ingest(settings, path, again=True)
+    again, worked = ingest(settings, path, terms=Terms(resubmit=True))
     assert (worked, again.state) == (True, "published")
 
 

@@ -15,8 +15,8 @@ import psycopg
 import pyspark
 import pytest
 
+from rates_app.batches import ledger
 from rates_app.batches.formats.source import inspect
-from rates_app.batches.ledger import batches as ledger
 from rates_app.batches.model import Slice
 from rates_app.batches.pipeline.engine import ingest
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from rates_app.batches import ledger
 from rates_app.batches.generate import generate, read_sample, sample_file
-from rates_app.batches.ledger import batches as ledger
 from rates_app.batches.pipeline import publish
 from rates_app.batches.pipeline.engine import ingest
 from tests.integration.conftest import wait_for_replay

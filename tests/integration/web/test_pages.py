@@ -47,6 +47,7 @@ def client(database: Database, redis_url: str, tmp_path: Path) -> Iterator[Flask
             "redis_url": redis_url,
             "data_dir": tmp_path,
             "threads": 4,
+            "public_batches": True,
         }
     )
     with psycopg.connect(database.url) as connection:
@@ -286,13 +287,16 @@ def test_movers_compare_the_last_week_with_the_one_before(filled: FlaskClient) -
     assert row[3] == f"{sums[0][0] / sums[0][1]:,.2f}"
 
 
-def test_a_batch_s_events_end_with_the_batch_and_poll_when_there_is_no_room(filled: FlaskClient) -> None:
+def test_a_batch_s_events_end_with_the_batch_and_poll_when_there_is_no_room(
+    filled: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ended = filled.get("/batches/1/events", buffered=True)
     assert ended.content_type == "text/event-stream"
     assert ended.text.startswith("retry: 2000\n\nevent: ended\ndata: ")
     with psycopg.connect(filled.application.config["SAMPLE_SETTINGS"].database_url.get_secret_value()) as connection:
         connection.execute("UPDATE batches SET state = 'staging', ended_at = NULL")
-    with STREAMS.place(1):  # the four threads of the settings leave room for one
+    monkeypatch.setattr("rates_app.web.batches.MAX_STREAMS", 1)
+    with STREAMS.place(1):  # the only place
         events = filled.get("/batches/1/events", buffered=True).text
     assert events.count("event: state") == 1
     assert "still there" not in events, "the stream stayed"
@@ -307,7 +311,11 @@ def test_a_batch_s_events_end_with_the_batch_and_poll_when_there_is_no_room(fill
 def test_without_a_database_pages_say_so(address: str, tmp_path: Path) -> None:
     app = create_app(
         Settings.model_validate(
-            {"database_url": f"postgresql://rates@{HOST}:{free_port()}/rates", "data_dir": tmp_path}
+            {
+                "database_url": f"postgresql://rates@{HOST}:{free_port()}/rates",
+                "data_dir": tmp_path,
+                "public_batches": True,
+            }
         )
     )
     answer = app.test_client().get(address, headers={"Accept": "text/html"})

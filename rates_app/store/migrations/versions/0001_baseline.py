@@ -42,10 +42,11 @@ CREATE TABLE batches (
     format       text NOT NULL,
     compression  text NOT NULL,
     state        text NOT NULL DEFAULT 'received' CHECK (state IN
-                     ('received', 'staging', 'verified', 'published', 'refused', 'withdrawn', 'failed')),
+                     ('received', 'staging', 'verified', 'held', 'published', 'refused', 'withdrawn', 'failed',
+                      'checked')),
     -- True when the same content was resubmitted, so that this row no longer answers for it.
     superseded   boolean NOT NULL DEFAULT false,
-    tolerance    bigint NOT NULL DEFAULT 0 CHECK (tolerance >= 0),
+    max_rejected_rows bigint NOT NULL DEFAULT 0 CHECK (max_rejected_rows >= 0),
     rows         bigint,
     rejected     bigint,
     total_cents  numeric,
@@ -60,6 +61,17 @@ CREATE TABLE batches (
     assumptions  text[] NOT NULL DEFAULT '{}',
     -- The sum of its rows' hashes: equal for files with the same rows, however they are written.
     row_digest   numeric,
+    -- The batch whose place this one takes when it is published, and, once that has happened, the reverse. A batch has
+    -- a higher id than the one it replaces, so locking them in descending order cannot deadlock.
+    replaces     integer REFERENCES batches CHECK (replaces < id),
+    replaced_by  integer REFERENCES batches,
+    -- A batch that is only checked is never published, and does not answer for its content.
+    check_only   boolean NOT NULL DEFAULT false CHECK (superseded OR NOT check_only),
+    -- Failed plausibility checks, and what publishing would change (rates_app.batches.pipeline.comparison).
+    findings     jsonb NOT NULL DEFAULT '[]',
+    changes      jsonb,
+    -- Who published or refused a held batch.
+    decided_by   text,
     deadline     timestamptz,
     received_at  timestamptz NOT NULL DEFAULT now(),
     started_at   timestamptz,
@@ -70,6 +82,7 @@ CREATE TABLE batches (
 CREATE UNIQUE INDEX batches_content ON batches (content_hash) WHERE NOT superseded;
 CREATE INDEX batches_state ON batches (state);
 CREATE INDEX batches_rows ON batches (supplier, row_digest);
+CREATE INDEX batches_supplier ON batches (supplier, id);
 
 -- How a supplier's files are read.
 CREATE TABLE supplier_profiles (
@@ -130,7 +143,7 @@ CREATE TABLE rolled_up (
 """
 
 PRICES = """
--- Tables of batches in work; `segments` gets them as partitions.
+-- Tables that slices are staged into. Housekeeping attaches those of published batches to `segments`.
 CREATE SCHEMA staging;
 
 -- The delivered prices. The service reads rollups; segments are the record that rollups are made from.
@@ -172,6 +185,18 @@ CREATE TABLE rollups (
         INCLUDE (count, total_cents, low_cents, median_cents, high_cents)
 ) WITH (autovacuum_vacuum_insert_scale_factor = 0.05, autovacuum_vacuum_scale_factor = 0.05);
 CREATE INDEX rollups_batch ON rollups (batch_id);
+
+-- The lowest and the highest price of such a set: its first number, and its last one or last but one.
+CREATE FUNCTION little_endian(bytes bytea, first integer) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN get_byte(bytes, first) + (get_byte(bytes, first + 1) << 8) + (get_byte(bytes, first + 2) << 16)
+        + (get_byte(bytes, first + 3) << 24);
+CREATE FUNCTION lowest_cents(prices bytea) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN little_endian(prices, 0);
+CREATE FUNCTION highest_cents(prices bytea, count bigint) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN little_endian(prices, length(prices) - CASE WHEN length(prices) = 4 * count THEN 4 ELSE 8 END);
 
 CREATE VIEW visible_rollups AS
 SELECT rollups.* FROM rollups JOIN batches ON batches.id = batch_id AND batches.state = 'published';
@@ -248,6 +273,8 @@ TOKENS = """
 CREATE TABLE tokens (
     id         integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name       text NOT NULL UNIQUE,
+    -- Owner of the batches that are delivered with this token, and of those that it shows.
+    supplier   text NOT NULL,
     hash       bytea NOT NULL UNIQUE CHECK (octet_length(hash) = 32),
     scopes     text[] NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),

@@ -1,0 +1,105 @@
+"""Enter deliveries in the ledger, once per content."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+from psycopg.rows import class_row
+
+from rates_app.batches.ledger.queries import BATCH_COLUMNS, find_batch
+from rates_app.batches.model import DEFAULT_TERMS, Batch, NoSuchBatch, Terms, WrongState
+
+if TYPE_CHECKING:
+    from rates_app.batches.formats.source import Source
+    from rates_app.store.databases import Connection
+
+
+def accept(
+    connection: Connection, source: Source, *, name: str, supplier: str, terms: Terms = DEFAULT_TERMS
+) -> tuple[Batch, bool]:
+    """Enter a delivered file in the ledger, once for its content.
+
+    Args:
+        connection: A connection to the primary, inside a transaction.
+        source: The file, inspected.
+        name: The supplier's name for the file.
+        supplier: The owner of the batch.
+        terms: What the supplier states with the delivery.
+
+    Returns:
+        The batch, and whether it is new. Content that was delivered before gives its earlier batch.
+
+    Raises:
+        NoSuchBatch: The supplier has no batch ``terms.replaces``.
+        WrongState: The batch ``terms.replaces`` cannot be replaced.
+    """
+    if terms.resubmit:
+        connection.execute(
+            """
+            UPDATE batches SET superseded = true
+            WHERE content_hash = %s AND NOT superseded AND state IN ('refused', 'withdrawn', 'failed')
+            """,
+            (source.content_hash,),
+        )
+    earlier = None if terms.check else _find_content(connection, source.content_hash)
+    if earlier is None:
+        if terms.replaces is not None:
+            _check_replaceable(connection, terms.replaces, supplier)
+        if (batch := _insert(connection, source, name, supplier, terms)) is not None:
+            return batch, True
+        # A concurrent delivery of the same content has been faster.
+        earlier = _find_content(connection, source.content_hash)
+        assert earlier is not None  # noqa: S101 - the insertion has met it, and batches are never deleted
+    if terms.replaces not in {None, earlier.replaces} and earlier.state == "published":
+        raise WrongState(
+            f"this content is already published as batch {earlier.id}, so it cannot replace batch {terms.replaces}: "
+            f"to remove batch {terms.replaces}, withdraw it"
+        )
+    return earlier, False
+
+
+def _insert(connection: Connection, source: Source, name: str, supplier: str, terms: Terms) -> Batch | None:
+    with connection.cursor(row_factory=class_row(Batch)) as cursor:
+        return cursor.execute(
+            sql.SQL(
+                """
+                INSERT INTO batches (name, supplier, content_hash, size_bytes, format, compression,
+                                     max_rejected_rows, deadline, replaces, check_only, superseded)
+                VALUES (%(name)s, %(supplier)s, %(content_hash)s, %(size_bytes)s, %(format)s, %(compression)s,
+                        %(max_rejected_rows)s, %(deadline)s, %(replaces)s, %(check)s, %(check)s)
+                ON CONFLICT (content_hash) WHERE NOT superseded DO NOTHING
+                RETURNING {}
+                """
+            ).format(BATCH_COLUMNS),
+            {"name": name, "supplier": supplier, **source._asdict(), **terms._asdict()},
+        ).fetchone()
+
+
+def _find_content(connection: Connection, content_hash: bytes) -> Batch | None:
+    with connection.cursor(row_factory=class_row(Batch)) as cursor:
+        return cursor.execute(
+            sql.SQL("SELECT {} FROM batches WHERE content_hash = %s AND NOT superseded").format(BATCH_COLUMNS),
+            (content_hash,),
+        ).fetchone()
+
+
+def _check_replaceable(connection: Connection, batch_id: int, supplier: str) -> None:
+    """Refuse a replacement early; whether the batch is still published is checked again in the publishing transaction.
+
+    Raises:
+        NoSuchBatch: The supplier has no such batch.
+        WrongState: The batch is not published.
+    """
+    batch = find_batch(connection, batch_id)
+    if batch.supplier != supplier:
+        raise NoSuchBatch(f"supplier {supplier} has no batch {batch_id} that could be replaced")
+    if batch.state != "published":
+        raise WrongState(not_replaceable(batch))
+
+
+def not_replaceable(batch: Batch) -> str:
+    """Explain why a batch cannot be replaced, and what to do."""
+    if batch.replaced_by is not None:
+        return f"batch {batch.id} was replaced by batch {batch.replaced_by}: deliver with replaces={batch.replaced_by}"
+    return f"batch {batch.id} is {batch.state}, and only a published batch can be replaced: deliver without replaces"
