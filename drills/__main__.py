@@ -28,7 +28,7 @@ class Drill(Protocol):
     PROMISE: str
 
     def run(self, folder: Path, report: Report, *, short: bool) -> None:
-        """Break, mend, and compare."""
+        """Break, repair, and compare."""
 
 
 DRILLS: dict[str, Drill] = {
@@ -101,10 +101,10 @@ def main(
     list_: Annotated[bool, typer.Option("--list", help="List the drills and what each checks.")] = False,
     write: Annotated[bool, typer.Option("--record", help="Write the results into docs/drills.md.")] = False,
 ) -> None:
-    """Break the local stack under load, mend it as an operator would, and compare that with what is promised.
+    """Break the local stack under load, repair it as an operator would, and compare that with what is promised.
 
     Every drill starts PostgreSQL with a replica, Redis and two pods in a folder of its own, has readers and a writer
-    use them, breaks something, mends it, and tells its timeline. It fails when a promise of the failure table in
+    use them, breaks something, repairs it, and tells its timeline. It fails when a promise of the failure table in
     docs/capacity.md is broken: counts and orders are compared, never times.
 
     `make drill` runs all of them and `make drill NAME=failover` one; both record the results. Nothing that runs

@@ -1,4 +1,4 @@
-"""Readers that ask every pod, and a writer that publishes and withdraws, while something is broken and mended."""
+"""Readers that ask every pod, and a writer that publishes and withdraws, while something is broken and repaired."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Load:
             raise self._fault
 
     def go_on(self) -> None:
-        """Let it go on for a while: so many more answers and changes."""
+        """Let it continue for a while: so many more answers and changes."""
         answers, changes = (50, 2) if self.site.short else (500, 10)
         answers += len(self.reads) + len(self.failures)
         changes += len(self.writes)
@@ -139,7 +139,7 @@ class Load:
         return result
 
     def report(self, report: Report) -> None:
-        """Tell what the load has seen, when it has ended."""
+        """Report what the load has seen, when it has ended."""
         report.requests = len(self.reads) + len(self.failures)
         report.failed = len(self.failures)
         report.expect("requests failed", 0, len(self.failures))

@@ -1,4 +1,4 @@
-"""What a drill tells: its timeline while it runs, then what was promised beside what was seen."""
+"""What a drill tells: its timeline while it runs, then what was promised next to what was seen."""
 
 from __future__ import annotations
 

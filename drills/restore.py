@@ -23,7 +23,7 @@ PROMISE = "Database, destroyed or corrupted"
 
 
 def run(folder: Path, report: Report, *, short: bool) -> None:
-    """Back up, go on, destroy, restore to the moment before, compare, and let a pod serve what was restored."""
+    """Back up, continue, destroy, restore to the moment before, compare, and let a pod serve what was restored."""
     with Site(folder, short=short, archiving=True) as site:
         primary = site.cluster.primary
         assert primary.backups

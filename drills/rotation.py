@@ -24,7 +24,7 @@ NEXT = "rates_next"
 
 
 def run(folder: Path, report: Report, *, short: bool) -> None:
-    """Let new credentials in beside the old ones, replace the pods one by one, then shut the old ones out."""
+    """Let new credentials in next to the old ones, replace the pods one by one, then shut the old ones out."""
     with Site(folder, short=short) as site:
         admin_url = site.cluster.primary.admin_url
         with Load(site) as load:

@@ -1,6 +1,6 @@
 """What the charts render, kept as files, so that a review shows what a change does to a cluster.
 
-`make golden` writes them anew; the diff is for reading.
+`make golden` writes them again; the diff is for reading.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ NEEDED = {
     "TargetGroupBinding",
 }
 
-# Fields that Kubernetes refuses to change, and those whose change makes a controller build the thing anew.
+# Fields that Kubernetes refuses to change, and those whose change makes a controller build the thing again.
 FIXED: dict[str, list[tuple[str, ...]]] = {
     "Deployment": [("spec", "selector")],
     "Rollout": [("spec", "selector")],

@@ -31,7 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Tell what was measured; record it if that was asked for, a run of the whole folder with its counts."""
+    """Report what was measured; record it if that was asked for, a run of the whole folder with its counts."""
     rows, counts = config.stash[ROWS], terminalreporter.stats
     failed = sorted({_name(one.nodeid) for result in ("failed", "error") for one in counts.get(result, ())})
     if rows:

@@ -72,7 +72,7 @@ def agrees(body: bytes, expected: list[Rate]) -> bool:
 
 
 def ask(connection: http.client.HTTPConnection, path: str, expected: list[Rate], tally: Tally) -> bool:
-    """Ask once; tell whether the connection can be kept."""
+    """Ask once; return whether the connection can be kept."""
     asked, began = time.time(), time.monotonic()
     try:
         connection.request("GET", path)

@@ -56,7 +56,7 @@ class Loaded(NamedTuple):
 
 
 class Ingest:
-    """The chart spark-ingest beside a release of the service, and the suppliers' side of it.
+    """The chart spark-ingest next to a release of the service, and the suppliers' side of it.
 
     Args:
         release: The service, whose pods ask the database.
@@ -151,7 +151,7 @@ class Ingest:
         return int(wait_for(f"a batch of {file.name}", lambda: self.query(statement))[0][0])
 
     def staged(self, batch: int) -> tuple[int, int]:
-        """Tell how many of a batch's slices are staged, and how many there are."""
+        """Return how many of a batch's slices are staged, and how many there are."""
         ((done, of),) = self.query(
             f"SELECT count(*) FILTER (WHERE state = 'staged'), count(*) FROM slices WHERE batch_id = {batch}"
         )

@@ -64,7 +64,7 @@ def wait_for(what: str, holds: Callable[[], Any], seconds: float = 180) -> Any:
 
 
 def ready(pod: Any) -> bool:
-    """Tell whether a pod is ready and not on its way out."""
+    """Return whether a pod is ready and not on its way out."""
     conditions = pod["status"].get("conditions", ())
     return "deletionTimestamp" not in pod["metadata"] and any(
         condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions

@@ -120,7 +120,7 @@ class Load:
         self.wait_for_requests(self._last()["requests"] + count)
 
     def bad(self) -> int:
-        """Tell how many requests failed or were answered wrongly so far."""
+        """Return how many requests failed or were answered wrongly so far."""
         last = self._last()
         return int(last.get("failed", 0) + last.get("wrong", 0))
 

@@ -119,7 +119,7 @@ class Release:
         if self.kind == "rollout":
             done = status.get("phase") == "Healthy"
         else:
-            # Pods of the version before serve the same tag after a restart: the Deployment knows which are new.
+            # Pods of the previous version serve the same tag after a restart: the Deployment knows which are new.
             done = status.get("updatedReplicas") == status.get("replicas")
         done = done and int(status["observedGeneration"]) == workload["metadata"]["generation"]
         new = self.pods(tag)

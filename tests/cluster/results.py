@@ -59,11 +59,11 @@ class Report:
         self._test, self._rows = test, rows
 
     def load(self, what: str, tally: Tally) -> None:
-        """Tell what became of the requests while something was done."""
+        """Report what became of the requests while something was done."""
         self._rows.append(Row("load", self._test, (what, *_requests(tally))))
 
     def fault(self, what: str, fails: str, tally: Tally, began: float, lost: int) -> None:
-        """Tell what a fault cost.
+        """Report what a fault cost.
 
         Args:
             what: What was done.
@@ -78,7 +78,7 @@ class Report:
         self._rows.append(Row("faults", self._test, cells, tally.examples))
 
     def seen(self, what: str, found: str) -> None:
-        """Tell what else was found."""
+        """Report what else was found."""
         self._rows.append(Row("seen", self._test, (what, found)))
 
 

@@ -1,4 +1,4 @@
-"""What the cluster tests are told by the environment."""
+"""Settings of the cluster tests, from the environment."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ClusterSettings(BaseSettings):
     def node(self, verb: NodeFault, node: str) -> None:
         """Cut a node's power or its network, or give it back."""
         assert self.node_command, (
-            "CLUSTER_NODE_COMMAND is not set: give the command that breaks a node of this cluster and mends it again, "
+            "CLUSTER_NODE_COMMAND is not set: give the command that breaks a node of this cluster and repairs it, "
             "as in CLUSTER_NODE_COMMAND='./node {verb} {node}', with the verbs stop, start, cut and join"
         )
         _run(self.node_command, verb=verb, node=node)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 ROWS = 2_000_000
-#: The batch is the same whichever pod makes it, and is known by its content: a second pod goes on with the first's.
+#: The batch is the same whichever pod makes it, and is known by its content: a second pod continues with the first's.
 SCRIPT = (
     f"rates generate /tmp/batch.csv --rows {ROWS} --first-day {OTHER_DAYS} --seed $SEED && rates ingest /tmp/batch.csv"
 )
@@ -77,7 +77,7 @@ class Job:
         )
 
     def ledger(self) -> dict[str, Any]:
-        """Tell how many batches there are, and the newest one's state and rows."""
+        """Return how many batches there are, and the newest one's state and rows."""
         found: dict[str, Any] = json.loads(self.namespace.python(f"deployment/{NAME}", LEDGER))
         return found
 

@@ -1,4 +1,4 @@
-"""PostgreSQL's primary is lost for good, and its replica takes over, as in a managed database's failover."""
+"""PostgreSQL's primary is lost permanently, and its replica takes over, as in a managed database's failover."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Trial:
         wait_for("requests that do not fail", clean, seconds)
 
     def ends(self, what: str, fails: str) -> Tally:
-        """Report the cost beside the promise for what fails. Whatever happens, no answer is wrong and no row lost."""
+        """Report the cost next to the promise for what fails. Whatever happens, no answer is wrong and no row lost."""
         tally = self.load.end()
         self._release.wait_for_version("1")
         lost = self._rows - self._release.rows()
@@ -189,7 +189,7 @@ REMEDIES: dict[NodeFault, tuple[NodeFault, str]] = {
 @pytest.mark.parametrize("fault", REMEDIES)
 def test_a_node_fails(rolling: Release, settings: ClusterSettings, trial: Trial, fault: NodeFault) -> None:
     node, (remedy, called) = unused(rolling.namespace), REMEDIES[fault]
-    # New pods are spread anew: what was done before may have left the node without one.
+    # New pods are spread again: what was done before may have left the node without one.
     rolling.namespace.kubectl("rollout", "restart", f"{rolling.kind}/{NAME}")
     rolling.wait_for_version("1")
     assert node in {pod["spec"]["nodeName"] for pod in rolling.pods()}, f"{node} serves nothing that could be missed"

@@ -283,7 +283,7 @@ def test_a_preview_appears_with_its_pull_request_and_goes_with_it(
 
 
 def _answers(preview: Namespace, image: str) -> bool:
-    """Tell whether the one pod that is ready, of an image, has prices."""
+    """Return whether the one pod that is ready, of an image, has prices."""
     (pod,) = (pod for pod in preview.list("pods", "app.kubernetes.io/name=rates-app") if ready(pod))
     assert pod["spec"]["containers"][0]["image"] == image
     question = "http://rates-app/rates?date_from=2021-01-01&date_to=2021-01-10&orig_code=CNSGH&dest_code=SEGOT"

@@ -28,7 +28,7 @@ ROWS = 2_000_000
 
 @pytest.fixture(scope="module")
 def ingest(stores: Namespace, settings: ClusterSettings) -> Iterator[Ingest]:
-    """The dispatcher and the operator, beside one pod of the service."""
+    """The dispatcher and the operator, next to one pod of the service."""
     release = Release(stores, settings.image, more={"replicas": 1, "priorityClass": {"create": False, "name": ""}})
     release.upgrade("1")
     release.wait_for_version("1")
@@ -152,7 +152,7 @@ def test_an_upgrade_lets_the_dispatcher_finish_the_batch_that_it_loads(
     assert (ingest.loaded(batch), ingest.attempts(file)) == (expected, 1)
     report.seen(
         f"batch of {expected.rows:,} rows during an upgrade of the dispatcher that loads it",
-        "published and put away by the pod that began it, every row once",
+        "published and archived by the pod that began it, every row once",
     )
 
 
@@ -178,7 +178,7 @@ def test_an_upgrade_of_the_dispatcher_does_not_disturb_a_batch_on_spark(
     assert (ingest.loaded(batch), ingest.attempts(file)) == (expected, 1)
     report.seen(
         f"batch of {ROWS:,} rows on Spark during an upgrade of the dispatcher",
-        "published by the driver that began it, put away by the new dispatcher, every row once",
+        "published by the driver that began it, archived by the new dispatcher, every row once",
     )
 
 

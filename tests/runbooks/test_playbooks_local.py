@@ -36,7 +36,7 @@ pytestmark = [pytest.mark.xdist_group("playbooks-local"), pytest.mark.timeout(90
 @pytest.fixture(scope="module")
 def local(servers_folder: Path) -> Iterator[tuple[Runner, PostgresServer, PostgresServer]]:
     """A primary and its replica as `rates dev` keeps them, for these tests alone."""
-    folder = Path(tempfile.mkdtemp(prefix="playbooks-", dir=servers_folder))  # made anew if other tests come between
+    folder = Path(tempfile.mkdtemp(prefix="playbooks-", dir=servers_folder))  # made again if other tests come between
     folder.chmod(0o711)
     primary = PostgresServer(folder / "postgres" / "primary", fast=True, backups=folder / "backups")
     replica = PostgresServer(folder / "postgres" / "replica", primary=primary, fast=True)

@@ -161,7 +161,7 @@ def test_a_thousand_flapping_events_are_a_handful_of_messages(
     start: Callable[..., Any], cluster: FakeCluster, reader: Reader
 ) -> None:
     start(clear_seconds=1)
-    for _ in range(250):  # slowly enough that each crash and each mend is seen, and could be a message
+    for _ in range(250):  # slowly enough that each crash and each repair is seen, and could be a message
         for recording in ("crash", "crash-mended"):
             cluster.replay(RECORDED / f"{recording}.jsonl")
             time.sleep(0.02)
