@@ -85,10 +85,11 @@ def _bounded(text: bytes) -> Iterator[bytes]:
     if len(text) <= base.MAX_CHUNK_ROWS:
         yield text
         return
-    ends = np.flatnonzero(np.frombuffer(text, dtype=np.uint8) == ord("\n"))
-    if len(ends) <= base.MAX_CHUNK_ROWS:
+    is_end = np.frombuffer(text, dtype=np.uint8) == ord("\n")
+    if np.count_nonzero(is_end) <= base.MAX_CHUNK_ROWS:
         yield text
         return
+    ends = np.flatnonzero(is_end)
     cuts = [0, *(ends[base.MAX_CHUNK_ROWS - 1 :: base.MAX_CHUNK_ROWS] + 1).tolist(), len(text)]
     yield from (text[start:stop] for start, stop in pairwise(cuts) if start < stop)
 

@@ -252,7 +252,8 @@ def read_plain_price(text: bytes) -> int | str | None:
     found = _PRICE.fullmatch(text)
     if not found:
         return None
-    return _price(int(found[1]) * 100 + int((found[2] or b"").ljust(2, b"0")))
+    cents = int(found[1]) * 100 + int((found[2] or b"").ljust(2, b"0"))
+    return cents if 0 < cents <= MAX_PRICE_CENTS else _price(cents)
 
 
 def read_number(text: bytes) -> int | str:
