@@ -327,14 +327,14 @@ def test_search_compare_and_table_work_without_javascript(
     page.get_by_label("From", exact=True).fill("China Main")
     page.get_by_label("To", exact=True).fill("Scandinavia (scandinavia)")
     page.get_by_role("button", name="Show rates").click()
-    assert page.locator("table tbody tr").count() == 31
-    assert page.locator("svg polyline.average").count() == 1
-    assert page.locator("datalist option").count() == 163
+    expect(page.locator("table tbody tr")).to_have_count(31)
+    expect(page.locator("svg polyline.average")).to_have_count(1)
+    expect(page.locator("datalist option")).to_have_count(163)
     keep(page, f"without-javascript-{size}-light")
     page.get_by_role("button", name="+ Compare a lane").click()
     page.locator("#origin-2").fill("CNGGZ")
     page.locator("#destination-2").fill("EETLL")
     page.get_by_role("button", name="Show rates").click()
-    assert page.locator(".figures-table tbody tr").count() == 2
+    expect(page.locator(".figures-table tbody tr")).to_have_count(2)
     page.get_by_role("button", name="Week", exact=True).click()
-    assert page.locator("table[data-sort] tbody tr").count() == 7
+    expect(page.locator("table[data-sort] tbody tr")).to_have_count(7)
