@@ -1,4 +1,4 @@
-"""Serve health and metrics for roles that have no HTTP service of their own."""
+"""Serve health and metrics for roles that serve no HTTP otherwise."""
 
 from __future__ import annotations
 

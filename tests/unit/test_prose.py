@@ -15,13 +15,7 @@ if TYPE_CHECKING:
 #: Paths whose text does not keep to the glossary yet. The list only gets shorter.
 PENDING = (
     "benchmarks/",
-    "docs/capacity.md",
-    "docs/cluster-tests.md",
     "docs/decisions/",
-    "docs/drills.md",
-    "docs/gitops.md",
-    "docs/ingest.md",
-    "docs/observability.md",
     "drills/",
     "helm/",
     "pulumi/",
@@ -31,9 +25,7 @@ PENDING = (
     "rates_app/backups/",
     "rates_app/batches/",
     "rates_app/cache/",
-    "rates_app/cli.py",
     "rates_app/http/",
-    "rates_app/ops/",
     "rates_app/rates/",
     "rates_app/settings.py",
     "rates_app/store/",
