@@ -24,7 +24,7 @@ from rates_app.http.service import Service
 from rates_app.ops.periodic import Periodic
 from rates_app.ops.traces import trace_requests
 from rates_app.rates.reads import Reads
-from rates_app.rates.warm import tell_hits
+from rates_app.rates.warm import report_hits
 from rates_app.store.databases import Databases
 from rates_app.store.lease import Lease
 from rates_app.store.metrics import measure_pools
@@ -59,7 +59,7 @@ def create_app(settings: Settings) -> Flask:
     housekeeping = Periodic(
         EXCHANGE_SECONDS,
         limiter.exchange,
-        lambda: tell_hits(redis, answers.take_hits()),
+        lambda: report_hits(redis, answers.take_hits()),
         lambda: measure_pools(databases),
     )
     housekeeping.start()

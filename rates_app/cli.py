@@ -13,6 +13,7 @@ import psycopg
 import typer
 from psycopg.rows import TupleRow
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -31,6 +32,7 @@ from rates_app.notify.cli import app as notify_app
 from rates_app.notify.settings import NotifySettings
 from rates_app.ops.logs import configure_logs
 from rates_app.ops.runbook import NoSuchRunbook, runbook
+from rates_app.ops.text import printable
 from rates_app.ops.traces import configure_traces
 from rates_app.rates.cli import rate
 from rates_app.rates.locations import LocationsError, read_locations, store_locations
@@ -225,7 +227,7 @@ def _report(settings: Settings, batch: Batch, prefix: str = "") -> None:
         text = f"{prefix}Batch {batch.id} is published: {batch.rows:,} prices, generation {batch.generation}.{replaced}"
         out.print(text, soft_wrap=True)
         return
-    reason = f": {batch.failure}" if batch.failure else ""
+    reason = f": {printable(batch.failure)}" if batch.failure else ""
     advice = f" {step}" if (step := ledger.next_step(batch)) else ""
     err.print(f"{prefix}Batch {batch.id} is {batch.state}{reason}.{advice}", markup=False, soft_wrap=True)
     if batch.state != "checked":
@@ -241,8 +243,8 @@ def _changes_table(changes: dict[str, Any]) -> Table:
     for lane in changes["largest"]:
         medians = (lane["median_before"], lane["median_after"])
         table.add_row(
-            lane["origin"],
-            lane["destination"],
+            escape(printable(lane["origin"])),
+            escape(printable(lane["destination"])),
             *(f"{lane[name]:,}" for name in ("days", "prices_before", "prices_after")),
             *("-" if median is None else f"{median:,.2f}" for median in medians),
         )
@@ -270,8 +272,8 @@ def _batches_table(found: list[Batch]) -> Table:
         cells = (batch.rows, batch.rejected)
         table.add_row(
             str(batch.id),
-            batch.name,
-            batch.supplier,
+            escape(printable(batch.name)),
+            escape(printable(batch.supplier)),
             batch.state,
             *("" if cell is None else f"{cell:,}" for cell in cells),
             f"{batch.received_at:%Y-%m-%d %H:%M:%S}",
@@ -301,7 +303,7 @@ def _show_batch(batch: Batch, progress: ledger.Progress) -> None:
         ("days", f"{batch.first_day} to {batch.last_day} on {batch.lanes:,} lanes" if batch.lanes else "-"),
         *((step, f"{at:%Y-%m-%d %H:%M:%S}") for step, at in _timestamps(batch) if at),
     ):
-        table.add_row(name, value)
+        table.add_row(name, escape(printable(value)))
     out.print(table)
 
 
@@ -323,8 +325,9 @@ def rejects(batch: BatchNumber) -> None:
         found = ledger.find_batch(connection, batch)
         count = 0
         for count, reject in enumerate(ledger.iter_rejects(connection, batch), start=1):  # noqa: B007 - counts
-            sys.stdout.write("\t".join(("" if part is None else str(part)) for part in reject) + "\n")
-    err.print(f"{count:,} rejects; batch {batch} is {found.state}{f': {found.failure}' if found.failure else ''}.")
+            sys.stdout.write("\t".join(("" if part is None else printable(part)) for part in reject) + "\n")
+    failure = f": {printable(found.failure)}" if found.failure else ""
+    err.print(f"{count:,} rejects; batch {batch} is {found.state}{failure}.", markup=False)
 
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
@@ -338,7 +341,7 @@ def publish_held(batch: BatchNumber, yes: Yes = False) -> None:
         found = ledger.find_batch(connection, batch)
         if not yes:
             for finding in found.findings:
-                err.print(f"{finding['action']}: {finding['message']}", markup=False, soft_wrap=True)
+                err.print(f"{finding['action']}: {printable(finding['message'])}", markup=False, soft_wrap=True)
             if (changes := ledger.find_changes(connection, batch)) is not None:
                 out.print(_changes_table(changes))
             typer.confirm(f"Publish batch {batch}, {found.name} with {found.rows or 0:,} prices?", abort=True)
@@ -401,7 +404,8 @@ def token_list() -> None:
         for token in list_tokens(connection):
             expires = "never" if token.expires_at is None else f"{token.expires_at:%Y-%m-%d}"
             created = f"{token.created_at:%Y-%m-%d}"
-            table.add_row(token.name, token.supplier, ", ".join(token.scopes), created, expires)
+            names = (escape(printable(token.name)), escape(printable(token.supplier)))
+            table.add_row(*names, ", ".join(token.scopes), created, expires)
     out.print(table)
 
 
@@ -410,7 +414,7 @@ def token_revoke(name: Annotated[str, typer.Argument(help="The token's name.")])
     """Invalidate a token immediately."""
     with _connect(_settings()) as connection:
         revoke_token(connection, name)
-    out.print(f"The token of {name} is revoked.")
+    out.print(f"The token of {printable(name)} is revoked.", markup=False)
 
 
 app.command(rich_help_panel="Queries")(rate)
@@ -440,7 +444,7 @@ def settings(
         return
     table = Table("Variable", "Default", "Description", box=None)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     out.print(table)
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import (
     Field,
     NonNegativeInt,
@@ -68,6 +70,9 @@ class Settings(ProcessSettings):
     )
     redis_url: SecretStr | None = Field(
         default=None, description="Redis for cached responses and rate limits. Default: both are kept per process."
+    )
+    cache_key: SecretStr | None = Field(
+        default=None, description="Secret that authenticates entries in Redis, the same for every process of a stack."
     )
     pool_size: PositiveInt = Field(default=8, description="Maximum number of connections per process and database.")
     pool_timeout_seconds: PositiveFloat = Field(
@@ -240,6 +245,19 @@ class Settings(ProcessSettings):
             ("postgresql://", "postgres://", "redis://", "rediss://", "unix://")
         ):
             raise ValueError("is not a URL that starts with postgresql:// or redis://")
+        return value
+
+    @field_validator("database_url", "replica_urls")
+    @classmethod
+    def _readable(cls, value: SecretStr | tuple[SecretStr, ...]) -> SecretStr | tuple[SecretStr, ...]:
+        """Refuse an address that the driver cannot read: its own message would repeat the password."""
+        for url in value if isinstance(value, tuple) else (value,):
+            try:
+                conninfo_to_dict(url.get_secret_value())
+            except ProgrammingError:
+                raise ValueError(
+                    "is not a valid PostgreSQL address; percent-encode special characters in user and password"
+                ) from None
         return value
 
     @field_validator("database_url")

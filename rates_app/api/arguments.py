@@ -103,6 +103,13 @@ class RatesArguments(BaseModel):
     )
 
 
+def _plausible(value: datetime) -> datetime:
+    """Refuse what no calendar or database can convert to UTC and back."""
+    if not 2000 <= value.year < 2200:  # noqa: PLR2004 - centuries around every delivery there can be
+        raise ValueError("is not between the years 2000 and 2199")
+    return value
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -187,7 +194,9 @@ class DeliveryArguments(_Strict):
     max_rejected_rows: int = Field(
         0, ge=0, lt=2**63, description="Rejected rows up to which the batch is published without them."
     )
-    deadline: AwareDatetime | None = Field(None, description="When it has to be published, with its offset from UTC.")
+    deadline: Annotated[AwareDatetime, AfterValidator(_plausible)] | None = Field(
+        None, description="When it has to be published, with its offset from UTC."
+    )
     resubmit: bool = Field(False, description="Ingest content again that was refused, failed or withdrawn.")
     replaces: int | None = Field(
         None,

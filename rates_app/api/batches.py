@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import re
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import orjson
-import psycopg
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, request, stream_with_context
 from werkzeug.exceptions import NotFound
 
 from rates_app.api.arguments import (
@@ -24,23 +24,22 @@ from rates_app.api.arguments import (
 )
 from rates_app.api.models import BatchBody, BatchesBody, RejectsBody
 from rates_app.batches import ledger
-from rates_app.batches.model import NoSuchBatch, Terms, Unreadable, WrongState
+from rates_app.batches.model import NoSuchBatch, Reject, Terms, Unreadable, WrongState
 from rates_app.batches.pipeline import publish
 from rates_app.batches.sources.digests import DigestMismatch, Digests
 from rates_app.batches.sources.upload import KeyReused, TooLarge, receive
+from rates_app.http.arguments import batch_number
 from rates_app.http.authorization import require, visible_supplier
 from rates_app.http.exchange import current_exchange
 from rates_app.http.openapi import Content, check_arguments, operation
 from rates_app.http.problems import Problem
 from rates_app.http.responses import choose_media_type
 from rates_app.http.service import service
+from rates_app.ops.text import csv_cell
 from rates_app.rates.warm import warmer
-from rates_app.store.databases import QueryTooSlow, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from rates_app.batches.model import Batch, Reject
+    from rates_app.batches.model import Batch
     from rates_app.store.databases import Connection
     from rates_app.store.tokens import Token
 
@@ -58,9 +57,10 @@ def _number(text: str) -> int:
     Raises:
         NotFound: It is no number that a batch can have.
     """
-    if not text.isascii() or not text.isdigit() or int(text[:12]) >= 2**31:
+    number = batch_number(text)
+    if number is None:
         raise NotFound(f"There is no batch {text[:20]!r}; /v1/batches lists them.")
-    return int(text)
+    return number
 
 
 def _find(batch: str) -> tuple[Batch, ledger.Progress]:
@@ -175,55 +175,57 @@ def batch_rejects(batch: str, query: RejectsArguments) -> Response:
     """Return every invalid value in the order of the file: its line, field, reason and value."""
     media_type = choose_media_type(query.format)
     found, _ = _find(batch)
+    pages = _pages(found.id)
+    first = next(pages)  # an error still has its own status
     return Response(
-        _stream(found.id, _FORMS[media_type]),
+        stream_with_context(_FORMS[media_type](chain([first], pages))),
         headers={"Cache-Control": "no-store", "Vary": "Accept"},
         content_type=media_type,
     )
 
 
-def _stream(number: int, write: Callable[[Iterator[Reject]], Iterator[bytes]]) -> Iterator[bytes]:
-    """Begin to read, so that an error still has its own status, and go on while the answer is being sent."""
-    with ExitStack() as stack:
-        try:
-            connection = stack.enter_context(service().databases.primary.connection())
-            rejects = ledger.iter_rejects(connection, number)
-            first = next(rejects, None)
-        except psycopg.errors.QueryCanceled as error:
-            raise QueryTooSlow("the query took longer than it may") from error
-        except psycopg.OperationalError as error:
-            raise Unavailable("the primary database cannot be reached") from error
-        held = stack.pop_all()
-
-    def rest() -> Iterator[bytes]:
-        with held:
-            yield from write(rejects if first is None else chain([first], rejects))
-
-    return rest()
+Pages = Iterator[list[Reject]]
 
 
-def _rejects_json(rejects: Iterator[Reject]) -> Iterator[bytes]:
-    yield b'{"rejects":['
-    for number, reject in enumerate(rejects):
-        yield (b"," if number else b"") + orjson.dumps(reject._asdict())
-    yield b"]}"
+def _pages(number: int) -> Pages:
+    """Read the report page by page: neither a connection nor a snapshot is held while the client reads."""
+    key: ledger.RejectKey | None = None
+    while True:
+        page, key = service().databases.read(partial(_read_page, number, key), prefer="primary")
+        yield page
+        if key is None:
+            return
 
 
-def _rejects_ndjson(rejects: Iterator[Reject]) -> Iterator[bytes]:
-    for reject in rejects:
-        yield orjson.dumps(reject._asdict()) + b"\n"
+def _read_page(
+    number: int, after: ledger.RejectKey | None, connection: Connection
+) -> tuple[list[Reject], ledger.RejectKey | None]:
+    return ledger.read_rejects(connection, number, after=after)
 
 
-def _rejects_csv(rejects: Iterator[Reject]) -> Iterator[bytes]:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(("line", "field", "reason", "value"))
-    for reject in rejects:
-        writer.writerow(reject)
+def _rejects_json(pages: Pages) -> Iterator[bytes]:
+    separator = b'{"rejects":['
+    for page in pages:
+        if page:
+            yield separator + b",".join(orjson.dumps(reject._asdict()) for reject in page)
+            separator = b","
+    yield b"]}" if separator == b"," else separator + b"]}"
+
+
+def _rejects_ndjson(pages: Pages) -> Iterator[bytes]:
+    for page in pages:
+        yield b"".join(orjson.dumps(reject._asdict()) + b"\n" for reject in page)
+
+
+def _rejects_csv(pages: Pages) -> Iterator[bytes]:
+    heading = [Reject._fields]
+    for page in pages:
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerows(heading)
+        writer.writerows((line, csv_cell(field), reason, csv_cell(value)) for line, field, reason, value in page)
         yield text.getvalue().encode()
-        text.seek(0)
-        text.truncate()
-    yield text.getvalue().encode()
+        heading = []
 
 
 _FORMS = {

@@ -73,6 +73,8 @@ class Answer:
             bodies: dict[str, bytes] = {}
             at = 0
             for coding, size in fields["sizes"].items():
+                if not isinstance(size, int) or size < 0:
+                    raise ValueError("a packed answer has a part of no size")
                 bodies[coding] = rest[at : at + size]
                 at += size
             answer = cls(fields["type"], fields["tag"], Stamp(*fields["version"]), bodies)

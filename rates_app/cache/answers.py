@@ -1,7 +1,7 @@
-"""Answers shared over processes and pods: Redis keeps them by question and version of the data.
+"""Answers shared between processes and pods: Redis stores them by question and version of the data.
 
-What is kept under a version never changes, so nothing can be stale: after a publish the version is another, and so is
-the key. Old entries are not removed but expire.
+An entry of one version never changes, so none can be stale: a publish changes the version, and with it the key. Old
+entries expire.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from rates_app.cache.redis import Redis
     from rates_app.cache.versions import Stamp
 
-#: Room is given back after a day without a publish, too: somebody may ask once and never again.
+#: Expire entries after a day. Publishing changes the key, so without a TTL old versions would stay until evicted.
 KEEP_SECONDS = 24 * 3600
-#: How long one process may take to compute before another stops waiting for it.
+#: How long one process may take to compute before others stop waiting for it.
 FLIGHT_SECONDS = 5.0
-#: What is larger is sent and not kept.
+#: Larger answers are sent and not stored.
 MAX_KEPT_BYTES = 2**20
 
 Level = Literal["process", "redis", "database"]
 
 
 class SharedAnswers:
-    """Find an answer in Redis, or compute it once for everybody who asks at the same time."""
+    """Return a cached answer, or compute it once for all concurrent callers (single flight)."""
 
     def __init__(self, shared: Redis) -> None:
         self._redis = shared
@@ -46,8 +46,8 @@ class SharedAnswers:
         Args:
             question: The question in its canonical form.
             version: The version that the answer must have at least.
-            compute: Makes the answer from the database, at that version or a newer one; what it raises is raised to
-                everyone who waits.
+            compute: Computes the answer from the database, at that version or a newer one. Its exception is raised in
+                every waiting caller.
 
         Returns:
             The answer, and where it was found.
@@ -71,13 +71,13 @@ class SharedAnswers:
         return flight.result()
 
     def put(self, question: str, answer: Answer, lock: str | None = None) -> None:
-        """Keep an answer under the version that it was made from, and let go of a lock."""
+        """Store an answer under the version that it was computed from, and release a lock."""
         key = _key(answer.version, question)
 
         def keep(client: redis.Redis) -> None:
             with client.pipeline(transaction=False) as pipeline:
                 if answer.size <= MAX_KEPT_BYTES:
-                    pipeline.set(key, answer.pack(), ex=KEEP_SECONDS)
+                    pipeline.set(key, self._redis.seal(key, answer.pack()), ex=KEEP_SECONDS)
                 if lock is not None:
                     pipeline.delete(lock)
                 pipeline.execute()
@@ -100,7 +100,7 @@ class SharedAnswers:
             return [found, claimed]
 
         packed, claimed = self._redis.call(look_up_or_claim) or (None, True)
-        if found := _unpack(packed):
+        if found := self._unpack(key, packed):
             CACHE.labels("redis", "hit").inc()
             return found, "redis"
         CACHE.labels("redis", "miss" if self._redis.state == "ok" else "error").inc()
@@ -121,26 +121,29 @@ class SharedAnswers:
         while self._redis.state == "ok" and time.monotonic() < deadline:
             if found := self._look_up(key):
                 return found
-            if not self._redis.call(lambda client: client.exists(lock)):
+            # A lock without an expiry is none of ours: waiting for it would never end.
+            left = self._redis.call(lambda client: client.pttl(lock))
+            if not isinstance(left, int) or left < 0:
                 return self._look_up(key)
             time.sleep(pause)
             pause = min(pause * 1.5, 0.05)
         return None
 
     def _look_up(self, key: str) -> Answer | None:
-        return _unpack(self._redis.call(lambda client: client.get(key)))
+        return self._unpack(key, self._redis.call(lambda client: client.get(key)))
+
+    def _unpack(self, key: str, sealed: object) -> Answer | None:
+        """Read an entry of Redis; one of another version of the service, or of anyone else, is ignored."""
+        packed = self._redis.unseal(key, sealed)
+        if packed is None:
+            return None
+        try:
+            return Answer.unpack(packed)
+        except ValueError as error:
+            self._redis.reject(key, str(error))
+            return None
 
 
 def _key(version: Stamp, question: str) -> str:
     # The braces keep an answer and its lock in one slot of a Redis cluster.
     return f"rates:answer:{{{version.epoch}:{version.generation}:{question}}}"
-
-
-def _unpack(packed: object) -> Answer | None:
-    """Read what was found in Redis; what another version of the service has written is nothing."""
-    if not isinstance(packed, bytes):
-        return None
-    try:
-        return Answer.unpack(packed)
-    except ValueError:
-        return None

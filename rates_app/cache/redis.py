@@ -1,12 +1,20 @@
-"""Redis as an optional store: short timeouts, and no attempts for a second after it failed."""
+"""Redis as an optional store: short timeouts, no attempts for a second after it failed, and no trust in its content.
+
+A writer to Redis must not be able to change answers. Everything that is read back is authenticated with a keyed hash
+over the entry's name and content; an entry that fails is ignored, counted and logged.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import time
 from typing import TYPE_CHECKING, TypeVar
 
 import redis
 import structlog
+
+from rates_app.ops.metrics import CACHE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +28,10 @@ log = structlog.get_logger()
 #: A slow Redis must not make a request slower than PostgreSQL would.
 TIMEOUT_SECONDS = 0.1
 RETRY_SECONDS = 1.0
+_TAG_BYTES = 16
+
+#: Errors of one entry that has another type than ours; Redis itself works.
+_ENTRY_ERRORS = ("WRONGTYPE", "not an integer", "not a valid float")
 #: How often a full Redis is logged.
 FULL_SECONDS = 60.0
 
@@ -28,7 +40,7 @@ class Redis:
     """A connection pool with a circuit breaker around it.
 
     Args:
-        settings: The address; without one every call finds Redis away.
+        settings: The address and the cache's key; without an address every call finds Redis unavailable.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -42,6 +54,8 @@ class Redis:
                 health_check_interval=0,
                 client_name="rates",
             )
+        secret = settings.cache_key.get_secret_value() if settings.cache_key else ""
+        self._key = hashlib.sha256(b"rates cache" + secret.encode()).digest()
         self._closed_until = 0.0
         self._full_until = 0.0
         self._down = False
@@ -52,6 +66,45 @@ class Redis:
         if self.client is None:
             return "not configured"
         return "unreachable" if self._down else "ok"
+
+    def seal(self, name: str, content: bytes) -> bytes:
+        """Authenticate what is to be stored.
+
+        Args:
+            name: The entry's name, so that an entry cannot be moved to another name.
+            content: What is stored.
+
+        Returns:
+            The content behind its tag.
+        """
+        return self._tag(name, content) + content
+
+    def unseal(self, name: str, sealed: object) -> bytes | None:
+        """Return the content of an entry that :meth:`seal` has made, and None for anything else.
+
+        Args:
+            name: The entry's name.
+            sealed: What Redis returned; None where there is no entry.
+        """
+        if sealed is None:
+            return None
+        if isinstance(sealed, bytes):
+            tag, content = sealed[:_TAG_BYTES], sealed[_TAG_BYTES:]
+            if hmac.compare_digest(tag, self._tag(name, content)):
+                return content
+        self.reject(name, "not authentic")
+        return None
+
+    def reject(self, name: str, reason: str) -> None:
+        """Count and log an entry that is not what this service would have stored."""
+        CACHE.labels("redis", "invalid").inc()
+        log.warning("cache_entry_rejected", name=name[:200], reason=reason)
+
+    def _tag(self, name: str, content: bytes) -> bytes:
+        tag = hashlib.blake2b(key=self._key, digest_size=_TAG_BYTES)
+        tag.update(name.encode() + b"\0")
+        tag.update(content)
+        return tag.digest()
 
     def call(self, use: Callable[[redis.Redis], Result]) -> Result | None:
         """Use Redis if it is available.
@@ -75,6 +128,9 @@ class Redis:
             self.refused(error)
             return None
         except (redis.RedisError, OSError) as error:
+            if isinstance(error, redis.ResponseError) and any(text in str(error) for text in _ENTRY_ERRORS):
+                self.reject(str(error), "wrong type")
+                return None
             if isinstance(error, redis.exceptions.ReadOnlyError):
                 self.refused(error)
             self._closed_until = time.monotonic() + RETRY_SECONDS

@@ -6,6 +6,7 @@ import fcntl
 import itertools
 import json
 import os
+import secrets
 import shlex
 import signal
 import subprocess
@@ -200,6 +201,7 @@ class LocalStack:
             "RATES_REPLICA_URLS": cluster.replica_url,
             "RATES_REDIS_URL": redis.url,
             "RATES_DATA_DIR": str(self.folder),
+            "RATES_CACHE_KEY": secrets.token_hex(32),
         }
         if self._backups:
             stores |= {"RATES_BACKUP_URL": str(self._backups), "RATES_BACKUP_DATABASE_URL": cluster.primary.backup_url}

@@ -16,6 +16,8 @@ import orjson
 import structlog
 from gunicorn.glogging import Logger as GunicornLogger
 
+from rates_app.ops.text import printable
+
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor, WrappedLogger
 
@@ -72,6 +74,11 @@ def _drop_arguments(_logger: WrappedLogger, _method: str, event: EventDict) -> E
     return event
 
 
+def _printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Escape control characters of clients' and suppliers' text, for a terminal."""
+    return {name: printable(value) if isinstance(value, str) else value for name, value in event.items()}
+
+
 def configure_logs(settings: ProcessSettings, stream: TextIO = sys.stdout) -> None:
     """Send all log records of this process, including its libraries', through one formatter.
 
@@ -91,7 +98,8 @@ def configure_logs(settings: ProcessSettings, stream: TextIO = sys.stdout) -> No
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_json)]
         if settings.log_format == "json"
         else [
-            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+            _printable,
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
         ]  # tracebacks without variables, which may hold secrets
     )
     structlog.configure(

@@ -10,19 +10,19 @@ import csv
 import io
 from dataclasses import asdict, astuple, dataclass, replace
 from datetime import date
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, get_args
 
 import orjson
 
 from rates_app.rates.explore import priced_days
 from rates_app.rates.locations import Location, resolve_codes, search_locations
-from rates_app.rates.model import Question
+from rates_app.rates.model import MAX_CODE, Interval, Question
 from rates_app.rates.queries import daily_averages, rates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rates_app.rates.model import Interval, Rate
+    from rates_app.rates.model import Rate
     from rates_app.store.databases import Connection
 
 MediaType = Literal["application/json", "text/csv", "application/x-ndjson"]
@@ -78,10 +78,18 @@ class RatesQuestion:
         """Read the canonical form.
 
         Raises:
-            ValueError: It is none.
+            ValueError: The text is no canonical form, or asks for something that no request could ask for.
         """
-        origin, destination, first, last, interval, media_type = orjson.loads(canonical)
-        question = Question(origin, destination, date.fromisoformat(first), date.fromisoformat(last))
+        try:
+            origin, destination, first, last, interval, media_type = orjson.loads(canonical)
+            question = Question(origin, destination, date.fromisoformat(first), date.fromisoformat(last))
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"not a question: {canonical[:100]!r}") from error
+        for code in (origin, destination):
+            if not isinstance(code, str) or not 0 < len(code) <= MAX_CODE or "\0" in code:
+                raise ValueError(f"not a location: {code!r:.100}")
+        if (interval is not None and interval not in get_args(Interval)) or media_type not in get_args(MediaType):
+            raise ValueError(f"unknown interval or media type: {interval!r:.100}, {media_type!r:.100}")
         return cls(question, interval, media_type)
 
     def render(self, connection: Connection) -> bytes:

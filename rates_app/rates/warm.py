@@ -1,4 +1,4 @@
-"""Prepare answers to the questions that are asked most, so that a publish makes nobody wait."""
+"""Prepare the answers to the most frequent questions before a publish, so that no request waits for them."""
 
 from __future__ import annotations
 
@@ -23,24 +23,28 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 #: Questions that are prepared, and the time that a publish may spend on them.
-MOST_QUESTIONS = 100
-MOST_SECONDS = 2.0
+MAX_QUESTIONS = 100
+MAX_SECONDS = 2.0
 PERIOD_SECONDS = 60
+
+
+#: What authenticates the members of the sets; the same in every period, as counts are added up over two.
+_NAME = "rates:hot"
 
 
 def _key(period: int) -> str:
     return f"rates:{{hot}}:{period}"  # one slot of a Redis cluster: they are merged
 
 
-def tell_hits(redis: Redis, hits: dict[str, int]) -> None:
+def report_hits(redis: Redis, hits: dict[str, int]) -> None:
     """Add to the counts of how often questions are asked."""
 
     def add(client: Client) -> None:
         key = _key(int(time.time() // PERIOD_SECONDS))
         with client.pipeline(transaction=False) as pipeline:
             for question, number in hits.items():
-                pipeline.zincrby(key, number, question)
-            pipeline.zremrangebyrank(key, 0, -10 * MOST_QUESTIONS)
+                pipeline.zincrby(key, number, redis.seal(_NAME, question.encode()))
+            pipeline.zremrangebyrank(key, 0, -10 * MAX_QUESTIONS)
             pipeline.expire(key, 3 * PERIOD_SECONDS)
             pipeline.execute()
 
@@ -49,25 +53,33 @@ def tell_hits(redis: Redis, hits: dict[str, int]) -> None:
 
 
 def warmer(redis: Redis) -> Warm:
-    """Make what a publisher calls to answer the hot questions that its transaction changes the answers of.
+    """Create the function by which a publisher prepares answers that its transaction changes.
 
-    The answers are kept under the generation that the transaction has drawn. Nobody asks for that before the commit,
-    and nobody ever will if it rolls back.
+    The answers are stored under the generation that the transaction has drawn. No request asks for it before the
+    commit, and none ever does if the transaction rolls back.
 
     Args:
-        redis: Where to keep the answers; nothing is done while it is away.
+        redis: Where to store the answers; nothing is done while it is unreachable.
     """
 
     def warm(connection: Connection) -> None:
+        try:
+            with connection.transaction():  # what fails here must not fail the publish
+                prepare(connection)
+        except Exception:
+            log.exception("cache_warming_failed")
+
+    def prepare(connection: Connection) -> None:
         period = int(time.time() // PERIOD_SECONDS)
         names = cast("list[bytes]", redis.call(lambda client: client.zunion([_key(period - 1), _key(period)])) or [])
         shared = SharedAnswers(redis)
-        deadline = time.monotonic() + MOST_SECONDS
+        deadline = time.monotonic() + MAX_SECONDS
         warmed = 0
-        for name in reversed(names[-MOST_QUESTIONS:]):  # the hottest first
+        for name in reversed(names[-MAX_QUESTIONS:]):  # the hottest first
             if time.monotonic() > deadline:
                 break
-            warmed += _prepare(shared, connection, name.decode())
+            if (question := redis.unseal(_NAME, name)) is not None:
+                warmed += _prepare(shared, connection, question.decode())
         log.info("hot answers prepared", answers=warmed)
 
     return warm
@@ -77,13 +89,13 @@ def _prepare(shared: SharedAnswers, connection: Connection, canonical: str) -> b
     """Answer a question if the transaction changes its answer."""
     try:
         asked = RatesQuestion.parse(canonical)
-    except ValueError:  # asked by another version of the service
+    except ValueError:  # of another version of the service, or not about rates
         return False
     version = lane_version(connection, asked.question.origin, asked.question.destination)
     if version.lane != version.newest:
         return False
     try:
-        with connection.transaction():  # what fails here must not fail the publish
+        with connection.transaction():
             body = asked.render(connection)
     except (UnknownLocation, psycopg.errors.QueryCanceled):
         return False

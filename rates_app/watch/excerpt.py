@@ -9,6 +9,7 @@ import structlog
 import urllib3
 from kubernetes.client import ApiException
 
+from rates_app.ops.text import printable
 from rates_app.watch.rules import CONFIG_ERROR, IMAGE_PULL, PENDING, STORM
 
 if TYPE_CHECKING:
@@ -23,17 +24,42 @@ MAX_LINE_CHARACTERS = 300
 #: Rules whose containers never started, or that have no container: there is no log.
 NEVER_RAN = (IMAGE_PULL, CONFIG_ERROR, PENDING, STORM)
 
+#: Every repetition is bounded, so that no line takes more than linear time.
 _SECRETS = (
-    (re.compile(r"(?i)(\w+://)[^/\s:@]*:[^/\s@]+@"), r"\1…@"),  # user and password in an address
-    (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}"), r"\1 …"),
+    (  # a private key, to its end or to the end of the excerpt
+        re.compile(
+            r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----|\Z)", re.DOTALL
+        ),
+        "…",
+    ),
+    (re.compile(r"(?i)\b(\w{2,20}://)[^/\s:@]{0,256}:[^/\s@]{1,256}@"), r"\1…@"),  # user and password in an address
+    (  # webhooks, whose address is the secret
+        re.compile(
+            r"(?i)https://(hooks\.slack\.com|[\w.-]{0,80}discord(?:app)?\.com/api/webhooks|events\.pagerduty\.com"
+            r"|[\w.-]{0,80}webhook\.office\.com)/[^\s\"'<>]{1,512}"
+        ),
+        r"https://\1/…",
+    ),
+    (re.compile(r"\beyJ[\w-]{5,4096}\.[\w-]{2,8192}(?:\.[\w-]{0,4096})?"), "…"),  # JSON web token
+    (re.compile(r"\brates_[\w-]{20,128}"), "…"),  # our own tokens
+    (re.compile(r"\b(?:gh[pousr]_\w{20,255}|github_pat_\w{20,255}|xox[abprs]-[\w-]{10,255})"), "…"),
+    (re.compile(r"(?i)\b(bearer|basic)\s{1,8}[\w.~+/=-]{8,8192}"), r"\1 …"),
     (
         re.compile(
-            r"""(?i)(["']?[\w-]*(?:password|passwd|secret|token|api[_-]?key)["']?\s*[=:]\s*)["']?[^\s"',;}]+["']?"""
+            r"""(?i)((?:password|passwd|secret|token|credential|private[_-]?key|access[_-]?key|api[_-]?key)[\w-]{0,40}"""
+            r"""["']?\s{0,8}[=:]\s{0,8})(?:"[^"\n]{0,4096}"?|'[^'\n]{0,4096}'?|[^\s"',;}]{1,4096})"""
         ),
         r"\1…",
     ),
-    (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), "…"),  # AWS access key
-    (re.compile(r"\b[\w.+-]+@[\w-]+\.[\w.-]+\b"), "…@…"),  # e-mail address
+    (re.compile(r"\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}\b"), "…"),  # AWS access key
+    (
+        re.compile(
+            r"(?<![\w/+=-])(?=[A-Za-z0-9/+]{0,39}[A-Z])(?=[A-Za-z0-9/+]{0,39}[a-z])(?=[A-Za-z0-9/+]{0,39}[0-9])"
+            r"[A-Za-z0-9/+]{40}(?![\w/+=-])"
+        ),
+        "…",
+    ),  # AWS secret key
+    (re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}\.[\w.-]{1,190}"), "…@…"),  # e-mail address
 )
 
 
@@ -44,11 +70,12 @@ def redact(text: str) -> str:
         text: Lines of a log.
 
     Returns:
-        The lines with ``…`` in place of secrets, each truncated to :data:`MAX_LINE_CHARACTERS`.
+        The lines with ``…`` in place of secrets, control characters escaped, each truncated to
+        :data:`MAX_LINE_CHARACTERS`.
     """
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
-    return "\n".join(line[:MAX_LINE_CHARACTERS] for line in text.splitlines())
+    return "\n".join(printable(line[:MAX_LINE_CHARACTERS]) for line in text.splitlines())
 
 
 def last_lines(core: CoreV1Api, finding: Finding, lines: int) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import contextmanager
-from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from flask import Response, abort, redirect, render_template, request, stream_with_context
@@ -16,6 +15,7 @@ from werkzeug.exceptions import NotFound
 
 from rates_app.batches import ledger
 from rates_app.batches.model import Batch, NoSuchBatch, Reject, State
+from rates_app.http.arguments import batch_number
 from rates_app.http.authorization import visible_supplier
 from rates_app.http.draining import is_draining
 from rates_app.http.exchange import current_exchange
@@ -103,14 +103,14 @@ def rejects_page(batch: str) -> Response:
     text = request.args.get("q", "").replace("\0", "").strip()[:MAX_SEARCH]
 
     def read(connection: Connection) -> list[Reject]:
-        return list(islice(ledger.iter_rejects(connection, found.id, containing=text), REJECTS + 1))
+        return ledger.read_rejects(connection, found.id, containing=text, limit=REJECTS + 1)[0]
 
     rejects = service().databases.read(read, prefer="primary")
     return live_page("rejects.html", batch=found, rejects=rejects[:REJECTS], more=len(rejects) > REJECTS, text=text)
 
 
 def _positive(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() and 0 < int(text[:12]) < 2**31 else None
+    return number if (number := batch_number(text)) else None
 
 
 class _Found(NamedTuple):

@@ -19,7 +19,16 @@ from rates_app.settings import Settings
 from rates_app.store.generation import increment_generation
 from rates_app.store.tokens import create_token
 from tests.integration.api.conftest import SAMPLE, Publisher, sample_rows
-from tests.integration.conftest import TEMPLATE, Database, cluster, redis_server, redis_url, wait_for_replay
+from tests.integration.conftest import (
+    TEMPLATE,
+    Database,
+    _database_names,
+    cluster,
+    database,
+    redis_server,
+    redis_url,
+    wait_for_replay,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,7 +37,14 @@ if TYPE_CHECKING:
     from rates_app.local.redis import RedisServer
     from tests.integration.api.conftest import Row
 
-__all__ = ["cluster", "redis_server", "redis_url", "sample_rows"]  # fixtures of the integration tests
+__all__ = [
+    "_database_names",
+    "cluster",
+    "database",
+    "redis_server",
+    "redis_url",
+    "sample_rows",
+]  # fixtures of the integration tests
 
 QUESTION = "/rates?date_from=2021-01-01&date_to=2021-01-31&orig_code=CNGGZ&dest_code=EETLL"
 
@@ -92,12 +108,12 @@ def attacked(cluster: PostgresPair, worker_id: str) -> Iterator[Database]:
         admin.execute(
             sql.SQL("CREATE DATABASE {} OWNER rates TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(TEMPLATE))
         )
-        database = Database(cluster.primary.database_url(name), (cluster.replica.database_url(name),))
-        with psycopg.connect(database.url) as connection:
+        own = Database(cluster.primary.database_url(name), (cluster.replica.database_url(name),))
+        with psycopg.connect(own.url) as connection:
             store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
             increment_generation(connection, None)
         wait_for_replay(admin, cluster.replica)
-        yield database
+        yield own
         admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 

@@ -6,12 +6,13 @@ from rates_app.batches.ledger.equality import find_equal
 from rates_app.batches.ledger.layouts import find_layout, record_layout
 from rates_app.batches.ledger.pace import Progress, deadline_slack, progress
 from rates_app.batches.ledger.queries import find_batch, find_changes, list_batches, list_lineage
-from rates_app.batches.ledger.rejects import iter_rejects
+from rates_app.batches.ledger.rejects import RejectKey, iter_rejects, read_rejects
 from rates_app.batches.ledger.states import DRIVER_LOCK, enter_slices, pending_slices, set_state
 
 __all__ = [
     "DRIVER_LOCK",
     "Progress",
+    "RejectKey",
     "accept",
     "deadline_slack",
     "enter_slices",
@@ -26,6 +27,7 @@ __all__ = [
     "not_replaceable",
     "pending_slices",
     "progress",
+    "read_rejects",
     "record_layout",
     "set_state",
 ]

@@ -24,6 +24,7 @@ from rates_app.batches.model import Reject, Unreadable
 from rates_app.batches.pipeline import engine, publish
 from rates_app.batches.sources.inbox import open_inbox
 from rates_app.ops.exporter import start_exporter
+from rates_app.ops.text import csv_cell
 from rates_app.store.databases import Unavailable
 
 if TYPE_CHECKING:
@@ -207,7 +208,7 @@ def _write_rejects(path: Path, rejects: Iterator[Reject]) -> None:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(Reject._fields)
-        writer.writerows(rejects)
+        writer.writerows((line, csv_cell(field), reason, csv_cell(value)) for line, field, reason, value in rejects)
 
 
 def _reject_unread(delivery: Delivery, reason: str) -> None:

@@ -90,9 +90,9 @@ class Folders:
         self.later: dict[Path, float] = {}
 
     def folder(self, name: str) -> Path:
-        """Make a folder if need be."""
+        """Create a folder if it is missing, for this account alone: it holds suppliers' prices."""
         folder = self._root / name
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
 
     def upload(self, supplier: str, name: str) -> FolderUpload:

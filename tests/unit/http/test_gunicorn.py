@@ -42,4 +42,4 @@ def test_this_is_the_version_that_the_server_was_written_for() -> None:
 @pytest.mark.parametrize("function", USED, ids=lambda function: function.__qualname__)
 def test_the_interface_is_unchanged(function: object) -> None:
     assert callable(function)
-    assert list(inspect.signature(function).parameters) == USED[function]  # type: ignore[index]
+    assert list(inspect.signature(function).parameters) == USED[function]

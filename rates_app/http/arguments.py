@@ -1,0 +1,23 @@
+"""Arguments that pages and API share."""
+
+from __future__ import annotations
+
+import re
+
+#: Numbers are PostgreSQL's integer; longer digits are not even converted.
+_NUMBER = re.compile(r"0{0,10}([0-9]{1,10})")
+_MAX_NUMBER = 2**31 - 1
+
+
+def batch_number(text: str) -> int | None:
+    """Read a batch's number from a path or query.
+
+    Args:
+        text: The client's text.
+
+    Returns:
+        The number; None for text that no batch can have as its number.
+    """
+    match = _NUMBER.fullmatch(text)
+    number = int(match[1]) if match else _MAX_NUMBER + 1
+    return number if number <= _MAX_NUMBER else None

@@ -1,0 +1,37 @@
+"""Text from outside, on its way into a terminal, a log for people, or a spreadsheet."""
+
+from __future__ import annotations
+
+import unicodedata
+
+#: A spreadsheet takes a cell that begins with one of these for a formula.
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+#: Control, format (bidirectional overrides too), surrogate and private-use characters; line and paragraph separators.
+_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+
+
+def printable(text: object) -> str:
+    """Escape what would move a terminal's cursor, change its colours, or reorder what it shows.
+
+    Args:
+        text: Any value; it is converted to a string.
+    """
+    string = str(text)
+    if string.isascii() and string.isprintable():
+        return string
+    return "".join(
+        character.encode("unicode_escape").decode() if unicodedata.category(character) in _UNSAFE else character
+        for character in string
+    )
+
+
+def csv_cell(text: str | None) -> str:
+    """Return a cell that no spreadsheet evaluates: an apostrophe goes before what looks like a formula.
+
+    Args:
+        text: A value from outside; None is an empty cell.
+    """
+    if text is None:
+        return ""
+    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
