@@ -30,7 +30,8 @@ GOOD = f"GET {QUESTION} HTTP/1.1\r\nHost: rates\r\n\r\n".encode()
 @pytest.fixture(scope="module")
 def pod(start_pod: Callable[..., AbstractContextManager[Pod]]) -> Iterator[Pod]:
     """A pod of two workers with two threads each, which gives slow clients two seconds."""
-    with start_pod(RATES_THREADS="2", RATES_CLIENT_TIMEOUT_SECONDS="2", RATES_UPLOAD_LANES="2") as pod:
+    patient = {"RATES_SHED_SECONDS": "30", "RATES_PUBLIC_BATCHES": "true"}
+    with start_pod(RATES_THREADS="2", RATES_CLIENT_TIMEOUT_SECONDS="2", RATES_UPLOAD_LANES="2", **patient) as pod:
         yield pod
 
 
