@@ -48,7 +48,7 @@ TAGS = {
     "Batches": "Deliveries of suppliers.",
 }
 #: Examples of what stands in a path.
-PATH_EXAMPLES = {"code": "CNSGH", "batch": "1"}
+PATH_EXAMPLES = {"code": "CNSGH", "batch": "1", "supplier": "acme"}
 
 SCHEMAS = "#/components/schemas/{model}"
 

@@ -275,7 +275,7 @@ CASES = {
         "Thousands separators in prices were ignored",
         prices=prices(124_400, 124_400, 124_450, 124_450, 124_400),
     ),
-    "1.234 beside 1,234, and none decides": refused(
+    "1.234 together with 1,234, and none decides": refused(
         priced("1.234", "1,234"), "'1.234' on line 2 is 1.234 (a decimal point) or 1234 (a decimal comma)"
     ),
     "both decimal signs": refused(priced("1.50", "1,50"), "prices are written in two ways: '1.50' on line 2 has"),
