@@ -15,7 +15,7 @@ BUILD := docker build
 COMPILE := uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate
 
 .PHONY: help run test test-cluster cluster-images cluster-platform cluster-stores drill check record lock lock-check clean chart-tools \
-  chart-docs golden release promote
+  chart-docs golden release promote transitions
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ check: .venv/.ready ## Lint, types, and whether the lock files match pyproject.t
 
 drill: .venv/.ready ## Rehearse failures of the local stack under load and record the results in docs/drills.md; NAME=failover for one
 	@python -m drills --record $(NAME)
+
+transitions: .venv/.ready ## Take every stack through its life in an emulated AWS account; STACKS="dev prod" for some
+	@PYTHONPATH=pulumi python -m tests.infra.emulator.transitions $(STACKS)
 
 record: .venv/.ready ## Record the resources and costs of the stacks, for review in the diff
 	@python pulumi/record.py
@@ -101,8 +104,8 @@ golden: .venv/.ready chart-tools ## Accept the charts' current output as golden 
 release: .venv/.ready ## DIGEST=sha256:…  Commit a new image for dev
 	@python helm/gitops/promote.py release "$(DIGEST)"
 
-promote: .venv/.ready ## TO=staging|prod  Commit for a stack what the one before it runs
-	@python helm/gitops/promote.py promote "$(TO)"
+promote: .venv/.ready ## TO=staging|prod  Commit for a stack the image of the previous one; ANYTIME=yes: prod outside working hours
+	@python helm/gitops/promote.py promote "$(TO)" $(if $(filter yes,$(ANYTIME)),--anytime)
 
 clean: ## Remove the environment and the local data
 	rm -rf .venv .tools .rates

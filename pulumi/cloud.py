@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pulumi
@@ -11,30 +12,61 @@ from components.bootstrap import Bootstrap, BootstrapArgs
 from components.budget import Budget, BudgetArgs
 from components.credentials import Credentials, CredentialsArgs
 from components.encryption import Encryption, EncryptionArgs
-from components.region import Region, RegionArgs
+from components.region import Colour, Region, RegionArgs
 from components.registry import Registry, RegistryArgs
 from components.storage import Storage, StorageArgs
-from components.traffic import Traffic, TrafficArgs
+from components.traffic import Standby, Traffic, TrafficArgs
 from components.zone import Zone, ZoneArgs
-from settings import load
+from settings import SettingsError, load, placeholders
 
-settings = load(pulumi.get_stack(), pulumi.runtime.config.CONFIG.get(), Path(__file__).resolve().parent.parent)
+config = pulumi.runtime.config.CONFIG.get()
+settings = load(pulumi.get_stack(), config, Path(__file__).resolve().parent.parent)
+if left := placeholders(config):
+    raise SettingsError(f"Pulumi.{settings.stack}.yaml is not filled in:\n  " + "\n  ".join(left))
+for warning in settings.support_warnings(datetime.now(UTC).date()):
+    pulumi.log.warn(warning)
 standby = settings.standby
 promoted = standby is not None and standby.promoted
 protect = settings.database.protect
 
 regions = [settings.region, *([standby.region] if standby else [])]
-providers = {name: aws.Provider(name, region=name, default_tags={"tags": settings.tags}) for name in regions}
+providers = {
+    name: aws.Provider(name, region=name, allowed_account_ids=[settings.account], default_tags={"tags": settings.tags})
+    for name in regions
+}
 here = pulumi.ResourceOptions(providers=[providers[settings.region]])
 
 password = pulumi_random.RandomPassword("database", length=48, special=False)
-zone = Zone("zone", ZoneArgs(domain=settings.domain, parent_zone=settings.parent_zone, providers=providers), here)
-encryption = Encryption("key", EncryptionArgs(region=settings.region), here)
+zone = (
+    Zone(
+        "zone",
+        ZoneArgs(
+            domain=settings.domain,
+            parent_zone=settings.parent_zone,
+            certify=settings.serves_https,
+            providers=providers,
+        ),
+        here,
+    )
+    if settings.domain
+    else None
+)
+certificates = zone.certificate_arns if zone else {}
+
+
+def key_args(region: str) -> EncryptionArgs:
+    """Arguments of a region's key."""
+    return EncryptionArgs(
+        region=region, account_id=settings.account, protect=protect, keep=settings.database.final_snapshot
+    )
+
+
+encryption = Encryption("key", key_args(settings.region), here)
 
 # The second region's key and buckets come first, for the first region copies into them.
 if standby:
     there = pulumi.ResourceOptions(providers=[providers[standby.region]])
-    second_encryption = Encryption("standby-key", EncryptionArgs(region=standby.region), there)
+    second_encryption = Encryption("standby-key", key_args(standby.region), there)
     second_storage = Storage("standby", StorageArgs(key_arn=second_encryption.key_arn, protect=protect), there)
 
 storage = Storage(
@@ -49,13 +81,15 @@ first = Region(
         region=settings.region,
         cidr=settings.network.cidr,
         prefix=settings.name,
-        versions={colour: cluster.version for colour, cluster in settings.clusters.items()},
-        scales={colour: settings.scale(colour) for colour in settings.clusters},
+        zone_ids=settings.network.zone_ids,
+        colours={colour: Colour(settings=colour, scale=settings.scale(colour)) for colour in settings.clusters},
         password=password,
-        certificate_arn=zone.certificate_arns[settings.region],
+        certificate_arn=certificates.get(settings.region),
         encryption=encryption,
         storage=storage,
         takes_batches=not promoted,
+        # After the promotion the program has to run whether or not the first region is there.
+        reachable=not promoted,
     ),
     here,
 )
@@ -71,6 +105,7 @@ else:
             repository_name=settings.name,
             key_arn=encryption.key_arn,
             account_id=encryption.account_id,
+            protect=protect,
             copy_region=standby.region if standby else None,
         ),
         here,
@@ -85,10 +120,10 @@ if standby:
             region=standby.region,
             cidr=standby.cidr,
             prefix=f"{settings.name}-standby",
-            versions={"blue": settings.clusters[serving].version},
-            scales={"blue": standby.nodes},
+            zone_ids=standby.zone_ids,
+            colours={"blue": Colour(settings=serving, scale=standby.nodes)},
             password=password,
-            certificate_arn=zone.certificate_arns[standby.region],
+            certificate_arn=certificates.get(standby.region),
             encryption=second_encryption,
             storage=second_storage,
             takes_batches=promoted,
@@ -127,18 +162,26 @@ Bootstrap(
     BootstrapArgs(region=first, credentials=credentials, registry_url=registry_url),
     pulumi.ResourceOptions(parent=first),
 )
-Traffic(
-    "traffic",
-    TrafficArgs(
-        domain=settings.domain,
-        zone_id=zone.zone_id,
-        weights={colour: cluster.weight for colour, cluster in settings.clusters.items()},
-        load_balancers=first.load_balancers,
-        standby=second.load_balancers["blue"] if standby else None,
-        promoted=promoted,
-    ),
-    here,
-)
+if zone and settings.domain and settings.serves_https:
+    Traffic(
+        "traffic",
+        TrafficArgs(
+            domain=settings.domain,
+            zone_id=zone.zone_id,
+            weights={colour: cluster.weight for colour, cluster in settings.clusters.items()},
+            load_balancers=first.load_balancers,
+            standby=Standby(
+                load_balancer=second.load_balancers["blue"],
+                region=standby.region,
+                provider=providers[standby.region],
+                namespace=f"Rates/{settings.name}",
+                promoted=promoted,
+            )
+            if standby
+            else None,
+        ),
+        here,
+    )
 Budget(
     "budget",
     BudgetArgs(
@@ -150,9 +193,15 @@ Budget(
     here,
 )
 
-# What each output is for is told in README.md beside this file.
-pulumi.export("url", f"https://{settings.domain}")
-pulumi.export("nameServers", zone.name_servers)
+# README.md beside this file describes each output.
+serving_balancer = first.load_balancers[max(settings.clusters, key=lambda colour: settings.clusters[colour].weight)]
+pulumi.export(
+    "url",
+    f"https://{settings.domain}"
+    if settings.serves_https
+    else pulumi.Output.concat("http://", serving_balancer.dns_name),
+)
+pulumi.export("nameServers", zone.name_servers if zone else [])
 pulumi.export("registry", registry_url)
 pulumi.export("clusters", {colour: cluster.name for colour, cluster in first.clusters.items()})
 pulumi.export("region", settings.region)

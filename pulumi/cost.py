@@ -37,7 +37,7 @@ FLAT: Mapping[str, tuple[str, str]] = {
     "aws:route53/healthCheck:HealthCheck": ("Secrets, keys and DNS", "health-check https fast month"),
     "aws:route53/zone:Zone": ("Secrets, keys and DNS", "hosted-zone month"),
     "aws:secretsmanager/secret:Secret": ("Secrets, keys and DNS", "secret month"),
-    "eks:index:Cluster": ("Control planes", "eks-cluster"),
+    "aws:eks/cluster:Cluster": ("Control planes", "eks-cluster"),
 }
 
 

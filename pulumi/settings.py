@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import date, timedelta
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -29,8 +30,20 @@ STACK_NAME = re.compile(r"(?P<environment>dev|staging|prod)|dev-(?P<owner>[a-z][
 Region = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}-[a-z]+-\d$")]
 Domain = Annotated[str, StringConstraints(pattern=r"^([a-z0-9-]+\.)+[a-z]{2,}$")]
 Email = Annotated[str, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+\.[a-z]+$")]
+Account = Annotated[str, StringConstraints(pattern=r"^\d{12}$")]
+ZoneId = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,4}\d-az\d$")]
+KubernetesVersion = Annotated[str, StringConstraints(pattern=r"^1\.\d{2}$")]
+AddonVersion = Annotated[str, StringConstraints(pattern=r"^v\d+\.\d+\.\d+-eksbuild\.\d+$")]
 Https = Annotated[str, StringConstraints(pattern=r"^https://\S+$")]
 RoleArn = Annotated[str, StringConstraints(pattern=r"^arn:aws:iam::\d{12}:role/\S+$")]
+
+# Zones in which EKS creates no control plane: Amazon EKS User Guide, "Subnet requirements and considerations".
+ZONES_WITHOUT_EKS = frozenset({"use1-az3", "usw1-az2", "cac1-az3"})
+# What the repository's files hold until the owner sets values: reserved names (RFC 2606), documentation networks
+# (RFC 5737) and an account that AWS gives to no one.
+PLACEHOLDER = re.compile(r"(^|[.@/])example\.(com|net|org)\b|^(192\.0\.2|198\.51\.100|203\.0\.113)\.|^0{12}$")
+
+SUPPORT_NOTICE = timedelta(days=91)
 
 LOG_RETENTIONS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731)
 
@@ -50,6 +63,9 @@ class NetworkSettings(_Model):
     """The address range and the ways out of it."""
 
     cidr: IPv4Network = Field(description="Address range of the VPC, a /16 that no peer uses.")
+    zone_ids: tuple[ZoneId, ...] = Field(
+        min_length=3, max_length=3, description="Ids of the three zones to use; names of zones differ between accounts."
+    )
     nat_gateways: Literal["one", "perZone"] = Field(description="One is cheaper; one a zone survives a zone's loss.")
     interface_endpoints: bool = Field(description="Reach AWS services without NAT, at a price an hour and zone.")
 
@@ -57,6 +73,11 @@ class NetworkSettings(_Model):
     def _is_a_16(self) -> NetworkSettings:
         if self.cidr.prefixlen != 16:  # noqa: PLR2004 - the subnets' layout divides a /16
             raise ValueError(f"cidr must be a /16, not {self.cidr}")
+        return self
+
+    @model_validator(mode="after")
+    def _zones_have_eks(self) -> NetworkSettings:
+        _check_zones(self.zone_ids)
         return self
 
 
@@ -77,6 +98,7 @@ class NodeSettings(Scale):
     """The nodes that serve."""
 
     instance_type: str = Field(description="EC2 instance type of every serving node.")
+    pods: int = Field(ge=17, le=250, description="Pods that the kubelet admits to a node.")
 
 
 class SparkSettings(_Model):
@@ -86,10 +108,23 @@ class SparkSettings(_Model):
     max: int = Field(ge=1, le=100, description="Spot nodes that a large batch may use.")
 
 
+class KubernetesSettings(_Model):
+    """What runs with one minor version of Kubernetes."""
+
+    support_ends: date = Field(description="Day on which EKS ends standard support of the version.")
+    nodes: Annotated[str, StringConstraints(pattern=r"^1\.\d{2}\.\d+-\d{8}$")] | None = Field(
+        default=None, description="Release of the AL2023 node image; without it the newest when a group is made."
+    )
+    addons: dict[str, AddonVersion] = Field(description="Version of every EKS add-on.")
+
+
 class ClusterSettings(_Model):
     """One colour's cluster; leaving the colour out of ``clusters`` removes it."""
 
-    version: Literal["1.31", "1.32", "1.33", "1.34"] = Field(description="Kubernetes version, in quotes.")
+    version: KubernetesVersion = Field(description="Kubernetes version, in quotes, one of those in kubernetes.")
+    addons: dict[str, AddonVersion] = Field(
+        default_factory=dict, description="Add-on versions to try in this colour, instead of those in kubernetes."
+    )
     weight: int = Field(ge=0, le=100, description="Share of the traffic: 0 is idle.")
     nodes: Scale | None = Field(
         default=None, description="Other limits than the stack's, to scale an idle colour down."
@@ -105,7 +140,10 @@ class DatabaseSettings(_Model):
     multi_az: bool = Field(description="Keep a synchronous standby in another zone.")
     replicas: int = Field(ge=0, le=15, description="Read replicas in the region.")
     backup_days: int = Field(ge=1, le=35, description="Days that point-in-time recovery reaches back.")
-    protect: bool = Field(description="Refuse deletion, here and in AWS.")
+    protect: bool = Field(description="Refuse deletion of the data and of what leads to it, here and in AWS.")
+    final_snapshot: bool = Field(
+        default=True, description="Take a snapshot when the database is deleted, and keep the key that it needs."
+    )
 
 
 class CacheSettings(_Model):
@@ -121,8 +159,14 @@ class StandbySettings(_Model):
 
     region: Region = Field(description="AWS region to fail over to.")
     cidr: IPv4Network = Field(description="Address range of its VPC, a /16 apart from the first's.")
+    zone_ids: tuple[ZoneId, ...] = Field(min_length=3, max_length=3, description="Ids of the three zones to use there.")
     nodes: Scale = Field(description="Nodes of its cluster.")
     promoted: bool = Field(default=False, description="Make its database a primary of its own. There is no way back.")
+
+    @model_validator(mode="after")
+    def _zones_have_eks(self) -> StandbySettings:
+        _check_zones(self.zone_ids)
+        return self
 
 
 class Settings(_Model):
@@ -130,8 +174,15 @@ class Settings(_Model):
 
     stack: str
     environment: Environment
+    account: Account = Field(description="AWS account of the stack, in quotes; credentials of another are refused.")
     region: Region = Field(description="AWS region.")
-    domain: Domain = Field(description="DNS name of the service; the stack keeps the zone of that name.")
+    domain: Domain | None = Field(
+        default=None, description="DNS name of the service; the stack keeps the zone of that name. None: HTTP only."
+    )
+    delegated: bool = Field(
+        default=False,
+        description="Whether the parent zone names this zone's servers. Until then no certificate is asked for.",
+    )
     parent_zone: Domain | None = Field(default=None, description="Zone in this account to delegate the domain from.")
     size: Literal["small", "medium", "large"] = Field(description="Size that the charts scale to.")
     alert_email: Email = Field(description="Address that alarms and the budget write to.")
@@ -146,6 +197,9 @@ class Settings(_Model):
     network: NetworkSettings = Field(description="The VPC.")
     nodes: NodeSettings = Field(description="The nodes that serve.")
     spark: SparkSettings = Field(description="The spot nodes for Spark.")
+    kubernetes: dict[KubernetesVersion, KubernetesSettings] = Field(
+        min_length=1, description="Pinned versions of nodes and add-ons, by version of Kubernetes."
+    )
     clusters: dict[Colour, ClusterSettings] = Field(min_length=1, description="The clusters by colour.")
     database: DatabaseSettings = Field(description="PostgreSQL.")
     cache: CacheSettings = Field(description="The cache.")
@@ -165,6 +219,15 @@ class Settings(_Model):
                     f"clusters.{colour}.nodes.min: {cluster.nodes.min} is too few for a colour that serves "
                     f"(weight {cluster.weight}); give it at least nodes.min ({self.nodes.min}) or set its weight to 0"
                 )
+            if cluster.version not in self.kubernetes:
+                raise ValueError(
+                    f"clusters.{colour}.version: {cluster.version} has no entry in kubernetes "
+                    f"({', '.join(self.kubernetes)}); add one with its nodes and add-ons"
+                )
+        if self.standby and self.domain is None:
+            raise ValueError("standby: traffic moves to the second region by DNS; set domain")
+        if self.parent_zone and self.domain is None:
+            raise ValueError("parentZone: there is no domain to delegate; set domain, or remove parentZone")
         if any(network.prefixlen == 0 for network in self.api_access):
             raise ValueError("apiAccess must not hold 0.0.0.0/0: name the networks that operators and CI come from")
         if self.database.max_storage_gib < self.database.storage_gib:
@@ -183,6 +246,11 @@ class Settings(_Model):
         return f"rates-{self.stack}"
 
     @property
+    def serves_https(self) -> bool:
+        """Whether the domain leads to the stack's own zone, so that a certificate can be validated."""
+        return self.domain is not None and (self.delegated or self.parent_zone is not None)
+
+    @property
     def is_copy(self) -> bool:
         """Whether this is a developer's copy of an environment and not the environment itself."""
         return self.stack != self.environment
@@ -191,6 +259,27 @@ class Settings(_Model):
     def tags(self) -> dict[str, str]:
         """Tags that every resource carries; the budget and the policy pack rely on them."""
         return {"project": "rates", "stack": self.stack, "environment": self.environment, "owner": self.owner}
+
+    def addons(self, colour: Colour) -> dict[str, str]:
+        """Add-on versions of a colour: its own where it has them, else those of its Kubernetes version."""
+        cluster = self.clusters[colour]
+        return {**self.kubernetes[cluster.version].addons, **cluster.addons}
+
+    def support_warnings(self, today: date) -> list[str]:
+        """List the clusters whose Kubernetes version leaves standard support within a quarter.
+
+        Args:
+            today: The day to compare with.
+
+        Returns:
+            One sentence a cluster, with what to do.
+        """
+        return [
+            f"clusters.{colour}: Kubernetes {cluster.version} leaves EKS's standard support on {ends}; "
+            "upgrade the idle colour (runbooks/kubernetes-upgrade.md)"
+            for colour, cluster in self.clusters.items()
+            if (ends := self.kubernetes[cluster.version].support_ends) <= today + SUPPORT_NOTICE
+        ]
 
     def scale(self, colour: Colour) -> Scale:
         """Limits of a colour's serving nodes: its own where it has them, else the stack's."""
@@ -243,7 +332,9 @@ def load(stack: str, config: Mapping[str, str], folder: Path) -> Settings:
             raise SettingsError(f"rates:{key}: comes from the stack's name; remove it")
     if owner := match["owner"]:
         preset = _preset(folder)
-        values = {**preset, "domain": f"{owner}.{preset['domain']}", "parentZone": preset["domain"], **values}
+        if domain := preset.get("domain"):
+            preset |= {"domain": f"{owner}.{domain}", "parentZone": domain}
+        values = {**preset, **values}
     values = {"stack": stack, "environment": match["environment"] or "dev", **values}
     return _validated(Settings, stack, values)
 
@@ -279,6 +370,38 @@ def _validated(model: type[_Checked], stack: str, values: Mapping[str, Any]) -> 
     except ValidationError as error:
         problems = [_explain(model, problem["loc"], problem["type"], problem["msg"]) for problem in error.errors()]
         raise SettingsError(f"Pulumi.{stack}.yaml needs a look:\n  " + "\n  ".join(problems)) from None
+
+
+def _check_zones(zone_ids: tuple[str, ...]) -> None:
+    """Refuse a zone given twice, and one without EKS."""
+    if len(set(zone_ids)) < len(zone_ids):
+        raise ValueError(f"zoneIds must be three different zones, not {', '.join(zone_ids)}")
+    if refused := ZONES_WITHOUT_EKS.intersection(zone_ids):
+        raise ValueError(f"zoneIds: EKS creates no cluster in {', '.join(sorted(refused))}; choose another zone")
+
+
+def placeholders(config: Mapping[str, str]) -> list[str]:
+    """Find settings that still have the value that the repository came with.
+
+    Args:
+        config: The stack's configuration as Pulumi hands it over.
+
+    Returns:
+        One line a setting, with its key and value.
+    """
+    return [
+        f"rates:{key}: {text} is a placeholder; set the owner's value"
+        for key, value in _values(config).items()
+        for text in _texts(value)
+        if PLACEHOLDER.search(text)
+    ]
+
+
+def _texts(value: Any) -> list[str]:
+    """Every text inside a value."""
+    if isinstance(value, dict | list):
+        return [text for item in (value.values() if isinstance(value, dict) else value) for text in _texts(item)]
+    return [str(value)]
 
 
 def _preset(folder: Path) -> dict[str, Any]:

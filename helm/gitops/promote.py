@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,9 @@ import yaml
 STACKS = Path(__file__).parent / "stacks"
 PREDECESSOR = {"staging": "dev", "prod": "staging"}
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+# Hours of releases to prod, UTC: by weekday from Monday, first and last hour. None ends shortly before a weekend.
+RELEASE_HOURS = {**dict.fromkeys(range(4), (7, 16)), 4: (7, 11)}
 
 app = typer.Typer(help=__doc__, no_args_is_help=True)
 
@@ -77,6 +81,29 @@ def put(stack: str, digest: str) -> bool:
     return True
 
 
+def check_hours(now: datetime) -> None:
+    """Refuse a release to prod at a time when few are there to watch it.
+
+    Argo CD itself syncs at any hour, since repairs and failovers cannot wait.
+
+    Args:
+        now: The time, with its zone.
+
+    Raises:
+        PromotionError: The time is outside working hours; the message says when they begin.
+    """
+    utc = now.astimezone(UTC)
+    first, last = RELEASE_HOURS.get(utc.weekday(), (0, 0))
+    if first <= utc.hour < last:
+        return
+    later = (utc.replace(minute=0) + timedelta(hours=hour) for hour in range(1, 24 * 7))
+    start = next(at for at in later if at.hour == RELEASE_HOURS.get(at.weekday(), (0, 0))[0] and at.weekday() < 5)  # noqa: PLR2004 - Saturday
+    raise PromotionError(
+        f"{utc:%A %H:%M} UTC is outside the hours of releases to prod: wait until {start:%A %H:%M} UTC, "
+        "or say ANYTIME=yes"
+    )
+
+
 def _git(*arguments: str) -> str:
     command = ["git", "-C", str(STACKS), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -99,10 +126,16 @@ def release(digest: Annotated[str, typer.Argument(help="Digest of the image that
 
 
 @app.command()
-def promote(to: Annotated[str, typer.Argument(help="Stack to promote to: staging or prod.")]) -> None:
-    """Give a stack what the one before it runs."""
+def promote(
+    to: Annotated[str, typer.Argument(help="Stack to promote to: staging or prod.")],
+    *,
+    anytime: Annotated[bool, typer.Option(help="Promote to prod outside working hours too.")] = False,
+) -> None:
+    """Give a stack the image of the previous stack."""
     if to not in PREDECESSOR:
-        raise PromotionError(f"'{to}' has no stack before it: promote to {' or '.join(PREDECESSOR)}")
+        raise PromotionError(f"'{to}' has no previous stack: promote to {' or '.join(PREDECESSOR)}")
+    if to == "prod" and not anytime:
+        check_hours(datetime.now(UTC))
     digest = digest_of(PREDECESSOR[to])
     if not digest:
         raise PromotionError(f"{PREDECESSOR[to]} has no image yet: run that first")

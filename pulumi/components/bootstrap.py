@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class BootstrapArgs:
-    """What the bootstrap needs to know."""
+    """Arguments of the bootstrap."""
 
     region: Region
     credentials: Credentials
@@ -54,8 +54,8 @@ class Bootstrap(pulumi.ComponentResource):
                     labels=ClusterLabels(environment=settings.environment, colour=colour, size=settings.size),
                     annotations=AwsAnnotations(
                         region=plan.region,
-                        domain=settings.domain,
-                        certificate_arn=plan.certificate_arn,
+                        domain=settings.domain or "",
+                        certificate_arn="" if plan.certificate_arn is None else plan.certificate_arn,
                         target_group_arn=region.load_balancers[colour].target_group_arn,
                         registry=args.registry_url,
                         database_secret=args.credentials.secret_name,
@@ -68,10 +68,11 @@ class Bootstrap(pulumi.ComponentResource):
                         alerts_topic_arn=region.alerts.topic_arn,
                         vpc_id=region.network.vpc_id,
                         cluster_name=cluster.name,
-                        standby="true" if plan.database_source_arn else "false",
+                        standby="true" if plan.database_source_arn else "",
                     ),
-                    # A pod gets its role when it starts, so the roles come first.
-                    after=[identity],
+                    # A pod gets its role when it starts, so the roles come first. In the other direction, Argo CD is
+                    # removed while nodes, network and DNS still run its pods.
+                    after=[identity, *cluster.platform],
                 ),
                 pulumi.ResourceOptions(parent=self, providers=[cluster.provider]),
             )

@@ -21,7 +21,7 @@ PORT = 6379
 
 @dataclass(frozen=True, kw_only=True)
 class CacheArgs:
-    """What a cache needs to know."""
+    """Arguments of a cache."""
 
     network: Network
     key_arn: pulumi.Input[str]
@@ -34,12 +34,12 @@ class Cache(pulumi.ComponentResource):
     """An ElastiCache replication group and the secret that holds its address.
 
     Attributes:
-        group_id: The replication group.
+        member_ids: The nodes, which ElastiCache's metrics are about; the group itself has none.
         secret_arn: Secret with ``RATES_REDIS_URL``.
         secret_name: Name of that secret.
     """
 
-    group_id: pulumi.Output[str]
+    member_ids: list[pulumi.Output[str]]
     secret_arn: pulumi.Output[str]
     secret_name: pulumi.Output[str]
 
@@ -77,6 +77,7 @@ class Cache(pulumi.ComponentResource):
             transit_encryption_enabled=True,
             auth_token=token.result,
             snapshot_retention_limit=args.settings.snapshot_days,
+            apply_immediately=True,
             snapshot_window="02:00-03:00",
             maintenance_window="sun:04:00-sun:05:00",
             opts=child,
@@ -94,7 +95,10 @@ class Cache(pulumi.ComponentResource):
             ),
             opts=child,
         )
-        self.group_id = replication_group.id
+        self.member_ids = [
+            pulumi.Output.concat(replication_group.id, f"-{number:03}")
+            for number in range(1, args.settings.replicas + 2)
+        ]
         self.secret_arn = secret.arn
         self.secret_name = secret.name
         self.register_outputs({"secret_name": self.secret_name})

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pulumi
+import pulumi_random
 from components.policy import trust
 from components.security_group import open_to_clients
-from pulumi_aws import iam, rds
+from pulumi_aws import cloudwatch, iam, rds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import pulumi_random
     from components.network import Network
     from settings import DatabaseSettings
 
-ENGINE_VERSION = "17"
+ENGINE_VERSION = "18"
 DATABASE_NAME = "rates"
 USERNAME = "rates"
 PORT = 5432
@@ -33,21 +33,23 @@ PARAMETERS = {
     "max_wal_size": "16384",
     "checkpoint_timeout": "900",
 }
+LOGS = ("postgresql", "upgrade")
 STATIC_PARAMETERS = {"shared_preload_libraries"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatabaseArgs:
-    """What a database needs to know."""
+    """Arguments of a database."""
 
     network: Network
     key_arn: pulumi.Input[str]
     settings: DatabaseSettings
+    log_days: int
+    prefix: str
+    """Beginning of the instances' identifiers, which the names of their log groups are derived from."""
     password: pulumi_random.RandomPassword
     clients: Mapping[str, pulumi.Input[str]]
     """Security groups that may connect, by a name for each."""
-    final_snapshot: str
-    """Name of the snapshot that RDS takes before a protected database is deleted after all."""
     source_arn: pulumi.Input[str] | None = None
     """Primary in another region to follow; leaving it out later promotes this one, for good."""
 
@@ -60,7 +62,7 @@ class Database(pulumi.ComponentResource):
         identifier: The primary's identifier.
         address: The primary's host name.
         replica_addresses: The replicas' host names.
-        replica_identifiers: The replicas' identifiers.
+        replica_identifiers: Identifiers of every instance that follows another, which may be the primary itself.
     """
 
     arn: pulumi.Output[str]
@@ -100,10 +102,26 @@ class Database(pulumi.ComponentResource):
             opts=child,
         )
 
-        def instance(name: str, opts: pulumi.ResourceOptions, **own: Any) -> rds.Instance:
+        def instance(
+            name: str, identifier: pulumi.Output[str], opts: pulumi.ResourceOptions, **own: Any
+        ) -> rds.Instance:
             """Make an instance with what the primary and the replicas have in common."""
+            # RDS creates a missing group by itself, without key and retention.
+            logs = [
+                cloudwatch.LogGroup(
+                    f"{name}-{log}",
+                    name=pulumi.Output.concat("/aws/rds/instance/", identifier, "/", log),
+                    retention_in_days=args.log_days,
+                    kms_key_id=args.key_arn,
+                    opts=child,
+                )
+                for log in LOGS
+            ]
             return rds.Instance(
                 name,
+                identifier=identifier,
+                # A change of class or engine restarts the instance during the deployment, not on some Sunday after it.
+                apply_immediately=True,
                 instance_class=settings.instance_class,
                 storage_type="gp3",
                 max_allocated_storage=settings.max_storage_gib,
@@ -113,19 +131,26 @@ class Database(pulumi.ComponentResource):
                 vpc_security_group_ids=[group.id],
                 publicly_accessible=False,
                 performance_insights_enabled=True,
+                database_insights_mode="standard",
+                performance_insights_retention_period=7,
                 performance_insights_kms_key_id=args.key_arn,
                 monitoring_interval=60,
                 monitoring_role_arn=monitoring.arn,
-                enabled_cloudwatch_logs_exports=["postgresql", "upgrade"],
+                enabled_cloudwatch_logs_exports=list(LOGS),
                 auto_minor_version_upgrade=True,
                 maintenance_window="sun:03:00-sun:04:00",
                 copy_tags_to_snapshot=True,
                 ca_cert_identifier="rds-ca-rsa2048-g1",
-                deletion_protection=settings.protect,
-                opts=opts,
+                opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=logs)),
                 **own,
             )
 
+        def identifier(name: str) -> pulumi.Output[str]:
+            """Name an instance unlike any before it, so that its final snapshot never meets an older one's name."""
+            suffix = pulumi_random.RandomId(f"{name}-identifier", byte_length=3, opts=child)
+            return pulumi.Output.concat(f"{args.prefix}-{name}-", suffix.hex)
+
+        own_name = identifier(name)
         origin = (
             {"replicate_source_db": args.source_arn}
             if args.source_arn
@@ -140,6 +165,7 @@ class Database(pulumi.ComponentResource):
         )
         primary = instance(
             name,
+            own_name,
             pulumi.ResourceOptions(
                 parent=self,
                 protect=settings.protect,
@@ -149,19 +175,24 @@ class Database(pulumi.ComponentResource):
                 ignore_changes=["password", "allocatedStorage", "engineVersion", "engine", "dbName", "username"],
             ),
             **origin,
+            deletion_protection=settings.protect,
             multi_az=settings.multi_az,
             db_subnet_group_name=subnets.name,
             backup_retention_period=settings.backup_days,
             backup_window="01:00-02:00",
-            skip_final_snapshot=not settings.protect,
-            final_snapshot_identifier=args.final_snapshot if settings.protect else None,
+            # RDS refuses a snapshot of a replica. A replica that is promoted gets one like any primary.
+            skip_final_snapshot=args.source_arn is not None or not settings.final_snapshot,
+            final_snapshot_identifier=pulumi.Output.concat(own_name, "-final"),
         )
         replicas = [
             instance(
                 f"{name}-replica-{number}",
+                identifier(f"{name}-replica-{number}"),
                 pulumi.ResourceOptions(parent=self, depends_on=[grant], ignore_changes=["engineVersion"]),
                 replicate_source_db=primary.identifier,
                 skip_final_snapshot=True,
+                # A replica holds nothing of its own, and removing one is a routine change.
+                deletion_protection=False,
             )
             # What follows another region's primary gets replicas of its own when it is promoted.
             for number in range(1, 1 + (0 if args.source_arn else settings.replicas))
@@ -170,5 +201,6 @@ class Database(pulumi.ComponentResource):
         self.identifier = primary.identifier
         self.address = primary.address
         self.replica_addresses = [replica.address for replica in replicas]
-        self.replica_identifiers = [replica.identifier for replica in replicas]
+        followers = [*([primary] if args.source_arn else []), *replicas]
+        self.replica_identifiers = [follower.identifier for follower in followers]
         self.register_outputs({"address": self.address})

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pulumi
 from components.policy import allow, policy_document
-from pulumi_aws import get_caller_identity_output, kms
+from pulumi_aws import kms
 
 # Services that encrypt on their own behalf, to deliver something to an encrypted queue, topic or bucket.
 DELIVERING = ("budgets.amazonaws.com", "cloudwatch.amazonaws.com", "s3.amazonaws.com", "sns.amazonaws.com")
@@ -14,9 +14,13 @@ DELIVERING = ("budgets.amazonaws.com", "cloudwatch.amazonaws.com", "s3.amazonaws
 
 @dataclass(frozen=True, kw_only=True)
 class EncryptionArgs:
-    """What a key needs to know."""
+    """Arguments of a key."""
 
     region: str
+    account_id: str
+    protect: bool
+    keep: bool
+    """Leave the key in the account when the stack goes, since a snapshot that stays is unreadable without it."""
 
 
 class Encryption(pulumi.ComponentResource):
@@ -28,13 +32,13 @@ class Encryption(pulumi.ComponentResource):
     """
 
     key_arn: pulumi.Output[str]
-    account_id: pulumi.Output[str]
+    account_id: str
 
     def __init__(self, name: str, args: EncryptionArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("rates:index:Encryption", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
-        self.account_id = get_caller_identity_output(opts=pulumi.InvokeOutputOptions(parent=self)).account_id
-        root = pulumi.Output.concat("arn:aws:iam::", self.account_id, ":root")
+        self.account_id = args.account_id
+        root = f"arn:aws:iam::{self.account_id}:root"
         key = kms.Key(
             name,
             description=f"Encrypts what {name} keeps",
@@ -62,14 +66,14 @@ class Encryption(pulumi.ComponentResource):
                     services=[f"logs.{args.region}.amazonaws.com"],
                     conditions={
                         "ArnLike": {
-                            "kms:EncryptionContext:aws:logs:arn": pulumi.Output.concat(
-                                f"arn:aws:logs:{args.region}:", self.account_id, ":log-group:*"
+                            "kms:EncryptionContext:aws:logs:arn": (
+                                f"arn:aws:logs:{args.region}:{self.account_id}:log-group:*"
                             )
                         }
                     },
                 ),
             ),
-            opts=child,
+            opts=pulumi.ResourceOptions(parent=self, protect=args.protect, retain_on_delete=args.keep),
         )
         kms.Alias(name, target_key_id=key.key_id, opts=child)
         self.key_arn = key.arn

@@ -19,12 +19,14 @@ TLS_POLICY = "ELBSecurityPolicy-TLS13-1-2-Res-2021-06"
 
 @dataclass(frozen=True, kw_only=True)
 class LoadBalancerArgs:
-    """What a load balancer needs to know."""
+    """Arguments of a load balancer."""
 
     cluster_name: str
     """Physical name of the load balancer and its target group as well."""
     network: Network
-    certificate_arn: pulumi.Input[str]
+    certificate_arn: pulumi.Input[str] | None
+    """None serves over HTTP, as long as the stack has no domain that is delegated to it."""
+    protect: bool
     pods_security_group_id: pulumi.Input[str]
 
 
@@ -89,6 +91,7 @@ class LoadBalancer(pulumi.ComponentResource):
             drop_invalid_header_fields=True,
             # Longer than the slowest answer the service gives, shorter than its own keep-alive.
             idle_timeout=60,
+            enable_deletion_protection=args.protect,
             opts=child,
         )
         targets = lb.TargetGroup(
@@ -111,24 +114,28 @@ class LoadBalancer(pulumi.ComponentResource):
             },
             opts=child,
         )
-        lb.Listener(
-            f"{name}-https",
-            load_balancer_arn=balancer.arn,
-            port=443,
-            protocol="HTTPS",
-            ssl_policy=TLS_POLICY,
-            certificate_arn=args.certificate_arn,
-            default_actions=[{"type": "forward", "target_group_arn": targets.arn}],
-            opts=child,
-        )
+        forward: lb.ListenerDefaultActionArgsDict = {"type": "forward", "target_group_arn": targets.arn}
+        redirect: lb.ListenerDefaultActionArgsDict = {
+            "type": "redirect",
+            "redirect": {"protocol": "HTTPS", "port": "443", "status_code": "HTTP_301"},
+        }
+        if args.certificate_arn is not None:
+            lb.Listener(
+                f"{name}-https",
+                load_balancer_arn=balancer.arn,
+                port=443,
+                protocol="HTTPS",
+                ssl_policy=TLS_POLICY,
+                certificate_arn=args.certificate_arn,
+                default_actions=[forward],
+                opts=child,
+            )
         lb.Listener(
             f"{name}-http",
             load_balancer_arn=balancer.arn,
             port=80,
             protocol="HTTP",
-            default_actions=[
-                {"type": "redirect", "redirect": {"protocol": "HTTPS", "port": "443", "status_code": "HTTP_301"}}
-            ],
+            default_actions=[forward if args.certificate_arn is None else redirect],
             opts=child,
         )
         self.dns_name = balancer.dns_name

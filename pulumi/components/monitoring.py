@@ -329,32 +329,15 @@ def _alarms(args: MonitoringArgs) -> list[Alarm]:
         )
         for number, identifier in enumerate(args.database.replica_identifiers, start=1)
     ]
-    group = {"ReplicationGroupId": args.cache.group_id}
+    cache = [
+        alarm for number, member in enumerate(args.cache.member_ids, start=1) for alarm in _cache_alarms(number, member)
+    ]
     queue = {"QueueName": args.events.queue_name}
     return [
         *balancers,
         *pods,
         *database,
-        Alarm(
-            name="cache-cpu",
-            runbook="cache-down",
-            meaning="The cache's engine is busy; answers get slower.",
-            namespace="AWS/ElastiCache",
-            metric="EngineCPUUtilization",
-            above=80,
-            dimensions=group,
-            minutes=10,
-        ),
-        Alarm(
-            name="cache-memory",
-            runbook="cache-hit-rate-low",
-            meaning="The cache is full and drops what it should keep.",
-            namespace="AWS/ElastiCache",
-            metric="DatabaseMemoryUsagePercentage",
-            above=90,
-            dimensions=group,
-            minutes=15,
-        ),
+        *cache,
         Alarm(
             name="messages-dead",
             runbook="dead-letter-queue",
@@ -373,6 +356,33 @@ def _alarms(args: MonitoringArgs) -> list[Alarm]:
             metric="ApproximateAgeOfOldestMessage",
             above=1800,
             dimensions=queue,
+        ),
+    ]
+
+
+def _cache_alarms(number: int, member: pulumi.Output[str]) -> list[Alarm]:
+    """Watch one node of the cache: ElastiCache publishes these metrics by node, and none by replication group."""
+    node = {"CacheClusterId": member}
+    return [
+        Alarm(
+            name=f"cache-cpu-{number}",
+            runbook="cache-down",
+            meaning="The engine of a cache node is busy; responses get slower.",
+            namespace="AWS/ElastiCache",
+            metric="EngineCPUUtilization",
+            above=80,
+            dimensions=node,
+            minutes=10,
+        ),
+        Alarm(
+            name=f"cache-memory-{number}",
+            runbook="cache-hit-rate-low",
+            meaning="A cache node is full and evicts entries that are still in use.",
+            namespace="AWS/ElastiCache",
+            metric="DatabaseMemoryUsagePercentage",
+            above=90,
+            dimensions=node,
+            minutes=15,
         ),
     ]
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Literal
 
 import pulumi
 from components.flow_logs import FlowLogs, FlowLogsArgs
-from pulumi_aws import ec2, get_availability_zones_output, vpc
+from pulumi_aws import ec2, vpc
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from ipaddress import IPv4Network
 
 ZONES = 3
@@ -24,6 +25,8 @@ class NetworkArgs:
     nat_gateways: Literal["one", "perZone"]
     interface_endpoints: bool
     region: str
+    zone_ids: Sequence[str]
+    """Ids of the zones: pinned, so that a zone that is away never moves the subnets of the others."""
     key_arn: pulumi.Input[str]
     log_days: int
 
@@ -61,9 +64,9 @@ class Network(pulumi.ComponentResource):
 
         quarters = list(args.cidr.subnets(new_prefix=18))
         sixteenths = list(quarters[3].subnets(new_prefix=20))
-        public = self._subnets(name, "public", sixteenths[:ZONES])
-        private = self._subnets(name, "private", quarters[:ZONES])
-        data = self._subnets(name, "data", list(sixteenths[3].subnets(new_prefix=22))[:ZONES])
+        public = self._subnets(name, "public", sixteenths[:ZONES], args.zone_ids)
+        private = self._subnets(name, "private", quarters[:ZONES], args.zone_ids)
+        data = self._subnets(name, "data", list(sixteenths[3].subnets(new_prefix=22))[:ZONES], args.zone_ids)
 
         outside = ec2.RouteTable(f"{name}-public", vpc_id=self.vpc_id, opts=child)
         ec2.Route(
@@ -122,19 +125,13 @@ class Network(pulumi.ComponentResource):
         self.data_subnet_ids = [subnet.id for subnet in data]
         self.register_outputs({"vpc_id": self.vpc_id})
 
-    def _subnets(self, name: str, tier: str, ranges: list[IPv4Network]) -> list[ec2.Subnet]:
-        zones = get_availability_zones_output(
-            state="available",
-            # Local zones and those that an account has to opt in to offer neither EKS nor RDS.
-            filters=[{"name": "opt-in-status", "values": ["opt-in-not-required"]}],
-            opts=pulumi.InvokeOutputOptions(parent=self),
-        )
+    def _subnets(self, name: str, tier: str, ranges: list[IPv4Network], zone_ids: Sequence[str]) -> list[ec2.Subnet]:
         return [
             ec2.Subnet(
                 f"{name}-{tier}-{zone}",
                 vpc_id=self.vpc_id,
                 cidr_block=str(block),
-                availability_zone=zones.names[zone],
+                availability_zone_id=zone_ids[zone],
                 map_public_ip_on_launch=False,
                 tags={"Name": f"{name}-{tier}-{zone}", "tier": tier},
                 opts=pulumi.ResourceOptions(parent=self),

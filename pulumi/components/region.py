@@ -16,36 +16,47 @@ from components.monitoring import Monitoring, MonitoringArgs
 from components.network import Network, NetworkArgs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from ipaddress import IPv4Network
 
     import pulumi_random
     from components.encryption import Encryption
     from components.storage import Storage
+    from settings import Colour as ColourName
     from settings import Scale, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
+class Colour:
+    """One cluster of a region: which colour of the settings it takes its versions from, and its limits."""
+
+    settings: ColourName
+    scale: Scale
+
+
+@dataclass(frozen=True, kw_only=True)
 class RegionArgs:
-    """What a region needs to know."""
+    """Arguments of a region."""
 
     settings: Settings
     region: str
     cidr: IPv4Network
     prefix: str
     """Beginning of the names that must be known beforehand."""
-    versions: Mapping[str, str]
-    """Kubernetes version of every colour that has a cluster."""
-    scales: Mapping[str, Scale]
-    """Limits of every colour that has a cluster."""
+    zone_ids: Sequence[str]
+    colours: Mapping[str, Colour]
+    """The colours that have a cluster."""
     password: pulumi_random.RandomPassword
-    certificate_arn: pulumi.Input[str]
+    certificate_arn: pulumi.Input[str] | None
+    """None while the stack serves over HTTP."""
     encryption: Encryption
     storage: Storage
     takes_batches: bool
     """Whether files that arrive are announced; a standby stays silent until it is promoted."""
     database_source_arn: pulumi.Input[str] | None = None
     """Primary of another region that this one's database follows."""
+    reachable: bool = True
+    """False while the region is lost, so that the program asks it nothing."""
 
 
 class Region(pulumi.ComponentResource):
@@ -79,6 +90,7 @@ class Region(pulumi.ComponentResource):
                 nat_gateways=settings.network.nat_gateways,
                 interface_endpoints=settings.network.interface_endpoints,
                 region=args.region,
+                zone_ids=args.zone_ids,
                 key_arn=key_arn,
                 log_days=settings.log_days,
             ),
@@ -89,21 +101,28 @@ class Region(pulumi.ComponentResource):
                 f"{part}{colour}",
                 ClusterArgs(
                     cluster_name=f"{args.prefix}-{colour}",
-                    version=version,
+                    version=settings.clusters[source.settings].version,
+                    node_release=settings.kubernetes[settings.clusters[source.settings].version].nodes,
+                    addons=settings.addons(source.settings),
                     network=self.network,
+                    region=args.region,
                     key_arn=key_arn,
                     log_days=settings.log_days,
                     instance_type=settings.nodes.instance_type,
-                    scale=args.scales[colour],
+                    pods_per_node=settings.nodes.pods,
+                    scale=source.scale,
                     spark_instance_types=settings.spark.instance_types,
                     spark_max=settings.spark.max,
                     api_access=[str(network) for network in settings.api_access],
                     admins=settings.admins,
                     viewers=settings.viewers,
+                    tags=settings.tags,
+                    protect=settings.database.protect,
+                    reachable=args.reachable,
                 ),
                 child,
             )
-            for colour, version in args.versions.items()
+            for colour, source in args.colours.items()
         }
         self.load_balancers = {
             colour: LoadBalancer(
@@ -112,6 +131,7 @@ class Region(pulumi.ComponentResource):
                     cluster_name=f"{args.prefix}-{colour}",
                     network=self.network,
                     certificate_arn=args.certificate_arn,
+                    protect=settings.database.protect,
                     pods_security_group_id=cluster.security_group_id,
                 ),
                 child,
@@ -125,9 +145,10 @@ class Region(pulumi.ComponentResource):
                 network=self.network,
                 key_arn=key_arn,
                 settings=settings.database,
+                log_days=settings.log_days,
+                prefix=settings.name,
                 password=args.password,
                 clients=clients,
-                final_snapshot=f"{args.prefix}-final",
                 source_arn=args.database_source_arn,
             ),
             child,

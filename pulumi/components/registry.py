@@ -8,17 +8,19 @@ from dataclasses import dataclass
 import pulumi
 from pulumi_aws import ecr
 
-KEPT_IMAGES = 100
+MAX_IMAGES = 100
 
 
 @dataclass(frozen=True, kw_only=True)
 class RegistryArgs:
-    """What a registry needs to know."""
+    """Arguments of a registry."""
 
     repository_name: str
     """Physical name, chosen and not random: developers' copies and CI look it up by it."""
     key_arn: pulumi.Input[str]
     account_id: pulumi.Input[str]
+    protect: bool
+    """Refuse to delete the repository while it holds images."""
     copy_region: str | None = None
     """Another region to copy every image to."""
 
@@ -40,6 +42,7 @@ class Registry(pulumi.ComponentResource):
         repository = ecr.Repository(
             name,
             name=args.repository_name,
+            force_delete=not args.protect,
             image_tag_mutability="IMMUTABLE",
             image_scanning_configuration={"scan_on_push": True},
             encryption_configurations=[{"encryption_type": "KMS", "kms_key": args.key_arn}],
@@ -53,11 +56,11 @@ class Registry(pulumi.ComponentResource):
                     "rules": [
                         {
                             "rulePriority": 1,
-                            "description": f"Keep the last {KEPT_IMAGES} images",
+                            "description": f"Keep the last {MAX_IMAGES} images",
                             "selection": {
                                 "tagStatus": "any",
                                 "countType": "imageCountMoreThan",
-                                "countNumber": KEPT_IMAGES,
+                                "countNumber": MAX_IMAGES,
                             },
                             "action": {"type": "expire"},
                         }

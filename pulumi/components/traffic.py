@@ -10,17 +10,31 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pulumi
-from pulumi_aws import route53
+from pulumi_aws import cloudwatch, route53
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import pulumi_aws
     from components.load_balancer import LoadBalancer
 
 
 @dataclass(frozen=True, kw_only=True)
+class Standby:
+    """The second region, as the records see it."""
+
+    load_balancer: LoadBalancer
+    region: str
+    provider: pulumi_aws.Provider
+    namespace: str
+    """Namespace of the metric ``TakenOver``, by which an operator there takes the traffic."""
+    promoted: bool
+    """Whether the second region has taken over for good: the first one, if it comes back, must not serve old data."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrafficArgs:
-    """What the records need to know."""
+    """Arguments of the records."""
 
     domain: str
     zone_id: pulumi.Input[str]
@@ -28,9 +42,7 @@ class TrafficArgs:
     """Weight of every colour that has a cluster."""
     load_balancers: Mapping[str, LoadBalancer]
     """Load balancer of every colour that has a cluster."""
-    standby: LoadBalancer | None = None
-    promoted: bool = False
-    """Whether the standby has taken over for good: a first region that comes back must not serve old data."""
+    standby: Standby | None = None
 
 
 class Traffic(pulumi.ComponentResource):
@@ -65,17 +77,58 @@ class Traffic(pulumi.ComponentResource):
                 )
             )
         first = _alias(colours[0].fqdn, args.zone_id)
-        after = pulumi.ResourceOptions(parent=self, depends_on=colours, delete_before_replace=True)
-        if args.standby is None:
-            self._apex(name, args, first, after)
-            return
-        second = _alias(args.standby.dns_name, args.standby.zone_id)
-        if args.promoted:
-            self._apex(name, args, second, after)
-            return
-        check = self._health_check(f"{name}-serving", colours[0].fqdn)
+        after = pulumi.ResourceOptions(parent=self, depends_on=colours)
+        # Always a failover record: Route 53 refuses a set of another kind under the same name, so a stack that gets a
+        # second region later could not replace a simple one.
+        serving_check = self._health_check(f"{name}-serving", colours[0].fqdn)
+        check = self._unless_taken_over(name, serving_check, args.standby) if args.standby else serving_check
         self._apex(f"{name}-first", args, first, after, failover="PRIMARY", health_check_id=check.id)
-        self._apex(f"{name}-second", args, second, after, failover="SECONDARY")
+        if args.standby:
+            balancer = args.standby.load_balancer
+            second = _alias(balancer.dns_name, balancer.zone_id)
+            self._apex(f"{name}-second", args, second, after, failover="SECONDARY")
+
+    def _unless_taken_over(self, name: str, serving: route53.HealthCheck, standby: Standby) -> route53.HealthCheck:
+        """Count the first region as healthy only while the second one has not taken over.
+
+        Route 53 is changed through us-east-1 alone, which may be what is lost. So nothing is changed then: an operator
+        publishes the metric in the second region, and the health checkers, which run everywhere, see its alarm.
+        """
+        child = pulumi.ResourceOptions(parent=self)
+        alarm = cloudwatch.MetricAlarm(
+            f"{name}-taken-over",
+            alarm_description="The second region has taken over. Runbook: runbooks/region-failover.md",
+            namespace=standby.namespace,
+            metric_name="TakenOver",
+            statistic="Maximum",
+            period=60,
+            evaluation_periods=1,
+            threshold=0,
+            comparison_operator="GreaterThanThreshold",
+            treat_missing_data="ignore",
+            opts=pulumi.ResourceOptions(parent=self, provider=standby.provider),
+        )
+        taken_over = route53.HealthCheck(
+            f"{name}-taken-over",
+            type="CLOUDWATCH_METRIC",
+            cloudwatch_alarm_name=alarm.name,
+            cloudwatch_alarm_region=standby.region,
+            # One data point is enough: without newer ones the last state holds.
+            insufficient_data_health_status="LastKnownStatus",
+            # A check that is disabled counts as healthy; inverted besides, as failed for good.
+            disabled=standby.promoted,
+            invert_healthcheck=standby.promoted,
+            tags={"Name": f"{name}-taken-over"},
+            opts=child,
+        )
+        return route53.HealthCheck(
+            f"{name}-first",
+            type="CALCULATED",
+            child_healthchecks=[serving.id, taken_over.id],
+            child_health_threshold=2,
+            tags={"Name": f"{name}-first"},
+            opts=child,
+        )
 
     def _apex(
         self,
@@ -84,7 +137,7 @@ class Traffic(pulumi.ComponentResource):
         alias: route53.RecordAliasArgs,
         opts: pulumi.ResourceOptions,
         *,
-        failover: str | None = None,
+        failover: str,
         health_check_id: pulumi.Input[str] | None = None,
     ) -> None:
         route53.Record(
@@ -92,8 +145,8 @@ class Traffic(pulumi.ComponentResource):
             zone_id=args.zone_id,
             name=args.domain,
             type="A",
-            set_identifier=failover.lower() if failover else None,
-            failover_routing_policies=[{"type": failover}] if failover else [],
+            set_identifier=failover.lower(),
+            failover_routing_policies=[{"type": failover}],
             health_check_id=health_check_id,
             aliases=[alias],
             opts=opts,

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ZoneArgs:
-    """What a zone needs to know."""
+    """Arguments of a zone."""
 
     domain: str
     parent_zone: str | None
+    certify: bool
+    """Ask for certificates. AWS validates them only once the parent zone leads to this one."""
     providers: Mapping[str, pulumi_aws.Provider] = field(default_factory=dict)
     """Provider of every region that needs a certificate, by the region's name."""
 
@@ -55,6 +57,15 @@ class Zone(pulumi.ComponentResource):
                     opts=child,
                 )
             ]
+        self.zone_id = zone.zone_id
+        self.name_servers = zone.name_servers
+        self.certificate_arns = self._certificates(name, args, zone, delegation) if args.certify else {}
+        self.register_outputs({"zone_id": self.zone_id})
+
+    def _certificates(
+        self, name: str, args: ZoneArgs, zone: route53.Zone, delegation: Sequence[pulumi.Resource]
+    ) -> Mapping[str, pulumi.Output[str]]:
+        child = pulumi.ResourceOptions(parent=self)
         certificates = {
             region: acm.Certificate(
                 f"{name}-{region}",
@@ -76,15 +87,12 @@ class Zone(pulumi.ComponentResource):
             ttl=300,
             opts=child,
         )
-        self.zone_id = zone.zone_id
-        self.name_servers = zone.name_servers
-        self.certificate_arns = {
+        return {
             region: acm.CertificateValidation(
                 f"{name}-{region}",
                 certificate_arn=certificate.arn,
                 validation_record_fqdns=[proof.fqdn],
-                opts=pulumi.ResourceOptions(parent=self, provider=args.providers[region], depends_on=delegation),
+                opts=pulumi.ResourceOptions(parent=self, provider=args.providers[region], depends_on=list(delegation)),
             ).certificate_arn
             for region, certificate in certificates.items()
         }
-        self.register_outputs({"zone_id": self.zone_id})

@@ -108,7 +108,7 @@ def no_public_database(args: ResourceValidationArgs, report: Report) -> None:
     if args.resource_type == "aws:ec2/securityGroup:SecurityGroup":
         for rule in props.get("ingress") or ():
             _refuse_open_ports(rule, [*rule.get("cidrBlocks", ()), *rule.get("ipv6CidrBlocks", ())], report)
-    if args.resource_type in {"aws:eks/cluster:Cluster", "eks:index:Cluster"}:
+    if args.resource_type == "aws:eks/cluster:Cluster":
         config = props.get("vpcConfig") or props
         public = config.get("endpointPublicAccess", True)
         if public and set(config.get("publicAccessCidrs") or ANYWHERE) & set(ANYWHERE):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,6 +36,22 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize(
+    ("at", "start"),
+    [
+        ("2026-11-27T11:00", "Monday 07:00"),  # Friday, when the weekend is near
+        ("2026-11-29T10:00", "Monday 07:00"),
+        ("2026-11-30T03:30", "Monday 07:00"),
+        ("2026-11-30T16:00", "Tuesday 07:00"),
+    ],
+)
+def test_prod_is_released_to_in_working_hours(at: str, start: str) -> None:
+    hours = runpy.run_path(str(ROOT / "helm/gitops/promote.py"))
+    with pytest.raises(hours["PromotionError"], match=f"wait until {start} UTC, or say ANYTIME=yes"):
+        hours["check_hours"](datetime.fromisoformat(f"{at}+00:00"))
+    hours["check_hours"](datetime.fromisoformat("2026-11-27T10:59+00:00"))
+
+
 def git(tree: Path, *arguments: str) -> str:
     command = ["git", "-C", str(tree), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **IDENTITY}).stdout
@@ -48,7 +66,7 @@ def test_image_moves_from_stack_to_stack_by_commits_of_one_line(tree: Path) -> N
     for arguments, stack in (
         (("release", DIGEST), "dev"),
         (("promote", "staging"), "staging"),
-        (("promote", "prod"), "prod"),
+        (("promote", "prod", "--anytime"), "prod"),
     ):
         done = promote(tree, *arguments)
         assert done.returncode == 0, done.stderr
@@ -82,7 +100,7 @@ def test_same_image_again_is_nothing_to_do(tree: Path) -> None:
     [
         (("release", "v1.2.3"), "'v1.2.3' is no digest"),
         (("release", ""), "'' is no digest"),
-        (("promote", "dev"), "'dev' has no stack before it: promote to staging or prod"),
+        (("promote", "dev"), "'dev' has no previous stack: promote to staging or prod"),
         (("promote", "staging"), "dev has no image yet"),
     ],
 )

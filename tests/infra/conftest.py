@@ -23,7 +23,7 @@ STACKS = ("dev", "staging", "prod", "dev-anna")
 def _rehearsed(stack: str) -> Rehearsal:
     from rehearsal import rehearse, stack_config  # noqa: PLC0415 - after sys.path
 
-    return rehearse(stack, {} if stack == "dev-anna" else stack_config(stack))
+    return rehearse(stack, stack_config("dev" if stack == "dev-anna" else stack))
 
 
 @pytest.fixture(params=STACKS)

@@ -83,7 +83,7 @@ def _document(**statement: Any) -> str:
         ),
         (
             rules.no_public_database,
-            "eks:index:Cluster",
+            "aws:eks/cluster:Cluster",
             {"publicAccessCidrs": ["203.0.113.0/24"]},
             {},
             "Kubernetes API",

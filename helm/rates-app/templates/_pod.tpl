@@ -166,6 +166,9 @@ spec:
       serviceAccountName: default
       automountServiceAccountToken: false
       enableServiceLinks: false
+      {{- with $root.Values.priorityClass.name }}
+      priorityClassName: {{ . }}
+      {{- end }}
       {{- with $root.Values.nodeSelector }}
       nodeSelector:
         {{- toYaml . | nindent 8 }}
