@@ -175,6 +175,7 @@ if zone and settings.domain and settings.serves_https:
                 region=standby.region,
                 provider=providers[standby.region],
                 namespace=f"Rates/{settings.name}",
+                topic_arn=second.alerts.topic_arn,
                 promoted=promoted,
             )
             if standby

@@ -101,8 +101,10 @@ class _Answers(mocks.Mocks):
         slug = args.typ.rpartition(":")[2]
         region = self.region(args)
         name = f"{slug}-{args.name}"
+        module = args.typ.split(":")[1].split("/")[0]
+        service = {"lb": "elasticloadbalancing"}.get(module, module)
         outputs: dict[str, Any] = {
-            "arn": f"arn:aws:{args.typ.split(':')[1].split('/')[0]}:{region}:{ACCOUNT}:{name}",
+            "arn": f"arn:aws:{service}:{region}:{ACCOUNT}:{name}",
             "arnSuffix": f"suffix/{name}",
             "address": f"{name}.{region}.rds.test",
             "certificateArn": f"arn:aws:acm:{region}:{ACCOUNT}:certificate/{name}",

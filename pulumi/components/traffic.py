@@ -28,6 +28,8 @@ class Standby:
     provider: pulumi_aws.Provider
     namespace: str
     """Namespace of the metric ``TakenOver``, by which an operator there takes the traffic."""
+    topic_arn: pulumi.Input[str]
+    """Topic in the second region, which reports that it has taken over."""
     promoted: bool
     """Whether the second region has taken over for good: the first one, if it comes back, must not serve old data."""
 
@@ -106,6 +108,8 @@ class Traffic(pulumi.ComponentResource):
             threshold=0,
             comparison_operator="GreaterThanThreshold",
             treat_missing_data="ignore",
+            alarm_actions=[standby.topic_arn],
+            ok_actions=[standby.topic_arn],
             opts=pulumi.ResourceOptions(parent=self, provider=standby.provider),
         )
         taken_over = route53.HealthCheck(

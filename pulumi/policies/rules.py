@@ -171,7 +171,9 @@ def prod_survives(args: ResourceValidationArgs, report: Report) -> None:
     if (args.props.get("tags") or {}).get("environment") != "prod":
         return
     if args.resource_type == "aws:rds/instance:Instance":
-        if not args.props.get("deletionProtection"):
+        # A replica in the region of its primary holds nothing of its own; one in another region is what is left of both.
+        source = str(args.props.get("replicateSourceDb") or "")
+        if not args.props.get("deletionProtection") and (not source or source.startswith("arn:")):
             report("is in prod without deletionProtection")
         if not args.props.get("multiAz") and not args.props.get("replicateSourceDb"):
             report("is in prod without multiAz")

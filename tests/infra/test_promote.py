@@ -49,7 +49,9 @@ def test_each_step_of_a_promotion_changes_two_records_and_back() -> None:
 
 def test_every_colour_is_checked_and_reached_by_its_own_name_whatever_its_weight(prod: Rehearsal) -> None:
     records = prod.of_type(RECORD)
-    checks = {check.id: check.inputs["fqdn"] for check in prod.of_type("aws:route53/healthCheck:HealthCheck").values()}
+    checks = {
+        check.id: check.inputs.get("fqdn") for check in prod.of_type("aws:route53/healthCheck:HealthCheck").values()
+    }
     for colour in ("blue", "green"):
         assert records[f"traffic-{colour}"].inputs["name"] == f"{colour}.rates.rehearsal.test"
         assert checks[records[f"traffic-serving-{colour}"].inputs["healthCheckId"]] == f"{colour}.rates.rehearsal.test"

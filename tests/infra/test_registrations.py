@@ -1,0 +1,41 @@
+"""Charts rendered from the program's own registrations, and the room that the nodes have for their pods."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.charts.rendering import IMAGE, synced, the
+from tests.charts.schemas import problems
+from tests.infra.room import Cluster, applications, at_rest, clusters, shortage
+
+if TYPE_CHECKING:
+    from rehearsal import Rehearsal
+
+pytestmark = pytest.mark.xdist_group("infra")
+
+
+def test_charts_take_every_registration_and_its_pods_have_room(stack: Rehearsal) -> None:
+    short = []
+    for cluster in clusters(stack):
+        made = applications(cluster.registration)
+        assert {"rates-app", "spark-ingest", "monitoring", "storage", "cluster-autoscaler"} <= made.keys()
+        standby = "standby" in cluster.name
+        ingest = synced(made["spark-ingest"]["source"], IMAGE, namespace="rates")
+        assert (the(ingest, "Deployment", "rates-dispatcher")["spec"]["replicas"] == 0) == standby
+        assert the(ingest, "CronJob")["spec"]["suspend"] == standby
+        for chart in ("rates-app", "spark-ingest", "monitoring"):
+            for manifest in synced(made[chart]["source"], IMAGE, namespace="rates"):
+                assert problems(manifest, "1.35") == [], manifest["metadata"]["name"]
+        short.append(shortage(cluster, *at_rest(made)))
+    assert short
+    assert not any(short), "\n".join(filter(None, short))
+
+
+def test_a_node_too_few_is_reported_with_the_pods_that_do_not_fit(dev: Rehearsal) -> None:
+    (cluster,) = clusters(dev)
+    small = Cluster(cluster.name, cluster.registration, cluster.machine, 1, 17)
+    report = shortage(small, *at_rest(applications(cluster.registration)))
+    assert "1 nodes of t3.medium" in report
+    assert "no room for" in report
