@@ -97,7 +97,7 @@ def clusters(stack: Rehearsal) -> Iterator[Cluster]:
             name,
             {**secret.inputs["stringData"], "metadata": metadata},
             group["instanceTypes"][0],
-            group["scalingConfig"]["minSize"],
+            int(group["scalingConfig"]["minSize"]),
             pods_per_node,
         )
 
@@ -186,9 +186,9 @@ def _own(manifests: list[Manifest]) -> Iterator[tuple[int, Pod]]:
     for name, template in pods(manifests).items():
         kind, _, workload = name.partition("/")
         # Batches have nodes of their own, and an analysis runs for seconds.
-        if kind not in {"SparkApplication", "AnalysisTemplate", "Pod"}:
-            containers = [container["resources"] for container in template["spec"]["containers"]]
-            yield scaled.get(workload, replicas[name]), _pod(name, containers)
+        copies = scaled.get(workload, replicas.get(name, 1))
+        if copies and kind not in {"SparkApplication", "AnalysisTemplate", "Pod"}:
+            yield copies, _pod(name, [container["resources"] for container in template["spec"]["containers"]])
 
 
 def _pod(name: str, resources: list[Any]) -> Pod:

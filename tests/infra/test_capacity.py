@@ -31,7 +31,7 @@ def test_a_budget_holds_the_cost_at_rest_and_warns_before_the_most(name: str, re
 def test_nodes_are_paid_between_their_limits(dev: Rehearsal) -> None:
     low, high = monthly(dev)["Nodes"]
     node = 730 * 0.0416 + 100 * 0.08
-    assert [low, high] == pytest.approx([2 * node, 4 * node])
+    assert [low, high] == pytest.approx([3 * node, 5 * node])
 
 
 def test_multi_az_doubles_the_database(staging: Rehearsal) -> None:

@@ -53,9 +53,9 @@ def test_every_stack_has_all_parts(stack: Rehearsal) -> None:
 @pytest.mark.parametrize(
     ("name", "instance_type", "limits"),
     [
-        ("dev", "t3.medium", {"blue": (2, 4)}),
-        ("staging", "t3.medium", {"blue": (3, 6), "green": (1, 6)}),
-        ("prod", "m6a.4xlarge", {"blue": (3, 12), "green": (1, 12), "standby-blue": (2, 12)}),
+        ("dev", "t3.medium", {"blue": (3, 5)}),
+        ("staging", "t3.medium", {"blue": (4, 8), "green": (4, 8)}),
+        ("prod", "m6a.4xlarge", {"blue": (3, 12), "green": (2, 12), "standby-blue": (2, 12)}),
     ],
 )
 def test_nodes_are_of_the_environment_s_size(
