@@ -171,7 +171,7 @@ def prod_survives(args: ResourceValidationArgs, report: Report) -> None:
     if (args.props.get("tags") or {}).get("environment") != "prod":
         return
     if args.resource_type == "aws:rds/instance:Instance":
-        # A replica in the region of its primary holds nothing of its own; one in another region is what is left of both.
+        # A replica in its primary's region holds nothing of its own. One in another region may be the last copy.
         source = str(args.props.get("replicateSourceDb") or "")
         if not args.props.get("deletionProtection") and (not source or source.startswith("arn:")):
             report("is in prod without deletionProtection")
