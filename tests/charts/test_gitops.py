@@ -244,7 +244,9 @@ def test_add_ons_are_pinned_and_limited(environment: str) -> None:
 
 
 def test_add_ons_know_their_cluster() -> None:
-    made = {name: one["spec"]["source"]["helm"].get("valuesObject") for name, one in applications("prod").items()}
+    made = {
+        name: one["spec"]["source"].get("helm", {}).get("valuesObject") for name, one in applications("prod").items()
+    }
     facts = cluster_secret("prod")["metadata"]["annotations"]
     balancer = made["aws-load-balancer-controller"]
     assert (balancer["clusterName"], balancer["vpcId"]) == (facts["rates.io/cluster-name"], facts["rates.io/vpc-id"])
