@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.infra.emulator import kinds, rules
+from tests.infra.emulator import kinds, rules, shapes
 from tests.infra.emulator.account import NEW_ACCOUNT, Account, Live, Refused
 
 if TYPE_CHECKING:
@@ -451,7 +451,7 @@ def test_a_log_group_comes_back_while_its_writer_runs() -> None:
 def test_every_kind_that_names_an_operation_has_a_model() -> None:
     for type_, kind in kinds.KINDS.items():
         if kind.operation:
-            assert isinstance(rules.shapes.faults(kind, {}), list), type_
+            assert isinstance(shapes.faults(kind, {}), list), type_
 
 
 def test_the_kinds_cover_what_the_program_asks_for(request: pytest.FixtureRequest) -> None:
