@@ -294,6 +294,8 @@ def deliver(query: DeliveryArguments) -> Response:
         raise Problem("key-reused", str(error)) from error
     except (NoSuchBatch, WrongState) as error:
         raise Problem("wrong-state", str(error)) from error
+    if batch.supplier != token.supplier:  # equal content: the batch itself is not this supplier's to see
+        raise Problem("wrong-state", "Another supplier has delivered exactly this content: ask your operator.")
     location = f"/v1/batches/{batch.id}"
     current_exchange().served = {"batch_id": batch.id}
     return _json(_body(batch), 202 if new else 200, {"Location": location})

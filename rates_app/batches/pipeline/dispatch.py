@@ -41,6 +41,9 @@ log = structlog.get_logger()
 
 DELIVERIES = Counter("rates_deliveries", "Deliveries that this dispatcher has worked on.", ["engine", "result"])
 
+#: States whose files are archived as processed: an operator may still publish a held batch.
+KEPT_STATES = {"published", "withdrawn", "held", "checked"}
+
 #: How long to wait for a delivery before looking after those that Spark works on, in seconds.
 WAIT_SECONDS = 5.0
 
@@ -197,7 +200,7 @@ def _put_away(connection: Connection, delivery: Delivery, batch: Batch) -> None:
         if batch.rejected:
             reports.append(Path(folder) / "rejects.csv")
             _write_rejects(reports[1], ledger.iter_rejects(connection, batch.id))
-        destination: Destination = "processed" if batch.state in {"published", "withdrawn"} else "rejected"
+        destination: Destination = "processed" if batch.state in KEPT_STATES else "rejected"
         # A cursor that is read to its end leaves a transaction open: end it before a move that may take long.
         connection.commit()
         delivery.put_away(destination, f"{batch.id}-{batch.name}", reports)
