@@ -97,7 +97,7 @@ def test_files_are_put_away_with_their_reports(settings: Settings) -> None:
     ]
     published = report(settings, "processed/1-good.csv.report.json")
     assert (published["state"], published["rows"], published["supplier"]) == ("published", 3, "acme")
-    assert "2 bad rows" in report(settings, "rejected/2-bad.csv.report.json")["failure"]
+    assert "2 rejected rows" in report(settings, "rejected/2-bad.csv.report.json")["failure"]
     assert (settings.data_dir / "rejected" / "2-bad.csv.rejects.csv").read_text().splitlines() == [
         "line,field,reason,value",
         "3,orig_code,is not a known port,XXXXX",

@@ -190,7 +190,7 @@ def test_one_bad_row_refuses_the_batch_and_names_it(settings: Settings, deliver:
     lines[40_000] = b"CNGGZ,XXXXX,2021-02-30,-1\n"
     batch, _ = ingest(settings, deliver("bad.csv", b"".join(lines)))
     assert (batch.state, batch.rejected) == ("refused", 1)
-    assert "1 bad row" in str(batch.failure)
+    assert "1 rejected row" in str(batch.failure)
     assert [(reject.line, reject.field, reject.value) for reject in rejects(settings, batch.id)] == [
         (40_001, "day", "2021-02-30"),
         (40_001, "dest_code", "XXXXX"),
