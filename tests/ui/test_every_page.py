@@ -16,7 +16,7 @@ from tests.ui.conftest import SIZES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from playwright.sync_api import BrowserContext, Page
+    from playwright.sync_api import BrowserContext, Page, ViewportSize
 
     from tests.ui.conftest import Site
 
@@ -50,7 +50,7 @@ MAX_BYTES = 100_000
 MAX_REQUESTS = 12
 
 #: A4 with margins of a centimetre, at 96 pixels an inch.
-PAPER = {"width": 718, "height": 1047}
+PAPER: ViewportSize = {"width": 718, "height": 1047}
 
 WATCH_SHIFTS = """
 window.shifts = 0;
@@ -166,7 +166,8 @@ def test_paper_has_the_figure_and_the_whole_table(
 def test_paper_has_every_lane_of_a_comparison_and_its_colour(
     open_context: Callable[..., BrowserContext], keep: Callable[..., None]
 ) -> None:
-    page = open_context(viewport=PAPER).new_page()
+    page = open_context().new_page()
+    page.set_viewport_size(PAPER)
     page.goto(PAGES["compare"])
     page.emulate_media(media="print")
     keep(page, "compare-print")
