@@ -142,6 +142,9 @@ class Settings(ProcessSettings):
         default=Path(".rates"), description="Folder for incoming, processed and rejected files and the local stack."
     )
     ingest_workers: PositiveInt = Field(default=2, description="Worker processes that stage slices of a batch.")
+    worker_memory_bytes: PositiveInt = Field(
+        default=2 * 2**30, description="Memory that one of these processes may use, in bytes."
+    )
     slice_bytes: PositiveInt = Field(default=32 * 2**20, description="Size of a slice of a batch's file, in bytes.")
     max_upload_bytes: PositiveInt = Field(
         default=64 * 2**30, description="Maximum size of an upload by POST /v1/batches, in bytes as sent."

@@ -14,16 +14,18 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+import psycopg
 import structlog
 from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 
 from rates_app.batches.model import BatchError
-from rates_app.batches.pipeline.engine import connect, drive, ingest
+from rates_app.batches.pipeline.engine import drive_through_outages, ingest
 from rates_app.batches.pipeline.workers import WorkersLost
 from rates_app.ops.logs import configure_logs
 from rates_app.ops.traces import configure_traces
 from rates_app.settings import Settings, SettingsError, load_settings
+from rates_app.store.databases import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-#: How often Spark is asked how many tasks are done.
+#: Seconds between two requests for the number of finished tasks.
 PROGRESS_SECONDS = 1.0
 
 
@@ -50,7 +52,7 @@ def in_spark(context: SparkContext) -> Workers:
         def attempt(item: Item) -> BatchError | None:
             try:
                 task(item)
-            except BatchError as error:  # trying again would not help: the driver decides
+            except BatchError as error:  # Spark would repeat the task, which can't help: the driver decides
                 return error
             return None
 
@@ -60,21 +62,21 @@ def in_spark(context: SparkContext) -> Workers:
             context.setJobGroup(group, f"{len(items)} parts of a batch")  # of this thread's jobs
             return context.parallelize(items, len(items)).map(attempt).collect()
 
-        told = 0
+        reported = 0
         with ThreadPoolExecutor(1) as runner:
             job = runner.submit(collect)
             while not wait([job], PROGRESS_SECONDS).done:
                 completed = _completed(context, group)
-                for _ in range(told, completed):
+                for _ in range(reported, completed):
                     done()
-                told = max(told, completed)
+                reported = max(reported, completed)
             try:
                 errors = [error for error in job.result() if error]
             except Py4JError as error:
-                raise WorkersLost(f"Spark gave the tasks up: {error}") from error
+                raise WorkersLost(f"Spark gave up the tasks: {error}") from error
         if errors:
             raise errors[0]
-        for _ in range(told, len(items)):
+        for _ in range(reported, len(items)):
             done()
 
     return work
@@ -104,7 +106,7 @@ def session(settings: Settings) -> SparkSession:
     return builder.getOrCreate()
 
 
-def _tell(step: Step, done: int, total: int) -> None:
+def _report(step: Step, done: int, total: int) -> None:
     if total:
         log.info("progress", step=step, done=done, of=total)
 
@@ -116,9 +118,9 @@ def main() -> int:
         0 if it has ended, published or refused; 1 if running it again may help.
     """
     parser = argparse.ArgumentParser(description="Ingest a big batch with Spark.")
-    parser.add_argument("file", nargs="?", help="a file that is not in the ledger yet")
-    parser.add_argument("--batch", type=int, help="number of a batch that is")
-    parser.add_argument("--source", help="address of that batch's file")
+    parser.add_argument("file", nargs="?", help="path or S3 address of a file that is not in the ledger yet")
+    parser.add_argument("--batch", type=int, help="number of a batch in the ledger")
+    parser.add_argument("--source", help="pinned address of that batch's file")
     arguments = parser.parse_args()
     if (arguments.file is None) == (arguments.batch is None) or (arguments.batch is None) != (arguments.source is None):
         parser.error("give either FILE, or --batch and --source")
@@ -129,16 +131,15 @@ def main() -> int:
         with session(settings) as spark:
             workers = in_spark(spark.sparkContext)
             if arguments.file is not None:
-                batch, _ = ingest(settings, arguments.file, workers=workers, progress=_tell)
+                batch, _ = ingest(settings, arguments.file, workers=workers, progress=_report)
             else:
-                with connect(settings) as connection:
-                    batch, _ = drive(
-                        connection, settings, arguments.batch, arguments.source, workers=workers, progress=_tell
-                    )
-    except (BatchError, SettingsError) as error:
+                batch, _ = drive_through_outages(
+                    settings, arguments.batch, arguments.source, workers=workers, progress=_report
+                )
+    except (BatchError, SettingsError, Unavailable, OSError, psycopg.Error) as error:
         sys.stderr.write(f"spark/ingest.py: {error}\n")
         return 1
-    log.info("done", batch_id=batch.id, state=batch.state, failure=batch.failure)
+    log.info("batch_done", batch_id=batch.id, state=batch.state, failure=batch.failure)
     return 0
 
 

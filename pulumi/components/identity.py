@@ -116,7 +116,7 @@ def _workloads(args: IdentityArgs) -> list[Workload]:
                     [args.queue_arn],
                 ),
                 allow(["s3:ListBucket"], [incoming.arn]),
-                allow(["s3:DeleteObject", "s3:GetObject"], objects(incoming.arn)),
+                allow(["s3:DeleteObject", "s3:GetObject", "s3:GetObjectVersion"], objects(incoming.arn)),
                 allow(["s3:AbortMultipartUpload", "s3:PutObject"], objects(processed.arn, rejected.arn)),
                 use_key,
             ],
@@ -126,7 +126,7 @@ def _workloads(args: IdentityArgs) -> list[Workload]:
             service_account="rates-spark",
             statements=[
                 allow(["s3:ListBucket"], [incoming.arn]),
-                allow(["s3:GetObject"], objects(incoming.arn)),
+                allow(["s3:GetObject", "s3:GetObjectVersion"], objects(incoming.arn)),
                 use_key,
             ],
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import date, datetime
+from decimal import Decimal
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -205,6 +206,16 @@ class DeliveryArguments(_Strict):
         description="Published batch that is withdrawn in the moment in which this one is published.",
     )
     check: bool = Field(False, description="Do everything except publishing, and report what would change.")
+    rows: int | None = Field(
+        None, ge=0, lt=2**63, description="Rows of the file, without its header. With another number it is refused."
+    )
+    total: Decimal | None = Field(
+        None,
+        ge=0,
+        max_digits=17,
+        decimal_places=2,
+        description="Sum of all prices in USD. If the accepted rows have another sum, the batch is refused.",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -279,7 +279,15 @@ def deliver(query: DeliveryArguments) -> Response:
             request.stream,
             name=query.name,
             supplier=token.supplier,
-            terms=Terms(query.max_rejected_rows, query.deadline, query.resubmit, query.replaces, query.check),
+            terms=Terms(
+                query.max_rejected_rows,
+                query.deadline,
+                query.resubmit,
+                query.replaces,
+                query.check,
+                query.rows,
+                query.total,
+            ),
             idempotency_key=headers.idempotency_key,
             digests=Digests(filter(None, (headers.content_digest, headers.repr_digest))),
         )

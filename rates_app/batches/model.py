@@ -48,6 +48,10 @@ class Terms(NamedTuple):
     replaces: int | None = None
     #: Do everything except publishing, and report what publishing would change.
     check: bool = False
+    #: Rows of the file, accepted and rejected. With another number the batch is refused.
+    expected_rows: int | None = None
+    #: Sum of the accepted rows' prices in USD; likewise.
+    expected_total: Decimal | None = None
 
 
 #: The terms of a delivery without a statement by its supplier.

@@ -1,8 +1,4 @@
-"""Open a batch's file: a local path, or any address that Arrow's file systems know (``s3://bucket/key``).
-
-All reading goes through Arrow, so an executor in a cluster reads its slice of an object as a worker reads its part of
-a file.
-"""
+"""Open a batch's file, and tell a file that its supplier has to correct from one that can't be read at the moment."""
 
 from __future__ import annotations
 
@@ -10,13 +6,13 @@ import io
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-import pyarrow.fs
-
+from rates_app.batches.content import open_content
 from rates_app.batches.model import Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import pyarrow as pa
 
 #: Bytes read at a time when a file is hashed, expanded or parsed.
 CHUNK_BYTES = 8 * 2**20
@@ -25,16 +21,15 @@ CHUNK_BYTES = 8 * 2**20
 def open_uri(uri: str) -> pa.NativeFile:
     """Open a file for random access.
 
+    Args:
+        uri: A pinned address, or the path of a file of our own.
+
     Raises:
-        Unreadable: The file does not exist, or access is denied.
+        ContentChanged: The pinned content is not there any more.
+        OSError: The file can't be opened now.
+        Unavailable: S3 can't be reached.
     """
-    try:
-        if "://" in uri:
-            filesystem, path = pa.fs.FileSystem.from_uri(uri)
-            return filesystem.open_input_file(path)
-        return pa.OSFile(uri, "rb")
-    except (OSError, pa.ArrowInvalid) as error:
-        raise Unreadable(f"{uri} cannot be read: {error}") from error
+    return open_content(uri)
 
 
 class TrackedFile(io.RawIOBase):
@@ -47,13 +42,13 @@ class TrackedFile(io.RawIOBase):
     def __init__(self, file: pa.NativeFile) -> None:
         super().__init__()
         self._file = file
-        self.error: OSError | None = None
+        self.error: Exception | None = None
 
     def read(self, size: int = -1) -> bytes:
         """Read some bytes, or all."""
         try:
             return self._file.read(None if size < 0 else size)
-        except OSError as error:
+        except Exception as error:
             self.error = error
             raise
 
@@ -88,7 +83,9 @@ def parsing(uri: str, damaged: str) -> Iterator[TrackedFile]:
 
     Raises:
         Unreadable: The decoder cannot read the content.
-        OSError: The storage failed.
+        ContentChanged: The pinned content is not there any more.
+        OSError: The file can't be read now.
+        Unavailable: S3 can't be reached.
     """
     with open_uri(uri) as file:
         tracked = TrackedFile(file)

@@ -73,11 +73,14 @@ def inspect(uri: str, progress: Callable[[int], object] = lambda _: None) -> Sou
     """Read a file once, to hash it and to recognise its format and compression.
 
     Args:
-        uri: A path or an address that Arrow knows.
+        uri: A pinned address.
         progress: Called with the number of bytes of each chunk.
 
     Raises:
-        Unreadable: The file is missing, empty, or cannot be a batch.
+        Unreadable: The file is empty, or cannot be a batch.
+        ContentChanged: The file was replaced or removed.
+        OSError: The file can't be read now.
+        Unavailable: S3 can't be reached.
     """
     inspection = Inspection()
     with open_uri(uri) as file:

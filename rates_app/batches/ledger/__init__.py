@@ -7,7 +7,7 @@ from rates_app.batches.ledger.layouts import find_layout, record_layout
 from rates_app.batches.ledger.pace import Progress, deadline_slack, progress
 from rates_app.batches.ledger.queries import find_batch, find_changes, list_batches, list_lineage
 from rates_app.batches.ledger.rejects import RejectKey, iter_rejects, read_rejects
-from rates_app.batches.ledger.states import DRIVER_LOCK, enter_slices, pending_slices, set_state
+from rates_app.batches.ledger.states import DRIVER_LOCK, enter_slices, pending_slices, set_state, supersede
 
 __all__ = [
     "DRIVER_LOCK",
@@ -30,4 +30,5 @@ __all__ = [
     "read_rejects",
     "record_layout",
     "set_state",
+    "supersede",
 ]

@@ -65,9 +65,11 @@ def _insert(connection: Connection, source: Source, name: str, supplier: str, te
             sql.SQL(
                 """
                 INSERT INTO batches (name, supplier, content_hash, size_bytes, format, compression,
-                                     max_rejected_rows, deadline, replaces, check_only, superseded)
+                                     max_rejected_rows, deadline, replaces, check_only, superseded,
+                                     expected_rows, expected_total_cents)
                 VALUES (%(name)s, %(supplier)s, %(content_hash)s, %(size_bytes)s, %(format)s, %(compression)s,
-                        %(max_rejected_rows)s, %(deadline)s, %(replaces)s, %(check)s, %(check)s)
+                        %(max_rejected_rows)s, %(deadline)s, %(replaces)s, %(check)s, %(check)s,
+                        %(expected_rows)s, %(expected_total)s * 100)
                 ON CONFLICT (content_hash) WHERE NOT superseded DO NOTHING
                 RETURNING {}
                 """

@@ -32,6 +32,11 @@ def set_state(connection: Connection, batch_id: int, state: State, *, failure: s
     )
 
 
+def supersede(connection: Connection, batch_id: int) -> None:
+    """Let a batch no longer answer for its content, so that the same content is a new batch."""
+    connection.execute("UPDATE batches SET superseded = true WHERE id = %s", (batch_id,))
+
+
 def enter_slices(connection: Connection, batch_id: int, slices: Sequence[Slice]) -> None:
     """Enter the slices of a batch. Existing ones stay, so that a resumed batch keeps its boundaries."""
     with connection.cursor() as cursor:

@@ -1,12 +1,14 @@
-"""The role ``dispatch``: take deliveries as they arrive, have each ingested by the engine that fits, put them away.
+"""The role ``dispatch``: claim deliveries as they arrive, have each ingested by the engine that fits, archive them.
 
-A delivery stays where it is until its batch has ended, so nothing depends on this process: whatever it had taken when
-it was killed, another takes again and goes on from the ledger.
+A delivery stays claimable until its batch has ended, so nothing depends on this process: whatever it had claimed when
+it was killed, another claims again and resumes from the ledger. No delivery can end this process or stop the others:
+whatever fails is counted in the ledger and tried again with back-off, and in the end the delivery is quarantined.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import signal
 import threading
 from pathlib import Path
@@ -19,10 +21,15 @@ import structlog
 from prometheus_client import Counter
 
 from rates_app.batches import ledger
+from rates_app.batches.content import ContentChanged
 from rates_app.batches.formats.source import estimate_rows, inspect
-from rates_app.batches.model import Reject, Unreadable
+from rates_app.batches.ledger import attempts
+from rates_app.batches.model import BatchError, NoSuchBatch, Reject, Terms, Unreadable, WrongState
 from rates_app.batches.pipeline import engine, publish
-from rates_app.batches.sources.inbox import open_inbox
+from rates_app.batches.pipeline.workers import in_process
+from rates_app.batches.sources.manifest import parse_manifest
+from rates_app.batches.sources.names import archive_name
+from rates_app.batches.sources.registry import open_source
 from rates_app.ops.exporter import start_exporter
 from rates_app.ops.text import csv_cell
 from rates_app.store.databases import Unavailable
@@ -30,10 +37,11 @@ from rates_app.store.databases import Unavailable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rates_app.batches.formats.source import Source
+    from rates_app.batches.formats.source import Source as Recognised
     from rates_app.batches.model import Batch
     from rates_app.batches.pipeline.spark import Applications
-    from rates_app.batches.sources.delivery import Delivery, Destination, Inbox
+    from rates_app.batches.pipeline.workers import Workers
+    from rates_app.batches.sources.delivery import Delivery, Destination, Source
     from rates_app.settings import Settings
     from rates_app.store.databases import Connection
 
@@ -44,11 +52,20 @@ DELIVERIES = Counter("rates_deliveries", "Deliveries that this dispatcher has wo
 #: States whose files are archived as processed: an operator may still publish a held batch.
 KEPT_STATES = {"published", "withdrawn", "held", "checked"}
 
-#: How long to wait for a delivery before looking after those that Spark works on, in seconds.
+#: Seconds to wait for a delivery before checking the batches in Spark.
 WAIT_SECONDS = 5.0
 
-#: A fault that is not the supplier's may pass: a batch is failed when it was tried this often by this process.
-MOST_ATTEMPTS = 5
+#: Attempts at a delivery before it is quarantined.
+MAX_ATTEMPTS = 5
+
+#: Attempts that failed because a service or the system failed, before the delivery is quarantined: half a day of them.
+MAX_OUTAGES = 50
+
+#: Characters of an error in the ledger and in a report.
+MAX_ERROR_CHARACTERS = 500
+
+#: How soon to claim again a delivery whose batch another process drives.
+DRIVEN_ELSEWHERE_SECONDS = 30.0
 
 
 class InSpark(NamedTuple):
@@ -60,134 +77,257 @@ class InSpark(NamedTuple):
 
 
 class Dispatcher:
-    """Takes deliveries one after the other; those in Spark are followed meanwhile.
+    """Works on deliveries one after the other, and follows those in Spark meanwhile.
 
     Args:
-        settings: What is big, and the template for Spark.
-        inbox: Where deliveries come from.
+        settings: Which batches are big, and the template for Spark.
+        source: Where deliveries come from.
         applications: The cluster's; None where Spark is not used.
+        workers: What stages small batches; isolated processes of this machine if not given.
     """
 
-    def __init__(self, settings: Settings, inbox: Inbox, applications: Applications | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        source: Source,
+        applications: Applications | None,
+        workers: Workers | None = None,
+    ) -> None:
         self._settings = settings
-        self._inbox = inbox
+        self._source = source
         self._applications = applications
+        self._workers = workers or in_process(settings, isolated=True)
         self._in_spark: list[InSpark] = []
-        self._attempts: dict[int, int] = {}
         self._stopping = threading.Event()
         self._reachable = False
+        #: Addresses whose latest attempt could not be taken back in the ledger, because the database was lost.
+        self._counted: set[str] = set()
 
     @property
     def ready(self) -> bool:
-        """Whether inbox and ledger could be reached the last time."""
+        """Whether source and ledger could be reached the last time."""
         return self._reachable and not self._stopping.is_set()
 
     def stop(self) -> None:
-        """Take no more deliveries; the one in work is finished."""
+        """Claim no more deliveries; the one in work is finished."""
         self._stopping.set()
 
     def run(self) -> None:
-        """Work until stopped. What Spark works on then is left to it, and to the next dispatcher to put away."""
+        """Work until stopped. Batches in Spark are then left to the next dispatcher."""
         while not self._stopping.is_set():
             try:
                 self.follow()
-                delivery = self._inbox.take(WAIT_SECONDS)
+                engine.connect(self._settings).close()  # a delivery that can't be counted should stay in its queue
+                delivery = self._source.claim(WAIT_SECONDS)
                 self._reachable = True  # also for as long as the delivery takes: an update waits for it
                 if delivery:
                     self.handle(delivery)
-            except Unavailable as error:
+            except (Unavailable, psycopg.OperationalError) as error:
                 self._reachable = False
-                log.warning("deliveries cannot be taken", error=str(error))
+                log.warning("deliveries_not_claimable", error=str(error).strip())
+                self._stopping.wait(WAIT_SECONDS)
+            except Exception:
+                # What can't be attributed to a delivery must not end the work on all others.
+                log.exception("dispatcher_fault")
                 self._stopping.wait(WAIT_SECONDS)
         for waiting in self._in_spark:
-            waiting.delivery.release()
+            self._defer(waiting.delivery, 0)
+        self._source.close()
 
     def handle(self, delivery: Delivery) -> None:
-        """Take one delivery to its end, or to Spark; what cannot be done now is released.
+        """Take one delivery to its end, or to Spark. Whatever fails is counted, and the delivery deferred."""
+        structlog.contextvars.bind_contextvars(delivery=delivery.name, supplier=delivery.supplier)
+        try:
+            with engine.connect(self._settings) as connection:
+                attempt = self._begin(connection, delivery)
+                if attempt.delay:
+                    self._defer(delivery, attempt.delay)
+                elif attempt.number > MAX_ATTEMPTS:
+                    reason = attempt.error or "every attempt ended its process"
+                    self._quarantine(connection, delivery, attempt.number - 1, reason)
+                else:
+                    self._attempt(connection, delivery)
+        except (psycopg.OperationalError, Unavailable) as error:
+            log.warning("delivery_deferred", error=str(error).strip())
+            self._counted.add(delivery.address)
+            self._defer(delivery, WAIT_SECONDS)
+        finally:
+            structlog.contextvars.unbind_contextvars("delivery", "supplier")
+
+    def _begin(self, connection: Connection, delivery: Delivery) -> attempts.Attempt:
+        if delivery.address in self._counted:
+            attempts.suspend(connection, delivery.address)
+            self._counted.discard(delivery.address)
+        return attempts.begin(connection, delivery.address)
+
+    def _attempt(self, connection: Connection, delivery: Delivery) -> None:
+        """Work on a delivery: the boundary that no fault in one passes.
 
         Raises:
-            Unavailable: The inbox cannot be reached.
+            psycopg.OperationalError: The database was lost, so nothing can be counted.
         """
         try:
-            self._work_on(delivery)
-        except (psycopg.OperationalError, engine.Interrupted, OSError, Unavailable) as error:
-            log.warning("delivery will be taken again", name=delivery.name, error=str(error).strip())
-            DELIVERIES.labels("none", "released").inc()
-            delivery.release()
-
-    def _work_on(self, delivery: Delivery) -> None:
-        try:
-            source = inspect(delivery.uri)
-        except Unreadable as error:
-            _reject_unread(delivery, str(error))
-            return
-        with engine.connect(self._settings) as connection:
-            batch, _ = ledger.accept(connection, source, name=delivery.name, supplier=delivery.supplier)
-            connection.commit()
-            if batch.ended_at is None and self._applications and self._is_big(source):
-                self._to_spark(self._applications, delivery, batch)
-                return
-            try:
-                batch, _ = engine.drive(connection, self._settings, batch.id, delivery.uri)
-            except psycopg.OperationalError:
+            self._work_on(connection, delivery)
+        except ContentChanged as error:
+            self._changed(connection, delivery, error)
+        except engine.DrivenElsewhere:
+            _end_transaction(connection)
+            attempts.suspend(connection, delivery.address)
+            self._defer(delivery, DRIVEN_ELSEWHERE_SECONDS)
+        except psycopg.OperationalError as error:
+            if connection.broken or connection.closed:
                 raise
-            except (psycopg.Error, engine.Interrupted, publish.VerificationFailed) as error:
-                batch = self._fault(connection, batch, error)
-            _put_away(connection, delivery, batch)
+            self._fail(connection, delivery, error, outage=True)
+        except (Unavailable, OSError) as error:
+            self._fail(connection, delivery, error, outage=True)
+        except Exception as error:  # noqa: BLE001 - it is counted, logged, and in the end reported with the delivery
+            self._fail(connection, delivery, error, outage=False)
+
+    def _fail(self, connection: Connection, delivery: Delivery, error: Exception, *, outage: bool) -> None:
+        """Count a failure; the last one quarantines the delivery."""
+        _end_transaction(connection)
+        expected = isinstance(error, (BatchError, Unavailable, OSError, psycopg.Error))
+        reason = f"{error}".strip() if isinstance(error, BatchError) else f"{type(error).__name__}: {error}".strip()
+        failures, delay = attempts.fail(connection, delivery.address, reason[:MAX_ERROR_CHARACTERS], outage=outage)
+        log.error("delivery_failed", attempt=failures, outage=outage, error=reason, exc_info=not expected)
+        if failures >= (MAX_OUTAGES if outage else MAX_ATTEMPTS):
+            self._quarantine(connection, delivery, failures, reason)
+        else:
+            DELIVERIES.labels("none", "deferred").inc()
+            self._defer(delivery, delay)
+
+    def _changed(self, connection: Connection, delivery: Delivery, error: ContentChanged) -> None:
+        """Return a delivery whose content is gone: what is there now, if anything, is claimed as another."""
+        log.info("delivery_changed", effect="its new content is a delivery of its own", reason=str(error))
+        _end_transaction(connection)
+        attempts.forget(connection, delivery.address)
+        self._defer(delivery, 0)
+
+    def _defer(self, delivery: Delivery, seconds: float) -> None:
+        try:
+            delivery.defer(seconds)
+        except Exception as error:  # noqa: BLE001 - a lock ends with its file, a message returns by itself
+            log.warning("delivery_not_deferred", error=str(error))
+
+    def _work_on(self, connection: Connection, delivery: Delivery) -> None:
+        try:
+            manifest = parse_manifest(delivery.manifest) if delivery.manifest is not None else None
+            recognised = inspect(delivery.address)
+            if manifest is not None:
+                manifest.verify(recognised)
+        except Unreadable as error:
+            self._archive_unread(connection, delivery, str(error))
+            return
+        try:
+            terms = manifest.terms() if manifest is not None else Terms()
+            batch, _ = ledger.accept(
+                connection, recognised, name=delivery.name, supplier=delivery.supplier, terms=terms
+            )
+        except (NoSuchBatch, WrongState) as error:  # what the manifest wants to replace can't be replaced
+            connection.rollback()
+            self._archive_unread(connection, delivery, str(error))
+            return
+        attempts.begin_batch(connection, delivery.address, batch.id)
+        connection.commit()
+        if batch.ended_at is None and self._applications and self._is_big(recognised):
+            self._to_spark(connection, self._applications, delivery, batch)
+            return
+        batch, _ = engine.drive(
+            connection, self._settings, batch.id, delivery.address, workers=self._workers, wait=False
+        )
+        _archive(connection, delivery, batch, recognised.content_hash)
+        attempts.forget(connection, delivery.address)
         DELIVERIES.labels("in-process", batch.state).inc()
 
-    def _is_big(self, source: Source) -> bool:
-        """Tell whether Spark should do it; a compressed file has one reader whatever the engine."""
-        return source.compression == "none" and estimate_rows(source) > self._settings.spark_above_rows
+    def _is_big(self, recognised: Recognised) -> bool:
+        """Return whether Spark should do it; a compressed file has one reader whatever the engine."""
+        return recognised.compression == "none" and estimate_rows(recognised) > self._settings.spark_above_rows
 
-    def _to_spark(self, applications: Applications, delivery: Delivery, batch: Batch) -> None:
-        from rates_app.batches.pipeline.spark import render  # noqa: PLC0415 - the cluster's client is needed in a cluster only
-
+    def _to_spark(self, connection: Connection, applications: Applications, delivery: Delivery, batch: Batch) -> None:
         assert self._settings.spark_template is not None  # noqa: S101 - there are no applications without one
-        application = render(self._settings.spark_template, batch.id, delivery.uri)
-        applications.submit(application)
-        log.info("batch goes to Spark", batch_id=batch.id, application=application["metadata"]["name"])
+        application = applications.ensure(self._settings.spark_template, batch.id, delivery.address)
+        log.info("batch_submitted_to_spark", batch_id=batch.id, application=application["metadata"]["name"])
         self._in_spark.append(InSpark(delivery, batch.id, application))
+        attempts.suspend(connection, delivery.address)  # counted again if the application fails
 
     def follow(self) -> None:
-        """Put away what Spark has finished; release what it has given up."""
-        from rates_app.batches.pipeline.spark import SparkFailed  # noqa: PLC0415 - see above
-
+        """Archive what Spark has finished; count what has failed there."""
         for waiting in list(self._in_spark):
             try:
                 with engine.connect(self._settings) as connection:
-                    batch = ledger.find_batch(connection, waiting.batch_id)
-                    if batch.ended_at is not None:
-                        _put_away(connection, waiting.delivery, batch)
-                        DELIVERIES.labels("spark", batch.state).inc()
-                        self._in_spark.remove(waiting)
-                        continue
+                    self._follow(connection, waiting)
+            except (psycopg.OperationalError, Unavailable) as error:
+                log.warning("batch_in_spark_not_checked", batch_id=waiting.batch_id, error=str(error).strip())
+
+    def _follow(self, connection: Connection, waiting: InSpark) -> None:
+        from rates_app.batches.pipeline.spark import SparkFailed  # noqa: PLC0415 - the cluster's client is needed in a cluster only
+
+        batch = ledger.find_batch(connection, waiting.batch_id)
+        connection.commit()
+        try:
+            if batch.ended_at is None:
                 assert self._applications is not None  # noqa: S101 - they submitted it
                 self._applications.check(waiting.application)
-            except SparkFailed as error:
-                log.error("Spark did not finish the batch", batch_id=waiting.batch_id, error=str(error))  # noqa: TRY400
-                DELIVERIES.labels("spark", "released").inc()
-                self._in_spark.remove(waiting)
-                waiting.delivery.release()
-            except (psycopg.OperationalError, Unavailable) as error:
-                log.warning("cannot look after a batch", batch_id=waiting.batch_id, error=str(error).strip())
+                return
+            self._in_spark.remove(waiting)
+            _archive(connection, waiting.delivery, batch, batch.content_hash)
+            attempts.forget(connection, waiting.delivery.address)
+            DELIVERIES.labels("spark", batch.state).inc()
+        except ContentChanged as error:
+            self._changed(connection, waiting.delivery, error)
+        except SparkFailed as error:
+            self._in_spark.remove(waiting)
+            attempts.begin(connection, waiting.delivery.address)  # the attempt that has just failed
+            self._fail(connection, waiting.delivery, error, outage=False)
+        except OSError as error:
+            attempts.begin(connection, waiting.delivery.address)
+            self._fail(connection, waiting.delivery, error, outage=True)
 
-    def _fault(self, connection: Connection, batch: Batch, error: Exception) -> Batch:
-        """Count a fault of ours; the last attempt fails the batch.
+    def _quarantine(self, connection: Connection, delivery: Delivery, count: int, reason: str) -> None:
+        """End a delivery that can't be worked on: fail its batch, archive the file with the reason, and report it."""
+        failure = f"given up after {count} attempts: {reason}"
+        log.error("delivery_quarantined", attempts=count, reason=reason)
+        try:
+            batch = self._fail_batch(connection, delivery, failure)
+            if batch is not None:
+                _archive(connection, delivery, batch, batch.content_hash)
+            else:
+                _archive_alone(delivery, "quarantined", "failed", failure)
+            attempts.forget(connection, delivery.address)
+            DELIVERIES.labels("none", "quarantined").inc()
+        except ContentChanged as error:
+            self._changed(connection, delivery, error)
+        except (psycopg.OperationalError, Unavailable):
+            raise
+        except Exception:
+            log.exception("delivery_not_archived", effect="it stays where it is")
+            self._defer(delivery, attempts.MAX_DELAY_SECONDS)
 
-        Raises:
-            Interrupted: It may be tried again.
-        """
-        attempts = self._attempts[batch.id] = self._attempts.get(batch.id, 0) + 1
-        log.error("batch met a fault", batch_id=batch.id, attempt=attempts, error=str(error).strip())
-        if attempts < MOST_ATTEMPTS:
-            raise engine.Interrupted(str(error)) from error
+    def _fail_batch(self, connection: Connection, delivery: Delivery, failure: str) -> Batch | None:
+        """Fail the batch that the delivery has begun, if it has."""
+        _end_transaction(connection)
+        batch_id = attempts.batch_of(connection, delivery.address)
+        if batch_id is None:
+            return None
         with connection.transaction():
-            return publish.fail(connection, batch.id, f"given up after {attempts} attempts: {str(error).strip()}")
+            batch = ledger.find_batch(connection, batch_id, lock=True)
+            return batch if batch.ended_at is not None else publish.fail(connection, batch_id, failure)
+
+    def _archive_unread(self, connection: Connection, delivery: Delivery, reason: str) -> None:
+        """Archive a file that can't be a batch, and so has none in the ledger."""
+        _archive_alone(delivery, "unread", "refused", reason)
+        attempts.forget(connection, delivery.address)
+        log.warning("delivery_unreadable", reason=reason)
+        DELIVERIES.labels("none", "refused").inc()
 
 
-def _put_away(connection: Connection, delivery: Delivery, batch: Batch) -> None:
-    """Write the reports of a batch that has ended, and move its file."""
+def _end_transaction(connection: Connection) -> None:
+    if not connection.closed:
+        connection.rollback()
+
+
+def _archive(connection: Connection, delivery: Delivery, batch: Batch, content_hash: bytes) -> None:
+    """Write the reports of a batch that has ended, and archive its file."""
     with TemporaryDirectory() as folder:
         reports = [Path(folder) / "report.json"]
         progress = ledger.progress(connection, batch.id)
@@ -203,8 +343,10 @@ def _put_away(connection: Connection, delivery: Delivery, batch: Batch) -> None:
         destination: Destination = "processed" if batch.state in KEPT_STATES else "rejected"
         # A cursor that is read to its end leaves a transaction open: end it before a move that may take long.
         connection.commit()
-        delivery.put_away(destination, f"{batch.id}-{batch.name}", reports)
-    log.info("delivery put away", batch_id=batch.id, state=batch.state, place=destination)
+        # Files with the same bytes have one name. Others that belong to the batch must not replace its file.
+        other = "" if content_hash == batch.content_hash else f"{content_hash.hex()[:8]}-"
+        delivery.archive(destination, f"{batch.id}-{other}{archive_name(batch.name)}", reports)
+    log.info("delivery_archived", batch_id=batch.id, state=batch.state, destination=destination)
 
 
 def _write_rejects(path: Path, rejects: Iterator[Reject]) -> None:
@@ -214,35 +356,39 @@ def _write_rejects(path: Path, rejects: Iterator[Reject]) -> None:
         writer.writerows((line, csv_cell(field), reason, csv_cell(value)) for line, field, reason, value in rejects)
 
 
-def _reject_unread(delivery: Delivery, reason: str) -> None:
-    """Put away a file that is no batch at all, so that the ledger knows nothing of it."""
+def _archive_alone(delivery: Delivery, prefix: str, state: str, failure: str) -> None:
+    """Archive a delivery without a batch, under a name that no other delivery has."""
+    tag = hashlib.sha256(f"{delivery.supplier}\0{delivery.address}".encode()).hexdigest()[:8]
     with TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        report.write_bytes(orjson.dumps({"state": "refused", "failure": reason}, option=orjson.OPT_INDENT_2))
-        delivery.put_away("rejected", f"unread-{delivery.name}", [report])
-    log.warning("delivery is no batch", name=delivery.name, reason=reason)
-    DELIVERIES.labels("none", "refused").inc()
+        report.write_bytes(
+            orjson.dumps(
+                {"state": state, "failure": failure, "name": delivery.name, "supplier": delivery.supplier},
+                option=orjson.OPT_INDENT_2,
+            )
+        )
+        delivery.archive("rejected", f"{prefix}-{tag}-{archive_name(delivery.name)}", [report])
 
 
 def run(settings: Settings) -> None:
     """Dispatch until SIGTERM.
 
     Args:
-        settings: Everything.
+        settings: The settings of the process.
 
     Raises:
-        SettingsError: A template for Spark is given, but it or a cluster is not there.
+        SettingsError: A template for Spark is given, but it or a cluster is missing.
     """
     applications = None
     if settings.spark_template is not None:
         from rates_app.batches.pipeline.spark import Applications, connect, render  # noqa: PLC0415 - needed in a cluster only
 
         applications = Applications(connect())
-        render(settings.spark_template, 0, "")  # a wrong one stops the start, not the first big batch
-    dispatcher = Dispatcher(settings, open_inbox(settings), applications)
+        render(settings.spark_template, 0, "", 1)  # a wrong one stops the start, not the first big batch
+    dispatcher = Dispatcher(settings, open_source(settings), applications)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: dispatcher.stop())
     exporter = start_exporter(settings.host, settings.port, lambda: dispatcher.ready)
-    log.info("waiting for deliveries", port=exporter.server_port)
+    log.info("dispatcher_started", port=exporter.server_port)
     dispatcher.run()
     exporter.shutdown()

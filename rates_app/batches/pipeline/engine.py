@@ -1,20 +1,22 @@
 """Take a batch from a file to its end in this process and its workers.
 
-Called again after any interruption it goes on from the ledger: slices that are staged are not staged again.
+Called again after any interruption it resumes from the ledger: slices that are staged are not staged again.
 """
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 import psycopg
 import structlog
 from opentelemetry.trace import get_current_span
 
 from rates_app.batches import ledger
+from rates_app.batches.content import ContentChanged, pin, verify
 from rates_app.batches.formats.compression import expand
 from rates_app.batches.formats.registry import FORMATS
 from rates_app.batches.formats.source import inspect
@@ -39,21 +41,30 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-#: Work is tried this often before the batch is left for the next run.
-MOST_ATTEMPTS = 3
+#: Attempts at a step's work before the batch is interrupted and left for the next run.
+MAX_ATTEMPTS = 3
 
-
-#: So many slices at least, so that no worker is idle for long while another does its last.
+#: Minimum slices per worker. With fewer, workers idle while the slowest finishes.
 SLICES_A_WORKER = 3
 
+#: How long to reconnect to a database that was lost. A restart or a failover takes minutes at most.
+OUTAGE_SECONDS = 10 * 60
 
-#: What a batch goes through, in the order in which progress is told.
+MAX_PAUSE_SECONDS = 30.0
+
+Result = TypeVar("Result")
+
+#: The steps of a batch, in the order in which progress is reported.
 Step = Literal["reading", "staging", "verifying", "publishing"]
 STEPS: tuple[Step, ...] = get_args(Step)
 
 
 class Interrupted(BatchError):
-    """The batch could not be staged to its end now; running it again goes on from where it stopped."""
+    """Work stopped before all of it was done. Run the ingest again to resume."""
+
+
+class DrivenElsewhere(Interrupted):
+    """Another process drives the batch."""
 
 
 def ingest(
@@ -70,21 +81,25 @@ def ingest(
 
     Args:
         settings: Where the database is, and how many workers stage.
-        uri: The file: a path, or an address that Arrow knows.
-        name: What the supplier calls it; its last part if not given.
-        supplier: Who delivers it.
+        uri: The file: a path, or an address in S3.
+        name: The supplier's name for it; the last part of ``uri`` if not given.
+        supplier: The supplier.
         terms: What the supplier states with the delivery.
         workers: What does the work; processes of this machine if not given.
-        progress: Told the step, how much of it is done and how much there is.
+        progress: Called with the step, how much of it is done and how much there is.
 
     Returns:
         The batch, and whether this call did any of the work; False for a file whose batch had ended before.
 
     Raises:
-        Unreadable: The file cannot be read at all, so there is no batch.
-        Interrupted: Staging did not get to its end; call again.
-        psycopg.OperationalError: The database cannot be reached; call again.
+        Unreadable: The file doesn't exist or can't be a batch, so there is no batch.
+        ContentChanged: The file was replaced or modified meanwhile; call again.
+        Interrupted: Work stopped before its end; call again.
+        OSError: The file can't be read now; call again.
+        Unavailable: S3 can't be reached; call again.
+        psycopg.OperationalError: The database can't be reached; call again.
     """
+    address = pin(uri)
     read = 0
 
     def hashed(size: int) -> None:
@@ -92,7 +107,7 @@ def ingest(
         read += size
         progress("reading", read, 0)
 
-    source = inspect(uri, hashed)
+    source = inspect(address, hashed)
     with connect(settings) as connection:
         batch, _ = ledger.accept(
             connection,
@@ -101,13 +116,42 @@ def ingest(
             supplier=supplier,
             terms=terms,
         )
-        connection.commit()
-        return drive(connection, settings, batch.id, uri, workers=workers, progress=progress)
+    return drive_through_outages(settings, batch.id, address, workers=workers, progress=progress)
 
 
 def connect(settings: Settings) -> Connection:
     """Connect to the primary as a driver of batches."""
     return connections.connect(settings.database_url.get_secret_value(), "rates-ingest")
+
+
+def drive_through_outages(
+    settings: Settings,
+    batch_id: int,
+    address: str,
+    *,
+    workers: Workers | None = None,
+    progress: Callable[[Step, int, int], None] = lambda _step, _done, _total: None,
+) -> tuple[Batch, bool]:
+    """Take a batch to its end as :func:`drive` does, on a new connection whenever the database was lost.
+
+    Raises:
+        As :func:`drive`; psycopg.OperationalError only when the database stays away for :data:`OUTAGE_SECONDS`.
+    """
+    pause, lost_at = 1.0, None
+    while True:
+        try:
+            with connect(settings) as connection:
+                if lost_at is not None:
+                    log.info("database_reconnected", batch_id=batch_id)
+                    pause, lost_at = 1.0, None
+                return drive(connection, settings, batch_id, address, workers=workers, progress=progress)
+        except psycopg.OperationalError as error:
+            lost_at = lost_at or time.monotonic()
+            if time.monotonic() - lost_at > OUTAGE_SECONDS:
+                raise
+            log.warning("database_lost", batch_id=batch_id, error=str(error).strip(), retry_seconds=pause)
+            time.sleep(pause)
+            pause = min(2 * pause, MAX_PAUSE_SECONDS)
 
 
 @tracer.start_as_current_span("ingest")
@@ -118,6 +162,7 @@ def drive(
     uri: str,
     *,
     workers: Workers | None = None,
+    wait: bool = True,
     progress: Callable[[Step, int, int], None] = lambda _step, _done, _total: None,
 ) -> tuple[Batch, bool]:
     """Take a batch that is in the ledger to its end.
@@ -126,19 +171,23 @@ def drive(
         connection: A connection to the primary, outside of a transaction.
         settings: As for :func:`ingest`.
         batch_id: The batch.
-        uri: Its file.
+        uri: The pinned address of its file, or a path.
         workers: What does the work; processes of this machine if not given.
+        wait: Wait for another process that drives the batch.
         progress: As for :func:`ingest`.
 
     Returns:
         As :func:`ingest`.
 
     Raises:
-        Interrupted: Staging did not get to its end; call again.
-        psycopg.OperationalError: The database cannot be reached; call again.
+        DrivenElsewhere: Another process drives the batch, and ``wait`` is false.
+        Interrupted: Work stopped before its end; call again.
+        OSError: The file can't be read now; call again.
+        Unavailable: S3 can't be reached; call again.
+        psycopg.OperationalError: The database can't be reached; call again.
     """
     get_current_span().set_attribute("rates.batch_id", batch_id)
-    with _driving(connection, batch_id):
+    with _driving(connection, batch_id, wait=wait):
         batch = ledger.find_batch(connection, batch_id)
         connection.commit()
         if batch.ended_at is not None:
@@ -147,6 +196,7 @@ def drive(
         folder = settings.data_dir / "expanded"
         url = settings.database_url.get_secret_value()
         try:
+            uri = pin(uri)
             plain = expand(
                 uri,
                 str(batch_id),
@@ -160,9 +210,18 @@ def drive(
             driver = _Driver(connection, batch, url, workers or in_process(settings), progress)
             if batch.state == "staging":
                 driver.stage(plain)
+                verify(uri)
         except Unreadable as error:
+            (folder / str(batch_id)).unlink(missing_ok=True)
             with connection.transaction():
                 batch = publish.refuse(connection, batch_id, str(error))
+            tables.settle(connection, batch_id)
+            return batch, True
+        except ContentChanged as error:
+            (folder / str(batch_id)).unlink(missing_ok=True)
+            with connection.transaction():
+                batch = publish.refuse(connection, batch_id, f"{error}: deliver it again")
+                ledger.supersede(connection, batch_id)  # so that the same content is a new batch
             tables.settle(connection, batch_id)
             return batch, True
         with connection.transaction():
@@ -179,15 +238,22 @@ def drive(
                 batch = publish.conclude(connection, batch_id, assessment, warmer(Redis(settings)))
         tables.settle(connection, batch_id)
         (folder / str(batch_id)).unlink(missing_ok=True)
-        log.info("batch ended", batch_id=batch.id, state=batch.state, rows=batch.rows, generation=batch.generation)
+        log.info("batch_ended", batch_id=batch.id, state=batch.state, rows=batch.rows, generation=batch.generation)
         return batch, True
 
 
 @contextmanager
-def _driving(connection: Connection, batch_id: int) -> Iterator[None]:
-    """Keep other processes from driving the batch; one that tries waits, and then finds the batch ended."""
-    connection.execute("SET LOCAL lock_timeout = '1h'")  # another process may be at a batch of any size
-    connection.execute("SELECT pg_advisory_lock(%s, %s)", (ledger.DRIVER_LOCK, batch_id))
+def _driving(connection: Connection, batch_id: int, *, wait: bool) -> Iterator[None]:
+    """Keep other processes from driving the batch. One that waits finds the batch ended.
+
+    The lock belongs to the session: the server releases it soon after its holder was cut off.
+    """
+    key = (ledger.DRIVER_LOCK, batch_id)
+    if wait:
+        connection.execute("SET LOCAL lock_timeout = 0")
+        connection.execute("SELECT pg_advisory_lock(%s, %s)", key)
+    elif connection.execute("SELECT pg_try_advisory_lock(%s, %s)", key).fetchone() != (True,):
+        raise DrivenElsewhere(f"batch {batch_id} is being driven by another process")
     connection.commit()
     try:
         yield
@@ -222,7 +288,7 @@ class _Driver:
 
     @tracer.start_as_current_span("stage")
     def stage(self, plain: str) -> None:
-        """Have every slice of the plain file staged; tell when that will be too late."""
+        """Have every slice of the plain file staged; warn when that will be too late."""
         before = ledger.progress(self.connection, self.batch.id)
         done, late = before.staged, False
 
@@ -234,7 +300,7 @@ class _Driver:
                 slack = ledger.deadline_slack(self.connection, self.batch.id)
                 self.connection.commit()
                 if late := slack is not None and slack < 0:
-                    log.warning("batch will miss its deadline", batch_id=self.batch.id, slack_seconds=round(slack or 0))
+                    log.warning("deadline_at_risk", batch_id=self.batch.id, slack_seconds=round(slack or 0))
 
         self.progress("staging", done, before.slices)
         layout = ledger.find_layout(self.connection, self.batch.id)
@@ -275,22 +341,23 @@ class _Driver:
         pending: Callable[[], list[Item]],
         done: Callable[[], None],
     ) -> None:
-        """Have all items done; when workers are lost, those that are then still pending once more.
+        """Have all items done. When workers or their connections are lost, repeat what is still pending.
 
         Raises:
             Interrupted: Some are left after several attempts.
         """
         task = with_current_trace(task)
-        for _ in range(MOST_ATTEMPTS):
-            self.connection.commit()  # nothing is held while others work
+        for attempt in range(MAX_ATTEMPTS):
+            self.connection.commit()  # hold no lock while others work
             if not items:
                 return
             try:
                 self.workers(task, items, done)
             except (psycopg.OperationalError, WorkersLost) as error:
-                log.warning("work will be tried again", batch_id=self.batch.id, error=str(error).strip())
+                log.warning("work_lost", batch_id=self.batch.id, attempt=attempt + 1, error=str(error).strip())
+                time.sleep(2.0**attempt - 1)
                 items = pending()
             else:
                 return
         left = f"{len(items)} parts could not be done"
-        raise Interrupted(f"batch {self.batch.id}: {left}; run it again to go on from there")
+        raise Interrupted(f"batch {self.batch.id}: {left}; run it again to resume")

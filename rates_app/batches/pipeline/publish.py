@@ -45,13 +45,37 @@ def gather(connection: Connection, batch_id: int) -> Batch:
     done = progress(connection, batch_id)
     if done.staged < done.slices or not done.slices:
         raise WrongState(f"batch {batch_id}: {done.slices - done.staged} of {done.slices} slices are not staged")
-    if done.rejected > batch.max_rejected_rows:
+    reason = _unexpected(connection, batch_id)
+    if reason is None and done.rejected > batch.max_rejected_rows:
         rows = f"{done.rejected} rejected row{'s' if done.rejected > 1 else ''}"
-        allowed = f"{batch.max_rejected_rows} allowed"
-        return refuse(connection, batch_id, f"{rows}, {allowed}: 'rates rejects {batch_id}' lists them")
-    if not done.rows:
-        return refuse(connection, batch_id, "the file has no rows")
+        reason = f"{rows}, {batch.max_rejected_rows} allowed: 'rates rejects {batch_id}' lists them"
+    if reason is None and not done.rows:
+        reason = "the file has no rows"
+    if reason is not None:
+        return refuse(connection, batch_id, reason)
     return _refuse_equal(connection, batch) or batch
+
+
+def _unexpected(connection: Connection, batch_id: int) -> str | None:
+    """Return how the staged rows differ from what the supplier says that the file has, or None."""
+    row = connection.execute(
+        """
+        SELECT expected_rows, sum(slices.rows + slices.rejected),
+               -- Bad rows have no price. If there are too many, they are the reason.
+               CASE WHEN sum(slices.rejected) <= max_rejected_rows THEN expected_total_cents END,
+               sum(slices.total_cents)
+        FROM batches JOIN slices ON batch_id = id WHERE id = %s GROUP BY id
+        """,
+        (batch_id,),
+    ).fetchone()
+    assert row is not None  # noqa: S101 - it has slices
+    expected_rows, rows, expected_cents, cents = row
+    if expected_rows is not None and expected_rows != rows:
+        return f"the file has {rows} rows, but {expected_rows} were announced: deliver the complete file"
+    if expected_cents is not None and expected_cents != cents:
+        total, announced = cents / 100, expected_cents / 100
+        return f"the accepted rows total {total:.2f} USD, but {announced:.2f} were announced: deliver the complete file"
+    return None
 
 
 @tracer.start_as_current_span("verify")

@@ -1,9 +1,10 @@
-"""Who does a batch's work: processes of this machine, or whatever has the same shape (Spark, in ``spark/``)."""
+"""Run the tasks of a batch in parallel: in processes of this machine, or in Spark's executors (``spark/``)."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import sys
 import threading
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -22,53 +23,81 @@ Item = TypeVar("Item", Slice, Part)
 
 
 class Workers(Protocol):
-    """Does parts of a batch's work in parallel; the in-process engine and Spark each have one."""
+    """Runs tasks in parallel; the in-process engine and Spark each have one."""
 
     def __call__(self, task: Callable[[Item], object], items: Sequence[Item], done: Callable[[], None]) -> None:
-        """Do a task, which can be pickled, for every item; tell of each that is done, while others are in work.
+        """Run a task for every item.
+
+        Args:
+            task: Can be pickled.
+            items: What to run it for.
+            done: Called after each item, while others are in work.
 
         Raises:
-            WorkersLost: Some of it was not done, and may be tried again.
+            WorkersLost: Some items were not done. The task may be run again for them.
         """
 
 
 class WorkersLost(Exception):
-    """Workers have ended before their work."""
+    """Workers ended before their work was done."""
 
 
-def in_process(settings: Settings) -> Workers:
-    """Work in this process when there is one item, and else in worker processes of this machine."""
+def in_process(settings: Settings, *, isolated: bool = False) -> Workers:
+    """Run tasks in worker processes of this machine.
+
+    Args:
+        settings: How many workers there are, and the memory that each may use.
+        isolated: Use a worker even for a single item, so that no task can end this process. Else that runs here.
+    """
+    pool: ProcessPoolExecutor | None = None
 
     def work(task: Callable[[Item], object], items: Sequence[Item], done: Callable[[], None]) -> None:
-        if len(items) == 1 or settings.ingest_workers == 1:
+        nonlocal pool
+        if not isolated and (len(items) == 1 or settings.ingest_workers == 1):
             for item in items:
                 task(item)
                 done()
             return
-        # Neither a fork, which would share the driver's connection, nor a fresh start that imports everything anew in
-        # every worker: workers are forked from a server that has imported what this process has. That is more than the
-        # tasks need, but multiprocessing has each worker import the driver's main module.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([name for name in sys.modules if name.partition(".")[0] == "rates_app"])
-        count = min(settings.ingest_workers, len(items))
-        with ProcessPoolExecutor(count, mp_context=context, initializer=_end_with_driver) as pool:
-            waiting = {pool.submit(task, item) for item in items}
-            try:
-                while waiting:
-                    finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                    for future in finished:
-                        future.result()
-                        done()
-            except BrokenProcessPool as error:
-                raise WorkersLost(str(error)) from error
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
+        pool = pool or _start_pool(settings, settings.ingest_workers if isolated else len(items))
+        waiting = {pool.submit(task, item) for item in items}
+        try:
+            while waiting:
+                finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    future.result()
+                    done()
+        except BaseException as error:
+            pool.shutdown(wait=True, cancel_futures=True)
+            pool = None
+            if isinstance(error, BrokenProcessPool):
+                raise WorkersLost("a worker process ended, probably for lack of memory") from error
+            raise
+        if (
+            not isolated
+        ):  # a dispatcher keeps its workers: to start some for every small file takes longer than the file
+            pool.shutdown()
+            pool = None
 
     return work
 
 
-def _end_with_driver() -> None:
-    """Have this worker end when its driver does: nobody would take its results, or end it."""
+def _start_pool(settings: Settings, items: int) -> ProcessPoolExecutor:
+    # Neither a fork, which would share the driver's connection, nor a fresh start that imports everything anew in
+    # every worker: workers are forked from a server that has imported what this process has. That is more than the
+    # tasks need, but multiprocessing has each worker import the driver's main module.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([name for name in sys.modules if name.partition(".")[0] == "rates_app"])
+    return ProcessPoolExecutor(
+        min(settings.ingest_workers, items),
+        mp_context=context,
+        initializer=_begin_worker,
+        initargs=(settings.worker_memory_bytes,),
+    )
+
+
+def _begin_worker(memory_bytes: int) -> None:
+    """Bound this worker's memory, and end it with its driver, which is the only one to take its results."""
+    resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     driver = multiprocessing.parent_process()
     assert driver is not None  # noqa: S101 - a worker has one
 

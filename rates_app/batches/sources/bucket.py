@@ -1,24 +1,34 @@
 """Deliveries in S3, announced by events in an SQS queue: keys are SUPPLIER/NAME.
 
-SQS hands a message to one dispatcher and hides it from the others for as long as that one keeps saying that it works
-on it. A message that nobody finishes comes back, and after some times goes to the queue's dead letters.
+SQS hands a message to one dispatcher and hides it from the others for as long as that one renews its visibility
+timeout. A message that no dispatcher finishes comes back, and after several times goes to the dead-letter queue.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from contextlib import contextmanager
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote_plus
+from typing import TYPE_CHECKING
 
-import orjson
 import structlog
 from boto3.exceptions import S3UploadFailedError
 from boto3.session import Session
 from botocore.exceptions import BotoCoreError, ClientError
 
+from rates_app.batches.content import ContentChanged, ObjectPin, find_object, s3_client
 from rates_app.batches.sources.delivery import LOCAL_SUPPLIER
+from rates_app.batches.sources.manifest import MAX_MANIFEST_BYTES
+from rates_app.batches.sources.messages import UnknownMessage, read_message
+from rates_app.batches.sources.names import (
+    IGNORED,
+    MANIFEST_SUFFIX,
+    archive_name,
+    folder_of,
+    ignored,
+    printable,
+    supplier_of,
+)
 from rates_app.settings import SettingsError
 from rates_app.store.databases import Unavailable
 
@@ -27,11 +37,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import CompletedPartTypeDef
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef, CopySourceTypeDef
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.type_defs import MessageTypeDef
 
     from rates_app.batches.sources.delivery import Destination
+    from rates_app.batches.sources.messages import Arrived
     from rates_app.settings import Settings
 
 log = structlog.get_logger()
@@ -42,24 +53,39 @@ PART_BYTES = 8 * 2**20
 #: How long a message stays hidden when its dispatcher dies; a living one renews it three times as often.
 VISIBILITY_SECONDS = 300
 
-#: A delivery that was released is left alone for this long.
-RETRY_SECONDS = 60
+#: Messages that are received at a time, the most that SQS allows; suppliers take turns among them.
+RECEIVED_MESSAGES = 10
 
 #: The longest that SQS waits for a message.
-LONGEST_WAIT_SECONDS = 20
+MAX_WAIT_SECONDS = 20
+
+#: The longest that SQS hides a message, beyond what it has been hidden already.
+MAX_HIDDEN_SECONDS = 11 * 60 * 60
+
+#: Suppliers whose turn is remembered.
+MAX_TURNS = 1000
+
+#: The longest key that S3 takes.
+MAX_KEY_BYTES = 1024
+
+_CHANGED = {"404", "412", "NoSuchKey", "NoSuchVersion", "PreconditionFailed"}
 
 
 @contextmanager
-def _reaching(what: str) -> Iterator[None]:
-    """Tell a failure of AWS or of the way there as what it means to who waits."""
+def _reaching(service: str) -> Iterator[None]:
+    """Translate AWS and network errors into Unavailable, and failed preconditions into ContentChanged."""
     try:
         yield
-    except (BotoCoreError, ClientError, S3UploadFailedError) as error:
-        raise Unavailable(f"{what} cannot be reached: {error}") from error
+    except ClientError as error:
+        if error.response.get("Error", {}).get("Code") in _CHANGED:
+            raise ContentChanged from error
+        raise Unavailable(f"{service} cannot be reached: {error}") from error
+    except (BotoCoreError, S3UploadFailedError) as error:
+        raise Unavailable(f"{service} cannot be reached: {error}") from error
 
 
 class BucketUpload:
-    """A multipart upload: S3 shows the object when it is completed, and not before."""
+    """A multipart upload. S3 shows the object only when it is completed."""
 
     def __init__(self, s3: S3Client, bucket: str, key: str) -> None:
         self._s3 = s3
@@ -90,7 +116,7 @@ class BucketUpload:
         self._parts.append({"PartNumber": number, "ETag": answer["ETag"]})
         self._waiting.clear()
 
-    def appear(self) -> None:
+    def commit(self) -> None:
         """Complete the upload."""
         self._send()  # the last part may have any size
         with _reaching(self._bucket):
@@ -99,7 +125,7 @@ class BucketUpload:
             )
         self._open = False
 
-    def discard(self) -> None:
+    def abort(self) -> None:
         """Abort the upload."""
         if self._open:
             with _reaching(self._bucket):
@@ -107,118 +133,218 @@ class BucketUpload:
 
 
 class Message:
-    """A message of the queue that this process works on, and keeps hidden from others as long as it does."""
+    """A received message, hidden from other dispatchers until each of its deliveries is archived or deferred."""
 
     def __init__(self, sqs: SQSClient, queue: str, message: MessageTypeDef) -> None:
         self._sqs = sqs
         self._queue = queue
         self._handle = message["ReceiptHandle"]
+        self._pending = 0
+        self._deferred: float | None = None
         self._done = threading.Event()
-        threading.Thread(target=self._keep, name="visibility", daemon=True).start()
+        threading.Thread(target=self._renew, name="visibility", daemon=True).start()
 
-    def _keep(self) -> None:
+    def _renew(self) -> None:
         while not self._done.wait(VISIBILITY_SECONDS / 3):
             try:
                 self._hide(VISIBILITY_SECONDS)
             except (BotoCoreError, ClientError) as error:
-                # If this goes on, another dispatcher takes the message: the ledger keeps the two apart.
-                log.warning("a message could not be kept hidden", error=str(error))
+                # If this continues, another dispatcher receives the message: the ledger keeps the two apart.
+                log.warning("message_visibility_not_renewed", error=str(error))
 
-    def _hide(self, seconds: int) -> None:
-        self._sqs.change_message_visibility(QueueUrl=self._queue, ReceiptHandle=self._handle, VisibilityTimeout=seconds)
+    def _hide(self, seconds: float) -> None:
+        self._sqs.change_message_visibility(
+            QueueUrl=self._queue, ReceiptHandle=self._handle, VisibilityTimeout=int(min(seconds, MAX_HIDDEN_SECONDS))
+        )
 
-    def delete(self) -> None:
-        """Have done with it."""
+    def add(self) -> None:
+        """Count one more delivery that the message announces."""
+        self._pending += 1
+
+    def finish(self, deferred: float | None = None) -> None:
+        """Count one delivery less; with the last, delete the message, or return it if a delivery was deferred.
+
+        Args:
+            deferred: Seconds after which the delivery should be claimed again.
+
+        Raises:
+            Unavailable: The queue can't be reached, so the message comes back by itself.
+        """
+        self._pending -= 1
+        if deferred is not None:
+            self._deferred = max(deferred, self._deferred or 0)
+        if self._pending <= 0:
+            self.end()
+
+    def end(self) -> None:
+        """Delete the message, or return it if a delivery was deferred."""
         self._done.set()
-        self._sqs.delete_message(QueueUrl=self._queue, ReceiptHandle=self._handle)
-
-    def release(self) -> None:
-        """Give it back, for later."""
-        self._done.set()
-        self._hide(RETRY_SECONDS)
+        with _reaching("the queue"):
+            if self._deferred is None:
+                self._sqs.delete_message(QueueUrl=self._queue, ReceiptHandle=self._handle)
+            else:
+                self._hide(self._deferred)
 
 
 class ObjectDelivery:
-    """An object that a message announced."""
+    """An object that a message announced.
 
-    def __init__(self, buckets: Buckets, key: str, message: Message) -> None:
-        self._buckets = buckets
-        self._key = key
+    Args:
+        source: Where it came from.
+        content: The object.
+        message: The message, counted for this delivery.
+    """
+
+    def __init__(self, source: BucketSource, content: ObjectPin, message: Message) -> None:
+        self._source = source
+        self._content = content
         self._message = message
-        self.uri = f"s3://{buckets.incoming}/{quote(key)}"
-        supplier, _, self.name = key.rpartition("/")
-        self.supplier = supplier or LOCAL_SUPPLIER
+        self.address = content.address
+        folder, _, name = content.key.partition("/")
+        self.name = printable(name or folder)
+        #: As written in keys, here and in the archive.
+        self._folder = folder if name else folder_of(LOCAL_SUPPLIER)
+        self.supplier = supplier_of(self._folder)
+        self.manifest = source.read_small(content.key + MANIFEST_SUFFIX)
 
-    def put_away(self, destination: Destination, name: str, reports: Sequence[Path]) -> None:
-        """Upload the reports, copy the object, remove it and its message."""
-        s3, bucket = self._buckets.s3, self._buckets.destinations[destination]
-        key = f"{self.supplier}/{name}"
+    def archive(self, destination: Destination, name: str, reports: Sequence[Path]) -> None:
+        """Upload the reports, copy the object and its manifest, remove both and the message."""
+        s3, incoming = self._source.s3, self._source.incoming
+        bucket = self._source.destinations[destination]
+        key, manifest = f"{archive_name(self._folder)}/{name}", self._content.key + MANIFEST_SUFFIX
         with _reaching(bucket):
-            # The queue may hand a message out twice, and the other one may have been first.
-            if self._buckets.holds(self._key):
-                for report in reports:
-                    s3.upload_file(str(report), bucket, f"{key}.{report.name}")
-                s3.copy({"Bucket": self._buckets.incoming, "Key": self._key}, bucket, key)
-                s3.delete_object(Bucket=self._buckets.incoming, Key=self._key)
-            self._message.delete()
+            s3.head_object(**self._content.condition)
+            for report in reports:
+                s3.upload_file(str(report), bucket, f"{key}.{report.name}")
+            if self.manifest is not None:
+                s3.put_object(Bucket=bucket, Key=key + MANIFEST_SUFFIX, Body=self.manifest)
+            source: CopySourceTypeDef = {"Bucket": incoming, "Key": self._content.key}
+            if self._content.version:
+                source["VersionId"] = self._content.version
+            s3.copy(
+                source,
+                bucket,
+                key,
+                ExtraArgs={"CopySourceIfMatch": self._content.etag},
+            )
+        try:
+            with _reaching(incoming):
+                s3.delete_object(Bucket=incoming, Key=self._content.key, IfMatch=self._content.etag)
+                if self.manifest is not None:
+                    s3.delete_object(Bucket=incoming, Key=manifest)
+        except ContentChanged:
+            log.info("incoming_object_replaced", key=self.name, effect="its new content is a delivery of its own")
+        self._message.finish()
 
-    def release(self) -> None:
-        """Let the queue hand the message out again."""
-        with _reaching("the queue"):
-            self._message.release()
+    def defer(self, seconds: float) -> None:
+        """Return the message."""
+        self._message.finish(deferred=seconds)
 
 
-class Buckets:
-    """The buckets of the settings, and the queue of events if this process takes deliveries."""
+class BucketSource:
+    """The buckets of the settings, and the queue of events if this process claims deliveries."""
 
     def __init__(self, settings: Settings) -> None:
         assert settings.incoming_bucket and settings.processed_bucket and settings.rejected_bucket  # noqa: S101, PT018 - checked by Settings
-        session = Session()  # boto3's shared one is not for several threads
-        self.s3: S3Client = session.client("s3")
-        self._sqs: SQSClient = session.client("sqs")
+        self.s3: S3Client = s3_client()
+        self._sqs: SQSClient = Session().client("sqs")  # boto3's shared session is not for several threads
         self.incoming = settings.incoming_bucket
         self.destinations: dict[Destination, str] = {
             "processed": settings.processed_bucket,
             "rejected": settings.rejected_bucket,
         }
         self._queue = settings.incoming_queue_url
+        #: Received, and not yet handed out.
+        self._backlog: deque[ObjectDelivery] = deque()
+        #: Suppliers, the one that was served last at the end.
+        self._turns: list[str] = []
 
     def upload(self, supplier: str, name: str) -> BucketUpload:
         """Begin a delivery."""
-        return BucketUpload(self.s3, self.incoming, f"{supplier}/{name}")
+        return BucketUpload(self.s3, self.incoming, f"{folder_of(supplier)}/{name}")
 
-    def take(self, seconds: float) -> ObjectDelivery | None:
-        """Receive a message; one whose object another dispatcher has put away is done with."""
+    def claim(self, seconds: float) -> ObjectDelivery | None:
+        """Receive messages, and hand out the delivery whose supplier was served longest ago."""
         if self._queue is None:
-            raise SettingsError("RATES_INCOMING_QUEUE_URL: the queue of the bucket's events is needed to take from it")
-        with _reaching("the queue of RATES_INCOMING_QUEUE_URL"):
-            answer = self._sqs.receive_message(
-                QueueUrl=self._queue,
-                MaxNumberOfMessages=1,
-                WaitTimeSeconds=min(int(seconds), LONGEST_WAIT_SECONDS),
-                VisibilityTimeout=VISIBILITY_SECONDS,
-            )
+            raise SettingsError("RATES_INCOMING_QUEUE_URL: the queue of the bucket's events is needed to claim from it")
+        if not self._backlog:
+            with _reaching("the queue of RATES_INCOMING_QUEUE_URL"):
+                answer = self._sqs.receive_message(
+                    QueueUrl=self._queue,
+                    MaxNumberOfMessages=RECEIVED_MESSAGES,
+                    WaitTimeSeconds=min(int(seconds), MAX_WAIT_SECONDS),
+                    VisibilityTimeout=VISIBILITY_SECONDS,
+                )
             for received in answer.get("Messages", []):
-                key = _key(received["Body"])
-                known = key is not None and self.holds(key)
-                message = Message(self._sqs, self._queue, received)
-                if key is not None and known:
-                    return ObjectDelivery(self, key, message)
-                message.delete()
-        return None
+                self._receive(self._queue, received)
+        if not self._backlog:
+            return None
+        delivery = min(
+            self._backlog, key=lambda each: self._turns.index(each.supplier) if each.supplier in self._turns else -1
+        )
+        self._backlog.remove(delivery)
+        others = [supplier for supplier in self._turns if supplier != delivery.supplier]
+        self._turns = [*others[-MAX_TURNS:], delivery.supplier]
+        return delivery
 
-    def holds(self, key: str) -> bool:
-        """Tell whether an object is among the incoming."""
+    def close(self) -> None:
+        """Return the messages that were received and not handed out."""
+        while self._backlog:
+            self._backlog.popleft().defer(0)
+
+    def _receive(self, queue: str, received: MessageTypeDef) -> None:
+        """Put the deliveries of a message into the backlog; a message that can't be read harms no other."""
         try:
-            self.s3.head_object(Bucket=self.incoming, Key=key)
-        except ClientError as error:
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] == HTTPStatus.NOT_FOUND:
-                return False
+            arrived = read_message(received.get("Body", ""), self.incoming)
+        except UnknownMessage as error:
+            # It comes back after its visibility timeout, until the queue moves it to its dead letters.
+            IGNORED.labels("message").inc()
+            log.warning("message_not_understood", message=received.get("MessageId"), reason=str(error)[:500])
+            return
+        message = Message(self._sqs, queue, received)
+        message.add()  # for this method itself
+        try:
+            for each in arrived or ():
+                if delivery := self._open(each, message):
+                    self._backlog.append(delivery)
+        except Unavailable as error:
+            log.warning("object_not_reachable", message=received.get("MessageId"), error=str(error))
+            message.finish(deferred=60)
+            return
+        message.finish()
+
+    def _open(self, arrived: Arrived, message: Message) -> ObjectDelivery | None:
+        key = arrived.key
+        reason = "folder" if key.endswith("/") else ignored(key.rpartition("/")[2])
+        if reason is not None:
+            IGNORED.labels(reason).inc()
+            log.warning("incoming_entry_ignored", path=printable(key), reason=reason)
+            return None
+        if key.endswith(MANIFEST_SUFFIX):
+            return None
+        found = find_object(self.s3, self.incoming, key)
+        if found is not None and arrived.version and found.version and arrived.version != found.version:
+            found = find_object(self.s3, self.incoming, key, arrived.version)
+        if found is None:
+            log.info("incoming_object_gone", path=printable(key), effect="archived before, or removed by its supplier")
+            return None
+        message.add()
+        try:
+            return ObjectDelivery(self, found, message)
+        except BaseException:
+            message.finish(deferred=60)
             raise
-        return True
 
+    def read_small(self, key: str) -> bytes | None:
+        """Read a manifest, or the first bytes of what is too large for one; None if there is none.
 
-def _key(body: str) -> str | None:
-    """Read the object's key from an event; None for S3's test message. An event of S3 has one record."""
-    records: list[dict[str, Any]] = orjson.loads(body).get("Records", [])
-    return unquote_plus(records[0]["s3"]["object"]["key"]) if records else None
+        Raises:
+            Unavailable: S3 can't be reached.
+        """
+        if len(key.encode("utf-8", "surrogatepass")) > MAX_KEY_BYTES:
+            return None
+        try:
+            with _reaching(self.incoming):
+                return self.s3.get_object(Bucket=self.incoming, Key=key)["Body"].read(MAX_MANIFEST_BYTES + 1)
+        except ContentChanged:
+            return None

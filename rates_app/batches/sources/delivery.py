@@ -1,4 +1,4 @@
-"""What a delivery is while it arrives and until its batch has ended, wherever it is kept."""
+"""The interfaces of deliveries: sources hand them out, each to one process at a time, until their batch has ended."""
 
 from __future__ import annotations
 
@@ -15,56 +15,79 @@ LOCAL_SUPPLIER = "local"
 
 
 class Upload(Protocol):
-    """A delivery that is on its way in; nobody sees it before it is whole."""
+    """A delivery that is being received. It is invisible to every dispatcher until it is committed."""
 
     def write(self, chunk: bytes) -> None:
-        """Take the next bytes."""
+        """Append bytes."""
 
-    def appear(self) -> None:
+    def commit(self) -> None:
         """Make the delivery visible, all at once."""
 
-    def discard(self) -> None:
-        """Leave nothing of it; after :meth:`appear` it does nothing."""
+    def abort(self) -> None:
+        """Remove everything that was written; after :meth:`commit`, do nothing."""
 
 
 class Delivery(Protocol):
-    """A file that this process, and no other, has taken."""
+    """A file or object that this process, and no other, has claimed."""
 
     @property
-    def uri(self) -> str:
-        """Where it is."""
+    def address(self) -> str:
+        """Its pinned address."""
 
     @property
     def name(self) -> str:
-        """What the supplier calls it."""
+        """The supplier's name for it, as printable text."""
 
     @property
     def supplier(self) -> str:
-        """Who delivered it."""
+        """The supplier."""
 
-    def put_away(self, destination: Destination, name: str, reports: Sequence[Path]) -> None:
-        """Move it to where finished deliveries are, with its reports beside it, and have done with it.
+    @property
+    def manifest(self) -> bytes | None:
+        """The content of the manifest beside it."""
+
+    def archive(self, destination: Destination, name: str, reports: Sequence[Path]) -> None:
+        """Move it to the archive, with its manifest and reports.
 
         Args:
             destination: Whether its batch was published.
-            name: What to call it there.
-            reports: Files to put beside it, named after it and them. They are there before it is.
+            name: Its name in the archive. What has this name already is the same delivery, archived before.
+            reports: Files to store beside it, named after it and them. They are there before it is.
+
+        Raises:
+            ContentChanged: It has other content now and stays where it is; deferred, it is claimed as another delivery.
+            OSError: The archive can't be written.
+            Unavailable: S3 can't be reached.
         """
 
-    def release(self) -> None:
-        """Leave it where it is, to be taken again later."""
-
-
-class Inbox(Protocol):
-    """Hands out deliveries, each to one process at a time."""
-
-    def upload(self, supplier: str, name: str) -> Upload:
-        """Begin to take a delivery in.
+    def defer(self, seconds: float) -> None:
+        """Return it, to be claimed again later.
 
         Args:
-            supplier: Who delivers it.
-            name: What it will appear as; no other delivery has it.
+            seconds: How long this process should leave it alone.
         """
 
-    def take(self, seconds: float) -> Delivery | None:
-        """Take the next delivery, waiting for one for a time."""
+
+class Source(Protocol):
+    """Hands out deliveries."""
+
+    def upload(self, supplier: str, name: str) -> Upload:
+        """Begin to receive a delivery.
+
+        Args:
+            supplier: The supplier.
+            name: Its name among the incoming deliveries, which no other has.
+        """
+
+    def claim(self, seconds: float) -> Delivery | None:
+        """Claim the next delivery; suppliers take turns.
+
+        Args:
+            seconds: How long to wait for one.
+
+        Raises:
+            Unavailable: The queue can't be reached.
+        """
+
+    def close(self) -> None:
+        """Return what was received and not handed out."""

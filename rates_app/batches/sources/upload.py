@@ -1,4 +1,4 @@
-"""Take a delivery in: keep the bytes where the dispatcher looks for them, and enter them in the ledger once."""
+"""Receive a delivery: store its bytes where the dispatcher looks for them, and enter it in the ledger once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from rates_app.batches import ledger
 from rates_app.batches.formats.source import Inspection
 from rates_app.batches.model import DEFAULT_TERMS, Batch, BatchError, Terms
-from rates_app.batches.sources.inbox import open_inbox
+from rates_app.batches.sources.registry import open_source
 
 if TYPE_CHECKING:
     from rates_app.batches.sources.digests import Digests
@@ -19,10 +19,10 @@ CHUNK = 2**20
 
 
 class Body(Protocol):
-    """What bytes are read from."""
+    """A stream of bytes."""
 
     def read(self, size: int, /) -> bytes:
-        """Read some bytes; none at the end."""
+        """Return the next bytes, or none at the end."""
 
 
 class TooLarge(BatchError):
@@ -44,17 +44,17 @@ def receive(
     idempotency_key: str | None = None,
     digests: Digests | None = None,
 ) -> tuple[Batch, bool]:
-    """Store a delivery without ever holding it in memory.
+    """Store a delivery without holding it in memory.
 
-    The delivery appears only when it is whole and in the ledger, so a dispatcher never sees a part of it,
-    and an interrupted delivery leaves nothing.
+    The delivery becomes visible only when it is complete and in the ledger. So a dispatcher never claims a part of it,
+    and an interrupted delivery leaves nothing behind.
 
     Args:
-        settings: Where deliveries are kept, and how large one may be.
-        databases: The ledger's.
+        settings: Where deliveries are stored, and how large one may be.
+        databases: The databases of the ledger.
         body: The bytes.
-        name: What the supplier calls it.
-        supplier: Who delivers it.
+        name: The supplier's name for it.
+        supplier: The supplier.
         terms: What the supplier states with the delivery.
         idempotency_key: The supplier's own name for this delivery, to repeat it safely.
         digests: Digests that the bytes have to match.
@@ -63,13 +63,13 @@ def receive(
         The batch, and whether it is new.
 
     Raises:
-        TooLarge: There are more bytes than may be.
-        Unreadable: The bytes are no batch at all.
+        TooLarge: There are more bytes than the limit.
+        Unreadable: The bytes can't be a batch.
         DigestMismatch: The bytes are not those that the supplier sent.
         KeyReused: The key belongs to other content.
-        Unavailable: The ledger or the bucket cannot be reached; nothing was kept.
+        Unavailable: The ledger or the bucket can't be reached; nothing was stored.
     """
-    upload = open_inbox(settings).upload(supplier, f"{uuid.uuid4().hex[:12]}-{name}")
+    upload = open_source(settings).upload(supplier, f"{uuid.uuid4().hex[:12]}-{name}")
     try:
         inspection = Inspection()
         while chunk := body.read(CHUNK):
@@ -88,10 +88,10 @@ def receive(
             batch, new = ledger.accept(connection, source, name=name, supplier=supplier, terms=terms)
             if new:
                 # Before the commit, so that no batch is in the ledger whose bytes are not there.
-                upload.appear()
+                upload.commit()
         return batch, new
     finally:
-        upload.discard()
+        upload.abort()
 
 
 def _claim_key(connection: Connection, supplier: str, key: str, content_hash: bytes) -> None:

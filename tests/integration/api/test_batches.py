@@ -50,7 +50,7 @@ def deliver(client: FlaskClient, body: bytes, headers: dict[str, str], query: st
 
 
 def incoming(settings: Settings) -> list[Path]:
-    return sorted((settings.data_dir / "incoming").glob("*")) + sorted((settings.data_dir / "incoming").glob(".*"))
+    return sorted(path for path in (settings.data_dir / "incoming").rglob("*") if path.is_file())
 
 
 def test_a_delivery_is_taken_in_once(client: FlaskClient, settings: Settings, writer: dict[str, str]) -> None:

@@ -56,7 +56,7 @@ def test_a_truncated_body_is_refused_and_leaves_nothing(served: Served, settings
         status, problem = exchange(served, head + BODY[:length])
         assert (status, problem["type"]) == (400, "/problems/incomplete-body")
         assert f"{length} of {len(BODY)} bytes" in problem["detail"]
-    assert list((settings.data_dir / "incoming").iterdir()) == []
+    assert [path for path in (settings.data_dir / "incoming").rglob("*") if path.is_file()] == []
     status, batch = exchange(served, head + BODY)
     assert (status, batch["size_bytes"]) == (202, len(BODY))
 
@@ -70,7 +70,7 @@ def test_a_chunked_body_ends_with_its_last_chunk_or_is_refused(served: Served, s
     for bad in (b"zz\r\n" + BODY, b"-5\r\n" + BODY, b"\r\n", b"5\r\nabcdefg\r\n0\r\n\r\n"):
         status, problem = exchange(served, head + chunked(BODY[:100]) + bad)
         assert (status, problem["type"]) == (400, "/problems/malformed-body")
-    assert list((settings.data_dir / "incoming").iterdir()) == []
+    assert [path for path in (settings.data_dir / "incoming").rglob("*") if path.is_file()] == []
     status, batch = exchange(served, head + whole)
     assert (status, batch["size_bytes"]) == (202, len(BODY))
 
@@ -99,5 +99,19 @@ def test_a_digest_that_differs_refuses_the_body(
         refused = deliver(wrong)
         assert (refused.status_code, refused.get_json(force=True)["type"]) == (400, "/problems/digest-mismatch"), wrong
         assert "sha-256" in refused.headers["Want-Content-Digest"]
-    assert list((settings.data_dir / "incoming").iterdir()) == []
+    assert [path for path in (settings.data_dir / "incoming").rglob("*") if path.is_file()] == []
     assert deliver("unixsum=:AAAA:, " + digest("sha-512", BODY)).status_code == 202
+
+
+def test_announced_rows_and_total_stay_with_the_batch(
+    client: FlaskClient, settings: Settings, publisher: Publisher, token: str
+) -> None:
+    headers = {"Authorization": f"Bearer {token}"}
+    accepted = client.post("/v1/batches?name=a.csv&rows=100&total=123450.00", data=BODY, headers=headers)
+    assert accepted.status_code == 202
+    with psycopg.connect(publisher.url) as connection:
+        found = connection.execute("SELECT expected_rows, expected_total_cents FROM batches").fetchall()
+    assert found == [(100, 12345000)]
+    for query in ("rows=-1", "rows=x", "total=1.005", "total=-1", "total=NaN"):
+        refused = client.post(f"/v1/batches?name=a.csv&{query}", data=BODY, headers=headers)
+        assert refused.status_code == 400, query

@@ -1,4 +1,4 @@
-"""Whatever arrives is taken once, ends as a batch or as a refusal, and is put away with its report."""
+"""Whatever arrives is claimed once, ends as a batch or as a refusal, and is archived with its report."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ from moto.server import ThreadedMotoServer
 from rates_app.batches import ledger
 from rates_app.batches.model import Terms, Unreadable
 from rates_app.batches.pipeline import publish
-from rates_app.batches.pipeline.dispatch import MOST_ATTEMPTS, Dispatcher
+from rates_app.batches.pipeline.dispatch import MAX_ATTEMPTS, Dispatcher
 from rates_app.batches.pipeline.engine import drive
 from rates_app.batches.pipeline.spark import Applications
-from rates_app.batches.sources.folder import RETRY_SECONDS, Folders
-from rates_app.batches.sources.inbox import open_inbox
+from rates_app.batches.pipeline.workers import in_process
+from rates_app.batches.sources.folder import FolderSource
+from rates_app.batches.sources.registry import open_source
 from rates_app.batches.sources.upload import TooLarge, receive
 from rates_app.local.server import free_port
 from rates_app.settings import Settings, SettingsError
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rates_app.batches.model import Batch
-    from rates_app.batches.sources.delivery import Delivery
+    from rates_app.batches.sources.delivery import Delivery, Source
 
 HEADER = b"orig_code,dest_code,day,price\n"
 GOOD = b"CNGGZ,EETLL,2021-01-01,1244\n"
@@ -62,6 +63,22 @@ def arrive(settings: Settings, name: str, content: bytes, age: float = 60) -> Pa
     return path
 
 
+def folders(settings: Settings, settle_seconds: float = 0) -> FolderSource:
+    """Watch the folders as the dispatcher does, for files that have settled."""
+    return FolderSource(settings, settle_seconds=settle_seconds)
+
+
+def dispatching(settings: Settings, source: Source, applications: Applications | None) -> Dispatcher:
+    """Make a dispatcher that stages within this process."""
+    return Dispatcher(settings, source, applications, in_process(settings))
+
+
+def retry_now(settings: Settings) -> None:
+    """Let the next attempt at every delivery be due."""
+    with psycopg.connect(settings.database_url.get_secret_value()) as connection:
+        connection.execute("UPDATE delivery_attempts SET next_attempt_at = now()")
+
+
 def names(settings: Settings, folder: str) -> list[str]:
     return sorted(path.name for path in (settings.data_dir / folder).rglob("*") if path.is_file())
 
@@ -72,13 +89,13 @@ def report(settings: Settings, name: str) -> dict[str, Any]:
 
 
 def dispatch_all(settings: Settings) -> None:
-    inbox = Folders(settings)
-    dispatcher = Dispatcher(settings, inbox, None)
-    while delivery := inbox.take(0):
+    source = folders(settings)
+    dispatcher = dispatching(settings, source, None)
+    while delivery := source.claim(0):
         dispatcher.handle(delivery)
 
 
-def test_files_are_put_away_with_their_reports(settings: Settings) -> None:
+def test_files_are_archived_with_their_reports(settings: Settings) -> None:
     arrive(settings, "acme/good.csv", HEADER + GOOD * 3, age=90)
     arrive(settings, "bad.csv", HEADER + GOOD + BAD + b"a,b\n", age=80)
     arrive(settings, "same-again.csv", HEADER + GOOD * 3, age=70)
@@ -88,12 +105,13 @@ def test_files_are_put_away_with_their_reports(settings: Settings) -> None:
     # What was delivered twice is one batch, and one file.
     assert names(settings, "processed") == ["1-good.csv", "1-good.csv.report.json"]
     assert (settings.data_dir / "processed" / "1-good.csv").read_bytes() == HEADER + GOOD * 3
+    tag = names(settings, "rejected")[-1].split("-")[1]
     assert names(settings, "rejected") == [
         "2-bad.csv",
         "2-bad.csv.rejects.csv",
         "2-bad.csv.report.json",
-        "unread-utf32.csv",
-        "unread-utf32.csv.report.json",
+        f"unread-{tag}-utf32.csv",
+        f"unread-{tag}-utf32.csv.report.json",
     ]
     published = report(settings, "processed/1-good.csv.report.json")
     assert (published["state"], published["rows"], published["supplier"]) == ("published", 3, "acme")
@@ -103,13 +121,12 @@ def test_files_are_put_away_with_their_reports(settings: Settings) -> None:
         "3,orig_code,is not a known port,XXXXX",
         '4,row,does not have the 4 values that the header names,"a,b"',
     ]
-    assert "UTF-8" in report(settings, "rejected/unread-utf32.csv.report.json")["failure"]
+    assert "UTF-8" in report(settings, f"rejected/unread-{tag}-utf32.csv.report.json")["failure"]
 
 
 def test_a_file_that_is_still_being_written_is_left_alone(settings: Settings) -> None:
     arrive(settings, ".hidden.csv", HEADER + GOOD)
     arrive(settings, "copy.csv.partial", HEADER + GOOD)
-    arrive(settings, "just-changed.csv", HEADER + GOOD, age=0)
     growing = arrive(settings, "growing.csv", HEADER + GOOD)
     # Python's own process may hold a lease on what it has open itself, so another one writes.
     writer = subprocess.Popen(
@@ -119,23 +136,40 @@ def test_a_file_that_is_still_being_written_is_left_alone(settings: Settings) ->
     )
     assert writer.stdout is not None
     writer.stdout.readline()
-    inbox = Folders(settings)
-    assert inbox.take(0) is None
+    source = folders(settings)
+    assert source.claim(0) is None
     writer.communicate(b"\n")
-    delivery = inbox.take(0)
+    delivery = source.claim(0)
     assert delivery is not None
     assert delivery.name == "growing.csv"
 
 
+def test_a_file_counts_as_complete_when_it_was_seen_unchanged(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = arrive(settings, "a.csv", HEADER + GOOD, age=3600)  # a clock of another machine says nothing
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    source = folders(settings, settle_seconds=10)
+    assert source.claim(0) is None
+    now += 9
+    path.write_bytes(HEADER + GOOD * 2)
+    assert source.claim(0) is None
+    now += 9
+    assert source.claim(0) is None, "it changed nine seconds ago"
+    now += 1
+    assert source.claim(0) is not None
+
+
 def test_a_file_is_taken_by_one_process_and_after_its_release_by_another(settings: Settings) -> None:
     arrive(settings, "a.csv", HEADER + GOOD)
-    first, second = Folders(settings), Folders(settings)
-    delivery = first.take(0)
+    first, second = folders(settings), folders(settings)
+    delivery = first.claim(0)
     assert delivery is not None
-    assert second.take(0) is None
-    delivery.release()
-    assert first.take(0) is None, f"it is left alone for {RETRY_SECONDS} seconds"
-    assert second.take(0) is not None
+    assert second.claim(0) is None
+    delivery.defer(60)
+    assert first.claim(0) is None, "it is left alone for a minute"
+    assert second.claim(0) is not None
 
 
 def test_many_dispatchers_share_a_folder_and_stop_in_good_order(settings: Settings) -> None:
@@ -164,8 +198,8 @@ def test_many_dispatchers_share_a_folder_and_stop_in_good_order(settings: Settin
         dispatcher.send_signal(signal.SIGTERM)
     logs = [[json.loads(line) for line in dispatcher.communicate()[0].splitlines()] for dispatcher in dispatchers]
     assert [dispatcher.returncode for dispatcher in dispatchers] == [0, 0]
-    put_away = [[line["batch_id"] for line in log if line["event"] == "delivery put away"] for log in logs]
-    assert sorted(put_away[0] + put_away[1]) == list(range(1, 13)), "each file was put away by exactly one"
+    archived = [[line["batch_id"] for line in log if line["event"] == "delivery_archived"] for log in logs]
+    assert sorted(archived[0] + archived[1]) == list(range(1, 13)), "each file was archived by exactly one"
     assert [(batch.state, batch.rows) for batch in sorted(batches(settings), key=lambda b: b.rows or 0)] == [
         ("published", number + 1) for number in range(12)
     ]
@@ -176,7 +210,7 @@ def test_a_dispatcher_is_ready_while_it_works_on_its_first_delivery(
 ) -> None:
     """Or else its update would wait for a batch that may take an hour."""
     arrive(settings, "a.csv", HEADER + GOOD)
-    dispatcher = Dispatcher(settings, Folders(settings), None)
+    dispatcher = dispatching(settings, folders(settings), None)
     ready = []
 
     def handle(_: Delivery) -> None:
@@ -196,12 +230,13 @@ def test_a_fault_that_does_not_pass_fails_the_batch_and_keeps_the_file(
 
     monkeypatch.setattr(publish, "verify", broken)
     arrive(settings, "a.csv", HEADER + GOOD)
-    inbox = Folders(settings)
-    dispatcher = Dispatcher(settings, inbox, None)
-    for _ in range(MOST_ATTEMPTS):
+    source = folders(settings)
+    dispatcher = dispatching(settings, source, None)
+    for _ in range(MAX_ATTEMPTS):
         assert names(settings, "rejected") == []
-        inbox.later.clear()
-        delivery = inbox.take(0)
+        retry_now(settings)
+        source = folders(settings)
+        delivery = source.claim(0)
         assert delivery is not None
         dispatcher.handle(delivery)
     assert names(settings, "rejected") == ["1-a.csv", "1-a.csv.report.json"]
@@ -255,16 +290,16 @@ def hidden_messages(settings: Settings) -> tuple[int, int]:
     return int(counts["ApproximateNumberOfMessages"]), int(counts["ApproximateNumberOfMessagesNotVisible"])
 
 
-def test_objects_are_taken_from_the_queue_and_put_away(aws: Settings) -> None:
+def test_objects_are_taken_from_the_queue_and_archived(aws: Settings) -> None:
     s3 = boto3.Session().client("s3")
     s3.put_object(Bucket="incoming", Key="acme/März 1+2.csv", Body=HEADER + GOOD * 3)
     s3.put_object(Bucket="incoming", Key="bad.csv", Body=HEADER + BAD)
     s3.put_object(Bucket="incoming", Key="withdrawn-by-the-supplier.csv", Body=HEADER + GOOD)
     s3.delete_object(Bucket="incoming", Key="withdrawn-by-the-supplier.csv")
-    inbox = open_inbox(aws)
-    dispatcher = Dispatcher(aws, inbox, None)
+    source = open_source(aws)
+    dispatcher = dispatching(aws, source, None)
     while sum(hidden_messages(aws)):
-        if delivery := inbox.take(1):
+        if delivery := source.claim(1):
             dispatcher.handle(delivery)
     assert objects("incoming") == []
     assert objects("processed") == ["acme/1-März 1+2.csv", "acme/1-März 1+2.csv.report.json"]
@@ -274,13 +309,13 @@ def test_objects_are_taken_from_the_queue_and_put_away(aws: Settings) -> None:
 
 def test_a_message_is_with_one_dispatcher_and_comes_back_when_released(aws: Settings) -> None:
     boto3.Session().client("s3").put_object(Bucket="incoming", Key="a.csv", Body=HEADER + GOOD)
-    inbox = open_inbox(aws)
-    delivery = inbox.take(1)
+    source = open_source(aws)
+    delivery = source.claim(1)
     while delivery is None:  # S3's test message comes first
-        delivery = inbox.take(1)
-    assert inbox.take(0) is None
+        delivery = source.claim(1)
+    assert source.claim(0) is None
     assert hidden_messages(aws) == (0, 1)
-    delivery.release()
+    delivery.defer(60)
     assert hidden_messages(aws) == (0, 1), "it stays hidden for a while"
     assert objects("incoming") == ["a.csv"]
 
@@ -289,10 +324,10 @@ def test_a_message_is_hidden_long_enough_whatever_the_queue_does_by_default(aws:
     queue = str(aws.incoming_queue_url)
     boto3.Session().client("sqs").set_queue_attributes(QueueUrl=queue, Attributes={"VisibilityTimeout": "0"})
     boto3.Session().client("s3").put_object(Bucket="incoming", Key="a.csv", Body=HEADER + GOOD)
-    inbox = open_inbox(aws)
-    while inbox.take(1) is None:  # S3's test message comes first
+    source = open_source(aws)
+    while source.claim(1) is None:  # S3's test message comes first
         pass
-    assert inbox.take(0) is None
+    assert source.claim(0) is None
     assert hidden_messages(aws) == (0, 1)
 
 
@@ -336,11 +371,11 @@ def test_an_upload_to_the_bucket_appears_when_it_is_in_the_ledger(aws: Settings)
 def test_a_bucket_that_cannot_be_reached_is_told_as_such(aws: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    elsewhere = open_inbox(aws.model_copy(update={"incoming_bucket": "elsewhere"}))
+    elsewhere = open_source(aws.model_copy(update={"incoming_bucket": "elsewhere"}))
     with pytest.raises(Unavailable, match="elsewhere"):
         elsewhere.upload("acme", "a.csv")
     with pytest.raises(Unavailable, match="RATES_INCOMING_QUEUE_URL"):
-        elsewhere.take(0)
+        elsewhere.claim(0)
 
 
 class Operator:
@@ -354,6 +389,7 @@ class Operator:
         prefix = "/apis/sparkoperator.k8s.io/v1beta2/namespaces/rates/sparkapplications"
         assert path.startswith(prefix), path
         name = path.removeprefix(prefix).lstrip("/")
+        name = name.partition("?")[0]
         if self.refusal:
             return self.refusal, {"kind": "Status", "code": self.refusal}
         if method == "POST":
@@ -363,8 +399,10 @@ class Operator:
                 return 409, {"kind": "Status", "reason": "AlreadyExists"}
             self.applications[name] = application
             return 201, application
+        if not name:
+            return 200, {"items": list(self.applications.values())}
         if name in self.applications:
-            return 200, self.applications[name]
+            return 200, self.applications.pop(name) if method == "DELETE" else self.applications[name]
         return 404, {"kind": "Status", "reason": "NotFound"}
 
 
@@ -383,7 +421,7 @@ def operator() -> Iterator[tuple[Operator, Applications]]:
             self.end_headers()
             self.wfile.write(body)
 
-        do_POST = do_GET  # noqa: N815
+        do_POST = do_DELETE = do_GET  # noqa: N815
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
@@ -413,43 +451,44 @@ def big(settings: Settings, template: Path) -> Settings:
     return settings.model_copy(update={"spark_template": template, "spark_above_rows": 10})
 
 
-def test_a_big_batch_is_submitted_once_and_put_away_when_it_has_ended(
+def test_a_big_batch_is_submitted_once_and_archived_when_it_has_ended(
     big: Settings, operator: tuple[Operator, Applications]
 ) -> None:
     served, applications = operator
     path = arrive(big, 'odd "name".csv', HEADER + GOOD * 500)
     arrive(big, "small.csv", HEADER + GOOD * 5, age=50)
-    inbox = Folders(big)
-    dispatcher = Dispatcher(big, inbox, applications)
+    source = folders(big)
+    dispatcher = dispatching(big, source, applications)
     for _ in range(2):
-        delivery = inbox.take(0)
+        delivery = source.claim(0)
         assert delivery is not None
         dispatcher.handle(delivery)
     assert names(big, "processed") == ["2-small.csv", "2-small.csv.report.json"], "small ones do not wait for Spark"
     (application,) = served.applications.values()
-    assert application["spec"]["arguments"] == ["--batch", "1", "--source", str(path)]
+    *arguments, address = application["spec"]["arguments"]
+    assert arguments == ["--batch", "1", "--source"]
     assert application["metadata"]["name"] == "batch-1"
     dispatcher.follow()
-    assert path.exists()
+    assert names(big, "incoming") == [path.name]
 
     # The same after a restart of the dispatcher: the application is there, and is followed.
-    twin = Dispatcher(big, inbox := Folders(big), applications)
-    assert inbox.take(0) is None, "the file is still locked"
+    twin = dispatching(big, source := folders(big), applications)
+    assert source.claim(0) is None, "the file is still locked"
     dispatcher.stop()
     dispatcher.run()
-    delivery = inbox.take(0)
+    delivery = source.claim(0)
     assert delivery is not None
     twin.handle(delivery)
     assert len(served.applications) == 1
 
     with psycopg.connect(big.database_url.get_secret_value()) as connection:  # as the driver in the cluster does
-        drive(connection, big, 1, str(path))
+        drive(connection, big, 1, address)
     twin.follow()
     assert names(big, "incoming") == []
     assert '1-odd "name".csv' in names(big, "processed")
 
 
-def test_a_batch_in_spark_whose_message_comes_twice_is_put_away_once(
+def test_a_batch_in_spark_whose_message_comes_twice_is_archived_once(
     aws: Settings, template: Path, operator: tuple[Operator, Applications]
 ) -> None:
     settings = aws.model_copy(update={"spark_template": template, "spark_above_rows": 10})
@@ -457,14 +496,17 @@ def test_a_batch_in_spark_whose_message_comes_twice_is_put_away_once(
     s3.put_object(Bucket="incoming", Key="acme/a.csv", Body=HEADER + GOOD * 500)
     event = {"Records": [{"s3": {"object": {"key": "acme/a.csv"}}}]}
     sqs.send_message(QueueUrl=str(settings.incoming_queue_url), MessageBody=json.dumps(event))
-    inbox = open_inbox(settings)
-    dispatcher = Dispatcher(settings, inbox, operator[1])
+    source = open_source(settings)
+    dispatcher = dispatching(settings, source, operator[1])
     while sum(hidden_messages(settings)) > hidden_messages(settings)[1]:
-        if delivery := inbox.take(1):
+        if delivery := source.claim(1):
             dispatcher.handle(delivery)
     with psycopg.connect(settings.database_url.get_secret_value()) as connection:
-        drive(connection, settings, 1, "s3://incoming/acme/a.csv")
+        drive(connection, settings, 1, operator[0].applications["batch-1"]["spec"]["arguments"][-1])
     dispatcher.follow()
+    while sum(hidden_messages(settings)):
+        if delivery := source.claim(1):
+            dispatcher.handle(delivery)
     assert objects("processed") == ["acme/1-a.csv", "acme/1-a.csv.report.json"]
     assert hidden_messages(settings) == (0, 0)
 
@@ -475,23 +517,23 @@ def test_what_the_operator_will_try_again_is_waited_for(
 ) -> None:
     served, applications = operator
     arrive(big, "a.csv", HEADER + GOOD * 500)
-    inbox = Folders(big)
-    dispatcher = Dispatcher(big, inbox, applications)
-    delivery = inbox.take(0)
+    source = folders(big)
+    dispatcher = dispatching(big, source, applications)
+    delivery = source.claim(0)
     assert delivery is not None
     dispatcher.handle(delivery)
     served.applications["batch-1"]["status"] = {"applicationState": {"state": state, "errorMessage": "for now"}}
     dispatcher.follow()
-    assert Folders(big).take(0) is None, "the file is still locked"
+    assert folders(big).claim(0) is None, "the file is still locked"
 
 
 @pytest.mark.parametrize("what", ["failed", "deleted"])
 def test_what_spark_gives_up_is_released(big: Settings, operator: tuple[Operator, Applications], what: str) -> None:
     served, applications = operator
     path = arrive(big, "a.csv", HEADER + GOOD * 500)
-    inbox = Folders(big)
-    dispatcher = Dispatcher(big, inbox, applications)
-    delivery = inbox.take(0)
+    source = folders(big)
+    dispatcher = dispatching(big, source, applications)
+    delivery = source.claim(0)
     assert delivery is not None
     dispatcher.handle(delivery)
     if what == "failed":
@@ -499,8 +541,8 @@ def test_what_spark_gives_up_is_released(big: Settings, operator: tuple[Operator
     else:
         served.applications.clear()
     dispatcher.follow()
-    assert path.exists()
-    assert Folders(big).take(0) is not None
+    assert names(big, "incoming") == [path.name]
+    assert folders(big).claim(0) is not None
 
 
 def test_a_cluster_that_refuses_leaves_the_delivery_for_later(
@@ -509,12 +551,12 @@ def test_a_cluster_that_refuses_leaves_the_delivery_for_later(
     served, applications = operator
     served.refusal = 403
     path = arrive(big, "a.csv", HEADER + GOOD * 500)
-    inbox = Folders(big)
-    delivery = inbox.take(0)
+    source = folders(big)
+    delivery = source.claim(0)
     assert delivery is not None
-    Dispatcher(big, inbox, applications).handle(delivery)
-    assert path.exists()
-    assert Folders(big).take(0) is not None
+    dispatching(big, source, applications).handle(delivery)
+    assert names(big, "incoming") == [path.name]
+    assert folders(big).claim(0) is not None
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,9 @@ CREATE TABLE batches (
     -- True when the same content was resubmitted, so that this row no longer answers for it.
     superseded   boolean NOT NULL DEFAULT false,
     max_rejected_rows bigint NOT NULL DEFAULT 0 CHECK (max_rejected_rows >= 0),
+    -- What the supplier says that the file has: rows, good and rejected, and the sum of its prices.
+    expected_rows        bigint CHECK (expected_rows >= 0),
+    expected_total_cents numeric CHECK (expected_total_cents >= 0),
     rows         bigint,
     rejected     bigint,
     total_cents  numeric,
@@ -97,6 +100,17 @@ CREATE TABLE deliveries (
     idempotency_key text NOT NULL,
     content_hash    bytea NOT NULL,
     PRIMARY KEY (supplier, idempotency_key)
+);
+
+-- Attempts at deliveries that are not archived yet, by pinned address. `attempts` are counted before they begin.
+CREATE TABLE delivery_attempts (
+    address         text PRIMARY KEY,
+    batch_id        integer REFERENCES batches ON DELETE CASCADE,
+    attempts        integer NOT NULL,
+    outages         integer NOT NULL DEFAULT 0,
+    error           text,
+    next_attempt_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    updated_at      timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 """
 

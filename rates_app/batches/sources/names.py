@@ -1,0 +1,91 @@
+"""Names of deliveries: which are left alone, and how any name becomes one that is safe in ledger, log and archive."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import quote, unquote
+
+from prometheus_client import Counter
+
+if TYPE_CHECKING:
+    from pathlib import PurePath
+
+#: Why an entry of the incoming folder or bucket is not taken.
+Ignored = Literal["temporary", "marker", "folder", "link", "special", "unreadable"]
+
+#: Beside a delivery, under its name and this: what the supplier says about its content.
+MANIFEST_SUFFIX = ".manifest.json"
+
+IGNORED = Counter(
+    "rates_deliveries_ignored", "Entries in the incoming folder or bucket that are not taken.", ["reason"]
+)
+
+#: Names that programs give to files while they write them: rsync, WinSCP, browsers, FTP servers, editors, hadoop.
+_TEMPORARY = (
+    ".partial",
+    ".part",
+    ".filepart",
+    ".crdownload",
+    ".download",
+    ".opdownload",
+    ".tmp",
+    ".temp",
+    ".swp",
+    ".inprogress",
+    ".uploading",
+    ".writing",
+    ".lock",
+    ".lck",
+    "~",
+    "._copying_",
+)
+
+#: Files about other files.
+_MARKERS = ("_success", "_committed", "_started", "_metadata", "_common_metadata", "thumbs.db", "desktop.ini")
+_CHECKSUMS = (".md5", ".sha1", ".sha256", ".sha512", ".sha256sum", ".md5sum", ".crc", ".crc32", ".sfv", ".asc", ".sig")
+
+#: Bytes of a name in the archive. Its prefix and the suffixes of reports still fit the 255 bytes of a file system.
+MAX_NAME_BYTES = 180
+
+
+def ignored(name: str) -> Ignored | None:
+    """Return why a file of this name is not a delivery, or None if it is one.
+
+    Args:
+        name: The file's name, without folders.
+    """
+    lower = name.lower()
+    if lower.startswith((".", "~$", "#")) or lower.endswith(_TEMPORARY):
+        return "temporary"
+    if lower in _MARKERS or lower.startswith(("_committed_", "_started_")) or lower.endswith(_CHECKSUMS):
+        return "marker"
+    return None
+
+
+def printable(name: str) -> str:
+    """Return a name that a database, a log and a terminal take: odd bytes and control characters are escaped."""
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def archive_name(name: str) -> str:
+    """Return a file name for the archive: without slashes, and cut in the middle if it is too long."""
+    text = printable(name).replace("/", "-").lstrip(".") or "unnamed"
+    if len(text.encode()) <= MAX_NAME_BYTES:
+        return text
+    half = MAX_NAME_BYTES // 2 - 2
+    head = text.encode()[:half].decode("utf-8", "ignore")
+    tail = text.encode()[-half:].decode("utf-8", "ignore")
+    return f"{head}…{tail}"
+
+
+def folder_of(supplier: str) -> str:
+    """Return the name of a supplier's folder, or the first part of its keys: any supplier has one of its own."""
+    folder = quote(supplier, safe=" @+,=")
+    return folder if not folder.startswith(".") else f"%2E{folder[1:]}"
+
+
+def supplier_of(folder: str | PurePath) -> str:
+    """Return the supplier whose folder this is."""
+    return printable(unquote(str(folder), errors="surrogateescape"))

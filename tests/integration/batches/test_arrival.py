@@ -1,0 +1,333 @@
+"""No delivery can harm another: each ends as a batch, as a refusal or in quarantine, and others are unaffected."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from rates_app.batches.content import ContentChanged, open_content, pin
+from rates_app.batches.formats.source import inspect
+from rates_app.batches.ledger import attempts
+from rates_app.batches.ledger import batches as ledger
+from rates_app.batches.pipeline import dispatch, engine
+from rates_app.batches.pipeline.dispatch import MAX_ATTEMPTS, MAX_OUTAGES, Dispatcher
+from rates_app.batches.pipeline.engine import connect, drive, drive_through_outages, ingest
+from rates_app.batches.pipeline.workers import in_process
+from rates_app.batches.sources.folder import FolderSource
+from rates_app.store.databases import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rates_app.batches.formats.source import Source
+    from rates_app.batches.pipeline.workers import Item
+    from rates_app.settings import Settings
+
+HEADER = b"orig_code,dest_code,day,price\n"
+ROW = b"CNGGZ,EETLL,2021-01-01,1000\n"
+
+
+class Incoming:
+    """A folder with its dispatcher, whose time passes at once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin with a new dispatcher, as after the end of the process."""
+        self.source = FolderSource(self.settings, settle_seconds=0)
+        self.dispatcher = Dispatcher(self.settings, self.source, None, in_process(self.settings))
+
+    def put(self, name: str, content: bytes) -> Path:
+        path = self.source.incoming / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return path
+
+    def dispatch(self, rounds: int = 1) -> None:
+        for _ in range(rounds):
+            while delivery := self.source.claim(0):
+                self.dispatcher.handle(delivery)
+            self.sql("UPDATE delivery_attempts SET next_attempt_at = now()")
+            self.source = self.dispatcher._source = FolderSource(self.settings, settle_seconds=0)
+
+    def sql(self, query: str) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.settings.database_url.get_secret_value()) as connection:
+            cursor = connection.execute(query)
+            return cursor.fetchall() if cursor.description else []
+
+    def batches(self) -> list[tuple[str, str]]:
+        return self.sql("SELECT name, state FROM batches ORDER BY id")
+
+    def files(self, folder: str) -> list[str]:
+        found = (self.settings.data_dir / folder).rglob("*")
+        return sorted(path.name for path in found if path.is_file())
+
+    def report(self, prefix: str) -> dict[str, Any]:
+        (path,) = (self.settings.data_dir / "rejected").glob(f"{prefix}*.report.json")
+        report: dict[str, Any] = json.loads(path.read_bytes())
+        return report
+
+
+@pytest.fixture
+def incoming(settings: Settings) -> Incoming:
+    return Incoming(settings)
+
+
+def failing_for(bad: str, error: Exception) -> Callable[[str], Source]:
+    """Make an inspection that fails for one name."""
+
+    def failing(address: str) -> Source:
+        if bad in address:
+            raise error
+        return inspect(address)
+
+    return failing
+
+
+@pytest.mark.parametrize("error", [ValueError("a fault of ours"), UnicodeDecodeError("utf-8", b"\xfc", 0, 1, "bad")])
+def test_a_delivery_that_fails_is_counted_and_quarantined_while_others_go_on(
+    incoming: Incoming, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(dispatch, "inspect", failing_for("bad.csv", error))
+    incoming.put("acme/bad.csv", HEADER + ROW)
+    incoming.put("beta/good.csv", HEADER + ROW * 2)
+    incoming.dispatch()
+    assert incoming.batches() == [("good.csv", "published")]
+    assert incoming.sql("SELECT attempts, outages FROM delivery_attempts") == [(1, 0)]
+    incoming.restart()  # the count is not the dispatcher's
+    incoming.dispatch(MAX_ATTEMPTS - 1)
+    assert incoming.files("incoming") == []
+    assert incoming.files("rejected")[0].endswith("-bad.csv")
+    report = incoming.report("quarantined-")
+    assert (report["state"], report["supplier"]) == ("failed", "acme")
+    assert f"given up after {MAX_ATTEMPTS} attempts: {type(error).__name__}" in report["failure"]
+    assert incoming.sql("SELECT * FROM delivery_attempts") == []
+
+
+def test_a_delivery_that_ends_its_dispatcher_is_quarantined(incoming: Incoming) -> None:
+    incoming.put("killer.csv", HEADER + ROW)
+    incoming.put("good.csv", HEADER + ROW * 2)
+    for _ in range(MAX_ATTEMPTS):
+        incoming.restart()
+        delivery = incoming.source.claim(0)
+        while delivery is not None and delivery.name != "killer.csv":
+            incoming.dispatcher.handle(delivery)
+            delivery = incoming.source.claim(0)
+        assert delivery is not None
+        with connect(incoming.settings) as connection:  # the attempt begins, and its process ends
+            assert attempts.begin(connection, delivery.address).delay == 0
+        os.close(delivery._descriptor)
+    incoming.restart()
+    incoming.dispatch()
+    assert incoming.batches() == [("good.csv", "published")]
+    assert "every attempt ended its process" in incoming.report("quarantined-")["failure"]
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), Unavailable("the bucket cannot be reached")])
+def test_an_outage_is_never_the_suppliers_fault(
+    incoming: Incoming, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(dispatch, "inspect", failing_for("good.csv", error))
+    incoming.put("good.csv", HEADER + ROW)
+    incoming.dispatch(MAX_ATTEMPTS + 2)
+    assert incoming.files("rejected") == []
+    assert incoming.sql("SELECT attempts, outages FROM delivery_attempts") == [(0, MAX_ATTEMPTS + 2)]
+    assert MAX_OUTAGES > MAX_ATTEMPTS
+    monkeypatch.setattr(dispatch, "inspect", inspect)
+    incoming.dispatch()
+    assert incoming.batches() == [("good.csv", "published")]
+
+
+def test_attempts_are_further_and_further_apart(settings: Settings) -> None:
+    with connect(settings) as connection:
+        assert attempts.begin(connection, "file:///a").number == 1
+        delays = []
+        for _ in range(12):
+            delays.append(round(attempts.fail(connection, "file:///a", "x")[1]))
+            assert attempts.begin(connection, "file:///a").delay > 0
+            connection.execute("UPDATE delivery_attempts SET next_attempt_at = now()")
+            assert attempts.begin(connection, "file:///a").delay == 0
+    assert delays[:4] == [10, 20, 40, 80]
+    assert delays[-1] == attempts.MAX_DELAY_SECONDS
+
+
+def test_a_manifest_is_verified_against_what_arrived(incoming: Incoming) -> None:
+    def deliver(name: str, manifest: object, content: bytes) -> None:
+        incoming.put(f"{name}.manifest.json", json.dumps(manifest).encode())
+        incoming.put(name, content)
+
+    deliver("good.csv", {"rows": 3, "total": "3000.00"}, HEADER + ROW * 3)
+    deliver("short.csv", {"rows": 9}, HEADER + ROW * 4)
+    deliver("cut.csv", {"rows": 5, "total": 5000}, HEADER + ROW * 4 + ROW[:-3])
+    deliver("altered.csv", {"sha256": "0" * 64}, HEADER + ROW * 6)
+    deliver("wrong.csv", {"lines": 7}, HEADER + ROW * 7)
+    incoming.dispatch()
+    assert dict(incoming.batches()) == {"good.csv": "published", "short.csv": "refused", "cut.csv": "refused"}
+    failures = dict(incoming.sql("SELECT name, failure FROM batches"))
+    assert failures["short.csv"] == "the file has 4 rows, but 9 were announced: deliver the complete file"
+    assert "total 4010.00 USD, but 5000.00 were announced" in failures["cut.csv"]
+    unread = [path.read_text() for path in (incoming.settings.data_dir / "rejected").glob("unread-*.report.json")]
+    assert len(unread) == 2
+    assert "sha256 is 000" in "".join(unread)
+    assert "lines: Extra inputs are not permitted" in "".join(unread)
+    assert len([name for name in incoming.files("processed") if name.endswith(".manifest.json")]) == 1
+    assert incoming.files("incoming") == []
+
+
+def test_names_in_the_archive_never_replace_each_other(incoming: Incoming) -> None:
+    incoming.put("acme/prices.csv", b"")
+    incoming.put("beta/prices.csv", b"")
+    incoming.dispatch()
+    incoming.put("acme/prices.csv", b"\xff\xfeo\0")
+    incoming.dispatch()
+    assert len([name for name in incoming.files("rejected") if name.endswith("-prices.csv")]) == 3
+
+
+def test_a_report_names_no_path_of_the_server(incoming: Incoming) -> None:
+    for name, content in {
+        "empty.csv": b"",
+        "cut.csv.gz": b"\x1f\x8b\x08\x00abc",
+        "cut.parquet": b"PAR1abcPAR1",
+        "long.csv": b"x" * 2**21,
+        "utf16.csv": b"\xff\xfeo\0",
+    }.items():
+        incoming.put(name, content)
+    incoming.dispatch()
+    reports = [path.read_text() for path in (incoming.settings.data_dir / "rejected").glob("*.report.json")]
+    assert len(reports) == 5
+    failures = [json.loads(report)["failure"] for report in reports]
+    assert all(failures)
+    assert not [
+        failure for failure in failures if str(incoming.settings.data_dir.parent) in failure or "file://" in failure
+    ]
+
+
+def test_a_file_that_changes_while_it_is_staged_publishes_nothing(settings: Settings, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(HEADER + ROW * 30_000)
+    small = settings.model_copy(update={"ingest_workers": 1, "slice_bytes": 300_000})
+
+    def workers(task: Callable[[Item], object], items: Sequence[Item], done: Callable[[], None]) -> None:
+        for number, item in enumerate(items):
+            if number == 1:
+                path.write_bytes(HEADER + ROW.replace(b"1000", b"9999") * 30_000)
+            task(item)
+            done()
+
+    changed, _ = ingest(small, str(path), workers=workers)
+    assert changed.state == "refused"
+    assert "was replaced, modified or removed" in str(changed.failure)
+    path.write_bytes(HEADER + ROW * 30_000)
+    again, _ = ingest(settings, str(path))
+    assert (again.state, again.id != changed.id) == ("published", True), "the first content is no refused batch"
+
+
+def test_a_pinned_address_is_the_content_and_not_the_name(tmp_path: Path) -> None:
+    path = tmp_path / "a#b?c d%20.csv"
+    path.write_bytes(b"old")
+    address = pin(str(path))
+    with open_content(address) as file:
+        assert file.read() == b"old"
+    path.unlink()
+    path.write_bytes(b"new")
+    with pytest.raises(ContentChanged):
+        inspect(address)
+
+
+def test_a_driver_whose_connection_is_lost_resumes_on_a_new_one(
+    settings: Settings, deliver: Callable[[str, bytes], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the database restarts: every session ends at once."""
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    path = pin(deliver("a.csv", HEADER + ROW))
+    with connect(settings) as connection:
+        batch, _ = ledger.accept(connection, inspect(path), name="a.csv", supplier="acme")
+    lost = 0
+
+    def workers(task: Callable[[Item], object], items: Sequence[Item], done: Callable[[], None]) -> None:
+        nonlocal lost
+        for item in items:
+            if lost < 2:
+                lost += 1
+                with psycopg.connect(settings.database_url.get_secret_value()) as other:
+                    other.execute(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'rates-ingest'"
+                        " AND datname = current_database()"
+                    )
+            task(item)
+            done()
+
+    published, _ = drive_through_outages(settings, batch.id, path, workers=workers)
+    assert (published.state, lost) == ("published", 2)
+    assert waits[0] == 1.0
+
+
+def test_a_batch_that_another_process_drives_is_not_waited_for(settings: Settings, incoming: Incoming) -> None:
+    incoming.put("a.csv", HEADER + ROW)
+    delivery = incoming.source.claim(0)
+    assert delivery is not None
+    with connect(settings) as other:
+        batch, _ = ledger.accept(other, inspect(delivery.address), name="a.csv", supplier="local")
+        other.commit()
+        other.execute("SELECT pg_advisory_lock(%s, %s)", (ledger.DRIVER_LOCK, batch.id))
+        other.commit()
+        incoming.dispatcher.handle(delivery)
+        assert incoming.batches() == [("a.csv", "received")]
+    incoming.restart()
+    incoming.dispatch()
+    assert incoming.batches() == [("a.csv", "published")]
+
+
+def test_sessions_of_jobs_notice_when_the_other_end_is_gone(settings: Settings) -> None:
+    with connect(settings) as connection:
+        shown = {
+            name: connection.execute(f"SHOW {name}").fetchone()
+            for name in (
+                "lock_timeout",
+                "idle_in_transaction_session_timeout",
+                "tcp_keepalives_idle",
+                "tcp_user_timeout",
+            )
+        }
+    assert shown["lock_timeout"] == ("1min",)
+    assert shown["idle_in_transaction_session_timeout"] == ("10min",)
+
+
+def test_a_worker_that_ends_its_process_fails_its_delivery_only(
+    settings: Settings, incoming: Incoming, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "MAX_ATTEMPTS", 1)
+    monkeypatch.setattr(engine, "stage_slice", _die)
+    incoming.dispatcher = Dispatcher(settings, incoming.source, None)
+    incoming.put("a.csv", HEADER + ROW)
+    incoming.dispatch()
+    ((count, error),) = incoming.sql("SELECT attempts, error FROM delivery_attempts")
+    assert count == 1
+    assert "1 parts could not be done" in error
+    monkeypatch.undo()
+    incoming.dispatch()
+    assert incoming.batches() == [("a.csv", "published")]
+
+
+def _die(*_: object) -> None:
+    os._exit(9)
+
+
+def test_drive_refuses_a_file_that_is_not_there(settings: Settings, deliver: Callable[[str, bytes], str]) -> None:
+    path = deliver("a.csv", HEADER + ROW)
+    with connect(settings) as connection:
+        batch, _ = ledger.accept(connection, inspect(pin(path)), name="a.csv", supplier="acme")
+        connection.commit()
+        Path(path).unlink()
+        refused, _ = drive(connection, settings, batch.id, path)
+    assert refused.state == "refused"
+    assert "does not exist" in str(refused.failure)

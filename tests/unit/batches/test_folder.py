@@ -1,0 +1,227 @@
+"""What a folder hands out is a regular file that nobody else works on, and its content can't change unnoticed."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+import structlog
+
+from rates_app.batches.content import ContentChanged, open_content
+from rates_app.batches.sources.folder import FileDelivery, FolderSource
+from rates_app.batches.sources.names import IGNORED, MAX_NAME_BYTES, archive_name, folder_of, supplier_of
+from rates_app.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+OLD, NEW = b"the old content", b"the new content!"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings.model_validate({"database_url": "postgresql://nowhere/rates", "data_dir": tmp_path / "data"})
+
+
+@pytest.fixture
+def source(settings: Settings) -> FolderSource:
+    return FolderSource(settings, settle_seconds=0)
+
+
+@pytest.fixture
+def claim(source: FolderSource) -> Callable[[], FileDelivery]:
+    def claimed() -> FileDelivery:
+        delivery = source.claim(0)
+        assert delivery is not None
+        return delivery
+
+    return claimed
+
+
+def put(source: FolderSource, name: str, content: bytes = OLD) -> Path:
+    path = source.incoming / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def content(delivery: FileDelivery) -> bytes:
+    with open_content(delivery.address) as file:
+        return bytes(file.read())
+
+
+def archived(settings: Settings) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (settings.data_dir / "processed").iterdir()}
+
+
+@pytest.mark.parametrize("how", ["written", "renamed"])
+def test_a_file_that_takes_the_name_of_a_claimed_one_is_a_delivery_of_its_own(
+    settings: Settings, source: FolderSource, claim: Callable[[], FileDelivery], how: str
+) -> None:
+    path = put(source, "acme/a.csv")
+    first = claim()
+    if how == "written":
+        path.write_bytes(NEW)
+    else:
+        put(source, "acme/.a", NEW).replace(path)
+    assert content(first) == OLD
+    first.archive("processed", "1-a.csv", [])
+    assert archived(settings) == {"1-a.csv": OLD}
+    second = claim()
+    assert (content(second), second.name, second.supplier) == (NEW, "a.csv", "acme")
+    second.archive("processed", "2-a.csv", [])
+    assert source.claim(0) is None
+    assert list((source.incoming / ".work").iterdir()) == []
+
+
+@pytest.mark.parametrize("change", ["rewritten", "truncated", "appended"])
+def test_content_that_changes_in_place_is_neither_read_nor_archived(
+    source: FolderSource, claim: Callable[[], FileDelivery], tmp_path: Path, change: str
+) -> None:
+    other = tmp_path / "other-name.csv"
+    other.hardlink_to(put(source, "a.csv"))
+    first = claim()
+    os.utime(other, ns=(0, 0)) if change == "rewritten" else None
+    with other.open("r+b" if change != "appended" else "ab") as file:
+        file.truncate(3) if change == "truncated" else file.write(NEW[: len(OLD)])
+    with pytest.raises(ContentChanged):
+        content(first)
+    with pytest.raises(ContentChanged):
+        first.archive("processed", "1-a.csv", [])
+    first.defer(0)
+    assert content(claim()) == other.read_bytes()
+
+
+def test_what_a_killed_dispatcher_had_claimed_is_claimed_again(
+    settings: Settings, source: FolderSource, claim: Callable[[], FileDelivery]
+) -> None:
+    put(source, "acme/a.csv")
+    put(source, "acme/a.csv.manifest.json", b'{"rows": 1}')
+    killed = claim()
+    os.close(killed._descriptor)  # as the system does at the end of a process
+    again = FolderSource(settings, settle_seconds=0).claim(0)
+    assert again is not None
+    assert (again.address, again.supplier, again.manifest) == (killed.address, "acme", b'{"rows": 1}')
+    again.archive("processed", "1-a.csv", [])
+    assert set(archived(settings)) == {"1-a.csv", "1-a.csv.manifest.json"}
+    assert [path for path in source.incoming.rglob("*") if path.is_file()] == []
+
+
+TEMPORARY = [
+    "a.csv.filepart",
+    "a.csv.part",
+    "a.csv.crdownload",
+    "a.csv.tmp",
+    "a.csv~",
+    "~$a.xlsx",
+    ".a.csv.Xy12",
+    "A.TMP",
+]
+MARKERS = ["_SUCCESS", "_committed_123", "a.csv.sha256", "a.csv.md5", "Thumbs.db", "a.csv.asc"]
+
+
+def test_what_is_no_delivery_is_left_alone_and_warned_about_once(source: FolderSource, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.csv"
+    secret.write_bytes(OLD)
+    for name in TEMPORARY + MARKERS:
+        os.utime(put(source, f"acme/{name}"), (0, 0))
+    (source.incoming / "link.csv").symlink_to(secret)
+    (source.incoming / "linked-folder").symlink_to(tmp_path)
+    os.mkfifo(source.incoming / "pipe.csv")
+    put(source, "acme/2021/deeper.csv")
+    before = {
+        reason: IGNORED.labels(reason)._value.get() for reason in ("temporary", "marker", "link", "special", "folder")
+    }
+    with structlog.testing.capture_logs() as logs:
+        assert source.claim(0) is None
+        assert source.claim(0) is None
+    counted = {reason: IGNORED.labels(reason)._value.get() - count for reason, count in before.items()}
+    assert counted == {"temporary": len(TEMPORARY), "marker": len(MARKERS), "link": 2, "special": 1, "folder": 1}
+    assert len(logs) == sum(counted.values())
+    assert {log["event"] for log in logs} == {"incoming_entry_ignored"}
+    for name in TEMPORARY + MARKERS:
+        assert (source.incoming / "acme" / name).exists()
+
+
+def test_a_temporary_name_is_no_warning_while_its_program_may_still_write(source: FolderSource) -> None:
+    put(source, "a.csv.filepart")
+    with structlog.testing.capture_logs() as logs:
+        assert source.claim(0) is None
+    assert logs == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_stops_no_other(source: FolderSource, claim: Callable[[], FileDelivery]) -> None:
+    put(source, "a.csv").chmod(0)
+    put(source, "b.csv")
+    assert claim().name == "b.csv"
+
+
+def test_an_entry_that_fails_stops_no_other(
+    source: FolderSource, claim: Callable[[], FileDelivery], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(source, "a.csv")
+    put(source, "b.csv")
+    opened = os.open
+
+    def failing(path: str, *args: object, **more: object) -> int:
+        if path == "a.csv":
+            raise OSError(5, "Input/output error")
+        return opened(path, *args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", failing)
+    with structlog.testing.capture_logs() as logs:
+        assert claim().name == "b.csv"
+    assert [log["error"] for log in logs] == ["Input/output error"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"\xff\xfe.csv",
+        b"line\nbreak.csv",
+        b"-rf",
+        b"a\x1b[31m.csv",
+        "ü".encode() * 127,
+        b"x" * 255,
+    ],
+)
+def test_any_name_of_a_file_is_claimed_and_archived(
+    settings: Settings, source: FolderSource, claim: Callable[[], FileDelivery], name: bytes
+) -> None:
+    put(source, os.fsdecode(b"acme/" + name))
+    delivery = claim()
+    assert delivery.name.isprintable()
+    delivery.name.encode()
+    target = archive_name(delivery.name)
+    assert len(target.encode()) <= MAX_NAME_BYTES
+    report = settings.data_dir / "report.json"
+    report.write_text("{}")
+    delivery.archive("processed", f"12345678-{target}", [report])
+    assert len(archived(settings)) == 2
+
+
+@pytest.mark.parametrize("supplier", ["acme", "a/b", "..", ".hidden", "ü b", "a%2Fb", "supplier-1-None", "x\n"])
+def test_every_supplier_has_a_folder_of_its_own(
+    source: FolderSource, claim: Callable[[], FileDelivery], supplier: str
+) -> None:
+    folder = folder_of(supplier)
+    assert "/" not in folder
+    assert not folder.startswith(".")
+    assert supplier_of(folder) == supplier.replace("\n", "\\n")
+    upload = source.upload(supplier, "a.csv")
+    upload.write(OLD)
+    assert source.claim(0) is None
+    upload.commit()
+    upload.abort()
+    assert claim().supplier == supplier_of(folder)
+
+
+def test_suppliers_take_turns(source: FolderSource, claim: Callable[[], FileDelivery]) -> None:
+    for number in range(5):
+        os.utime(put(source, f"flood/{number}.csv"), (number, number))
+    os.utime(put(source, "late/a.csv"), (1000, 1000))
+    os.utime(put(source, "late/b.csv"), (1001, 1001))
+    assert [claim().supplier for _ in range(5)] == ["flood", "late", "flood", "late", "flood"]
