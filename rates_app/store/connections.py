@@ -147,6 +147,11 @@ def limits(
     options = {
         "lock_timeout": lock_timeout_ms,
         "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_TIMEOUT_MS,
+        # The server's side: it rolls back the transaction of a client that was cut off, and releases its locks.
+        "tcp_keepalives_idle": 5,
+        "tcp_keepalives_interval": 2,
+        "tcp_keepalives_count": 3,
+        "tcp_user_timeout": 10_000,
     }
     if statement_seconds is not None:
         options["statement_timeout"] = int(statement_seconds * 1000)

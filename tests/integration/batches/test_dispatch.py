@@ -191,7 +191,7 @@ def test_many_dispatchers_share_a_folder_and_stop_in_good_order(settings: Settin
         )
         for port in ports
     ]
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 240
     while names(settings, "incoming") and time.monotonic() < deadline:
         time.sleep(0.1)
     for dispatcher in dispatchers:
