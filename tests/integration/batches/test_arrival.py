@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from rates_app.batches import ledger
 from rates_app.batches.content import ContentChanged, open_content, pin
 from rates_app.batches.formats.source import inspect
 from rates_app.batches.ledger import attempts
-from rates_app.batches.ledger import batches as ledger
 from rates_app.batches.pipeline import dispatch, engine
 from rates_app.batches.pipeline.dispatch import MAX_ATTEMPTS, MAX_OUTAGES, Dispatcher
 from rates_app.batches.pipeline.engine import connect, drive, drive_through_outages, ingest
