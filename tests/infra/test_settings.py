@@ -40,7 +40,7 @@ def test_a_copy_takes_its_environment_s_settings_under_a_name_of_its_own() -> No
     dev, copy = _load("dev", stack_config("dev")), _load("dev-anna", {})
     assert dev.domain is None
     # The preset is read from the repository's file, whose account is a placeholder.
-    changed = {"stack": "dev-anna", "account": copy.account, "alert_email": copy.alert_email}
+    changed: dict[str, object] = {"stack": "dev-anna", "account": copy.account, "alert_email": copy.alert_email}
     changed |= {"repository": copy.repository, "api_access": copy.api_access}
     assert copy == dev.model_copy(update=changed)
 
@@ -64,7 +64,11 @@ def test_a_stack_s_name_is_one_of_the_environments_or_a_copy(name: str) -> None:
 
 
 _NETWORK = stack_config("dev")["rates:network"]
-_STANDBY = {"region": "us-west-2", "cidr": "10.9.0.0/16", "zoneIds": ["usw2-az1", "usw2-az2", "usw2-az3"]}
+_STANDBY: dict[str, object] = {
+    "region": "us-west-2",
+    "cidr": "10.9.0.0/16",
+    "zoneIds": ["usw2-az1", "usw2-az2", "usw2-az3"],
+}
 _STANDBY |= {"nodes": {"min": 1, "max": 1}}
 
 
