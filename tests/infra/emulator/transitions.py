@@ -158,7 +158,7 @@ def _left(deployment: Deployment) -> str:
     kept = dict(deployment.account.kept)
     wanted = deployment.config["rates:database"].get("finalSnapshot", True)
     snapshots, keys = kept.pop("snapshots", []), kept.pop("retained", [])
-    # The volumes of a cluster's claims stay; docs/tutorials/first-deployment.md says how to remove them.
+    # The volumes of a cluster's claims stay: they belong to no stack.
     kept.pop("volumes", None)
     if bool(snapshots) != wanted or bool(keys) != wanted:
         return f"final snapshots {snapshots} and keys {keys}"
