@@ -148,7 +148,7 @@ def test_an_upgrade_lets_the_dispatcher_finish_the_batch_that_it_loads(
     wait_for("the file is put away", lambda: not ingest.objects("incoming"), 300)
     wait_for("the old dispatcher has ended", lambda: old not in ingest.dispatchers())
     (new,) = ingest.dispatchers()
-    assert "delivery put away" not in ingest.namespace.kubectl("logs", new), "the old dispatcher left it to the new one"
+    assert "delivery_archived" not in ingest.namespace.kubectl("logs", new), "the old dispatcher left it to the new one"
     assert (ingest.loaded(batch), ingest.attempts(file)) == (expected, 1)
     report.seen(
         f"batch of {expected.rows:,} rows during an upgrade of the dispatcher that loads it",
