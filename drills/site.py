@@ -39,7 +39,7 @@ PATIENCE_SECONDS = 300
 #: A machine that is busy with other things makes answers late; that is no failure of what is drilled.
 PATIENT = dict.fromkeys(("RATES_SHED_SECONDS", "RATES_QUERY_TIMEOUT_SECONDS", "RATES_POOL_TIMEOUT_SECONDS"), "60")
 #: The load writes and reads here, where no other prices are.
-DAYS = (date(2031, 1, 1), date(2031, 1, 2))
+DAYS = (date(2019, 1, 1), date(2019, 1, 2))
 ORIGINS = ("CNGGZ", "CNCWN", "CNCWN")
 DESTINATION = "EETLL"
 QUESTION = f"/rates?date_from={DAYS[0]}&date_to={DAYS[1]}&orig_code=china_main&dest_code={DESTINATION}"

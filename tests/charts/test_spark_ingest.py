@@ -103,13 +103,13 @@ def test_new_image_changes_the_template_and_the_dispatcher_but_no_selector() -> 
     )
 
 
-def test_dispatcher_may_start_batches_and_neither_change_nor_end_them() -> None:
+def test_dispatcher_may_start_and_remove_batches_and_not_change_them() -> None:
     role = the(stack("prod", "spark-ingest"), "Role", "rates-dispatcher")
     assert role["rules"] == [
         {
             "apiGroups": ["sparkoperator.k8s.io"],
             "resources": ["sparkapplications"],
-            "verbs": ["create", "get", "list", "watch"],
+            "verbs": ["create", "delete", "get", "list", "watch"],
         }
     ]
 

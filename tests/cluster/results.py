@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PAGE = Path(__file__).parents[2] / "docs" / "cluster-tests.md"
 #: The tables between the page's markers of these names; a row is known by its first cell.
 TABLES: dict[str, tuple[str, ...]] = {
-    "load": ("what is done under load", "requests", "failed", "wrong", "over 1 s", "p99"),
+    "load": ("action under load", "requests", "failed", "wrong", "over 1 s", "p99"),
     "faults": (
         *("fault", "requests", "failed", "wrong", "over 1 s", "p99"),
         *("last to fail asked after", "promised", "rows lost", "promised"),

@@ -32,7 +32,7 @@ def test_every_kind_of_result_gets_its_line() -> None:
         "| a pod is killed | 2026-11-24 | all of it | test_faults.py::test_it |",
     ):
         assert line in page.splitlines()
-    assert page.startswith("Before.\n<!-- load -->\n| what is done under load |")
+    assert page.startswith("Before.\n<!-- load -->\n| action under load |")
     assert page.endswith("<!-- /runs -->\nBetween.\n")
 
 
