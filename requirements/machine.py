@@ -1,10 +1,10 @@
-"""Check that this machine has the programs that no Python package brings, and install them where that is possible.
+"""Check that this machine has the programs that no Python package contains, and install them if possible.
 
-``python3 requirements/machine.py run`` checks what ``make run`` needs, ``… test`` what ``make test`` needs. Root on
-Debian and its derivatives gets all missing packages in one installation. Otherwise every missing program is listed at
-once, with the command that installs it.
+``python3 requirements/machine.py run`` checks what ``make run`` needs, ``… test`` what ``make test`` needs. As
+root on Debian and its derivatives, it installs all missing packages in one run. Otherwise it lists every missing
+program, with the command that installs them.
 
-It runs before anything is installed, with the machine's own Python: it uses the standard library alone.
+It uses only the standard library, because it runs with the system's Python before anything is installed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Need(NamedTuple):
     what: str
     purpose: str
     present: Callable[[], bool]
-    #: Debian's package; empty where the operator has to choose.
+    #: The Debian package, or empty if no package provides it.
     package: str
 
 
@@ -42,7 +42,7 @@ def java_version(text: str) -> int:
 
 
 def has_java() -> bool:
-    """Return whether a Java is installed that Spark runs on."""
+    """Return whether a Java version that Spark supports is installed."""
     java = shutil.which(f"{os.environ['JAVA_HOME']}/bin/java" if "JAVA_HOME" in os.environ else "java")
     if java is None:
         return False
@@ -51,9 +51,9 @@ def has_java() -> bool:
 
 
 def has_venv() -> bool:
-    """Return whether this Python can make virtual environments: Debian ships that part as a package of its own."""
+    """Return whether this Python can create virtual environments. Debian has a separate package for that."""
     try:
-        import ensurepip  # noqa: F401, PLC0415 - whether it is installed is the question
+        import ensurepip  # noqa: F401, PLC0415 - the import is the test
         import venv  # noqa: F401, PLC0415
     except ImportError:
         return False
@@ -69,14 +69,14 @@ RUN = [
     ),
     Need(
         "the GNU C library",
-        "PostgreSQL and Valkey come as binaries that are linked to it",
+        "the binaries of PostgreSQL and Valkey are linked to it",
         lambda: sys.platform != "linux" or platform.libc_ver()[0] == "glibc",
         "",
     ),
 ]
 TEST = [
     *RUN,
-    Need("git", "tests commit to repositories of their own", lambda: shutil.which("git") is not None, "git"),
+    Need("git", "tests commit to temporary repositories", lambda: shutil.which("git") is not None, "git"),
     Need(f"Java {MIN_JAVA} or later", "Spark runs on it", has_java, "openjdk-17-jre-headless"),
     Need("Chromium or Chrome", "tests open the pages in it", lambda: any(map(shutil.which, BROWSERS)), "chromium"),
 ]

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 GLOSSARY = ROOT / "docs" / "glossary.md"
 #: Made by programs or by others: rendered charts, recorded answers, third-party scripts, lock files.
 EXCLUDED = re.compile(
-    r"/(golden|recorded|snapshots|vendor)/|^requirements/|^sample_data/|^docs/glossary\.md$|(^|/)LICENSE$"
+    r"/(golden|recorded|snapshots|vendor)/|^requirements/.*\.txt$|^sample_data/|^docs/glossary\.md$|(^|/)LICENSE$"
 )
 #: Vague words, and how often they may occur in 10,000 words of prose.
 LIMITS = {
