@@ -28,6 +28,7 @@ from rates_app.batches.model import Batch, BatchError, State, Terms
 from rates_app.batches.pipeline import engine, publish
 from rates_app.batches.pipeline.rollup import rebuild_for_tree
 from rates_app.cache.redis import Redis
+from rates_app.console import print_table
 from rates_app.notify.cli import app as notify_app
 from rates_app.notify.settings import NotifySettings
 from rates_app.ops.logs import configure_logs
@@ -221,7 +222,7 @@ def _report(settings: Settings, batch: Batch, prefix: str = "") -> None:
         with _connect(settings) as connection:
             changes = ledger.find_changes(connection, batch.id)
         if changes is not None:
-            out.print(_changes_table(changes))
+            print_table(_changes_table(changes))
     if batch.state == "published":
         replaced = "" if batch.replaces is None else f" It replaces batch {batch.replaces}."
         text = f"{prefix}Batch {batch.id} is published: {batch.rows:,} prices, generation {batch.generation}.{replaced}"
@@ -260,7 +261,7 @@ def batches(
     """List the newest batches, or show one batch with its state, progress and remaining time."""
     with _connect(_settings()) as connection:
         if batch is None:
-            out.print(_batches_table(ledger.list_batches(connection, limit=limit, state=state)))
+            print_table(_batches_table(ledger.list_batches(connection, limit=limit, state=state)))
         else:
             _show_batch(ledger.find_batch(connection, batch), ledger.progress(connection, batch))
 
@@ -304,7 +305,7 @@ def _show_batch(batch: Batch, progress: ledger.Progress) -> None:
         *((step, f"{at:%Y-%m-%d %H:%M:%S}") for step, at in _timestamps(batch) if at),
     ):
         table.add_row(name, escape(printable(value)))
-    out.print(table)
+    print_table(table)
 
 
 def _timestamps(batch: Batch) -> tuple[tuple[str, datetime | None], ...]:
@@ -343,7 +344,7 @@ def publish_held(batch: BatchNumber, yes: Yes = False) -> None:
             for finding in found.findings:
                 err.print(f"{finding['action']}: {printable(finding['message'])}", markup=False, soft_wrap=True)
             if (changes := ledger.find_changes(connection, batch)) is not None:
-                out.print(_changes_table(changes))
+                print_table(_changes_table(changes))
             typer.confirm(f"Publish batch {batch}, {found.name} with {found.rows or 0:,} prices?", abort=True)
         ended = publish.publish(connection, batch, warmer(Redis(settings)), by=getpass.getuser())
     _report(settings, ended)
@@ -406,7 +407,7 @@ def token_list() -> None:
             created = f"{token.created_at:%Y-%m-%d}"
             names = (escape(printable(token.name)), escape(printable(token.supplier)))
             table.add_row(*names, ", ".join(token.scopes), created, expires)
-    out.print(table)
+    print_table(table)
 
 
 @tokens.command("revoke")
@@ -445,7 +446,7 @@ def settings(
     table = Table("Variable", "Default", "Description", box=None)
     for row in rows:
         table.add_row(*map(escape, row))
-    out.print(table)
+    print_table(table)
 
 
 def main() -> None:

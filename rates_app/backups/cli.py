@@ -16,6 +16,7 @@ from rates_app.backups import base, wal
 from rates_app.backups import restore as restoring
 from rates_app.backups.repository import BackupError, repository
 from rates_app.backups.settings import BackupSettings
+from rates_app.console import print_table
 from rates_app.settings import SettingsError, read_settings
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def list_backups() -> None:
                 until = str(error)
             row = (str(timeline), until, each.server_version, *sizes)
             table.add_row(each.label, f"{each.ended:%Y-%m-%d %H:%M:%S}", *row)
-    out.print(table)
+    print_table(table)
 
 
 @app.command()

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from rates_app.console import print_table
 from rates_app.notify.dead_letters import DeadLetters
 from rates_app.notify.notification import Notification, Severity, State
 from rates_app.notify.settings import NotifySettings
@@ -71,7 +72,7 @@ def send_test(
 @app.command("dead-letters")
 def dead_letters() -> None:
     """List the notifications that a target has not accepted."""
-    table = Table("since", "target", "state", "notification_created", "reason")
+    table = Table("since", "target", "state", "notification_created", "reason", box=None)
     for _, letter in DeadLetters(read_settings(NotifySettings).dead_letters).waiting():
         notification = letter.notification
         table.add_row(
@@ -81,7 +82,10 @@ def dead_letters() -> None:
             notification.title,
             letter.reason,
         )
-    Console().print(table if table.rows else "There are no dead letters.")
+    if table.rows:
+        print_table(table)
+    else:
+        typer.echo("There are no dead letters.")
 
 
 @app.command("redeliver")

@@ -18,6 +18,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from rates_app.console import print_table
+
 FOLDERS = (Path(__file__).parents[2] / "runbooks", Path(sys.prefix) / "share" / "runbooks")
 _FENCE = re.compile(r"^```.*?\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 
@@ -132,4 +134,4 @@ def runbook(
     table = Table("Name", "Meaning", box=None)
     for page in pages.values():
         table.add_row(page.name, page.meaning)
-    console.print(table)
+    print_table(table)

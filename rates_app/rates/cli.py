@@ -11,6 +11,7 @@ from rich.bar import Bar
 from rich.console import Console
 from rich.table import Table
 
+from rates_app.console import print_table
 from rates_app.ops.logs import configure_logs
 from rates_app.rates.answers import OpenRatesQuestion, RangeError, UnknownLocation
 from rates_app.rates.model import Interval
@@ -76,4 +77,4 @@ def _show(answer: dict[str, Any]) -> None:
         money = ("-" if each[key] is None else f"{each[key]:,.2f}" for key in ("average", "low", "median", "high"))
         bar = Bar(most, 0, each["average"], width=BAR_WIDTH) if each["average"] else ""
         table.add_row(days, *money, f"{each['count']:,}", bar)
-    out.print(table)
+    print_table(table)

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from rates_app.console import print_table
 from rates_app.watch.errors import SearchError
 
 UNITS = {"m": "minutes", "h": "hours", "d": "days"}
@@ -63,6 +64,6 @@ def search_logs(
             f"runbooks/{rule.runbook}.md" if rule else "",
         )
     if found.hits:
-        Console().print(table)
+        print_table(table)
     more = "" if found.complete else f" There are more lines: raise --limit above {limit} or shorten --since."
     Console(stderr=True).print(f"{len(found.hits)} lines, {found.scanned_bytes / 2**20:,.1f} MiB scanned.{more}")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from rates_app.local.postgres import PostgresPair
     from tests.integration.conftest import Database
 
 __all__ = ["_database_names", "cluster", "database", "redis_server", "redis_url"]  # fixtures, shared with others
@@ -123,7 +124,13 @@ def takes_notifications() -> Iterator[str]:
 
 @pytest.fixture
 def stack(
-    database: Database, redis_url: str, takes_notifications: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: PostgresPair,
+    database: Database,
+    redis_url: str,
+    takes_notifications: str,
+    tmp_path: Path,
+    *,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[str]:
     """The environment of a stack with a published batch; gives the batch's number."""
     values = {
@@ -132,6 +139,7 @@ def stack(
         "RATES_REDIS_URL": redis_url,
         "RATES_DATA_DIR": str(tmp_path / ".rates"),
         "RATES_BACKUP_URL": str(tmp_path / "backups"),
+        "RATES_BACKUP_DATABASE_URL": cluster.primary.backup_url,
         "RATES_NOTIFY_SLACK_URL": takes_notifications,
         "RATES_NOTIFY_DEAD_LETTERS": str(tmp_path / "dead-letters"),
     }
@@ -154,8 +162,8 @@ def stack(
 
 
 def order(command: Command) -> int:
-    """Tell when a call can run: what makes something first, what takes it away last."""
-    first, last = ("ingest FILE", "create"), ("withdraw", "--resubmit", "revoke")
+    """Return a sort key: calls that create something run first, calls that remove it last."""
+    first, last = ("ingest FILE", "create", "--check"), ("withdraw", "--resubmit", "revoke")
     text = " ".join(command.words)
     return any(word in text for word in last) - any(text.endswith(word) or word in text.split() for word in first)
 

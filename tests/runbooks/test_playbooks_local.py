@@ -62,7 +62,7 @@ def test_housekeeping_makes_a_pass(local: tuple[Runner, PostgresServer, Postgres
             "INSERT INTO batches (name, supplier, content_hash, size_bytes, format, compression, state, ended_at) "
             "VALUES ('x', 'x', sha256('x'), 1, 'csv', 'none', 'refused', now())"
         )
-        connection.execute("CREATE TABLE staging.b1 (LIKE prices)")
+        connection.execute("CREATE TABLE staging.b1 (LIKE segments)")
     assert "changed=0" in play("housekeeping", "--check")
     with psycopg.connect(primary.url) as connection:
         assert connection.execute("SELECT to_regclass('staging.b1')").fetchone() != (None,)

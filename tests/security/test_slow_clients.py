@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from tests.integration.conftest import Database
     from tests.security.conftest import Pod
 
+pytestmark = pytest.mark.xdist_group("slow-clients")  # the last tests count what the first have done to the pod
+
 #: Far more than the pod has threads.
 ATTACKERS = 40
 #: Its answer is larger than what the kernel buffers, when it is asked for 40 times.

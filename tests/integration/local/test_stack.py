@@ -121,7 +121,7 @@ def test_it_serves_the_sample_and_stops_whole_and_starts_again(data: Path) -> No
         port = taken.getsockname()[1]
         again = Dev(data, port=port)
         assert again.answer() == expected
-        assert f"Port {port} is taken" in again.output.read_text()
+        assert f"Port {port} is in use" in again.output.read_text()
         assert again.batches() == 1
         assert again.stop(signal.SIGINT) == 0
     assert not family(data)
@@ -143,7 +143,7 @@ def test_after_a_kill_the_next_start_ends_what_was_left(data: Path) -> None:
     assert not family(data)
 
 
-@pytest.mark.parametrize("step", ["Start PostgreSQL", "Bring the schema"])
+@pytest.mark.parametrize("step", ["Start PostgreSQL", "Migrate the database"])
 def test_it_stops_whole_while_it_starts(data: Path, step: str) -> None:
     dev = Dev(data)
     dev.wait_for(rf"(✓ {step})")
@@ -184,7 +184,7 @@ def test_it_starts_stores_again_that_have_died_and_archives_for_backups(data: Pa
         cwd="/",
     )
     assert taken.returncode == 0, taken.stderr
-    assert "is whole, and" in taken.stdout
+    assert "is complete, and" in taken.stdout
     assert "does not archive" not in taken.stderr
     assert dev.stop(signal.SIGTERM) == 0
     assert not family(data)

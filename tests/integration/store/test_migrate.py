@@ -43,14 +43,14 @@ def test_two_at_once_wait_for_each_other(empty: str) -> None:
     assert pending(empty) == []
 
 
-def test_a_command_tells_what_to_do_about_a_database_without_a_schema(empty: str) -> None:
+def test_a_command_reports_a_database_without_a_schema_and_the_next_step(empty: str) -> None:
     rates = Path(sys.executable).with_name("rates")
     environment = {**os.environ, "RATES_DATABASE_URL": empty}
     done = subprocess.run([rates, "batches"], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    (told,) = done.stderr.splitlines()
-    assert 'relation "batches" does not exist' in told
-    assert "run 'rates migrate'" in told
+    (message,) = done.stderr.splitlines()
+    assert 'relation "batches" does not exist' in message
+    assert "Run 'rates migrate'" in message
 
 
 def test_alembic_writes_a_revision_that_follows_the_newest(tmp_path: Path) -> None:
