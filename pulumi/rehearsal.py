@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import runpy
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pulumi
 import yaml
-from pulumi.runtime import mocks, rpc, settings
+from pulumi.runtime import mocks, rpc, settings, sync_await
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -175,7 +177,7 @@ class _Recorder(mocks.MockMonitor):
                 name=request.name,
                 urn=response.urn,
                 id=response.id,
-                inputs=_plain(rpc.deserialize_properties(request.object)),
+                inputs=plain(rpc.deserialize_properties(request.object)),
                 region=self.answers.regions[request.name]
                 if request.type == "pulumi:providers:aws"
                 else self.answers.region(args),
@@ -216,11 +218,44 @@ def rehearse(stack: str, config: Mapping[str, Any]) -> Rehearsal:
     """
     answers = _Answers(stack)
     recorder = _Recorder(answers)
+    outputs = run_program(stack, config, answers, recorder, preview=False)
+    return Rehearsal(stack=stack, resources=recorder.records, outputs=outputs)
+
+
+class _Threads(ThreadPoolExecutor):
+    """Threads that run each call with the caller's context variables.
+
+    The SDK keeps its settings there, for example whether a preview runs. A thread without the caller's variables would
+    read those of the first program that the process has run.
+    """
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return super().submit(copy_context().run, fn, *args, **kwargs)
+
+
+THREADS = _Threads()
+
+
+def run_program(
+    stack: str, config: Mapping[str, Any], answers: mocks.Mocks, monitor: mocks.MockMonitor, *, preview: bool
+) -> dict[str, Any]:
+    """Run the program without an engine.
+
+    Args:
+        stack: Name of the stack.
+        config: Configuration of the stack, values as in its file.
+        answers: Responses to registrations and invokes.
+        monitor: Receives the registrations and asks ``answers``.
+        preview: Whether the SDK leaves missing outputs unknown.
+
+    Returns:
+        The stack's outputs.
+    """
     pulumi.runtime.set_all_config(
         {key: json.dumps(value) if isinstance(value, dict | list) else str(value) for key, value in config.items()}
     )
-    settings.set_root_resource(None)  # type: ignore[arg-type]  # forget the stack of an earlier rehearsal
-    mocks.set_mocks(answers, project="rates", stack=stack, preview=False, monitor=recorder)
+    settings.set_root_resource(None)  # type: ignore[arg-type]  # forget the stack of an earlier run
+    mocks.set_mocks(answers, project="rates", stack=stack, preview=preview, monitor=monitor)
     outputs: dict[str, Any] = {}
 
     def run() -> pulumi.Output[None]:
@@ -228,20 +263,21 @@ def rehearse(stack: str, config: Mapping[str, Any]) -> Rehearsal:
         root: Any = settings.get_root_resource()
         return pulumi.Output.all(**root.outputs).apply(outputs.update)
 
+    sync_await._ensure_event_loop().set_default_executor(THREADS)  # noqa: SLF001 - the loop that the SDK uses
     mocks.test(run)()  # type: ignore[no-untyped-call]
-    return Rehearsal(stack=stack, resources=recorder.records, outputs=outputs)
+    return outputs
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """The value without the engine's marks on secrets, and with files by their paths."""
     if rpc.is_rpc_secret(value):
-        return _plain(rpc.unwrap_rpc_secret(value))
+        return plain(rpc.unwrap_rpc_secret(value))
     if isinstance(value, pulumi.AssetArchive):
-        return _plain(value.assets)
+        return plain(value.assets)
     if isinstance(value, pulumi.FileAsset):
         return str(Path(value.path).relative_to(ROOT))
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value

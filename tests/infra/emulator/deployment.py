@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import copy
 import json
-import runpy
 import threading
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import pulumi
 from pulumi.output import Unknown
-from pulumi.runtime import mocks, rpc, settings
-from rehearsal import ROOT, _plain
+from pulumi.runtime import mocks, rpc
+from rehearsal import plain, run_program
 
 from . import shapes
 from .account import Account, Refused, kind_of
@@ -111,19 +109,8 @@ class Deployment:
 
     def _run(self, *, preview: bool, only: str = "") -> Outcome:
         run = _Run(self, preview=preview, only=only)
-        values = {k: json.dumps(v) if isinstance(v, dict | list) else str(v) for k, v in self.config.items()}
-        pulumi.runtime.set_all_config(values)
-        settings.set_root_resource(None)  # type: ignore[arg-type]  # forget the stack of an earlier run
-        mocks.set_mocks(run, project="rates", stack=self.name, preview=preview, monitor=_Monitor(run))
-        outputs: dict[str, Any] = {}
-
-        def program() -> pulumi.Output[None]:
-            runpy.run_path(str(ROOT / "pulumi" / "__main__.py"), run_name="__main__")
-            root: Any = settings.get_root_resource()
-            return pulumi.Output.all(**root.outputs).apply(outputs.update)
-
         try:
-            mocks.test(program)()  # type: ignore[no-untyped-call]
+            outputs = run_program(self.name, self.config, run, _Monitor(run), preview=preview)
             if not run.refusal:
                 run.finish()
         except Refused as refusal:
@@ -166,7 +153,7 @@ class _Run(mocks.Mocks):
         self.refusal: Refused | None = None
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
-        inputs = _known(_plain(args.inputs))
+        inputs = _known(plain(args.inputs))
         if args.typ.startswith("pulumi:providers:"):
             self._provider(args, inputs)
             return f"{args.name}-id", inputs
@@ -183,7 +170,7 @@ class _Run(mocks.Mocks):
         if self._only and region != self._only:
             self._account.reach(region)
         try:
-            return self._account.invoke(args.token, _plain(dict(args.args)), region)
+            return self._account.invoke(args.token, plain(dict(args.args)), region)
         except Refused as refusal:
             self.refusal = self.refusal or refusal
             raise
