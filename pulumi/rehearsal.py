@@ -263,7 +263,8 @@ def run_program(
         root: Any = settings.get_root_resource()
         return pulumi.Output.all(**root.outputs).apply(outputs.update)
 
-    sync_await._ensure_event_loop().set_default_executor(THREADS)  # noqa: SLF001 - the loop that the SDK uses
+    # The loop that the SDK uses for every run of the process.
+    sync_await._ensure_event_loop().set_default_executor(THREADS)  # type: ignore[no-untyped-call]
     mocks.test(run)()  # type: ignore[no-untyped-call]
     return outputs
 
