@@ -1,4 +1,4 @@
-"""Rehearsed failures: each drill breaks the local stack under load, repairs it, and compares the effects with goals.
+"""Rehearsed failures: each drill breaks the local stack under load, repairs it, and compares effects with objectives.
 
-``python -m drills --help`` tells how to run them; docs/drills.md holds the results.
+``python -m drills --help`` describes how to run them; docs/drills.md contains the results.
 """

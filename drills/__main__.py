@@ -11,6 +11,7 @@ from typing import Annotated, Protocol
 import typer
 from rich.console import Console
 
+from docs.tables import format_table, read_table, replace_table
 from drills import failover, full_disk, redis, restore, rotation, stuck_batch, withdraw
 from drills.full_disk import CannotRehearseError
 from drills.report import Report, promise
@@ -18,11 +19,13 @@ from rates_app.ops.logs import configure_logs
 from rates_app.settings import ProcessSettings
 
 RESULTS = Path(__file__).parents[1] / "docs" / "drills.md"
-BEGIN, END = "<!-- results -->", "<!-- /results -->"
+COLUMNS = (
+    *("drill", "when", "requests", "failed", "seconds to recover", "promised", "rows lost", "promised", "promise"),
+)
 
 
 class Drill(Protocol):
-    """A module that holds one drill."""
+    """A module with one drill."""
 
     #: The row of the failure table that it checks.
     PROMISE: str
@@ -49,67 +52,58 @@ app = typer.Typer(
 
 
 def rehearse(name: str, console: Console, *, short: bool) -> Report:
-    """Run one drill, in a folder of its own that goes again.
+    """Run one drill in a temporary folder.
 
     Args:
-        name: Which one, of :data:`DRILLS`.
-        console: Where its course is told.
-        short: In little time, as the tests do.
-
-    Returns:
-        What was promised and what was seen.
+        name: A key of :data:`DRILLS`.
+        console: Prints the timeline and the outcome.
+        short: Whether to run the short form, with little data, as the tests do.
 
     Raises:
-        CannotRehearseError: This machine or account does not allow it.
+        CannotRehearseError: This machine or account cannot run the drill.
     """
     drill = DRILLS[name]
     report = Report(name, promise(drill.PROMISE), console)
     console.print(f"[bold]{name}[/]: {sys.modules[drill.__name__].__doc__}", highlight=False)  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory(prefix="rates-drill-", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o711)  # run by root, the servers' account has to pass through
+        Path(folder).chmod(0o711)  # for root's servers, which run as another account
         try:
             drill.run(Path(folder), report, short=short)
         except CannotRehearseError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever keeps a drill from its end breaks its promise
-            report.expect("came to its end", "yes", f"{type(error).__name__}: {error}")
-    report.tell()
+        except Exception as error:  # noqa: BLE001 - any error before the end of a drill breaks its promise
+            report.expect("completed", "yes", f"{type(error).__name__}: {error}")
+    report.print_outcome()
     return report
 
 
 def record(report: Report, *, short: bool) -> None:
-    """Write a result into the table of docs/drills.md, in place of the drill's last one."""
-    head, _, rest = RESULTS.read_text().partition(BEGIN)
-    before, _, tail = rest.partition(END)
-    rows = {line.split("|")[1].strip(): line for line in before.splitlines() if line.startswith("|")}
+    """Write a result into the table of docs/drills.md, replacing the drill's previous one."""
+    page = RESULTS.read_text()
+    rows = read_table(page, "results")
     rows[report.name] = report.row(f"{datetime.now(UTC):%Y-%m-%d}{', short' if short else ''}")
-    lines = [
-        "| drill | when | requests | failed | seconds to recover | promised | rows lost | promised | promise |",
-        "| --- | --- | ---: | ---: | ---: | --- | ---: | --- | --- |",
-        *(rows[name] for name in DRILLS if name in rows),
-    ]
-    RESULTS.write_text("\n".join([head + BEGIN, *lines, END + tail]))
+    table = format_table(COLUMNS, (rows[name] for name in DRILLS if name in rows), numbers=(2, 3, 4, 6))
+    RESULTS.write_text(replace_table(page, "results", table))
 
 
 @app.command()
 def main(
-    names: Annotated[list[str] | None, typer.Argument(help="Drills to run; all of them if none is named.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Drills to run. Default: all.")] = None,
     *,
     short: Annotated[
-        bool, typer.Option("--short", help="In little time, with little data, as `make test` does.")
+        bool, typer.Option("--short", help="Run the short form with little data, as `make test` does.")
     ] = False,
     list_: Annotated[bool, typer.Option("--list", help="List the drills and what each checks.")] = False,
     write: Annotated[bool, typer.Option("--record", help="Write the results into docs/drills.md.")] = False,
 ) -> None:
-    """Break the local stack under load, repair it as an operator would, and compare that with what is promised.
+    """Break the local stack under load, repair it as an operator would, and compare the effects with the objectives.
 
-    Every drill starts PostgreSQL with a replica, Redis and two pods in a folder of its own, has readers and a writer
-    use them, breaks something, repairs it, and tells its timeline. It fails when a promise of the failure table in
-    docs/capacity.md is broken: counts and orders are compared, never times.
+    Every drill starts PostgreSQL with a replica, Redis and two pods in a temporary folder. While readers and a writer
+    use them, it breaks something, repairs it, and prints its timeline. It fails when an objective of the failure table
+    in docs/capacity.md is missed. It compares counts and orders, never times.
 
-    `make drill` runs all of them and `make drill NAME=failover` one; both record the results. Nothing that runs
-    elsewhere on the machine is touched, and nothing is left behind. full-disk mounts a small file system, so it needs
-    root; the others do not.
+    `make drill` runs all drills and `make drill NAME=failover` one; both record the results. A drill does not affect
+    other processes of the machine, and deletes its data. full-disk mounts a small file system, so it needs root.
     """
     console = Console()
     if list_:
@@ -118,7 +112,7 @@ def main(
         return
     unknown = sorted(set(names or ()) - set(DRILLS))
     if unknown:
-        raise typer.BadParameter(f"there is no drill {', '.join(unknown)}; there are {', '.join(DRILLS)}")
+        raise typer.BadParameter(f"Unknown drill {', '.join(unknown)}. Drills: {', '.join(DRILLS)}")
     configure_logs(ProcessSettings(log_level="error", log_format="console"), sys.stderr)
     reports, impossible = [], []
     for name in names or DRILLS:

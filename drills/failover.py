@@ -1,4 +1,4 @@
-"""The primary dies under load; the replica takes its place; the old primary comes back behind it."""
+"""The primary fails under load; the replica is promoted; the old primary returns as its replica."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ PROMISE = "Database"
 
 
 def run(folder: Path, report: Report, *, short: bool) -> None:
-    """Kill the primary, promote the replica, and bring the old primary back."""
+    """Kill the primary, promote the replica, and rejoin the old primary."""
     with Site(folder, short=short) as site:
         lost, promoted = site.cluster
         site.make_synchronous(lost)
-        report.note("primary and standby run, synchronously; two pods")
+        report.note("primary and synchronous standby run; two pods")
         with Load(site) as load:
-            report.note("readers and a writer are at it")
+            report.note("readers and a writer run")
             lost.kill()
             report.breaks("the primary is killed")
             answers = len(load.reads)
             wait_for(lambda: len(load.reads) > answers + (20 if short else 200))
-            report.note("readers are answered meanwhile, from the replica")
+            report.note("readers get responses from the replica")
             promoted.promote()
             report.note("the replica is promoted")
             changes = len(load.writes)
             wait_for(lambda: len(load.writes) > changes)
             report.recovered("the first change is acknowledged by the new primary")
-            load.go_on()
+            load.wait_for_progress()
             how = lost.rejoin(promoted)
             site.make_synchronous(promoted)
-            report.note(f"the old primary is {how} and follows, synchronously")
-            load.go_on()
+            report.note(f"the old primary is {how} and follows synchronously")
+            load.wait_for_progress()
         load.report(report)
         report.rows_lost = load.rows_lost(site.cluster.url)
         report.expect("rows of acknowledged batches lost", 0, report.rows_lost)
-        report.expect("changes tried again", "some", "some" if load.tried_again else "none")
+        report.expect("changes retried", "some", "some" if load.retries else "none")
         wal = value(promoted.admin_url, "SELECT pg_current_wal_lsn()::text")
         wait_for(lambda: value(lost.admin_url, f"SELECT pg_last_wal_replay_lsn() >= '{wal}'"))
-        report.expect_true("both servers hold the same rows", contents(lost.url) == contents(promoted.url))
-        report.expect("the old primary takes writes", False, not value(lost.admin_url, "SELECT pg_is_in_recovery()"))
+        report.expect_true("both servers have the same rows", contents(lost.url) == contents(promoted.url))
+        report.expect("the old primary accepts writes", False, not value(lost.admin_url, "SELECT pg_is_in_recovery()"))

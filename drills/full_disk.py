@@ -1,4 +1,4 @@
-"""The primary's disk fills up under load; room is made; nothing that was acknowledged is lost."""
+"""The primary's disk fills up under load; space is freed; no acknowledged change is lost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DISK_MIB = 600
 
 
 class CannotRehearseError(Exception):
-    """The drill needs something of the machine that it does not have; the message says what."""
+    """The machine or account lacks a requirement of the drill; the message names it."""
 
 
 @contextmanager
@@ -29,11 +29,11 @@ def small_disk(folder: Path) -> Iterator[Path]:
     """Mount a small file system in memory.
 
     Raises:
-        CannotRehearseError: This account may not mount.
+        CannotRehearseError: This account is not permitted to mount.
     """
     if os.geteuid() != 0:
         raise CannotRehearseError(
-            "the drill full-disk mounts a small file system, which only root may: run 'sudo make drill NAME=full-disk'"
+            "the drill full-disk mounts a small file system, which needs root: run 'sudo make drill NAME=full-disk'"
         )
     folder.mkdir(parents=True)
     done = subprocess.run(
@@ -51,7 +51,7 @@ def small_disk(folder: Path) -> Iterator[Path]:
 
 
 def run(folder: Path, report: Report, *, short: bool) -> None:
-    """Fill the disk below the primary's data, and make room again."""
+    """Fill the disk with the primary's data, then free space."""
     with small_disk(folder / "postgres" / "primary") as disk, Site(folder, short=short) as site:
         primary, replica = site.cluster
         site.make_synchronous(primary)
@@ -59,31 +59,31 @@ def run(folder: Path, report: Report, *, short: bool) -> None:
             report.note(f"the primary's disk has {DISK_MIB} MiB")
             ballast = disk / "ballast"
             _fill(ballast)
-            report.breaks("something else has filled it to the last byte")
-            before = load.tried_again
-            wait_for(lambda: load.tried_again > before + 3)
-            report.note("changes fail, and are tried again; readers are answered")
+            report.breaks("another file has filled it to the last byte")
+            before = load.retries
+            wait_for(lambda: load.retries > before + 3)
+            report.note("changes fail and are retried; readers get responses")
             answers = len(load.reads)
             wait_for(lambda: len(load.reads) > answers + (20 if short else 200))
             ballast.unlink()
-            report.note("room is made")
+            report.note("space is freed")
             if not primary.is_running():
-                report.note("PostgreSQL had stopped, as it does when it cannot write its WAL; it is started")
+                report.note("PostgreSQL had stopped because it could not write WAL; it is started")
                 primary.start()
             changes = len(load.writes)
             wait_for(lambda: len(load.writes) > changes)
             report.recovered("changes are acknowledged again")
-            load.go_on()
+            load.wait_for_progress()
         load.report(report)
         report.rows_lost = load.rows_lost(site.cluster.url)
         report.expect("rows of acknowledged batches lost", 0, report.rows_lost)
         wal = value(primary.admin_url, "SELECT pg_current_wal_lsn()::text")
         wait_for(lambda: value(replica.admin_url, f"SELECT pg_last_wal_replay_lsn() >= '{wal}'"))
-        report.expect_true("both servers hold the same rows", contents(primary.url) == contents(replica.url))
+        report.expect_true("both servers have the same rows", contents(primary.url) == contents(replica.url))
 
 
 def _fill(ballast: Path) -> None:
-    """Write until the disk takes no more."""
+    """Write until the disk is full."""
     with ballast.open("wb", buffering=0) as file:
         for size in (2**20, 2**12):
             try:

@@ -1,4 +1,4 @@
-"""Readers that ask every pod, and a writer that publishes and withdraws, while something is broken and repaired."""
+"""Load for drills: readers that query every pod, and a writer that publishes and withdraws batches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import httpx
 import psycopg
 
 from drills.history import Read, Write, check
-from drills.site import PATIENCE_SECONDS, QUESTION, value, wait_for
+from drills.site import QUESTION, TIMEOUT_SECONDS, value, wait_for
 from rates_app.batches.model import BatchError
 
 if TYPE_CHECKING:
@@ -30,25 +30,25 @@ FIRST_PRICE = 1000
 
 
 class Load:
-    """Readers, and a writer if there shall be one, for the time of a block.
+    """Run readers, and optionally a writer, while the context is active.
 
-    A writer does what a supplier and the dispatcher do: what fails is tried again, until it is known to be done.
+    The writer retries a failed change until it is acknowledged, as a supplier and the dispatcher do.
 
     Args:
-        site: What is asked and written.
-        writes: Whether there is a writer.
+        site: The stack under load.
+        writes: Whether to run a writer.
     """
 
     def __init__(self, site: Site, *, writes: bool = True) -> None:
         self.site = site
         self.reads: list[Read] = []
-        #: Why requests were not answered as they should have been.
+        #: Errors of failed requests.
         self.failures: list[str] = []
         self.writes: list[Write] = []
-        #: Batches that were acknowledged as published and not withdrawn since, by their price.
+        #: Published batches by their price. Publication was acknowledged, and no withdrawal has started.
         self.published: dict[int, Batch] = {}
-        self.tried_again = 0
-        #: The load is bounded: a pause after every answer and after every change.
+        self.retries = 0
+        #: Pause after every response and every change, in seconds, which bounds the load.
         self._pause = 0.05 if site.short else 0.02
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._read, args=(number,), daemon=True) for number in range(READERS)]
@@ -61,7 +61,7 @@ class Load:
         self.writes.append(Write(0, 0, FIRST_PRICE))
         for thread in self._threads:
             thread.start()
-        self.go_on()
+        self.wait_for_progress()
         return self
 
     def __exit__(
@@ -73,8 +73,8 @@ class Load:
         if self._fault and error is None:
             raise self._fault
 
-    def go_on(self) -> None:
-        """Let it continue for a while: so many more answers and changes."""
+    def wait_for_progress(self) -> None:
+        """Wait until readers and writer have completed a number of further requests and changes."""
         answers, changes = (50, 2) if self.site.short else (500, 10)
         answers += len(self.reads) + len(self.failures)
         changes += len(self.writes)
@@ -87,7 +87,7 @@ class Load:
         )
 
     def _read(self, number: int) -> None:
-        with httpx.Client(timeout=PATIENCE_SECONDS) as client:
+        with httpx.Client(timeout=TIMEOUT_SECONDS) as client:
             while not self._stop.is_set():
                 pod = self.site.pods[number % len(self.site.pods)]
                 started = time.monotonic()
@@ -113,7 +113,7 @@ class Load:
                 self._change(partial(self.site.withdraw, self.published[price].id), price + 1)
                 del self.published[price]
                 price += 1
-        except BaseException as error:  # noqa: BLE001 - told where the load ends
+        except BaseException as error:  # noqa: BLE001 - raised again when the load ends
             self._fault = error
 
     def _publish(self, file: Path) -> Batch:
@@ -123,15 +123,15 @@ class Load:
         return batch
 
     def _change(self, change: Callable[[], Result], price: float) -> Result:
-        """Make a change, again and again until it is known to be done."""
+        """Make a change and retry it until it is acknowledged."""
         started = time.monotonic()
         while True:
             try:
                 result = change()
                 break
             except (psycopg.Error, BatchError):
-                self.tried_again += 1
-                if time.monotonic() > started + PATIENCE_SECONDS:
+                self.retries += 1
+                if time.monotonic() > started + TIMEOUT_SECONDS:
                     raise
                 time.sleep(0.1)
         self.writes.append(Write(started, time.monotonic(), price))
@@ -139,7 +139,7 @@ class Load:
         return result
 
     def report(self, report: Report) -> None:
-        """Report what the load has seen, when it has ended."""
+        """Add the results to a report, after the load has ended."""
         report.requests = len(self.reads) + len(self.failures)
         report.failed = len(self.failures)
         report.expect("requests failed", 0, len(self.failures))
@@ -148,12 +148,12 @@ class Load:
         try:
             check(self.reads, self.writes)
         except AssertionError as error:
-            report.expect("answers in order, none stale, none mixed", "all", str(error))
+            report.expect("responses in order, none stale, none mixed", "all", str(error))
         else:
-            report.expect("answers in order, none stale, none mixed", "all", "all")
+            report.expect("responses in order, none stale, none mixed", "all", "all")
 
     def rows_lost(self, url: str) -> int:
-        """Count the rows of acknowledged batches that a server does not have."""
+        """Count the rows of acknowledged batches that are missing on a server."""
         lost = 0
         for batch in self.published.values():
             assert batch.rows is not None

@@ -1,4 +1,4 @@
-"""The service as it is run: gunicorn with its workers, in processes of their own."""
+"""A pod of the service: gunicorn with its workers, in separate processes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from rates_app.settings import Settings
 
 
-class Served:
-    """One pod.
+class Pod:
+    """A running pod.
 
     Args:
         environment: The service's settings.
@@ -51,7 +51,11 @@ class Served:
         self.output.extend(self.process.stdout)
 
     def wait_until_ready(self) -> None:
-        """Wait until requests should be sent to it, for half a minute at most."""
+        """Wait until the pod is ready, for at most half a minute.
+
+        Raises:
+            TimeoutError: It is not ready; the message is its output.
+        """
         for _ in range(600):
             assert self.process.poll() is None, "".join(self.output)
             try:
@@ -63,7 +67,7 @@ class Served:
         raise TimeoutError("".join(self.output))
 
     def terminate(self) -> int:
-        """Ask it to stop as Kubernetes does, and wait.
+        """Send SIGTERM, as Kubernetes does, and wait.
 
         Returns:
             Its exit status.
@@ -76,7 +80,7 @@ class Served:
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
-    """Write settings as the environment variables that they are read from."""
+    """Return settings as environment variables."""
     assert settings.redis_url is not None
     return {
         "RATES_DATABASE_URL": settings.database_url.get_secret_value(),

@@ -1,4 +1,4 @@
-"""Redis dies under load, and comes back empty."""
+"""Redis fails under load and restarts empty."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ PROMISE = "Cache"
 
 
 def run(folder: Path, report: Report, *, short: bool) -> None:
-    """Kill Redis, serve without it, start it, and see it used again."""
+    """Kill Redis, serve without it, start it, and wait until it is used again."""
     with Site(folder, short=short) as site:
         with Load(site) as load:
             wait_for(lambda: _redis_hits(site) > 0)
-            report.note("answers are shared in Redis")
+            report.note("responses are shared in Redis")
             site.redis.kill()
             report.breaks("Redis is killed")
-            load.go_on()
-            report.note("answers come from the processes' memory and the database; batches go on")
+            load.wait_for_progress()
+            report.note("responses come from process memory and the database; batches continue")
             site.redis.start()
             before = _redis_hits(site)
             report.note("Redis is back, empty")
             wait_for(lambda: _redis_hits(site) > before)
-            report.recovered("answers are found in Redis again")
-            load.go_on()
+            report.recovered("responses are found in Redis again")
+            load.wait_for_progress()
         load.report(report)
         report.rows_lost = load.rows_lost(site.cluster.url)
         report.expect("rows lost", 0, report.rows_lost)

@@ -1,4 +1,4 @@
-"""What a drill tells: its timeline while it runs, then what was promised next to what was seen."""
+"""Report a drill: its timeline while it runs, then the promised and the observed effects."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rich.table import Table
 
+from docs.tables import format_row
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -17,15 +19,15 @@ CAPACITY = Path(__file__).parents[1] / "docs" / "capacity.md"
 
 
 class Promise(NamedTuple):
-    """A line of the failure table in docs/capacity.md."""
+    """A row of the failure table in docs/capacity.md."""
 
     fails: str
     recovery: str
     loss: str
 
 
-class Seen(NamedTuple):
-    """One thing that has to hold, and what came of it."""
+class Check(NamedTuple):
+    """A promise and its result."""
 
     what: str
     promised: str
@@ -35,22 +37,22 @@ class Seen(NamedTuple):
 
 @dataclass
 class Report:
-    """The course and the outcome of one drill.
+    """The timeline and the outcome of one drill.
 
     Args:
         name: The drill's name.
-        promise: What the failure table says.
-        console: Where the timeline is told.
+        promise: The row of the failure table.
+        console: Prints the timeline.
     """
 
     name: str
     promise: Promise
     console: Console
-    checks: list[Seen] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
     requests: int = 0
     failed: int = 0
     rows_lost: int = 0
-    #: From the failure, or from the operator's first act where there is none, until all is right again.
+    #: Seconds from the failure until recovery; without a failure, from the operator's first step.
     seconds: float = 0.0
     _began: float = field(default_factory=time.monotonic)
     _broken_at: float = 0.0
@@ -60,29 +62,29 @@ class Report:
         self.console.print(f"  [dim]{time.monotonic() - self._began:7.2f} s[/]  {what}", highlight=False)
 
     def breaks(self, what: str) -> None:
-        """Add the failure to the timeline; recovery is counted from here."""
+        """Add the failure to the timeline and start the time to recover."""
         self._broken_at = time.monotonic()
         self.note(f"[red]{what}[/]")
 
     def recovered(self, what: str) -> None:
-        """Add the moment at which all is right again."""
+        """Add the recovery to the timeline."""
         self.seconds = time.monotonic() - self._broken_at
         self.note(f"[green]{what}[/]")
 
     def expect(self, what: str, promised: object, seen: object) -> None:
-        """Compare what was seen with what was promised."""
-        self.checks.append(Seen(what, str(promised), str(seen), promised == seen))
+        """Add a check that compares an observed value with the promised one."""
+        self.checks.append(Check(what, str(promised), str(seen), promised == seen))
 
     def expect_true(self, what: str, kept: bool, seen: str = "") -> None:
-        """Note whether something held."""
-        self.checks.append(Seen(what, "yes", seen or ("yes" if kept else "no"), kept))
+        """Add a check of a condition."""
+        self.checks.append(Check(what, "yes", seen or ("yes" if kept else "no"), kept))
 
     @property
     def kept(self) -> bool:
-        """Whether everything that was promised held."""
+        """Whether there are checks and all of them passed."""
         return bool(self.checks) and all(check.kept for check in self.checks)
 
-    def tell(self) -> None:
+    def print_outcome(self) -> None:
         """Print the outcome."""
         table = Table("", "promised", "seen", box=None, padding=(0, 2))
         table.add_row("seconds to recover", self.promise.recovery, f"{self.seconds:.1f}")
@@ -96,20 +98,20 @@ class Report:
         self.console.print(f"  {self.name}: the promise is {verdict}\n", highlight=False)
 
     def row(self, when: str) -> str:
-        """Give the line of the table in docs/drills.md."""
+        """Format the row of the table in docs/drills.md."""
         verdict = "kept" if self.kept else "**broken**: " + "; ".join(c.what for c in self.checks if not c.kept)
         cells = (
             *(self.name, when, f"{self.requests:,}", self.failed, f"{self.seconds:.1f}", self.promise.recovery),
             *(self.rows_lost, self.promise.loss, verdict),
         )
-        return f"| {' | '.join(map(str, cells))} |"
+        return format_row(cells)
 
 
 def promise(fails: str) -> Promise:
-    """Read what the failure table promises.
+    """Return a row of the failure table.
 
     Args:
-        fails: The first column of its row.
+        fails: The first cell of the row.
 
     Raises:
         LookupError: There is no such row.

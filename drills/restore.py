@@ -1,4 +1,4 @@
-"""Prices are destroyed by mistake; the moment before is restored into a new server, which then serves."""
+"""A mistake destroys prices; a new server is restored to the moment before, and serves."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ PROMISE = "Database, destroyed or corrupted"
 
 
 def run(folder: Path, report: Report, *, short: bool) -> None:
-    """Back up, continue, destroy, restore to the moment before, compare, and let a pod serve what was restored."""
+    """Back up, destroy prices, restore to the moment before, compare, and let a pod serve the restored data."""
     with Site(folder, short=short, archiving=True) as site:
         primary = site.cluster.primary
         assert primary.backups
         backups = {"RATES_BACKUP_URL": str(primary.backups), "RATES_BACKUP_DATABASE_URL": primary.backup_url}
         with Load(site) as load:
             report.note(site.run("backup", **backups).strip())
-            load.go_on()
+            load.wait_for_progress()
         site.ingest(site.generated("later", site.base_rows // 2))
         before = contents(primary.url)
         answers = _answers(site.pods[0].url)
@@ -57,8 +57,8 @@ def run(folder: Path, report: Report, *, short: bool) -> None:
             )
             pod = site.start_pod(settings)
             try:
-                report.recovered("a pod serves what was restored")
-                report.expect_true("it answers as before", _answers(pod.url) == answers)
+                report.recovered("a pod serves the restored data")
+                report.expect_true("its responses are those of before", _answers(pod.url) == answers)
             finally:
                 pod.terminate()
         load.report(report)
@@ -66,7 +66,7 @@ def run(folder: Path, report: Report, *, short: bool) -> None:
         report.expect("rows of prices", before["delivered"].rows, after["delivered"].rows)
         for table, content in before.items():
             report.expect(f"checksum of {table}", content.checksum, after[table].checksum)
-        report.expect_true("the mistake had destroyed something", destroyed != before)
+        report.expect_true("the mistake had an effect", destroyed != before)
         report.expect_true("the old server was not touched", contents(primary.url) == destroyed)
 
 

@@ -1,4 +1,4 @@
-"""The credentials of both stores are replaced under load, pod by pod."""
+"""Replace the credentials of both stores under load, pod by pod."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NEXT = "rates_next"
 
 
 def run(folder: Path, report: Report, *, short: bool) -> None:
-    """Let new credentials in next to the old ones, replace the pods one by one, then shut the old ones out."""
+    """Add new credentials to the old ones, replace the pods one by one, then revoke the old ones."""
     with Site(folder, short=short) as site:
         admin_url = site.cluster.primary.admin_url
         with Load(site) as load:
@@ -34,7 +34,7 @@ def run(folder: Path, report: Report, *, short: bool) -> None:
                 admin.execute(
                     sql.SQL("CREATE ROLE {} LOGIN PASSWORD {} IN ROLE rates").format(sql.Identifier(NEXT), password)
                 )
-                # It owns nothing: what it makes belongs to the role that both are.
+                # The new login owns nothing: objects that it creates belong to the common role.
                 admin.execute(sql.SQL("ALTER ROLE {} SET role = 'rates'").format(sql.Identifier(NEXT)))
             with redis.Redis.from_url(site.redis.url) as client:
                 client.acl_setuser("default", enabled=True, passwords=[f"+{word}"])
@@ -49,9 +49,9 @@ def run(folder: Path, report: Report, *, short: bool) -> None:
                     "redis_url": _with(site.redis.url, "", word),
                 }
             )
-            load.go_on()
+            load.wait_for_progress()
             for number, pod in enumerate(list(site.pods)):
-                site.pods[number] = site.start_pod()  # in one step, as an endpoint is exchanged for another
+                site.pods[number] = site.start_pod()  # in one step, as an endpoint replaces another
                 pod.terminate()
                 report.note(f"pod {number + 1} is replaced")
             with psycopg.connect(admin_url, autocommit=True) as admin:
@@ -63,8 +63,8 @@ def run(folder: Path, report: Report, *, short: bool) -> None:
                 admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'rates'")
             with redis.Redis.from_url(_with(site.redis.url, "", word)) as client:
                 client.acl_setuser("default", enabled=True, passwords=[f"-{urlsplit(site.redis.url).password}"])
-            report.recovered("the old credentials are shut out")
-            load.go_on()
+            report.recovered("the old credentials are revoked")
+            load.wait_for_progress()
         load.report(report)
         report.rows_lost = load.rows_lost(site.settings.database_url.get_secret_value())
         report.expect("rows lost", 0, report.rows_lost)

@@ -1,4 +1,4 @@
-"""A stack to break: PostgreSQL with a replica, Redis, two pods, and prices; all in one folder that goes again."""
+"""The stack that a drill breaks: PostgreSQL with a replica, Redis, two pods, and prices, in one folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import httpx
 import psycopg
 from psycopg import sql
 
-from drills.pod import Served, environment_of
+from drills.pod import Pod, environment_of
 from rates_app.batches.generate import generate, read_sample, sample_file
 from rates_app.batches.pipeline import engine, publish
 from rates_app.cache.redis import Redis
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
     from rates_app.batches.model import Batch
 
 SAMPLE = Path(__file__).parents[1] / "sample_data"
-#: Nothing may hang: far more than any step takes on a busy machine.
-PATIENCE_SECONDS = 300
-#: A machine that is busy with other things makes answers late; that is no failure of what is drilled.
-PATIENT = dict.fromkeys(("RATES_SHED_SECONDS", "RATES_QUERY_TIMEOUT_SECONDS", "RATES_POOL_TIMEOUT_SECONDS"), "60")
-#: The load writes and reads here, where no other prices are.
+#: Timeout of every step, far more than any step takes on a busy machine.
+TIMEOUT_SECONDS = 300
+#: Long timeouts, because late responses on a busy machine are not failures of the drill.
+LONG_TIMEOUTS = dict.fromkeys(("RATES_SHED_SECONDS", "RATES_QUERY_TIMEOUT_SECONDS", "RATES_POOL_TIMEOUT_SECONDS"), "60")
+#: The load reads and writes prices of these days, which no other batch has.
 DAYS = (date(2019, 1, 1), date(2019, 1, 2))
 ORIGINS = ("CNGGZ", "CNCWN", "CNCWN")
 DESTINATION = "EETLL"
 QUESTION = f"/rates?date_from={DAYS[0]}&date_to={DAYS[1]}&orig_code=china_main&dest_code={DESTINATION}"
-#: What readers can see, and what it is made from.
+#: Tables that readers see, and those that they are built from.
 TABLES = ("batches", "slices", "delivered", "rollups", "batch_lanes", "rejects", "locations", "lane_versions")
 
 
@@ -55,11 +55,11 @@ class Content(NamedTuple):
 
 
 class Site:
-    """A stack, running while it is a context.
+    """A stack that runs while the context is active.
 
     Args:
-        folder: Where it is; the servers' account must be able to pass through the folders above.
-        short: A small one that is gentle on the disk, as for the tests.
+        folder: Its folder. The servers' account needs permission to traverse the parent folders.
+        short: Whether to use little data and no fsync, as the tests do.
         archiving: Archive WAL, in ``folder/backups``.
     """
 
@@ -68,7 +68,7 @@ class Site:
         self.short = short
         self.base_rows = 5_000 if short else 100_000
         self.backups = folder / "backups" if archiving else None
-        self.pods: list[Served] = []
+        self.pods: list[Pod] = []
         self._running = ExitStack()
 
     def __enter__(self) -> Self:
@@ -94,7 +94,7 @@ class Site:
                 increment_generation(connection, None)
             self.ingest(self.generated("base", self.base_rows))
             running.callback(self._stop_pods)
-            self.pods = [Served(self._environment()) for _ in range(2)]
+            self.pods = [Pod(self._environment()) for _ in range(2)]
             for pod in self.pods:
                 pod.wait_until_ready()
             self._running = running.pop_all()
@@ -113,12 +113,12 @@ class Site:
         return environment_of(settings or self.settings) | {
             "RATES_DRAIN_SECONDS": "1",
             "RATES_WORKERS": "1" if self.short else "2",
-            **PATIENT,
+            **LONG_TIMEOUTS,
         }
 
-    def start_pod(self, settings: Settings | None = None) -> Served:
-        """Start one more pod and wait until it is ready."""
-        pod = Served(self._environment(settings))
+    def start_pod(self, settings: Settings | None = None) -> Pod:
+        """Start another pod and wait until it is ready."""
+        pod = Pod(self._environment(settings))
         try:
             pod.wait_until_ready()
         except BaseException:
@@ -127,7 +127,7 @@ class Site:
         return pod
 
     def make_synchronous(self, primary: PostgresServer) -> None:
-        """Have a primary acknowledge nothing that its standby has not on its disk, as a Multi-AZ instance does."""
+        """Make replication synchronous: commits are on the standby's disk before they are acknowledged."""
         with psycopg.connect(primary.admin_url, autocommit=True) as admin:
             wait_for(lambda: value(primary.admin_url, "SELECT count(*) FROM pg_stat_replication") == 1)
             admin.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
@@ -135,29 +135,29 @@ class Site:
         wait_for(lambda: value(primary.admin_url, "SELECT max(sync_state) FROM pg_stat_replication") == "sync")
 
     def generated(self, name: str, rows: int) -> Path:
-        """Make a supplier's file of a year before the load's days."""
+        """Generate a supplier's file with prices of other days than the load's."""
         file = self.folder / f"{name}.csv"
         generate(file, rows, sample=read_sample(sample_file()), days=60, seed=sum(name.encode()))
         return file
 
     def priced(self, dollars: int) -> Path:
-        """Make a supplier's file of one price, for the load's question."""
+        """Write a supplier's file with one price for the load's query."""
         file = self.folder / f"price-{dollars}.csv"
         lines = [f"{port},{DESTINATION},{day},{dollars}" for day in DAYS for port in ORIGINS]
         file.write_text("\n".join(["orig_code,dest_code,day,price", *lines, ""]))
         return file
 
     def ingest(self, file: Path) -> Batch:
-        """Take a file to its end in this process."""
+        """Ingest a file in this process."""
         return engine.ingest(self.settings, str(file))[0]
 
     def withdraw(self, batch: int) -> None:
-        """Take a batch back out."""
+        """Withdraw a batch."""
         with psycopg.connect(self.settings.database_url.get_secret_value()) as connection:
             publish.withdraw(connection, batch, warmer(Redis(self.settings)))
 
     def rates(self, *arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
-        """Start the command as an operator would; its output is in ``stdout``."""
+        """Start the command `rates`; its output is in ``stdout``."""
         return subprocess.Popen(
             [sys.executable, "-c", "from rates_app.cli import main; main()", *arguments],
             env={"PATH": os.defpath, **environment_of(self.settings), "COLUMNS": "200", **environment},
@@ -167,26 +167,26 @@ class Site:
         )
 
     def run(self, *arguments: str | Path, **environment: str) -> str:
-        """Run the command to its end.
+        """Run the command `rates` and return its output.
 
         Raises:
-            RuntimeError: It failed; the message is what it said.
+            RuntimeError: It failed; the message is its output.
         """
         process = self.rates(*arguments, **environment)
-        output, _ = process.communicate(timeout=PATIENCE_SECONDS)
+        output, _ = process.communicate(timeout=TIMEOUT_SECONDS)
         if process.returncode:
             raise RuntimeError(output)
         return output
 
 
-def ask(pod: Served) -> Any:
-    """Ask the load's question, and return the price of its first day."""
-    answer = httpx.get(pod.url + QUESTION, timeout=PATIENCE_SECONDS).raise_for_status()
+def query_price(pod: Pod) -> Any:
+    """Return the price of the first day of the load's query."""
+    answer = httpx.get(pod.url + QUESTION, timeout=TIMEOUT_SECONDS).raise_for_status()
     return answer.json()["rates"][0]["price"]
 
 
 def contents(url: str) -> dict[str, Content]:
-    """Count and sum up what is in the tables.
+    """Return the number of rows and a checksum of each table.
 
     Args:
         url: The service's database on any server.
@@ -206,20 +206,20 @@ def contents(url: str) -> dict[str, Content]:
 
 
 def value(url: str, query: str) -> Any:
-    """Return the one value of a query."""
+    """Return the single value of a query."""
     with psycopg.connect(url, autocommit=True) as connection:
         row = connection.execute(query).fetchone()
     return row[0] if row else None
 
 
 def wait_for(holds: Callable[[], object]) -> None:
-    """Wait until something holds.
+    """Wait until a condition holds.
 
     Raises:
-        TimeoutError: It does not.
+        TimeoutError: It did not hold in time.
     """
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not holds():
         if time.monotonic() > deadline:
-            raise TimeoutError("a drill waited in vain: see its timeline for the step")
+            raise TimeoutError("a step did not complete in time: the drill's timeline shows which")
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""An ingest hangs in the middle of a batch; it is killed, and the batch is taken up where it stood."""
+"""An ingest hangs in the middle of a batch; it is killed, and the next run resumes the batch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import psutil
 import psycopg
 
 from drills.load import Load
-from drills.site import PATIENCE_SECONDS, Site, value, wait_for
+from drills.site import TIMEOUT_SECONDS, Site, value, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from drills.report import Report
 
 PROMISE = "Queue or dispatcher"
-#: Joined to what belongs to the batch.
+#: Joins rows to their batch.
 THE_BATCH = "JOIN batches ON batches.id = batch_id AND batches.name = 'stuck.csv'"
 
 
 def run(folder: Path, report: Report, *, short: bool) -> None:
-    """Stop an ingest as if it hung, kill it, and run it again."""
+    """Stop an ingest so that it hangs, kill it, and run it again."""
     with Site(folder, short=short) as site:
         rows = 60_000 if short else 500_000
         file = site.generated("stuck", rows)
@@ -37,22 +37,22 @@ def run(folder: Path, report: Report, *, short: bool) -> None:
                 process.send_signal(signal.SIGSTOP)
             report.breaks("the ingest hangs in the middle of a batch")
             slices = value(site.cluster.url, f"SELECT count(*) FROM slices {THE_BATCH}")
-            load.go_on()
+            load.wait_for_progress()
             before = _staged(site)
-            report.note(f"{len(before)} of {slices} slices are staged, and it stays so")
-            report.expect_true("it hung before its end", 0 < len(before) < slices, f"{len(before)} of {slices} staged")
+            report.note(f"{len(before)} of {slices} slices are staged, without progress")
+            report.expect_true("it hung before the end", 0 < len(before) < slices, f"{len(before)} of {slices} staged")
             report.expect("rows of it that readers see", 0, _visible(site))
             for process in family:
                 process.kill()
-            driver.communicate(timeout=PATIENCE_SECONDS)
-            report.note("it is killed, and run again")
+            driver.communicate(timeout=TIMEOUT_SECONDS)
+            report.note("it is killed and restarted")
             output = site.run("ingest", file, **small)
             report.recovered(output.strip().splitlines()[-1])
-            load.go_on()
+            load.wait_for_progress()
         load.report(report)
         after = _staged(site)
-        report.expect_true("what was staged was not staged again", before.items() <= after.items())
-        report.expect("slices staged in the end", slices, len(after))
+        report.expect_true("staged slices were not staged again", before.items() <= after.items())
+        report.expect("slices staged at the end", slices, len(after))
         report.rows_lost = rows - value(site.cluster.url, f"SELECT count(*) FROM delivered {THE_BATCH}")
         report.expect("rows lost or doubled", 0, report.rows_lost)
 

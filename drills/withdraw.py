@@ -1,11 +1,11 @@
-"""A batch with wrong prices was published; it is taken back out under load."""
+"""A batch with wrong prices is published and withdrawn under load."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from drills.load import FIRST_PRICE, Load
-from drills.site import Site, ask, value
+from drills.site import Site, query_price, value
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,28 +17,28 @@ WRONG = 90_000
 
 
 def run(folder: Path, report: Report, *, short: bool) -> None:
-    """Publish wrong prices, withdraw them, and see the very next answers."""
+    """Publish wrong prices, withdraw them, and check the next responses."""
     with Site(folder, short=short) as site:
         with Load(site, writes=False) as load:
             bad = site.ingest(site.priced(WRONG))
             mixed = (FIRST_PRICE + WRONG) / 2
             report.note(f"batch {bad.id} is published with wrong prices")
-            report.expect("every pod shows them", [mixed] * 2, [ask(pod) for pod in site.pods])
-            load.go_on()
+            report.expect("every pod shows them", [mixed] * 2, [query_price(pod) for pod in site.pods])
+            load.wait_for_progress()
             report.breaks("the operator withdraws it")
             site.run("withdraw", str(bad.id), "--yes")
-            told = [ask(pod) for pod in site.pods]
-            report.recovered("it is withdrawn, and every pod's very next answer is the one from before")
-            report.expect("the next answer of every pod", [float(FIRST_PRICE)] * 2, told)
+            after = [query_price(pod) for pod in site.pods]
+            report.recovered("it is withdrawn, and the next response of every pod is without it")
+            report.expect("the next response of every pod", [float(FIRST_PRICE)] * 2, after)
             marker = len(load.reads)
-            load.go_on()
+            load.wait_for_progress()
             late = [read for read in load.reads[marker + 4 :] if read.prices[0] != FIRST_PRICE]
-            report.expect("wrong answers after that", 0, len(late))
+            report.expect("wrong responses after that", 0, len(late))
             report.note(site.run("housekeep").strip().splitlines()[-1])
-            load.go_on()
+            load.wait_for_progress()
         report.requests, report.failed = len(load.reads) + len(load.failures), len(load.failures)
         report.expect("requests failed", 0, report.failed)
         report.rows_lost = load.rows_lost(site.cluster.url)
         report.expect("rows of other batches lost", 0, report.rows_lost)
         left = value(site.cluster.url, f"SELECT count(*) FROM delivered WHERE batch_id = {bad.id}")
-        report.expect("rows of it that are left", 0, left)
+        report.expect("remaining rows of it", 0, left)

@@ -1,7 +1,7 @@
-"""Write each chart's table of values into its README, from its schema and its defaults.
+"""Generate the table of values in each chart's README from the chart's schema and defaults.
 
-``make chart-docs`` runs it; ``--check`` only says which tables are stale. The table is made, never edited, so that a
-value is described once: in ``values.schema.json``.
+``make chart-docs`` runs this script; with ``--check`` it only names stale tables. Values are described once, in
+``values.schema.json``.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
+from docs.tables import format_row, format_table, replace_table
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CHARTS = Path(__file__).parent
-BEGIN = "<!-- Made by `make chart-docs` from values.schema.json and values.yaml: edit those. -->"
-END = "<!-- End of the table. -->"
 
 
 def rows(schema: dict[str, Any], defaults: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """Walk a schema's properties down to what a user sets.
+    """Yield the values that users set.
 
     Args:
         schema: JSON schema of an object.
@@ -43,41 +43,31 @@ def rows(schema: dict[str, Any], defaults: dict[str, Any], prefix: str = "") -> 
 
 
 def table(chart: Path) -> str:
-    """Return the table of a chart's values as Markdown, markers included.
+    """Return the table of a chart's values as Markdown.
 
     Args:
         chart: The chart's folder.
-
-    Returns:
-        The text from ``BEGIN`` to ``END``.
     """
     schema = json.loads((chart / "values.schema.json").read_text())
     defaults = yaml.safe_load((chart / "values.yaml").read_text())
-    lines = [f"| `{path}` | `{default}` | {meaning} |" for path, default, meaning in rows(schema, defaults)]
-    return "\n".join([BEGIN, "", "| Value | Default | Meaning |", "|---|---|---|", *lines, "", END])
+    lines = [format_row((f"`{path}`", f"`{default}`", meaning)) for path, default, meaning in rows(schema, defaults)]
+    return format_table(("Value", "Default", "Meaning"), lines)
 
 
 def documented(chart: Path) -> str:
-    """Return a chart's README with its table made anew.
+    """Return a chart's README with its table updated.
 
     Args:
         chart: The chart's folder.
-
-    Returns:
-        The whole text.
 
     Raises:
         ValueError: The README lacks the markers.
     """
-    text = (chart / "README.md").read_text()
-    if BEGIN not in text or END not in text:
-        raise ValueError(f"{chart}/README.md lacks the lines between which the table goes:\n{BEGIN}\n{END}")
-    before, rest = text.split(BEGIN)
-    return before + table(chart) + rest.split(END)[1]
+    return replace_table((chart / "README.md").read_text(), "values", table(chart))
 
 
 def main(check: Annotated[bool, typer.Option(help="Change nothing; fail if a table is stale.")] = False) -> None:
-    """Write the tables of values into the charts' READMEs."""
+    """Update the tables of values in the charts' READMEs."""
     stale = [
         schema.parent
         for schema in sorted(CHARTS.rglob("values.schema.json"))

@@ -1,7 +1,7 @@
-"""Move an image from one stack to the next: one line of one file, as a commit to be reviewed.
+"""Promote an image from one stack to the next: a commit that changes one line of one file, to be reviewed.
 
 ``make release DIGEST=sha256:…`` gives dev the image that CI has built, ``make promote TO=staging`` (then ``prod``)
-takes what the stack before runs. Argo CD does the rest once the commit is on the branch that it follows.
+takes the image of the previous stack. Argo CD deploys it when the commit is on the branch that it follows.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ app = typer.Typer(help=__doc__, no_args_is_help=True)
 
 
 class PromotionError(Exception):
-    """The promotion cannot be made; the message says what to do."""
+    """The promotion is not possible; the message says what to do."""
 
 
 def image_file(stack: str) -> Path:
@@ -62,18 +62,18 @@ def put(stack: str, digest: str) -> bool:
         digest: The image's digest.
 
     Returns:
-        Whether there was anything to do.
+        Whether the digest changed.
 
     Raises:
-        PromotionError: The digest is none, or the file has changes that are not committed.
+        PromotionError: The digest is invalid, or the file has uncommitted changes.
     """
     if not DIGEST.fullmatch(digest):
         raise PromotionError(
-            f"'{digest}' is no digest: give sha256: and 64 hexadecimal digits, as the registry shows it"
+            f"'{digest}' is not a digest: give sha256: and 64 hexadecimal digits, as the registry shows it"
         )
     path = image_file(stack)
     if _git("status", "--porcelain", "--", str(path)):
-        raise PromotionError(f"{path} has changes that are not committed: commit or restore it first")
+        raise PromotionError(f"{path} has uncommitted changes: commit or restore it first")
     if digest_of(stack) == digest:
         return False
     path.write_text(f'image: {{ digest: "{digest}" }}\n')
@@ -82,9 +82,9 @@ def put(stack: str, digest: str) -> bool:
 
 
 def check_hours(now: datetime) -> None:
-    """Refuse a release to prod at a time when few are there to watch it.
+    """Refuse a release to prod outside working hours.
 
-    Argo CD itself syncs at any hour, since repairs and failovers cannot wait.
+    Only promotions are limited. Argo CD syncs at any hour, because repairs and failovers cannot wait.
 
     Args:
         now: The time, with its zone.
@@ -100,7 +100,7 @@ def check_hours(now: datetime) -> None:
     start = next(at for at in later if at.hour == RELEASE_HOURS.get(at.weekday(), (0, 0))[0] and at.weekday() < 5)  # noqa: PLR2004 - Saturday
     raise PromotionError(
         f"{utc:%A %H:%M} UTC is outside the hours of releases to prod: wait until {start:%A %H:%M} UTC, "
-        "or say ANYTIME=yes"
+        "or add ANYTIME=yes"
     )
 
 
@@ -114,9 +114,9 @@ def _git(*arguments: str) -> str:
 
 def _put_and_report(stack: str, digest: str) -> None:
     if put(stack, digest):
-        typer.echo(f"{stack}: {digest}, committed. Push it on a branch and have its one line reviewed.")
+        typer.echo(f"{stack}: {digest}, committed. Push it on a branch for review.")
     else:
-        typer.echo(f"{stack} runs {digest} already: nothing to do.")
+        typer.echo(f"{stack} runs {digest} already; nothing changed.")
 
 
 @app.command()
@@ -129,7 +129,7 @@ def release(digest: Annotated[str, typer.Argument(help="Digest of the image that
 def promote(
     to: Annotated[str, typer.Argument(help="Stack to promote to: staging or prod.")],
     *,
-    anytime: Annotated[bool, typer.Option(help="Promote to prod outside working hours too.")] = False,
+    anytime: Annotated[bool, typer.Option(help="Promote to prod outside working hours, too.")] = False,
 ) -> None:
     """Give a stack the image of the previous stack."""
     if to not in PREDECESSOR:

@@ -1,4 +1,4 @@
-"""The charts' READMEs say what their schemas say."""
+"""The charts' READMEs document the values of their schemas."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def document(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_tables_of_values_are_fresh() -> None:
+def test_tables_of_values_are_up_to_date() -> None:
     done = document(ROOT, "--check")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_stale_table_is_named_and_made_anew(tmp_path: Path) -> None:
+def test_a_stale_table_is_named_and_regenerated(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "helm", tmp_path / "helm", ignore=shutil.ignore_patterns("charts"))
     values = tmp_path / "helm/rates-app/values.yaml"
     values.write_text(values.read_text().replace("cpuPercent: 60", "cpuPercent: 61"))

@@ -47,7 +47,7 @@ def tree(tmp_path: Path) -> Path:
 )
 def test_prod_is_released_to_in_working_hours(at: str, start: str) -> None:
     hours = runpy.run_path(str(ROOT / "helm/gitops/promote.py"))
-    with pytest.raises(hours["PromotionError"], match=f"wait until {start} UTC, or say ANYTIME=yes"):
+    with pytest.raises(hours["PromotionError"], match=f"wait until {start} UTC, or add ANYTIME=yes"):
         hours["check_hours"](datetime.fromisoformat(f"{at}+00:00"))
     hours["check_hours"](datetime.fromisoformat("2026-11-27T10:59+00:00"))
 
@@ -91,15 +91,15 @@ def test_same_image_again_is_nothing_to_do(tree: Path) -> None:
     head = git(tree, "rev-parse", "HEAD")
     done = promote(tree, "release", DIGEST)
     assert done.returncode == 0
-    assert "nothing to do" in done.stdout
+    assert "nothing changed" in done.stdout
     assert git(tree, "rev-parse", "HEAD") == head
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("release", "v1.2.3"), "'v1.2.3' is no digest"),
-        (("release", ""), "'' is no digest"),
+        (("release", "v1.2.3"), "'v1.2.3' is not a digest"),
+        (("release", ""), "'' is not a digest"),
         (("promote", "dev"), "'dev' has no previous stack: promote to staging or prod"),
         (("promote", "staging"), "dev has no image yet"),
     ],
@@ -117,5 +117,5 @@ def test_uncommitted_change_of_the_file_is_not_overwritten(tree: Path) -> None:
     path.write_text('image: { digest: "" } # mine\n')
     done = promote(tree, "release", DIGEST)
     assert done.returncode == 1
-    assert "has changes that are not committed" in done.stderr
+    assert "has uncommitted changes" in done.stderr
     assert "# mine" in path.read_text()

@@ -1,4 +1,4 @@
-"""What a run measured is recorded in place of what an earlier one did; needs no cluster."""
+"""A run's measurements replace those of earlier runs. These tests need no cluster."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def measured(what: str) -> list[Row]:
     return rows
 
 
-def test_every_kind_of_result_gets_its_line() -> None:
+def test_every_kind_of_result_gets_a_row() -> None:
     page = record(EMPTY, measured("a pod is killed"), [], FIRST)
     begins, ends = "| a pod is killed | 2026-11-24 | 12,345 | 1 | 0 | 2 | 30 ms |", "| test_faults.py::test_it |"
     for line in (
@@ -36,7 +36,7 @@ def test_every_kind_of_result_gets_its_line() -> None:
     assert page.endswith("<!-- /runs -->\nBetween.\n")
 
 
-def test_a_later_run_replaces_what_is_called_the_same_and_keeps_the_rest() -> None:
+def test_a_later_run_replaces_rows_of_the_same_name_and_keeps_the_others() -> None:
     page = record(EMPTY, [*measured("one"), *measured("other")], [], FIRST)
     page = record(page, measured("one"), ["test_faults.py::test_it"], SECOND)
     (line,) = (line for line in page.splitlines() if line.startswith("| one |") and "all of it" in line)
@@ -45,11 +45,11 @@ def test_a_later_run_replaces_what_is_called_the_same_and_keeps_the_rest() -> No
     assert record(page, [], [], SECOND) == page
 
 
-def test_a_page_without_a_place_is_refused() -> None:
-    with pytest.raises(AssertionError, match="no place for the table 'load'"):
+def test_a_page_without_markers_is_refused() -> None:
+    with pytest.raises(ValueError, match="has no table 'load'"):
         record("Nothing.", [], [], FIRST)
 
 
-def test_the_page_is_as_a_run_leaves_it() -> None:
+def test_the_page_has_the_format_that_a_run_writes() -> None:
     page = PAGE.read_text()
     assert record(page, [], [], FIRST) == page

@@ -13,7 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from psycopg import sql
 
-from drills.pod import Served, environment_of
+from drills.pod import Pod, environment_of
 from rates_app.rates.locations import read_locations, store_locations
 from rates_app.settings import Settings
 from rates_app.store.generation import increment_generation
@@ -49,8 +49,8 @@ __all__ = [
 QUESTION = "/rates?date_from=2021-01-01&date_to=2021-01-31&orig_code=CNGGZ&dest_code=EETLL"
 
 
-class Pod(Served):
-    """The service in processes of its own, with a supplier's token."""
+class PodUnderTest(Pod):
+    """A pod of the service, with a supplier's token."""
 
     def __init__(self, settings: Settings, token: str, **environment: str) -> None:
         self.settings = settings
@@ -132,7 +132,7 @@ def start_pod(
     """Start pods with settings of their own."""
 
     @contextmanager
-    def start(**environment: str) -> Iterator[Pod]:
+    def start(**environment: str) -> Iterator[PodUnderTest]:
         settings = Settings.model_validate(
             {
                 "database_url": attacked.url,
@@ -142,7 +142,7 @@ def start_pod(
                 "rate_limit": "1000000/minute",
             }
         )
-        pod = Pod(settings, token, **environment)
+        pod = PodUnderTest(settings, token, **environment)
         try:
             yield pod
         finally:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from tests.integration.conftest import Database
-    from tests.security.conftest import Pod
+    from tests.security.conftest import PodUnderTest
 
 pytestmark = pytest.mark.xdist_group("slow-clients")  # the last tests count what the first have done to the pod
 
@@ -30,14 +30,14 @@ GOOD = f"GET {QUESTION} HTTP/1.1\r\nHost: rates\r\n\r\n".encode()
 
 
 @pytest.fixture(scope="module")
-def pod(start_pod: Callable[..., AbstractContextManager[Pod]]) -> Iterator[Pod]:
+def pod(start_pod: Callable[..., AbstractContextManager[PodUnderTest]]) -> Iterator[PodUnderTest]:
     """A pod of two workers with two threads each, which gives slow clients two seconds."""
     patient = {"RATES_SHED_SECONDS": "30", "RATES_PUBLIC_BATCHES": "true"}
     with start_pod(RATES_THREADS="2", RATES_CLIENT_TIMEOUT_SECONDS="2", RATES_UPLOAD_LANES="2", **patient) as pod:
         yield pod
 
 
-def delivery(pod: Pod) -> bytes:
+def delivery(pod: PodUnderTest) -> bytes:
     return (
         f"POST /v1/batches HTTP/1.1\r\nHost: rates\r\nAuthorization: Bearer {pod.token}\r\n"
         "Content-Type: text/csv\r\nContent-Length: 1000000\r\n\r\norig_code,"
@@ -45,7 +45,7 @@ def delivery(pod: Pod) -> bytes:
 
 
 #: What an attacker sends at first, and then again and again.
-ATTACKS: dict[str, tuple[Callable[[Pod], bytes], bytes]] = {
+ATTACKS: dict[str, tuple[Callable[[PodUnderTest], bytes], bytes]] = {
     "silent": (lambda _: b"", b""),
     "half-head": (lambda _: GOOD[:40], b""),
     "trickling-head": (lambda _: GOOD[:-2], b"X"),
@@ -56,7 +56,7 @@ ATTACKS: dict[str, tuple[Callable[[Pod], bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_good_clients_are_served_while_bad_ones_hold_all_they_can(pod: Pod, attack: str) -> None:
+def test_good_clients_are_served_while_bad_ones_hold_all_they_can(pod: PodUnderTest, attack: str) -> None:
     first, again = ATTACKS[attack]
     stop = threading.Event()
     with ExitStack() as stack:
@@ -89,7 +89,7 @@ def test_good_clients_are_served_while_bad_ones_hold_all_they_can(pod: Pod, atta
                 trickle.join()
 
 
-def test_each_kind_of_slowness_is_counted(pod: Pod) -> None:
+def test_each_kind_of_slowness_is_counted(pod: PodUnderTest) -> None:
     reasons = {
         reason: pod.metric("rates_http_connections_closed_total", reason=reason) for reason in ("head", "reader")
     }
@@ -99,7 +99,7 @@ def test_each_kind_of_slowness_is_counted(pod: Pod) -> None:
     assert pod.metric("rates_http_requests_total", route="/v1/batches", status="503") > 0  # no lane was free
 
 
-def test_a_body_that_nobody_wants_is_not_received(pod: Pod) -> None:
+def test_a_body_that_nobody_wants_is_not_received(pod: PodUnderTest) -> None:
     with pod.connect() as client:
         head = "POST /v1/batches HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n"
     assert pod.exchange(f"{head}\r\n".encode()).startswith(b"HTTP/1.1 401 ")
@@ -110,7 +110,7 @@ def test_a_body_that_nobody_wants_is_not_received(pod: Pod) -> None:
         assert client.recv(100).startswith(b"HTTP/1.1 202 ")
 
 
-def test_followers_of_a_batch_hold_no_thread(pod: Pod, attacked: Database) -> None:
+def test_followers_of_a_batch_hold_no_thread(pod: PodUnderTest, attacked: Database) -> None:
     with psycopg.connect(attacked.url) as connection:
         row = connection.execute(
             """
@@ -134,7 +134,7 @@ def test_followers_of_a_batch_hold_no_thread(pod: Pod, attacked: Database) -> No
             received += followers[0].recv(65536)
 
 
-def test_pipelined_requests_are_answered_in_order(pod: Pod) -> None:
+def test_pipelined_requests_are_answered_in_order(pod: PodUnderTest) -> None:
     ask = "GET /v1/locations?limit={} HTTP/1.1\r\nHost: rates\r\nConnection: {}\r\n\r\n"
     requests = "".join(ask.format(number, "close" if number == 9 else "keep-alive") for number in range(1, 10)).encode()
     answer = pod.exchange(requests)
@@ -155,18 +155,18 @@ def test_pipelined_requests_are_answered_in_order(pod: Pod) -> None:
         (b"GET /healthz HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", b"400"),
     ],
 )
-def test_malformed_heads_get_a_client_error(pod: Pod, request_: bytes, status: bytes) -> None:
+def test_malformed_heads_get_a_client_error(pod: PodUnderTest, request_: bytes, status: bytes) -> None:
     assert pod.exchange(request_).partition(b"\r\n")[0].split()[1] == status
 
 
 @pytest.mark.parametrize("body", [b"zz\r\nabc\r\n0\r\n\r\n", b"5\r\nabcdefg\r\n0\r\n\r\n", b"-1\r\n\r\n"])
-def test_malformed_chunks_are_the_clients_error(pod: Pod, body: bytes) -> None:
+def test_malformed_chunks_are_the_clients_error(pod: PodUnderTest, body: bytes) -> None:
     head = f"POST /v1/batches HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {pod.token}\r\n"
     head += "Transfer-Encoding: chunked\r\n\r\n"
     assert pod.exchange(head.encode() + body).startswith(b"HTTP/1.1 400 ")
 
 
-def test_metrics_and_status_are_private(pod: Pod) -> None:
+def test_metrics_and_status_are_private(pod: PodUnderTest) -> None:
     for path in ("/metrics", "/status"):
         assert httpx.get(pod.operations_url + path).status_code == 200
         for disguise in (path, path + "/", f"/{path}", path.replace("s", "%73", 1), f"/.{path}", path + "?a=b"):
@@ -176,7 +176,7 @@ def test_metrics_and_status_are_private(pod: Pod) -> None:
     assert httpx.get(f"{pod.url}/readyz").status_code == 200
 
 
-def test_a_silent_client_of_the_operations_port_does_not_stop_probes(pod: Pod) -> None:
+def test_a_silent_client_of_the_operations_port_does_not_stop_probes(pod: PodUnderTest) -> None:
     address = ("127.0.0.1", int(pod.operations_url.rpartition(":")[2]))
     with ExitStack() as stack:
         for _ in range(ATTACKERS):
@@ -184,7 +184,7 @@ def test_a_silent_client_of_the_operations_port_does_not_stop_probes(pod: Pod) -
         assert httpx.get(f"{pod.operations_url}/healthz").status_code == 200
 
 
-def test_one_client_cannot_hold_all_connections(start_pod: Callable[..., AbstractContextManager[Pod]]) -> None:
+def test_one_client_cannot_hold_all_connections(start_pod: Callable[..., AbstractContextManager[PodUnderTest]]) -> None:
     with start_pod(RATES_WORKERS="1", RATES_CONNECTIONS_PER_CLIENT="20") as pod, ExitStack() as stack:
         clients = [stack.enter_context(closing(pod.connect())) for _ in range(30)]
         pod.wait_for_metric(10, "rates_http_connections_closed_total", reason="client")

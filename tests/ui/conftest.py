@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 from psycopg import sql
 
-from drills.pod import Served, environment_of
+from drills.pod import Pod, environment_of
 from rates_app.batches.pipeline.engine import ingest
 from rates_app.local.server import HOST, free_port
 from rates_app.rates.locations import read_locations, store_locations
@@ -119,7 +119,7 @@ def site(
             increment_generation(connection, None)
         batch, _ = ingest(settings, str(SAMPLE / "prices-2021-01.csv.gz"), supplier="sample")
         assert batch.state == "published", batch.failure
-        served = Served(environment_of(settings) | {"RATES_DRAIN_SECONDS": "0"})
+        served = Pod(environment_of(settings) | {"RATES_DRAIN_SECONDS": "0"})
         try:
             served.wait_until_ready()
             yield Site(served.url, served.operations_url, settings)

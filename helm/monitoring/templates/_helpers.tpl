@@ -22,7 +22,7 @@ app.kubernetes.io/part-of: freight-rates
 {{- end -}}
 {{- end -}}
 
-{{/* The Secret of the watcher's targets; empty where there is none, and the watcher only logs. */}}
+{{/* The Secret of the watcher's targets. If it is empty, the watcher only logs. */}}
 {{- define "monitoring.secretName" -}}
 {{- with .Values.secrets -}}
 {{- if .existing }}{{ .existing }}

@@ -9,7 +9,7 @@ app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
-{{/* Without the chart's version: a new chart that changes nothing for the pods must not replace them. */}}
+{{/* Without the chart's version, because a new chart version alone must not replace pods. */}}
 {{- define "rates-app.podLabels" -}}
 {{ include "rates-app.selectorLabels" . }}
 app.kubernetes.io/component: server
@@ -22,7 +22,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end -}}
 
-{{/* Labels of a Job and its pods: never those that the Service and the disruption budget select. */}}
+{{/* Labels of a Job and its pods. They must not match the selectors of the Service and the disruption budget. */}}
 {{- define "rates-app.jobLabels" -}}
 app.kubernetes.io/name: {{ .root.Chart.Name }}-{{ .component }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
@@ -49,7 +49,7 @@ app.kubernetes.io/part-of: freight-rates
 {{- end -}}
 {{- end -}}
 
-{{/* preStop, then the app's own drain and grace, then room to exit: SIGKILL must never be what ends a request. */}}
+{{/* preStop, then the service's drain and grace periods, then time to exit, so that SIGKILL never ends a request. */}}
 {{- define "rates-app.terminationSeconds" -}}
 {{ add .Values.shutdown.preStopSeconds .Values.shutdown.drainSeconds .Values.shutdown.graceSeconds 10 }}
 {{- end -}}

@@ -13,7 +13,7 @@ readOnlyRootFilesystem: true
 capabilities: { drop: [ALL] }
 {{- end -}}
 
-{{/* The settings, and what a load balancer implies: one proxy in front, and HTTPS if it has a certificate. */}}
+{{/* The settings. A load balancer implies one trusted proxy, and HTTPS if it has a certificate. */}}
 {{- define "rates-app.settings" -}}
 {{- $implied := dict -}}
 {{- if .Values.ingress.enabled -}}
@@ -38,7 +38,7 @@ env:
   - { name: RATES_GRACE_SECONDS, value: {{ .Values.shutdown.graceSeconds | quote }} }
   {{- with .Values.aws }}
   {{- if .region }}
-  # Arrow reads the one, boto3 the other.
+  # Arrow reads AWS_REGION, boto3 reads AWS_DEFAULT_REGION.
   - { name: AWS_REGION, value: {{ .region | quote }} }
   - { name: AWS_DEFAULT_REGION, value: {{ .region | quote }} }
   - { name: RATES_INCOMING_BUCKET, value: {{ .incomingBucket | quote }} }
@@ -72,7 +72,7 @@ spec:
     {{- range $key := list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
     - topologyKey: {{ $key }}
       maxSkew: 1
-      # A skewed pod that serves is better than an even one that waits for a zone to come back.
+      # An uneven distribution is better than a pending pod that waits for a zone to recover.
       whenUnsatisfiable: ScheduleAnyway
       nodeTaintsPolicy: Honor
       matchLabelKeys: [{{ ternary "pod-template-hash" "rollouts-pod-template-hash" (eq $.Values.strategy.type "rolling") }}]
@@ -105,7 +105,7 @@ spec:
         httpGet: { path: /healthz, port: operations }
         periodSeconds: 10
         timeoutSeconds: 5
-        # A minute: a restart helps a process that hangs, and hurts one that is merely busy.
+        # One minute: a restart helps a process that hangs, but harms one that is busy.
         failureThreshold: 6
       readinessProbe:
         httpGet: { path: /readyz, port: operations }
@@ -113,7 +113,7 @@ spec:
         timeoutSeconds: 3
         failureThreshold: 2
       lifecycle:
-        # Load balancers learn of a pod's end later than the pod does: serve on until they have.
+        # Load balancers remove a pod later than Kubernetes stops it. Continue to serve until they have.
         preStop: { sleep: { seconds: {{ .Values.shutdown.preStopSeconds }} } }
       resources:
         {{- toYaml .Values.resources | nindent 8 }}
@@ -139,7 +139,7 @@ spec:
     - { name: tmp, mountPath: /tmp }
 {{- end -}}
 
-{{/* A Job of one pod that runs a command of the image. Takes root, component, args, annotations; first: a command before it. */}}
+{{/* A Job of one pod that runs a command of the image. Takes root, component, args, annotations; first: an init command. */}}
 {{- define "rates-app.job" -}}
 {{- $root := .root -}}
 apiVersion: batch/v1
@@ -151,7 +151,7 @@ metadata:
   annotations:
     {{- .annotations | nindent 4 }}
 spec:
-  # One name, one pod: a second start finds the first, and the role's advisory lock guards against other clusters.
+  # A fixed name allows one Job at a time in this cluster. The command's advisory lock excludes other clusters.
   parallelism: 1
   completions: 1
   backoffLimit: 3
@@ -162,7 +162,7 @@ spec:
         {{- include "rates-app.jobLabels" . | nindent 8 }}
     spec:
       restartPolicy: Never
-      # Before the first release the chart's own account does not exist yet; the Job needs none.
+      # The Job needs no service account. The chart's account does not exist before the first release.
       serviceAccountName: default
       automountServiceAccountToken: false
       enableServiceLinks: false
@@ -191,8 +191,8 @@ spec:
 {{- end -}}
 
 {{/*
-Asks SERVICE for one day's rate and fails unless the answer has the form that clients depend on. In Python, because
-the image has it and no shell tools.
+Queries SERVICE for one day's rate and fails unless the response has the format that clients depend on. It is written
+in Python because the image has no HTTP tools.
 */}}
 {{- define "rates-app.askRate" -}}
 command:

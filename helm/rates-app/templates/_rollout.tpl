@@ -5,7 +5,7 @@ blueGreen:
   activeService: {{ $name }}
   previewService: {{ $name }}-preview
   autoPromotionEnabled: true
-  # The old pods stay up this long after the switch, so that going back is a switch too.
+  # The old pods keep running this long after the switch, so that a rollback is a switch, too.
   scaleDownDelaySeconds: {{ .Values.strategy.previewSeconds }}
   prePromotionAnalysis:
     templates: [{ templateName: {{ $name }}-smoke }, { templateName: {{ $name }}-staleness }]
@@ -28,7 +28,7 @@ canary:
       servicePort: 80
   {{- end }}
   analysis:
-    # From the first step on: nothing is measured before the new pods get requests.
+    # Start at the first step, because the new pods get no requests before it.
     startingStep: 1
     templates: [{ templateName: {{ $name }}-traffic }, { templateName: {{ $name }}-staleness }]
     args:

@@ -23,7 +23,7 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
 {{- end -}}
 {{- end -}}
 
-{{/* The image of drivers and executors: pushed beside the service's, under a tag that names it. */}}
+{{/* The image of drivers and executors. CI pushes it with the service's image, whose digest is part of its tag. */}}
 {{- define "spark-ingest.sparkImage" -}}
 {{- $_ := include "spark-ingest.image" . -}}
 {{ .Values.image.repository }}:spark-{{ .Values.image.tag | default (.Values.image.digest | trimPrefix "sha256:") }}
@@ -54,7 +54,7 @@ env:
   - { name: RATES_DATA_DIR, value: /tmp/rates }
   {{- with .Values.aws }}
   {{- if .region }}
-  # Arrow reads the one, boto3 the other.
+  # Arrow reads AWS_REGION, boto3 reads AWS_DEFAULT_REGION.
   - { name: AWS_REGION, value: {{ .region | quote }} }
   - { name: AWS_DEFAULT_REGION, value: {{ .region | quote }} }
   - { name: RATES_INCOMING_QUEUE_URL, value: {{ .incomingQueueUrl | quote }} }

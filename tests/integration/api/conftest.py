@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from drills.pod import Served, environment_of
+from drills.pod import Pod, environment_of
 from rates_app.application import create_app
 from rates_app.batches import ledger
 from rates_app.batches.formats import csv as csv_format
@@ -150,8 +150,8 @@ def own_cluster(servers_folder: Path) -> Iterator[PostgresPair]:
 
 
 @pytest.fixture
-def served(settings: Settings, publisher: Publisher) -> Iterator[Served]:
-    server = Served(environment_of(settings))
+def served(settings: Settings, publisher: Publisher) -> Iterator[Pod]:
+    server = Pod(environment_of(settings))
     try:
         server.wait_until_ready()
         yield server

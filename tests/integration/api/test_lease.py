@@ -19,7 +19,7 @@ from rates_app.store.lease import Lease
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from drills.pod import Served
+    from drills.pod import Pod
     from tests.integration.api.conftest import Publisher
 
 
@@ -115,7 +115,7 @@ def test_a_publish_waits_by_its_own_clock_too(publisher: Publisher) -> None:
         assert connection.execute("SELECT FROM cache_leases").rowcount == 0
 
 
-def test_a_stopped_process_answers_nothing_old_when_it_continues(served: Served, publisher: Publisher) -> None:
+def test_a_stopped_process_answers_nothing_old_when_it_continues(served: Pod, publisher: Publisher) -> None:
     question = "/rates?date_from=2021-01-01&date_to=2021-01-01&orig_code=CNGGZ&dest_code=EETLL"
 
     def ask() -> tuple[float | None, str]:

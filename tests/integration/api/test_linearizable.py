@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from drills.history import Read, Write, check
-from drills.pod import Served, environment_of
+from drills.pod import Pod, environment_of
 from rates_app.cache.redis import Redis
 from rates_app.rates.warm import warmer
 from rates_app.settings import Settings
@@ -36,9 +36,9 @@ ROUNDS = 25
 
 
 @contextmanager
-def pods_of(settings: Settings) -> Iterator[list[Served]]:
+def pods_of(settings: Settings) -> Iterator[list[Pod]]:
     """Run two pods."""
-    started = [Served(environment_of(settings)) for _ in range(2)]
+    started = [Pod(environment_of(settings)) for _ in range(2)]
     try:
         for pod in started:
             pod.wait_until_ready()
@@ -53,7 +53,7 @@ def publish(publisher: Publisher, dollars: int, replaces: int | None = None) -> 
     return publisher.publish(rows, replaces)
 
 
-def observe(pods: list[Served], publisher: Publisher, rounds: int, events: dict[int, Callable[[], None]]) -> int:
+def observe(pods: list[Pod], publisher: Publisher, rounds: int, events: dict[int, Callable[[], None]]) -> int:
     """Run readers while batches are published, replaced and withdrawn, and check the responses.
 
     Args:
@@ -72,7 +72,7 @@ def observe(pods: list[Served], publisher: Publisher, rounds: int, events: dict[
     faults: list[str] = []
     stop = threading.Event()
 
-    def read(pod: Served, keep: bool) -> None:
+    def read(pod: Pod, keep: bool) -> None:
         with httpx.Client(timeout=30) as client:
             while not stop.is_set():
                 started = time.monotonic()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 import httpx
 
 if TYPE_CHECKING:
-    from drills.pod import Served
+    from drills.pod import Pod
     from tests.integration.api.conftest import Publisher, Row
 
 QUESTION = "/rates?date_from=2021-01-01&date_to=2021-01-31&orig_code=CNGGZ&dest_code=EETLL"
@@ -56,7 +56,7 @@ class Load:
             thread.join()
 
 
-def test_sigterm_loses_no_request(served: Served, publisher: Publisher, sample_rows: list[Row]) -> None:
+def test_sigterm_loses_no_request(served: Pod, publisher: Publisher, sample_rows: list[Row]) -> None:
     publisher.publish(sample_rows[:2000])
     with Load(served.url) as load:
         while len(load.statuses) < 100:
@@ -79,7 +79,7 @@ def test_sigterm_loses_no_request(served: Served, publisher: Publisher, sample_r
     assert load.closing > 0  # clients that keep connections are told to look for another pod
 
 
-def test_a_request_in_progress_is_finished(served: Served, publisher: Publisher) -> None:
+def test_a_request_in_progress_is_finished(served: Pod, publisher: Publisher) -> None:
     with httpx.stream("GET", f"{served.url}{QUESTION}") as slow_reader:
         served.process.terminate()
         time.sleep(4)  # the drain is over, the answer is not
@@ -87,7 +87,7 @@ def test_a_request_in_progress_is_finished(served: Served, publisher: Publisher)
     assert served.terminate() == 0
 
 
-def test_metrics_add_up_over_workers_and_logs_are_json_lines(served: Served) -> None:
+def test_metrics_add_up_over_workers_and_logs_are_json_lines(served: Pod) -> None:
     for _ in range(40):
         httpx.get(served.url + QUESTION)  # new connections: both workers get some
 

@@ -16,7 +16,7 @@ from rates_app.store.tokens import create_token
 if TYPE_CHECKING:
     from flask.testing import FlaskClient
 
-    from drills.pod import Served
+    from drills.pod import Pod
     from rates_app.settings import Settings
     from tests.integration.api.conftest import Publisher
 
@@ -29,7 +29,7 @@ def token(publisher: Publisher) -> str:
         return create_token(connection, "acme", ["batches:write"], None)
 
 
-def exchange(served: Served, request: bytes) -> tuple[int, dict[str, Any]]:
+def exchange(served: Pod, request: bytes) -> tuple[int, dict[str, Any]]:
     """Send raw bytes, close the sending side, and read the response to its end."""
     with socket.create_connection(("127.0.0.1", served.port), timeout=20) as connection:
         connection.sendall(request)
@@ -50,7 +50,7 @@ def chunked(*chunks: bytes) -> bytes:
     return b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
 
 
-def test_a_truncated_body_is_refused_and_leaves_nothing(served: Served, settings: Settings, token: str) -> None:
+def test_a_truncated_body_is_refused_and_leaves_nothing(served: Pod, settings: Settings, token: str) -> None:
     head = post(token, f"Content-Length: {len(BODY)}")
     for length in (0, 1, 30, 1000, len(BODY) - 4, len(BODY) - 1):
         status, problem = exchange(served, head + BODY[:length])
@@ -61,7 +61,7 @@ def test_a_truncated_body_is_refused_and_leaves_nothing(served: Served, settings
     assert (status, batch["size_bytes"]) == (202, len(BODY))
 
 
-def test_a_chunked_body_ends_with_its_last_chunk_or_is_refused(served: Served, settings: Settings, token: str) -> None:
+def test_a_chunked_body_ends_with_its_last_chunk_or_is_refused(served: Pod, settings: Settings, token: str) -> None:
     head = post(token, "Transfer-Encoding: chunked")
     whole = chunked(BODY[:1000], BODY[1000:], b"")
     for length in (0, 2, 500, 1010, len(whole) - 7, len(whole) - 5, len(whole) - 2, len(whole) - 1):

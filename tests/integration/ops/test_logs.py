@@ -16,7 +16,7 @@ import httpx
 import psycopg
 import pytest
 
-from drills.pod import Served, environment_of
+from drills.pod import Pod, environment_of
 from rates_app.store.tokens import create_token
 from tests.integration.api.conftest import publisher, settings
 
@@ -38,7 +38,7 @@ def events(output: list[str]) -> list[dict[str, Any]]:
 
 @pytest.mark.usefixtures("publisher")
 def test_a_rush_is_sampled_and_every_request_accounted_for(settings: Settings) -> None:
-    server = Served({**environment_of(settings), "RATES_WORKERS": "1", "RATES_LOG_REQUESTS_PER_SECOND": "5"})
+    server = Pod({**environment_of(settings), "RATES_WORKERS": "1", "RATES_LOG_REQUESTS_PER_SECOND": "5"})
     try:
         server.wait_until_ready()
         with httpx.Client(base_url=server.url) as client, ThreadPoolExecutor(8) as pool:
@@ -61,7 +61,7 @@ def test_a_rush_is_sampled_and_every_request_accounted_for(settings: Settings) -
 def test_nothing_says_who_asked_or_what_with(settings: Settings, publisher: Publisher) -> None:
     with psycopg.connect(publisher.url) as connection:
         token = create_token(connection, "supplier", ["batches:write"], None)
-    server = Served(
+    server = Pod(
         {
             **environment_of(settings),
             "RATES_REDIS_URL": f"redis://:s3cret-of-redis@{NOWHERE}/0",
@@ -94,7 +94,7 @@ def test_nothing_says_who_asked_or_what_with(settings: Settings, publisher: Publ
 def test_what_goes_wrong_in_a_request_has_its_id_and_no_password(settings: Settings) -> None:
     wrong = psycopg.conninfo.conninfo_to_dict(settings.database_url.get_secret_value())
     url = f"postgresql://{wrong['user']}:wr0ng-password@{wrong['host']}:{wrong['port']}/{wrong['dbname']}"
-    server = Served(
+    server = Pod(
         {**environment_of(settings), "RATES_DATABASE_URL": url, "RATES_REPLICA_URLS": "", "RATES_LOG_LEVEL": "debug"}
     )
     try:

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from drills.pod import Served, environment_of
+from drills.pod import Pod, environment_of
 from tests.integration.api.conftest import publisher, settings
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def collector() -> Iterator[Collector]:
 
 @pytest.mark.usefixtures("publisher")
 def test_a_request_is_traced_to_its_sql(settings: Settings, collector: Collector) -> None:
-    server = Served({**environment_of(settings), "RATES_TRACES_URL": collector.url})
+    server = Pod({**environment_of(settings), "RATES_TRACES_URL": collector.url})
     try:
         server.wait_until_ready()
         question = {"date_from": "2021-01-01", "date_to": "2021-01-02", "orig_code": "CNSGH", "dest_code": "NLRTM"}

@@ -5,8 +5,8 @@ rates.io/colour: {{ .Values.cluster.colour }}
 {{- end -}}
 
 {{/*
-Nothing is pruned or repaired by hand. A failed sync is retried for about half an hour, always at the commit that it
-began with; then Argo CD takes the branch's newest commit, be it a fix or a revert.
+Pruning and self-healing are automatic. Argo CD retries a failed sync for about half an hour at the commit with which it
+began, then takes the branch's newest commit.
 */}}
 {{- define "cluster.automated" -}}
 automated: { prune: true, selfHeal: true }

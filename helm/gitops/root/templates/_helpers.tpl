@@ -1,4 +1,4 @@
-{{/* Fields of the cluster's secret, for the ApplicationSet controller to fill in. A cluster outside AWS lacks some. */}}
+{{/* Fields of the cluster's Secret, which the ApplicationSet controller fills in. A cluster outside AWS lacks some. */}}
 {{- define "gitops.annotation" -}}
 {{ printf `{{ default "" (index .metadata.annotations "rates.io/%s") }}` . }}
 {{- end -}}
@@ -6,7 +6,7 @@
 {{ printf `{{ index .metadata.labels "rates.io/%s" }}` . }}
 {{- end -}}
 
-{{/* What an application may need of its cluster: all that Pulumi knows, and nothing that it does not. */}}
+{{/* The facts about the cluster that Pulumi registers. */}}
 {{- define "gitops.clusterFacts" -}}
 name: '{{ include "gitops.annotation" "cluster-name" }}'
 server: '{{ `{{ .server }}` }}'
