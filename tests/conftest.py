@@ -17,6 +17,7 @@ import structlog
 
 from rates_app.local.postgres import PostgresServer
 from rates_app.local.redis import RedisServer
+from rates_app.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +66,9 @@ def servers_folder(pytestconfig: pytest.Config) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _own_log() -> Iterator[None]:
-    """A command that a test runs within its process sets up that process's log: the next test does not inherit it."""
+def _own_process_state() -> Iterator[None]:
+    """A command that a test runs in its process configures logs and reads settings: the next test inherits neither."""
+    load_settings.cache_clear()
     yield
+    load_settings.cache_clear()
     structlog.reset_defaults()

@@ -65,8 +65,8 @@ def contents(settings: Settings, batch_id: int) -> tuple[Counter[tuple[object, .
         )
         rollups = connection.execute(
             """
-            SELECT origin_id, destination_id, day, count, total_cents, price_cents, weights FROM rollups
-            WHERE batch_id = %s ORDER BY 1, 2, 3
+            SELECT origin_id, destination_id, day, count, total_cents, low_cents, median_cents, high_cents, prices
+            FROM rollups WHERE batch_id = %s ORDER BY 1, 2, 3
             """,
             (batch_id,),
         )
@@ -88,7 +88,7 @@ def test_both_engines_make_the_same_batch(settings: Settings, deliver: Deliver) 
 def test_it_works_in_the_cluster_that_it_is_submitted_to() -> None:
     home = Path(pyspark.__file__).parent
     done = subprocess.run(
-        # There is no such cluster: what goes on all the same goes on in the driver alone.
+        # There is no such cluster: what works without it runs in the driver alone.
         [
             home / "bin/spark-submit",
             "--master",
@@ -128,21 +128,21 @@ def test_a_file_that_executors_cannot_read_on_refuses_the_batch(settings: Settin
     assert "line of more than" in output
 
 
-def test_what_is_done_is_told_while_the_rest_is_in_work(
+def test_progress_is_reported_while_other_slices_are_staged(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "spark"))
     from ingest import in_spark, session  # type: ignore[import-not-found]  # noqa: PLC0415 - a program, not a package
 
-    told = tmp_path / "told"
+    reported = tmp_path / "reported"
 
     def task(part: Slice) -> None:
         for _ in range(1200 if part.number else 0):
-            if told.exists():
+            if reported.exists():
                 return
             time.sleep(0.1)
-        assert not part.number, "nobody was told of the first part"
+        assert not part.number, "the first slice was not reported"
 
     with session(settings) as spark:
         parts = [Slice(number, 0, 0) for number in range(2)]
-        in_spark(spark.sparkContext)(task, parts, told.touch)
+        in_spark(spark.sparkContext)(task, parts, reported.touch)
