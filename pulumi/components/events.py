@@ -1,4 +1,4 @@
-"""A message for every file that arrives, and a dead-letter queue for those nobody could handle."""
+"""A queue with a message for every delivered object, and its dead-letter queue."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ if TYPE_CHECKING:
     from components.storage import Bucket
 
 DAYS = 24 * 60 * 60
-# The dispatcher extends this while it works; it bounds how long a dead dispatcher holds a message back.
+# The dispatcher renews this while it works. A message whose dispatcher ends is hidden for this time at most.
 VISIBILITY_SECONDS = 300
-ATTEMPTS = 5
+# The ledger counts failed attempts and outages, and quarantines a delivery first. The dispatcher holds a delivery that
+# it defers for minutes, so only its restarts, used quotas and messages that it can't read use up receives.
+MAX_RECEIVES = 50
 
 
 @dataclass(frozen=True, kw_only=True)
 class EventsArgs:
-    """What the queue needs to know."""
+    """Arguments of :class:`Events`."""
 
     bucket: Bucket
     key_arn: pulumi.Input[str]
@@ -36,7 +38,7 @@ class Events(pulumi.ComponentResource):
         queue_url: Where the dispatcher receives from.
         queue_arn: The queue's ARN.
         queue_name: The queue's name, as metrics call it.
-        dead_letter_queue_name: Name of the queue of messages that failed five times.
+        dead_letter_queue_name: Name of the queue of messages that were received too often.
     """
 
     queue_url: pulumi.Output[str]
@@ -59,7 +61,7 @@ class Events(pulumi.ComponentResource):
             message_retention_seconds=14 * DAYS,
             receive_wait_time_seconds=20,
             kms_master_key_id=args.key_arn,
-            redrive_policy=pulumi.Output.json_dumps({"deadLetterTargetArn": dead.arn, "maxReceiveCount": ATTEMPTS}),
+            redrive_policy=pulumi.Output.json_dumps({"deadLetterTargetArn": dead.arn, "maxReceiveCount": MAX_RECEIVES}),
             opts=child,
         )
         sqs.RedriveAllowPolicy(

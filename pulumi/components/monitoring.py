@@ -341,7 +341,7 @@ def _alarms(args: MonitoringArgs) -> list[Alarm]:
         Alarm(
             name="messages-dead",
             runbook="dead-letter-queue",
-            meaning="A delivered file failed five times and waits in the dead-letter queue.",
+            meaning="A message about a delivered file was received too often and is in the dead-letter queue.",
             namespace="AWS/SQS",
             metric="ApproximateNumberOfMessagesVisible",
             above=0,

@@ -1,15 +1,15 @@
 """Deliveries in S3, announced by events in an SQS queue: keys are SUPPLIER/NAME.
 
 SQS hands a message to one dispatcher and hides it from the others for as long as that one renews its visibility
-timeout. A message that no dispatcher finishes comes back, and after several times goes to the dead-letter queue.
+timeout. A message whose dispatcher ends is received again, and after several receives goes to the dead-letter queue.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
+import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 from boto3.exceptions import S3UploadFailedError
@@ -17,7 +17,7 @@ from boto3.session import Session
 from botocore.exceptions import BotoCoreError, ClientError
 
 from rates_app.batches.content import ContentChanged, ObjectPin, find_object, s3_client
-from rates_app.batches.sources.delivery import LOCAL_SUPPLIER
+from rates_app.batches.model import DEFAULT_SUPPLIER
 from rates_app.batches.sources.manifest import MAX_MANIFEST_BYTES
 from rates_app.batches.sources.messages import UnknownMessage, read_message
 from rates_app.batches.sources.names import (
@@ -62,6 +62,18 @@ MAX_WAIT_SECONDS = 20
 #: The longest that SQS hides a message, beyond what it has been hidden already.
 MAX_HIDDEN_SECONDS = 11 * 60 * 60
 
+#: Objects that this process holds. With more, it receives no messages.
+MAX_WAITING = 100
+
+#: A longer delay is left to the queue, where it counts as another receive.
+MAX_HELD_SECONDS = 15 * 60.0
+
+#: Delay of an object whose bucket can't be reached.
+UNREACHABLE_SECONDS = 60.0
+
+#: Delay of a message that can't be read. With the queue's maximum of receives it is a dead letter within the hour.
+UNKNOWN_SECONDS = 60.0
+
 #: Suppliers whose turn is remembered.
 MAX_TURNS = 1000
 
@@ -82,6 +94,11 @@ def _reaching(service: str) -> Iterator[None]:
         raise Unavailable(f"{service} cannot be reached: {error}") from error
     except (BotoCoreError, S3UploadFailedError) as error:
         raise Unavailable(f"{service} cannot be reached: {error}") from error
+
+
+def _supplier_of_key(key: str) -> str:
+    folder, separator, _ = key.partition("/")
+    return supplier_of(folder if separator else folder_of(DEFAULT_SUPPLIER))
 
 
 class BucketUpload:
@@ -190,21 +207,26 @@ class ObjectDelivery:
     """An object that a message announced.
 
     Args:
-        source: Where it came from.
-        content: The object.
-        message: The message, counted for this delivery.
+        source: Its source.
+        arrived: The object as it was announced.
+        content: The object's content.
+        message: The message that announced it.
+
+    Raises:
+        Unavailable: S3 can't be reached.
     """
 
-    def __init__(self, source: BucketSource, content: ObjectPin, message: Message) -> None:
+    def __init__(self, source: BucketSource, arrived: Arrived, content: ObjectPin, message: Message) -> None:
         self._source = source
+        self._arrived = arrived
         self._content = content
         self._message = message
         self.address = content.address
         folder, _, name = content.key.partition("/")
         self.name = printable(name or folder)
-        #: As written in keys, here and in the archive.
-        self._folder = folder if name else folder_of(LOCAL_SUPPLIER)
-        self.supplier = supplier_of(self._folder)
+        #: As written in keys of the archive.
+        self._folder = folder if name else folder_of(DEFAULT_SUPPLIER)
+        self.supplier = _supplier_of_key(content.key)
         self.manifest = source.read_small(content.key + MANIFEST_SUFFIX)
 
     def archive(self, destination: Destination, name: str, reports: Sequence[Path]) -> None:
@@ -237,8 +259,21 @@ class ObjectDelivery:
         self._message.finish()
 
     def defer(self, seconds: float) -> None:
-        """Return the message."""
-        self._message.finish(deferred=seconds)
+        """Return it to its source, which holds it or returns its message to the queue."""
+        self._source.defer(self._arrived, self._message, seconds)
+
+
+class _Waiting(NamedTuple):
+    """An object that was announced, and that this process holds until it is due."""
+
+    #: In seconds of the monotonic clock.
+    due: float
+    arrived: Arrived
+    message: Message
+
+    @property
+    def supplier(self) -> str:
+        return _supplier_of_key(self.arrived.key)
 
 
 class BucketSource:
@@ -254,8 +289,8 @@ class BucketSource:
             "rejected": settings.rejected_bucket,
         }
         self._queue = settings.incoming_queue_url
-        #: Received, and not yet handed out.
-        self._backlog: deque[ObjectDelivery] = deque()
+        #: Received and not yet handed out, or deferred.
+        self._waiting: list[_Waiting] = []
         #: Suppliers, the one that was served last at the end.
         self._turns: list[str] = []
 
@@ -264,76 +299,103 @@ class BucketSource:
         return BucketUpload(self.s3, self.incoming, f"{folder_of(supplier)}/{name}")
 
     def claim(self, seconds: float) -> ObjectDelivery | None:
-        """Receive messages, and hand out the delivery whose supplier was served longest ago."""
-        if self._queue is None:
-            raise SettingsError("RATES_INCOMING_QUEUE_URL: the queue of the bucket's events is needed to claim from it")
-        if not self._backlog:
-            with _reaching("the queue of RATES_INCOMING_QUEUE_URL"):
-                answer = self._sqs.receive_message(
-                    QueueUrl=self._queue,
-                    MaxNumberOfMessages=RECEIVED_MESSAGES,
-                    WaitTimeSeconds=min(int(seconds), MAX_WAIT_SECONDS),
-                    VisibilityTimeout=VISIBILITY_SECONDS,
-                )
-            for received in answer.get("Messages", []):
-                self._receive(self._queue, received)
-        if not self._backlog:
-            return None
-        delivery = min(
-            self._backlog, key=lambda each: self._turns.index(each.supplier) if each.supplier in self._turns else -1
-        )
-        self._backlog.remove(delivery)
-        others = [supplier for supplier in self._turns if supplier != delivery.supplier]
-        self._turns = [*others[-MAX_TURNS:], delivery.supplier]
-        return delivery
+        """Hand out the delivery whose supplier was served longest ago; receive messages if none is due."""
+        if not any(waiting.due <= time.monotonic() for waiting in self._waiting):
+            self._receive(seconds)
+        while due := [waiting for waiting in self._waiting if waiting.due <= time.monotonic()]:
+            chosen = min(due, key=lambda each: self._turns.index(each.supplier) if each.supplier in self._turns else -1)
+            self._waiting.remove(chosen)
+            try:
+                delivery = self._open(chosen.arrived, chosen.message)
+            except Unavailable as error:
+                log.warning("object_not_reachable", path=printable(chosen.arrived.key), error=str(error))
+                self.defer(chosen.arrived, chosen.message, UNREACHABLE_SECONDS)
+                return None
+            except Exception:
+                # Returned, so that an object that can't be opened becomes a dead letter and affects no other.
+                log.exception("object_not_opened", path=printable(chosen.arrived.key))
+                chosen.message.finish(deferred=UNKNOWN_SECONDS)
+                return None
+            if delivery is not None:
+                others = [supplier for supplier in self._turns if supplier != delivery.supplier]
+                self._turns = [*others[-MAX_TURNS:], delivery.supplier]
+                return delivery
+        return None
+
+    def defer(self, arrived: Arrived, message: Message, seconds: float) -> None:
+        """Hold an object for a time, or return its message to the queue if the time is long.
+
+        The queue counts every receive, and moves a message to the dead-letter queue after some. So an outage that
+        defers a delivery repeatedly must not return its message each time.
+        """
+        if seconds > MAX_HELD_SECONDS:
+            message.finish(deferred=seconds)
+        else:
+            self._waiting.append(_Waiting(time.monotonic() + seconds, arrived, message))
 
     def close(self) -> None:
         """Return the messages that were received and not handed out."""
-        while self._backlog:
-            self._backlog.popleft().defer(0)
+        while self._waiting:
+            self._waiting.pop().message.finish(deferred=0)
 
-    def _receive(self, queue: str, received: MessageTypeDef) -> None:
-        """Put the deliveries of a message into the backlog; a message that can't be read harms no other."""
+    def _receive(self, seconds: float) -> None:
+        """Receive messages. If too many deliveries are held, or until one is due, wait instead."""
+        if self._queue is None:
+            raise SettingsError("RATES_INCOMING_QUEUE_URL: the queue of the bucket's events is needed to claim from it")
+        seconds = max(0.0, min([seconds, *(waiting.due - time.monotonic() for waiting in self._waiting)]))
+        if len(self._waiting) >= MAX_WAITING:
+            time.sleep(seconds)
+            return
+        with _reaching("the queue of RATES_INCOMING_QUEUE_URL"):
+            answer = self._sqs.receive_message(
+                QueueUrl=self._queue,
+                MaxNumberOfMessages=RECEIVED_MESSAGES,
+                WaitTimeSeconds=min(int(seconds), MAX_WAIT_SECONDS),
+                VisibilityTimeout=VISIBILITY_SECONDS,
+            )
+        for received in answer.get("Messages", []):
+            self._read(self._queue, received)
+        if not answer.get("Messages"):
+            time.sleep(seconds % 1)  # SQS waits for whole seconds
+
+    def _read(self, queue: str, received: MessageTypeDef) -> None:
+        """Hold the objects that a message announces. A message that can't be read affects no other."""
+        message = Message(self._sqs, queue, received)
         try:
             arrived = read_message(received.get("Body", ""), self.incoming)
         except UnknownMessage as error:
-            # It comes back after its visibility timeout, until the queue moves it to its dead letters.
+            # Returned until the queue moves it to its dead-letter queue.
             IGNORED.labels("message").inc()
             log.warning("message_not_understood", message=received.get("MessageId"), reason=str(error)[:500])
+            message.add()
+            message.finish(deferred=UNKNOWN_SECONDS)
             return
-        message = Message(self._sqs, queue, received)
         message.add()  # for this method itself
-        try:
-            for each in arrived or ():
-                if delivery := self._open(each, message):
-                    self._backlog.append(delivery)
-        except Unavailable as error:
-            log.warning("object_not_reachable", message=received.get("MessageId"), error=str(error))
-            message.finish(deferred=60)
-            return
+        for each in arrived or ():
+            message.add()
+            self.defer(each, message, 0)
         message.finish()
 
     def _open(self, arrived: Arrived, message: Message) -> ObjectDelivery | None:
+        """Return the delivery of an object, or None and count it as done if there is none.
+
+        Raises:
+            Unavailable: S3 can't be reached.
+        """
         key = arrived.key
         reason = "folder" if key.endswith("/") else ignored(key.rpartition("/")[2])
         if reason is not None:
             IGNORED.labels(reason).inc()
             log.warning("incoming_entry_ignored", path=printable(key), reason=reason)
-            return None
-        if key.endswith(MANIFEST_SUFFIX):
-            return None
-        found = find_object(self.s3, self.incoming, key)
-        if found is not None and arrived.version and found.version and arrived.version != found.version:
-            found = find_object(self.s3, self.incoming, key, arrived.version)
-        if found is None:
+        elif not key.endswith(MANIFEST_SUFFIX):
+            found = find_object(self.s3, self.incoming, key)
+            if found is not None and arrived.version and found.version and arrived.version != found.version:
+                found = find_object(self.s3, self.incoming, key, arrived.version)
+            if found is not None:
+                return ObjectDelivery(self, arrived, found, message)
             log.info("incoming_object_gone", path=printable(key), effect="archived before, or removed by its supplier")
-            return None
-        message.add()
-        try:
-            return ObjectDelivery(self, found, message)
-        except BaseException:
-            message.finish(deferred=60)
-            raise
+        message.finish()
+        return None
 
     def read_small(self, key: str) -> bytes | None:
         """Read a manifest, or the first bytes of what is too large for one; None if there is none.
