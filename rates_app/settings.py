@@ -149,6 +149,18 @@ class Settings(ProcessSettings):
     max_upload_bytes: PositiveInt = Field(
         default=64 * 2**30, description="Maximum size of an upload by POST /v1/batches, in bytes as sent."
     )
+    daily_deliveries: PositiveInt = Field(
+        default=10_000, description="Quota of new batches per supplier in 24 hours. Beyond it, uploads are refused."
+    )
+    daily_bytes: PositiveInt = Field(
+        default=2**40, description="The same quota in bytes. Files in folders and buckets wait until it allows them."
+    )
+    max_rejects: PositiveInt = Field(
+        default=10_000, description="Rejects that are stored per batch. Rejected rows beyond them are only counted."
+    )
+    rejects_days: PositiveInt = Field(
+        default=90, description="Days after a batch's end until housekeeping deletes its rejects."
+    )
     incoming_queue_url: str | None = Field(
         default=None, description="SQS queue of S3 events for `rates dispatch`. Default: a folder is watched."
     )

@@ -179,6 +179,20 @@ def test_settings_of_the_schema_are_settings_of_the_application(chart: str) -> N
     assert schema["properties"]["settings"]["properties"].keys() <= Settings.model_fields.keys()
 
 
+@pytest.mark.parametrize(
+    ("chart", "first", "beyond"),
+    [("spark-ingest", "max_upload_bytes", "spark_above_rows"), ("rates-app", "daily_deliveries", "max_rejects")],
+)
+def test_the_settings_of_batches_are_values_of_the_charts(chart: str, first: str, beyond: str) -> None:
+    given = {"data_dir", "incoming_queue_url", "incoming_bucket", "processed_bucket", "rejected_bucket"}
+    given |= {"spark_template", "spark_above_rows"}  # by other values
+    names = list(Settings.model_fields)
+    plausibility = names[names.index("max_days_ahead") :] if chart == "spark-ingest" else ["public_batches"]
+    wanted = {*names[names.index(first) : names.index(beyond)], *plausibility} - given
+    schema = json.loads((ROOT / "helm" / chart / "values.schema.json").read_text())
+    assert wanted <= schema["properties"]["settings"]["properties"].keys()
+
+
 @pytest.mark.parametrize("chart", ["rates-app", "spark-ingest"])
 def test_one_setting_turns_traces_on_and_opens_the_way_to_the_collector(chart: str) -> None:
     on = {"settings": {"traces_url": "http://collector.tracing:4318"}}
