@@ -24,7 +24,7 @@ from rates_app.backups.settings import BackupSettings
 from rates_app.batches import ledger
 from rates_app.batches.cli import dispatch, generate, housekeep
 from rates_app.batches.cli import profile as profile_app
-from rates_app.batches.model import Batch, BatchError, State, Terms
+from rates_app.batches.model import DEFAULT_SUPPLIER, Batch, BatchError, State, Terms
 from rates_app.batches.pipeline import engine, publish
 from rates_app.batches.pipeline.rollup import rebuild_for_tree
 from rates_app.cache.redis import Redis
@@ -160,7 +160,7 @@ def locations(
 @app.command(rich_help_panel="Batches")
 def ingest(  # noqa: PLR0917 - typer passes options by name
     file: Annotated[str, typer.Argument(help="CSV, NDJSON or Parquet; gzip or zstd if you like. A path or s3://…")],
-    supplier: Annotated[str, typer.Option(help="Who delivers it.")] = "local",
+    supplier: Annotated[str, typer.Option(help="Supplier that the file is from.")] = DEFAULT_SUPPLIER,
     max_rejected_rows: Annotated[
         int,
         typer.Option(
@@ -327,8 +327,10 @@ def rejects(batch: BatchNumber) -> None:
         count = 0
         for count, reject in enumerate(ledger.iter_rejects(connection, batch), start=1):  # noqa: B007 - counts
             sys.stdout.write("\t".join(("" if part is None else printable(part)) for part in reject) + "\n")
+        unlisted = ledger.count_unlisted_rows(connection, batch)
     failure = f": {printable(found.failure)}" if found.failure else ""
-    err.print(f"{count:,} rejects; batch {batch} is {found.state}{failure}.", markup=False)
+    more = f", {unlisted:,} rejected rows are not listed" if unlisted else ""
+    err.print(f"{count:,} rejects{more}; batch {batch} is {found.state}{failure}.", markup=False)
 
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]

@@ -65,11 +65,15 @@ def in_spark(context: SparkContext) -> Workers:
         reported = 0
         with ThreadPoolExecutor(1) as runner:
             job = runner.submit(collect)
-            while not wait([job], PROGRESS_SECONDS).done:
-                completed = _completed(context, group)
-                for _ in range(reported, completed):
-                    done()
-                reported = max(reported, completed)
+            try:
+                while not wait([job], PROGRESS_SECONDS).done:
+                    completed = _completed(context, group)
+                    for _ in range(reported, completed):
+                        done()
+                    reported = max(reported, completed)
+            except BaseException:
+                context.cancelJobGroup(group)  # otherwise the executor below waits for all tasks
+                raise
             try:
                 errors = [error for error in job.result() if error]
             except Py4JError as error:

@@ -175,10 +175,13 @@ def batch_rejects(batch: str, query: RejectsArguments) -> Response:
     """Return every invalid value in the order of the file: its line, field, reason and value."""
     media_type = choose_media_type(query.format)
     found, _ = _find(batch)
+    unlisted = service().databases.read(
+        lambda connection: ledger.count_unlisted_rows(connection, found.id), prefer="primary"
+    )
     pages = _pages(found.id)
     first = next(pages)  # an error still has its own status
     return Response(
-        stream_with_context(_FORMS[media_type](chain([first], pages))),
+        stream_with_context(_FORMS[media_type](chain([first], pages), unlisted)),
         headers={"Cache-Control": "no-store", "Vary": "Accept"},
         content_type=media_type,
     )
@@ -203,21 +206,22 @@ def _read_page(
     return ledger.read_rejects(connection, number, after=after)
 
 
-def _rejects_json(pages: Pages) -> Iterator[bytes]:
+def _rejects_json(pages: Pages, unlisted: int) -> Iterator[bytes]:
     separator = b'{"rejects":['
     for page in pages:
         if page:
             yield separator + b",".join(orjson.dumps(reject._asdict()) for reject in page)
             separator = b","
-    yield b"]}" if separator == b"," else separator + b"]}"
+    end = b'],"unlisted_rows":%d}' % unlisted
+    yield end if separator == b"," else separator + end
 
 
-def _rejects_ndjson(pages: Pages) -> Iterator[bytes]:
+def _rejects_ndjson(pages: Pages, _unlisted: int) -> Iterator[bytes]:
     for page in pages:
         yield b"".join(orjson.dumps(reject._asdict()) + b"\n" for reject in page)
 
 
-def _rejects_csv(pages: Pages) -> Iterator[bytes]:
+def _rejects_csv(pages: Pages, _unlisted: int) -> Iterator[bytes]:
     heading = [Reject._fields]
     for page in pages:
         text = io.StringIO()
@@ -254,7 +258,7 @@ _FORMS = {
         200: Content("This content was delivered before: its batch", BatchBody),
         202: Content("Taken in; Location leads to its progress", BatchBody),
     },
-    problems=(409, 413, 422),
+    problems=(409, 413, 422, 429),
 )
 def deliver(query: DeliveryArguments) -> Response:
     """Deliver a file as it is, whatever its size: CSV, NDJSON or Parquet; plain, gzip or zstd.
@@ -294,6 +298,8 @@ def deliver(query: DeliveryArguments) -> Response:
     except DigestMismatch as error:
         wanted = {"Want-Content-Digest": "sha-256=10, sha-512=5"}
         raise Problem("digest-mismatch", str(error), headers=wanted) from error
+    except ledger.QuotaExceeded as error:
+        raise Problem("quota-exceeded", str(error), headers={"Retry-After": str(error.retry_seconds)}) from error
     except TooLarge as error:
         raise Problem("too-large", str(error)) from error
     except Unreadable as error:
@@ -302,8 +308,6 @@ def deliver(query: DeliveryArguments) -> Response:
         raise Problem("key-reused", str(error)) from error
     except (NoSuchBatch, WrongState) as error:
         raise Problem("wrong-state", str(error)) from error
-    if batch.supplier != token.supplier:  # equal content: the batch itself is not this supplier's to see
-        raise Problem("wrong-state", "Another supplier has delivered exactly this content: ask your operator.")
     location = f"/v1/batches/{batch.id}"
     current_exchange().served = {"batch_id": batch.id}
     return _json(_body(batch), 202 if new else 200, {"Location": location})

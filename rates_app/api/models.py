@@ -216,6 +216,7 @@ class RejectBody(BaseModel):
 
 
 class RejectsBody(BaseModel):
-    """Every bad value of a batch, in the order of its file."""
+    """The rejects of a batch, in the order of its file."""
 
     rejects: list[RejectBody]
+    unlisted_rows: int = Field(description="Rejected rows without a reject here: the report has a maximum and expires.")

@@ -15,6 +15,9 @@ State = Literal["received", "staging", "verified", "held", "published", "refused
 Format = Literal["csv", "ndjson", "json", "parquet", "excel"]
 Compression = Literal["none", "gzip", "zstd", "zip"]
 
+#: Supplier of a file that arrives without one: in no supplier's folder, or by a command without ``--supplier``.
+DEFAULT_SUPPLIER = "local"
+
 #: The columns of a batch, in any order; the names are those of the suppliers' existing files.
 COLUMNS = ("orig_code", "dest_code", "day", "price")
 

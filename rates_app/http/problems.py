@@ -66,6 +66,11 @@ KINDS = {
     "too-many-requests": Kind(
         429, "Too many requests", "Wait for the seconds in Retry-After; RateLimit headers say how much is left."
     ),
+    "quota-exceeded": Kind(
+        429,
+        "The supplier's quota is used up",
+        "Nothing was stored. Wait for the seconds in Retry-After. If the limit is the number, deliver larger files.",
+    ),
     "too-slow": Kind(
         503, "The question takes too long", "Ask for fewer days or a longer interval, or try again later."
     ),

@@ -102,11 +102,20 @@ def rejects_page(batch: str) -> Response:
     found = _find(batch, _supplier()).batch
     text = request.args.get("q", "").replace("\0", "").strip()[:MAX_SEARCH]
 
-    def read(connection: Connection) -> list[Reject]:
-        return ledger.read_rejects(connection, found.id, containing=text, limit=REJECTS + 1)[0]
+    def read(connection: Connection) -> tuple[list[Reject], int]:
+        rejects, _ = ledger.read_rejects(connection, found.id, containing=text, limit=REJECTS + 1)
+        return rejects, ledger.count_unlisted_rows(connection, found.id)
 
-    rejects = service().databases.read(read, prefer="primary")
-    return live_page("rejects.html", batch=found, rejects=rejects[:REJECTS], more=len(rejects) > REJECTS, text=text)
+    rejects, unlisted = service().databases.read(read, prefer="primary")
+    return live_page(
+        "rejects.html",
+        batch=found,
+        rejects=rejects[:REJECTS],
+        more=len(rejects) > REJECTS,
+        unlisted=unlisted,
+        days=service().settings.rejects_days,
+        text=text,
+    )
 
 
 def _positive(text: str) -> int | None:

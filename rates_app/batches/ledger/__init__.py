@@ -6,14 +6,27 @@ from rates_app.batches.ledger.equality import find_equal
 from rates_app.batches.ledger.layouts import find_layout, record_layout
 from rates_app.batches.ledger.pace import Progress, deadline_slack, progress
 from rates_app.batches.ledger.queries import find_batch, find_changes, list_batches, list_lineage
-from rates_app.batches.ledger.rejects import RejectKey, iter_rejects, read_rejects
+from rates_app.batches.ledger.quotas import Quota, QuotaExceeded, check_quota
+from rates_app.batches.ledger.rejects import (
+    RejectKey,
+    count_rejects,
+    count_unlisted_rows,
+    iter_rejects,
+    read_rejects,
+    trim_rejects,
+)
 from rates_app.batches.ledger.states import DRIVER_LOCK, enter_slices, pending_slices, set_state, supersede
 
 __all__ = [
     "DRIVER_LOCK",
     "Progress",
+    "Quota",
+    "QuotaExceeded",
     "RejectKey",
     "accept",
+    "check_quota",
+    "count_rejects",
+    "count_unlisted_rows",
     "deadline_slack",
     "enter_slices",
     "find_batch",
@@ -31,4 +44,5 @@ __all__ = [
     "record_layout",
     "set_state",
     "supersede",
+    "trim_rejects",
 ]

@@ -1,4 +1,4 @@
-"""Enter deliveries in the ledger, once per content."""
+"""Enter deliveries in the ledger, once per supplier and content."""
 
 from __future__ import annotations
 
@@ -8,17 +8,25 @@ from psycopg import sql
 from psycopg.rows import class_row
 
 from rates_app.batches.ledger.queries import BATCH_COLUMNS, find_batch
+from rates_app.batches.ledger.quotas import check_quota
 from rates_app.batches.model import DEFAULT_TERMS, Batch, NoSuchBatch, Terms, WrongState
 
 if TYPE_CHECKING:
     from rates_app.batches.formats.source import Source
+    from rates_app.batches.ledger.quotas import Quota
     from rates_app.store.databases import Connection
 
 
 def accept(
-    connection: Connection, source: Source, *, name: str, supplier: str, terms: Terms = DEFAULT_TERMS
+    connection: Connection,
+    source: Source,
+    *,
+    name: str,
+    supplier: str,
+    terms: Terms = DEFAULT_TERMS,
+    quota: Quota | None = None,
 ) -> tuple[Batch, bool]:
-    """Enter a delivered file in the ledger, once for its content.
+    """Enter a delivered file in the ledger, once for its supplier and content.
 
     Args:
         connection: A connection to the primary, inside a transaction.
@@ -26,30 +34,35 @@ def accept(
         name: The supplier's name for the file.
         supplier: The owner of the batch.
         terms: What the supplier states with the delivery.
+        quota: Limits for new batches of the supplier; no limits if not given.
 
     Returns:
-        The batch, and whether it is new. Content that was delivered before gives its earlier batch.
+        The batch, and whether it is new. Content that the supplier delivered before gives its earlier batch.
 
     Raises:
         NoSuchBatch: The supplier has no batch ``terms.replaces``.
         WrongState: The batch ``terms.replaces`` cannot be replaced.
+        QuotaExceeded: The batch would be new, and the supplier has used its quota.
     """
     if terms.resubmit:
         connection.execute(
             """
             UPDATE batches SET superseded = true
-            WHERE content_hash = %s AND NOT superseded AND state IN ('refused', 'withdrawn', 'failed')
+            WHERE supplier = %s AND content_hash = %s AND NOT superseded
+              AND state IN ('refused', 'withdrawn', 'failed')
             """,
-            (source.content_hash,),
+            (supplier, source.content_hash),
         )
-    earlier = None if terms.check else _find_content(connection, source.content_hash)
+    earlier = None if terms.check else _find_content(connection, supplier, source.content_hash)
     if earlier is None:
+        if quota is not None:
+            check_quota(connection, supplier, quota)
         if terms.replaces is not None:
             _check_replaceable(connection, terms.replaces, supplier)
         if (batch := _insert(connection, source, name, supplier, terms)) is not None:
             return batch, True
         # A concurrent delivery of the same content has been faster.
-        earlier = _find_content(connection, source.content_hash)
+        earlier = _find_content(connection, supplier, source.content_hash)
         assert earlier is not None  # noqa: S101 - the insertion has met it, and batches are never deleted
     if terms.replaces not in {None, earlier.replaces} and earlier.state == "published":
         raise WrongState(
@@ -70,7 +83,7 @@ def _insert(connection: Connection, source: Source, name: str, supplier: str, te
                 VALUES (%(name)s, %(supplier)s, %(content_hash)s, %(size_bytes)s, %(format)s, %(compression)s,
                         %(max_rejected_rows)s, %(deadline)s, %(replaces)s, %(check)s, %(check)s,
                         %(expected_rows)s, %(expected_total)s * 100)
-                ON CONFLICT (content_hash) WHERE NOT superseded DO NOTHING
+                ON CONFLICT (supplier, content_hash) WHERE NOT superseded DO NOTHING
                 RETURNING {}
                 """
             ).format(BATCH_COLUMNS),
@@ -78,11 +91,13 @@ def _insert(connection: Connection, source: Source, name: str, supplier: str, te
         ).fetchone()
 
 
-def _find_content(connection: Connection, content_hash: bytes) -> Batch | None:
+def _find_content(connection: Connection, supplier: str, content_hash: bytes) -> Batch | None:
     with connection.cursor(row_factory=class_row(Batch)) as cursor:
         return cursor.execute(
-            sql.SQL("SELECT {} FROM batches WHERE content_hash = %s AND NOT superseded").format(BATCH_COLUMNS),
-            (content_hash,),
+            sql.SQL("SELECT {} FROM batches WHERE supplier = %s AND content_hash = %s AND NOT superseded").format(
+                BATCH_COLUMNS
+            ),
+            (supplier, content_hash),
         ).fetchone()
 
 

@@ -1,7 +1,7 @@
-"""How often deliveries were attempted: in the database, so that it outlasts the dispatcher that a delivery ended.
+"""Count attempts at deliveries in the database, so that the count survives a dispatcher that a delivery has ended.
 
-An attempt is counted before it begins. An attempt that ends in good order corrects the count; one that ends its process
-does not, and so a delivery that ends every dispatcher is found out.
+An attempt is counted before it begins. An attempt that completes corrects the count. An attempt that ends its process
+does not, so a delivery that ends every dispatcher reaches the limit.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ MAX_DELAY_SECONDS = 15 * 60
 
 
 class Attempt(NamedTuple):
-    """An attempt at a delivery that may begin, or has to wait."""
+    """An attempt at a delivery: it begins now or after a delay."""
 
-    #: Attempts begun, this one included.
+    #: Attempts begun, this one included, without those that an outage ended.
     number: int
+    #: Attempts that an outage ended.
+    outages: int
     #: Seconds until this attempt may begin; 0 if now.
     delay: float
-    #: Why the latest attempt that could say so has failed.
+    #: The latest recorded failure.
     error: str | None
 
 
@@ -40,24 +42,25 @@ def begin(connection: Connection, address: str) -> Attempt:
         INSERT INTO delivery_attempts AS known (address, attempts) VALUES (%(address)s, 1)
         ON CONFLICT (address) DO UPDATE SET attempts = known.attempts + 1, updated_at = clock_timestamp()
             WHERE known.next_attempt_at <= clock_timestamp()
-        RETURNING attempts, 0::float8, error
+        RETURNING attempts, outages, 0::float8, error
         """,
         {"address": address},
     ).fetchone()
     if row is None:
         row = connection.execute(
             """
-            SELECT attempts, greatest(0, extract(epoch FROM next_attempt_at - clock_timestamp()))::float8, error
+            SELECT attempts, outages,
+                   greatest(0, extract(epoch FROM next_attempt_at - clock_timestamp()))::float8, error
             FROM delivery_attempts WHERE address = %s
             """,
             (address,),
         ).fetchone()
     connection.commit()
-    return Attempt(*row) if row is not None else Attempt(0, 1.0, None)
+    return Attempt(*row) if row is not None else Attempt(0, 0, 1.0, None)
 
 
 def begin_batch(connection: Connection, address: str, batch_id: int) -> None:
-    """Note which batch the delivery has begun; the caller commits."""
+    """Record which batch the delivery has begun; the caller commits."""
     connection.execute("UPDATE delivery_attempts SET batch_id = %s WHERE address = %s", (batch_id, address))
 
 
@@ -69,22 +72,22 @@ def batch_of(connection: Connection, address: str) -> int | None:
 
 
 def suspend(connection: Connection, address: str) -> None:
-    """Take back the count of an attempt that ended in good order without an end of the delivery."""
+    """Undo the count of an attempt that has not failed and leaves the delivery unfinished."""
     connection.execute("UPDATE delivery_attempts SET attempts = attempts - 1 WHERE address = %s", (address,))
     connection.commit()
 
 
 def fail(connection: Connection, address: str, error: str, *, outage: bool = False) -> tuple[int, float]:
-    """Note why an attempt has failed, and when the next may begin.
+    """Record why an attempt has failed, and schedule the next.
 
     Args:
         connection: A connection to the primary, outside of a transaction.
         address: The delivery's pinned address.
         error: What failed.
-        outage: Whether a service failed that the delivery needs. Then the attempt does not count as the delivery's.
+        outage: Whether a service failed that the delivery needs. The attempt then counts as an outage only.
 
     Returns:
-        How often the delivery, or else a service, has failed; and seconds until the next attempt.
+        Failed attempts, or outages if this is one; and seconds until the next attempt.
     """
     row = connection.execute(
         """
@@ -110,6 +113,6 @@ def fail(connection: Connection, address: str, error: str, *, outage: bool = Fal
 
 
 def forget(connection: Connection, address: str) -> None:
-    """Drop the count of a delivery that has been archived."""
+    """Delete the count of an archived delivery."""
     connection.execute("DELETE FROM delivery_attempts WHERE address = %s", (address,))
     connection.commit()

@@ -1,4 +1,4 @@
-"""Read the reject reports of batches."""
+"""Read and bound the reject reports of batches."""
 
 from __future__ import annotations
 
@@ -32,13 +32,12 @@ def read_rejects(
         connection: A connection to any server.
         batch_id: The batch.
         after: The key that the previous page returned; None for the first page.
-        containing: Only bad values whose field, reason or value contains this, in any case.
-        limit: Rows of a page.
+        containing: Only rejects whose field, reason or value contains this text, in any case.
+        limit: Rejects per page.
 
     Returns:
-        Bad values with their lines in the file, and the key for the next page; None at the end. A slice's lines are
-        known once all before it are staged, so a report that is read while the batch is staging counts from what is
-        known.
+        Rejects with their lines in the file, and the key for the next page; None at the end. Lines are exact once all
+        previous slices are staged. While the batch is staging, they count the staged slices only.
     """
     rows = connection.execute(
         """
@@ -74,10 +73,57 @@ def iter_rejects(connection: Connection, batch_id: int) -> Iterator[Reject]:
         batch_id: The batch.
 
     Yields:
-        Each bad value with its line in the file, in the order of the file.
+        Each reject with its line in the file, in the order of the file.
     """
     page, key = read_rejects(connection, batch_id)
     yield from page
     while key is not None:
         page, key = read_rejects(connection, batch_id, after=key)
         yield from page
+
+
+def count_rejects(connection: Connection, batch_id: int) -> int:
+    """Count the stored rejects of a batch."""
+    row = connection.execute("SELECT count(*) FROM rejects WHERE batch_id = %s", (batch_id,)).fetchone()
+    assert row is not None  # noqa: S101 - an aggregate always has one row
+    return int(row[0])
+
+
+def count_unlisted_rows(connection: Connection, batch_id: int) -> int:
+    """Count the rejected rows of a batch that have no reject: the report was full, or has been deleted."""
+    row = connection.execute(
+        """
+        SELECT coalesce((SELECT sum(rejected) FROM slices WHERE batch_id = %(id)s), 0)::bigint
+             - (SELECT count(DISTINCT (slice, line)) FROM rejects WHERE batch_id = %(id)s)
+        """,
+        {"id": batch_id},
+    ).fetchone()
+    assert row is not None  # noqa: S101 - a query without FROM has one row
+    return max(0, int(row[0]))
+
+
+def trim_rejects(connection: Connection, batch_id: int, limit: int) -> None:
+    """Keep the first rejects of a batch, in the order of its file, and delete the others."""
+    connection.execute(
+        """
+        DELETE FROM rejects WHERE batch_id = %(id)s AND ctid IN (
+            SELECT ctid FROM rejects WHERE batch_id = %(id)s ORDER BY slice, line, field, reason OFFSET %(limit)s
+        )
+        """,
+        {"id": batch_id, "limit": limit},
+    )
+
+
+def delete_old_rejects(connection: Connection, days: int) -> int:
+    """Delete the rejects of batches that ended some days ago.
+
+    Returns:
+        Rejects that were deleted.
+    """
+    return connection.execute(
+        """
+        DELETE FROM rejects USING batches
+        WHERE batches.id = batch_id AND ended_at < clock_timestamp() - make_interval(days => %s)
+        """,
+        (days,),
+    ).rowcount

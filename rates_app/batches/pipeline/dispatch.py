@@ -26,6 +26,7 @@ from rates_app.batches.formats.source import estimate_rows, inspect
 from rates_app.batches.ledger import attempts
 from rates_app.batches.model import BatchError, NoSuchBatch, Reject, Terms, Unreadable, WrongState
 from rates_app.batches.pipeline import engine, publish
+from rates_app.batches.pipeline.expanded import remove_expanded, remove_leftovers
 from rates_app.batches.pipeline.workers import in_process
 from rates_app.batches.sources.manifest import parse_manifest
 from rates_app.batches.sources.names import archive_name
@@ -68,6 +69,11 @@ MAX_ERROR_CHARACTERS = 500
 DRIVEN_ELSEWHERE_SECONDS = 30.0
 
 
+#: Minimum delay of a delivery beyond its supplier's quota. The source returns it to the queue, so that many of them
+#: neither fill this process nor use up the queue's receives.
+MIN_QUOTA_DELAY_SECONDS = 60 * 60.0
+
+
 class InSpark(NamedTuple):
     """A delivery that Spark works on."""
 
@@ -100,8 +106,8 @@ class Dispatcher:
         self._in_spark: list[InSpark] = []
         self._stopping = threading.Event()
         self._reachable = False
-        #: Addresses whose latest attempt could not be taken back in the ledger, because the database was lost.
-        self._counted: set[str] = set()
+        #: Attempts during which the database was lost, so that they are not recorded yet: addresses with the reasons.
+        self._lost: dict[str, str] = {}
 
     @property
     def ready(self) -> bool:
@@ -114,10 +120,14 @@ class Dispatcher:
 
     def run(self) -> None:
         """Work until stopped. Batches in Spark are then left to the next dispatcher."""
+        swept = False
         while not self._stopping.is_set():
             try:
                 self.follow()
-                engine.connect(self._settings).close()  # a delivery that can't be counted should stay in its queue
+                with engine.connect(self._settings) as connection:  # without it, deliveries should stay in their queue
+                    if not swept:
+                        remove_leftovers(connection, self._settings)
+                        swept = True
                 delivery = self._source.claim(WAIT_SECONDS)
                 self._reachable = True  # also for as long as the delivery takes: an update waits for it
                 if delivery:
@@ -135,30 +145,39 @@ class Dispatcher:
         self._source.close()
 
     def handle(self, delivery: Delivery) -> None:
-        """Take one delivery to its end, or to Spark. Whatever fails is counted, and the delivery deferred."""
+        """Take one delivery to its end, or to Spark. A failure is counted, and the delivery deferred."""
         structlog.contextvars.bind_contextvars(delivery=delivery.name, supplier=delivery.supplier)
+        begun = False
         try:
             with engine.connect(self._settings) as connection:
-                attempt = self._begin(connection, delivery)
+                self._record_losses(connection)
+                attempt = attempts.begin(connection, delivery.address)
                 if attempt.delay:
                     self._defer(delivery, attempt.delay)
-                elif attempt.number > MAX_ATTEMPTS:
-                    reason = attempt.error or "every attempt ended its process"
-                    self._quarantine(connection, delivery, attempt.number - 1, reason)
+                elif attempt.number > MAX_ATTEMPTS or attempt.outages >= MAX_OUTAGES:
+                    count = attempt.outages if attempt.number <= MAX_ATTEMPTS else attempt.number - 1
+                    self._quarantine(connection, delivery, count, attempt.error or "every attempt ended its process")
                 else:
+                    begun = True
                     self._attempt(connection, delivery)
         except (psycopg.OperationalError, Unavailable) as error:
-            log.warning("delivery_deferred", error=str(error).strip())
-            self._counted.add(delivery.address)
+            reason = f"{type(error).__name__}: {error}".strip()[:MAX_ERROR_CHARACTERS]
+            log.warning("delivery_deferred", error=reason)
+            if begun:
+                self._lost[delivery.address] = reason
             self._defer(delivery, WAIT_SECONDS)
         finally:
             structlog.contextvars.unbind_contextvars("delivery", "supplier")
 
-    def _begin(self, connection: Connection, delivery: Delivery) -> attempts.Attempt:
-        if delivery.address in self._counted:
-            attempts.suspend(connection, delivery.address)
-            self._counted.discard(delivery.address)
-        return attempts.begin(connection, delivery.address)
+    def _record_losses(self, connection: Connection) -> None:
+        """Record the attempts during which the database was lost.
+
+        Each counts as an outage, with its back-off: a delivery whose statements end the server must not repeat them
+        every few seconds.
+        """
+        for address, reason in list(self._lost.items()):
+            attempts.fail(connection, address, reason, outage=True)
+            del self._lost[address]
 
     def _attempt(self, connection: Connection, delivery: Delivery) -> None:
         """Work on a delivery: the boundary that no fault in one passes.
@@ -170,6 +189,12 @@ class Dispatcher:
             self._work_on(connection, delivery)
         except ContentChanged as error:
             self._changed(connection, delivery, error)
+        except ledger.QuotaExceeded as error:
+            _end_transaction(connection)
+            attempts.suspend(connection, delivery.address)
+            log.warning("delivery_over_quota", reason=str(error), retry_seconds=error.retry_seconds)
+            DELIVERIES.labels("none", "over_quota").inc()
+            self._defer(delivery, max(error.retry_seconds, MIN_QUOTA_DELAY_SECONDS))
         except engine.DrivenElsewhere:
             _end_transaction(connection)
             attempts.suspend(connection, delivery.address)
@@ -221,7 +246,12 @@ class Dispatcher:
         try:
             terms = manifest.terms() if manifest is not None else Terms()
             batch, _ = ledger.accept(
-                connection, recognised, name=delivery.name, supplier=delivery.supplier, terms=terms
+                connection,
+                recognised,
+                name=delivery.name,
+                supplier=delivery.supplier,
+                terms=terms,
+                quota=ledger.Quota.of(self._settings),
             )
         except (NoSuchBatch, WrongState) as error:  # what the manifest wants to replace can't be replaced
             connection.rollback()
@@ -311,7 +341,10 @@ class Dispatcher:
             return None
         with connection.transaction():
             batch = ledger.find_batch(connection, batch_id, lock=True)
-            return batch if batch.ended_at is not None else publish.fail(connection, batch_id, failure)
+            if batch.ended_at is None:
+                batch = publish.fail(connection, batch_id, failure)
+        remove_expanded(self._settings, batch_id)
+        return batch
 
     def _archive_unread(self, connection: Connection, delivery: Delivery, reason: str) -> None:
         """Archive a file that can't be a batch, and so has none in the ledger."""
@@ -335,6 +368,7 @@ def _archive(connection: Connection, delivery: Delivery, batch: Batch, content_h
             "content_hash": batch.content_hash.hex(),
             "total_cents": None if batch.total_cents is None else int(batch.total_cents),
             "rows_per_second": progress.rows_per_second,
+            "unlisted_rows": ledger.count_unlisted_rows(connection, batch.id),
         }
         reports[0].write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
         if batch.rejected:

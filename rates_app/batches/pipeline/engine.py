@@ -22,8 +22,9 @@ from rates_app.batches.formats.registry import FORMATS
 from rates_app.batches.formats.source import inspect
 from rates_app.batches.formats.survey import SurveyRequired, survey_file, survey_sample
 from rates_app.batches.ledger.profiles import find_profile
-from rates_app.batches.model import DEFAULT_TERMS, Batch, BatchError, Terms, Unreadable
+from rates_app.batches.model import DEFAULT_SUPPLIER, DEFAULT_TERMS, Batch, BatchError, Terms, Unreadable
 from rates_app.batches.pipeline import plausibility, publish, rollup, tables
+from rates_app.batches.pipeline.expanded import expanded_folder, remove_expanded
 from rates_app.batches.pipeline.stage import stage_slice
 from rates_app.batches.pipeline.workers import WorkersLost, in_process
 from rates_app.cache.redis import Redis
@@ -63,6 +64,10 @@ class Interrupted(BatchError):
     """Work stopped before all of it was done. Run the ingest again to resume."""
 
 
+class TooManyRejects(BatchError):
+    """So many rows are rejected that the batch is refused before all slices are staged."""
+
+
 class DrivenElsewhere(Interrupted):
     """Another process drives the batch."""
 
@@ -72,7 +77,7 @@ def ingest(
     uri: str,
     *,
     name: str | None = None,
-    supplier: str = "local",
+    supplier: str = DEFAULT_SUPPLIER,
     terms: Terms = DEFAULT_TERMS,
     workers: Workers | None = None,
     progress: Callable[[Step, int, int], None] = lambda _step, _done, _total: None,
@@ -132,22 +137,30 @@ def drive_through_outages(
     workers: Workers | None = None,
     progress: Callable[[Step, int, int], None] = lambda _step, _done, _total: None,
 ) -> tuple[Batch, bool]:
-    """Take a batch to its end as :func:`drive` does, on a new connection whenever the database was lost.
+    """Take a batch to its end as :func:`drive` does. If the connection is lost, resume on a new one.
 
     Raises:
-        As :func:`drive`; psycopg.OperationalError only when the database stays away for :data:`OUTAGE_SECONDS`.
+        As :func:`drive`; psycopg.OperationalError only if the server refuses a statement, or if no connection lasts for
+        :data:`OUTAGE_SECONDS`.
     """
     pause, lost_at = 1.0, None
     while True:
+        connected_at, connection = None, None
         try:
             with connect(settings) as connection:
+                connected_at = time.monotonic()
                 if lost_at is not None:
                     log.info("database_reconnected", batch_id=batch_id)
-                    pause, lost_at = 1.0, None
                 return drive(connection, settings, batch_id, address, workers=workers, progress=progress)
         except psycopg.OperationalError as error:
-            lost_at = lost_at or time.monotonic()
-            if time.monotonic() - lost_at > OUTAGE_SECONDS:
+            if connection is not None and not connection.broken:
+                raise  # a full disk, a lock that is not free: the same on any connection
+            now = time.monotonic()
+            # A connection that lasted ends the outage before it. One that is lost immediately may be lost because of
+            # this batch, and does not.
+            if lost_at is None or (connected_at is not None and now - connected_at > MAX_PAUSE_SECONDS):
+                pause, lost_at = 1.0, now
+            if now - lost_at > OUTAGE_SECONDS:
                 raise
             log.warning("database_lost", batch_id=batch_id, error=str(error).strip(), retry_seconds=pause)
             time.sleep(pause)
@@ -191,9 +204,9 @@ def drive(
         batch = ledger.find_batch(connection, batch_id)
         connection.commit()
         if batch.ended_at is not None:
+            remove_expanded(settings, batch_id)
             tables.settle(connection, batch_id)
             return batch, False
-        folder = settings.data_dir / "expanded"
         url = settings.database_url.get_secret_value()
         try:
             uri = pin(uri)
@@ -202,29 +215,31 @@ def drive(
                 str(batch_id),
                 compression=batch.compression,
                 file_format=batch.format,
-                folder=folder,
+                folder=expanded_folder(settings),
                 limit=settings.max_upload_bytes,
             )
             if batch.state == "received":
                 batch = _begin(connection, batch, plain, settings)
-            driver = _Driver(connection, batch, url, workers or in_process(settings), progress)
+            driver = _Driver(connection, batch, url, settings.max_rejects, workers or in_process(settings), progress)
             if batch.state == "staging":
                 driver.stage(plain)
                 verify(uri)
-        except Unreadable as error:
-            (folder / str(batch_id)).unlink(missing_ok=True)
+        except (Unreadable, TooManyRejects) as error:
+            remove_expanded(settings, batch_id)
             with connection.transaction():
+                ledger.trim_rejects(connection, batch_id, settings.max_rejects)
                 batch = publish.refuse(connection, batch_id, str(error))
             tables.settle(connection, batch_id)
             return batch, True
         except ContentChanged as error:
-            (folder / str(batch_id)).unlink(missing_ok=True)
+            remove_expanded(settings, batch_id)
             with connection.transaction():
                 batch = publish.refuse(connection, batch_id, f"{error}: deliver it again")
                 ledger.supersede(connection, batch_id)  # so that the same content is a new batch
             tables.settle(connection, batch_id)
             return batch, True
         with connection.transaction():
+            ledger.trim_rejects(connection, batch_id, settings.max_rejects)
             batch = publish.gather(connection, batch_id)
         if batch.state == "staging":
             driver.roll_up()
@@ -237,7 +252,7 @@ def drive(
             with connection.transaction():
                 batch = publish.conclude(connection, batch_id, assessment, warmer(Redis(settings)))
         tables.settle(connection, batch_id)
-        (folder / str(batch_id)).unlink(missing_ok=True)
+        remove_expanded(settings, batch_id)
         log.info("batch_ended", batch_id=batch.id, state=batch.state, rows=batch.rows, generation=batch.generation)
         return batch, True
 
@@ -283,12 +298,17 @@ class _Driver:
     connection: Connection
     batch: Batch
     database_url: str
+    max_rejects: int
     workers: Workers
     progress: Callable[[Step, int, int], None]
 
     @tracer.start_as_current_span("stage")
     def stage(self, plain: str) -> None:
-        """Have every slice of the plain file staged; warn when that will be too late."""
+        """Have every slice of the plain file staged. Log a warning if that will be too late.
+
+        Raises:
+            TooManyRejects: The batch will be refused, whatever the remaining slices contain.
+        """
         before = ledger.progress(self.connection, self.batch.id)
         done, late = before.staged, False
 
@@ -296,6 +316,7 @@ class _Driver:
             nonlocal done, late
             done += 1
             self.progress("staging", done, before.slices)
+            self._check_rejects()
             if self.batch.deadline and not late:
                 slack = ledger.deadline_slack(self.connection, self.batch.id)
                 self.connection.commit()
@@ -303,6 +324,7 @@ class _Driver:
                     log.warning("deadline_at_risk", batch_id=self.batch.id, slack_seconds=round(slack or 0))
 
         self.progress("staging", done, before.slices)
+        self._check_rejects()
         layout = ledger.find_layout(self.connection, self.batch.id)
         try:
             self._stage(plain, layout, staged)
@@ -314,8 +336,19 @@ class _Driver:
                 ledger.record_layout(self.connection, self.batch.id, layout)
             self._stage(plain, layout, staged)
 
+    def _check_rejects(self) -> None:
+        """Stop staging if the surplus of rejected rows is larger than the report: what follows would not be listed."""
+        found = ledger.progress(self.connection, self.batch.id)
+        self.connection.commit()
+        if found.rejected - self.batch.max_rejected_rows > self.max_rejects and found.staged < found.slices:
+            raise TooManyRejects(
+                f"{found.rejected} rejected rows in {found.staged} of {found.slices} slices, "
+                f"{self.batch.max_rejected_rows} allowed: staging stopped; 'rates rejects {self.batch.id}' lists "
+                f"{self.max_rejects}"
+            )
+
     def _stage(self, plain: str, layout: Layout, staged: Callable[[], None]) -> None:
-        task = partial(stage_slice, self.database_url, plain, self.batch, layout)
+        task = partial(stage_slice, self.database_url, plain, self.batch, layout, max_rejects=self.max_rejects)
         slices = ledger.pending_slices(self.connection, self.batch.id)
         self._finish(task, slices, lambda: ledger.pending_slices(self.connection, self.batch.id), staged)
 
@@ -354,6 +387,8 @@ class _Driver:
             try:
                 self.workers(task, items, done)
             except (psycopg.OperationalError, WorkersLost) as error:
+                if self.connection.broken:
+                    raise  # what is pending can only be read on a new connection
                 log.warning("work_lost", batch_id=self.batch.id, attempt=attempt + 1, error=str(error).strip())
                 time.sleep(2.0**attempt - 1)
                 items = pending()

@@ -1,15 +1,17 @@
 """The role ``housekeep``: one pass of the work that no batch and no reader waits for.
 
 A pass attaches the tables of published batches to ``segments``, drops the tables and rows of batches that are not
-visible, and merges small partitions, so that their number stays bounded however many batches arrive. Rates are read
-from ``rollups`` alone, so readers notice nothing. Each item is a separate transaction with a short lock timeout. An
-item whose tables are in use, by pg_dump for example, is deferred to the next pass; the others are done.
+visible, deletes old rejects, and merges small partitions, so that their number stays bounded however many batches
+arrive. Rates are read from ``rollups`` alone, so readers notice nothing. Each item is a separate transaction with a
+short lock timeout. An item whose tables are in use, by pg_dump for example, is deferred to the next pass; the others
+are done.
 """
 
 from __future__ import annotations
 
 import re
 import time
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +19,8 @@ import psycopg
 import structlog
 from psycopg import sql
 
+from rates_app.batches.ledger.rejects import delete_old_rejects
+from rates_app.batches.pipeline.expanded import remove_leftovers
 from rates_app.batches.pipeline.tables import attach, discard, short_locks
 
 if TYPE_CHECKING:
@@ -38,7 +42,7 @@ MERGE_PARTITIONS = 10
 #: Larger partitions are not merged: there are few of them for the rows they hold.
 MAX_MERGED_ROWS = 1_000_000
 
-#: Files of interrupted work are removed after this time.
+#: Partial files of uploads are removed after this time without a change.
 KEEP_SECONDS = 24 * 60 * 60
 
 #: Attempts at an item whose lock is not free, and the pause between them.
@@ -59,6 +63,8 @@ class Housekeeping(NamedTuple):
     attached: int = 0
     #: Items whose tables were in use; the next pass repeats them.
     deferred: int = 0
+    #: Rejects of batches that ended long ago.
+    rejects: int = 0
 
 
 class Partition(NamedTuple):
@@ -86,8 +92,9 @@ def housekeep(settings: Settings) -> Housekeeping | None:
     ) as connection:
         if connection.execute("SELECT pg_try_advisory_lock(%s)", (HOUSEKEEPING_LOCK,)).fetchone() != (True,):
             return None
-        files = _remove_files(connection, settings.data_dir)
-        return _Pass(connection).run()._replace(files=files)
+        files = remove_leftovers(connection, settings) + _remove_partial_uploads(settings.data_dir / "incoming")
+        rejects = delete_old_rejects(connection, settings.rejects_days)
+        return _Pass(connection).run()._replace(files=files, rejects=rejects)
 
 
 class _Pass:
@@ -230,12 +237,12 @@ def _merge_into_one(connection: Connection, partitions: list[Partition]) -> None
     log.info("partitions_merged", batches=len(batches), rows=sum(partition.rows for partition in partitions))
 
 
-def _remove_files(connection: Connection, folder: Path) -> int:
-    """Remove expanded copies of files whose batch has ended, and partial files of interrupted uploads."""
-    ended = {str(number) for (number,) in connection.execute("SELECT id FROM batches WHERE ended_at IS NOT NULL")}
+def _remove_partial_uploads(incoming: Path) -> int:
+    """Remove the partial files of interrupted uploads."""
     removed = 0
-    for path in (*(folder / "expanded").glob("*"), *(folder / "incoming").glob(".*.partial")):
-        if path.name in ended or time.time() - path.stat().st_mtime > KEEP_SECONDS:
-            path.unlink(missing_ok=True)
-            removed += 1
+    for path in (*incoming.glob(".*.partial"), *incoming.glob("*/.*.partial")):
+        with suppress(FileNotFoundError):  # its upload has completed or failed meanwhile
+            if time.time() - path.lstat().st_mtime > KEEP_SECONDS:
+                path.unlink()
+                removed += 1
     return removed

@@ -1,8 +1,8 @@
 """Stage a slice: one attempt, one transaction, one table, and at most one winner.
 
-An attempt creates a table of its own, copies the slice's good rows into it and its bad values into the reject
-report, and at the end claims the slice in the ledger. All of it is one transaction: an attempt that is killed, or
-that comes second, leaves nothing behind. So retries, speculative twins and zombies cannot double or lose a row.
+An attempt creates its table, copies the slice's valid rows into it and its rejects into the reject report, and at the
+end claims the slice in the ledger. All of it is one transaction: an attempt that is killed, or that comes second,
+leaves nothing behind. So retries and concurrent attempts can neither double nor lose a row.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from opentelemetry.trace import get_current_span
 from psycopg import sql
 
+from rates_app.batches import ledger
 from rates_app.batches.formats.digest import MODULUS, digest
 from rates_app.batches.formats.registry import FORMATS
 from rates_app.batches.formats.validate import Port, Prices, Validator, by_day
@@ -28,10 +29,14 @@ if TYPE_CHECKING:
     from rates_app.store.databases import Connection
 
 
-class Staged(NamedTuple):
-    """What a slice amounted to."""
+#: As ``Settings.max_rejects``.
+DEFAULT_MAX_REJECTS = 10_000
 
-    #: False when another attempt had won: then nothing of this one is left.
+
+class Staged(NamedTuple):
+    """The result of an attempt at a slice."""
+
+    #: False if another attempt has won: this one is rolled back.
     won: bool
     lines: int
     rows: int
@@ -50,7 +55,15 @@ def load_validator(connection: Connection, reading: Reading) -> Validator:
 
 
 @tracer.start_as_current_span("stage slice")
-def stage_slice(database_url: str, uri: str, batch: Batch, layout: Layout, part: Slice) -> Staged:
+def stage_slice(
+    database_url: str,
+    uri: str,
+    batch: Batch,
+    layout: Layout,
+    part: Slice,
+    *,
+    max_rejects: int = DEFAULT_MAX_REJECTS,
+) -> Staged:
     """Run one attempt at a slice.
 
     Args:
@@ -59,6 +72,7 @@ def stage_slice(database_url: str, uri: str, batch: Batch, layout: Layout, part:
         batch: The batch, in state ``staging``.
         layout: How its file is read.
         part: The slice.
+        max_rejects: Rejects that the batch may have. Those beyond them are counted and not stored.
 
     Returns:
         What was staged, and whether this attempt won.
@@ -77,14 +91,17 @@ def stage_slice(database_url: str, uri: str, batch: Batch, layout: Layout, part:
         table = _create_table(connection, batch, part)
         validator = load_validator(connection, layout.reading)
         lines = rows = rejected = total_cents = row_digest = 0
+        # Attempts at the same time may exceed the limit together; the rejects are trimmed when all slices are staged.
+        room = max_rejects - ledger.count_rejects(connection, batch.id)
         sent: Future[None] | None = None
         for parsed in FORMATS[batch.format].read(uri, layout, part):
             prices, rejects, invalid = validator.validate(parsed)
             if sent:
                 sent.result()
-            if bad := [*parsed.rejects, *rejects]:
+            if bad := [*parsed.rejects, *rejects][: max(room, 0)]:
                 _copy_rejects(connection, batch, part, bad)
-            # The database takes a piece while the next is parsed.
+                room -= len(bad)
+            # The database receives a chunk while the next is parsed.
             sent = sender.submit(_copy_prices, connection, table, by_day(prices))
             lines += parsed.read
             rows += len(prices.cents)
@@ -101,9 +118,9 @@ def stage_slice(database_url: str, uri: str, batch: Batch, layout: Layout, part:
 
 
 def _create_table(connection: Connection, batch: Batch, part: Slice) -> str:
-    """Create the attempt's own table, checked so that attaching it as a partition need not look at its rows.
+    """Create the attempt's table. Its constraints allow to attach it as a partition without a scan of its rows.
 
-    Its rows are written once and frozen at once: a vacuum would find nothing to do, and a publish would wait for it.
+    Its rows are written once, and frozen: a vacuum would find nothing to do, and a publish would wait for it.
     """
     row = connection.execute("SELECT pg_current_xact_id()::text").fetchone()
     assert row is not None  # noqa: S101 - a function call has one row
@@ -135,7 +152,7 @@ def _copy_prices(connection: Connection, table: str, prices: Prices) -> None:
 
 
 def _index(connection: Connection, table: str) -> None:
-    """Index the days, once and at the end, for those who roll up a few of them."""
+    """Index the days after the copy, for the workers that roll up a few of them each."""
     connection.execute(sql.SQL("CREATE INDEX ON staging.{} (day)").format(sql.Identifier(table)))
 
 
@@ -149,7 +166,7 @@ def _copy_rejects(connection: Connection, batch: Batch, part: Slice, rejects: li
 
 
 def _claim(connection: Connection, batch: Batch, part: Slice, table: str, counts: tuple[int, ...]) -> bool:
-    """Turn the slice to staged, unless another attempt has; the batch is held so that it cannot end meanwhile."""
+    """Set the slice to staged, unless another attempt has. The batch is locked, so that it cannot end meanwhile."""
     state = connection.execute("SELECT state FROM batches WHERE id = %s FOR SHARE", (batch.id,)).fetchone()
     if state is None or state[0] != "staging":
         raise WrongState(f"batch {batch.id} is {state[0] if state else 'gone'}: its slices are not staged any more")

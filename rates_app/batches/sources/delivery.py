@@ -10,9 +10,6 @@ if TYPE_CHECKING:
 
 Destination = Literal["processed", "rejected"]
 
-#: Supplier of a file that arrives in no supplier's folder.
-LOCAL_SUPPLIER = "local"
-
 
 class Upload(Protocol):
     """A delivery that is being received. It is invisible to every dispatcher until it is committed."""

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 
 from rates_app.batches.content import OPEN_FLAGS, pin_file, verify
-from rates_app.batches.sources.delivery import LOCAL_SUPPLIER
+from rates_app.batches.model import DEFAULT_SUPPLIER
 from rates_app.batches.sources.manifest import MAX_MANIFEST_BYTES
 from rates_app.batches.sources.names import IGNORED, MANIFEST_SUFFIX, folder_of, ignored, printable, supplier_of
 
@@ -198,7 +198,7 @@ class FolderSource:
         return None
 
     def _supplier(self, folder: Path) -> str:
-        return LOCAL_SUPPLIER if folder == self.incoming else supplier_of(folder.name)
+        return DEFAULT_SUPPLIER if folder == self.incoming else supplier_of(folder.name)
 
     def _settled(self) -> list[_Entry]:
         """List the files that were seen unchanged for long enough."""

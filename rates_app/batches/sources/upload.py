@@ -67,8 +67,12 @@ def receive(
         Unreadable: The bytes can't be a batch.
         DigestMismatch: The bytes are not those that the supplier sent.
         KeyReused: The key belongs to other content.
+        QuotaExceeded: The supplier has used its quota.
         Unavailable: The ledger or the bucket can't be reached; nothing was stored.
     """
+    quota = ledger.Quota.of(settings)
+    with databases.write() as connection:  # before the body is received
+        ledger.check_quota(connection, supplier, quota)
     upload = open_source(settings).upload(supplier, f"{uuid.uuid4().hex[:12]}-{name}")
     try:
         inspection = Inspection()
@@ -85,7 +89,7 @@ def receive(
         with databases.write() as connection:
             if idempotency_key is not None:
                 _claim_key(connection, supplier, idempotency_key, source.content_hash)
-            batch, new = ledger.accept(connection, source, name=name, supplier=supplier, terms=terms)
+            batch, new = ledger.accept(connection, source, name=name, supplier=supplier, terms=terms, quota=quota)
             if new:
                 # Before the commit, so that no batch is in the ledger whose bytes are not there.
                 upload.commit()

@@ -70,6 +70,32 @@ def test_a_delivery_is_taken_in_once(client: FlaskClient, settings: Settings, wr
     assert shown["progress"]["slices"] == 0
 
 
+def test_equal_files_of_two_suppliers_are_two_batches(
+    client: FlaskClient, writer: dict[str, str], token: Callable[..., dict[str, str]]
+) -> None:
+    first = deliver(client, GOOD, writer)
+    other = deliver(client, GOOD, token("batches:write"))
+    assert (first.status_code, other.status_code) == (202, 202)
+    assert first.json["supplier"] != other.json["supplier"]
+    assert deliver(client, GOOD, writer).json["id"] == first.json["id"] != other.json["id"]
+
+
+def test_an_upload_beyond_the_quota_is_refused_before_its_body_is_read(
+    settings: Settings, publisher: Publisher, writer: dict[str, str]
+) -> None:
+    app = create_app(settings.model_copy(update={"daily_deliveries": 1}))
+    try:
+        client = app.test_client()
+        first = deliver(client, GOOD, writer)
+        assert first.status_code == 202
+        refused = deliver(client, GOOD + b"CNGGZ,EETLL,2021-01-02,1000\n", writer)
+        assert (refused.status_code, refused.json["type"].rpartition("/")[2]) == (429, "quota-exceeded")
+        assert 0 < int(refused.headers["Retry-After"]) <= 24 * 60 * 60
+        assert len(incoming(settings)) == 1
+    finally:
+        app.extensions["rates"].close()
+
+
 def test_a_key_stands_for_one_content(client: FlaskClient, writer: dict[str, str]) -> None:
     headers = {**writer, "Idempotency-Key": "monday"}
     first = deliver(client, GOOD, headers)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -17,7 +19,8 @@ from rates_app.batches.formats.source import inspect
 from rates_app.batches.ledger import attempts
 from rates_app.batches.pipeline import dispatch, engine
 from rates_app.batches.pipeline.dispatch import MAX_ATTEMPTS, MAX_OUTAGES, Dispatcher
-from rates_app.batches.pipeline.engine import connect, drive, drive_through_outages, ingest
+from rates_app.batches.pipeline.engine import OUTAGE_SECONDS, connect, drive, drive_through_outages, ingest
+from rates_app.batches.pipeline.expanded import remove_leftovers
 from rates_app.batches.pipeline.workers import in_process
 from rates_app.batches.sources.folder import FolderSource
 from rates_app.store.databases import Unavailable
@@ -34,14 +37,14 @@ ROW = b"CNGGZ,EETLL,2021-01-01,1000\n"
 
 
 class Incoming:
-    """A folder with its dispatcher, whose time passes at once."""
+    """A folder with its dispatcher, in which no delay has to elapse."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.restart()
 
     def restart(self) -> None:
-        """Begin with a new dispatcher, as after the end of the process."""
+        """Start a new dispatcher, as after the end of the process."""
         self.source = FolderSource(self.settings, settle_seconds=0)
         self.dispatcher = Dispatcher(self.settings, self.source, None, in_process(self.settings))
 
@@ -76,8 +79,18 @@ class Incoming:
         return report
 
 
+def terminate_drivers(settings: Settings) -> None:
+    """End the sessions that drive batches, as a restart of the database does."""
+    with psycopg.connect(settings.database_url.get_secret_value()) as other:
+        other.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'rates-ingest'"
+            " AND datname = current_database()"
+        )
+
+
 @pytest.fixture
-def incoming(settings: Settings) -> Incoming:
+def incoming(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Incoming:
+    monkeypatch.setattr(attempts, "FIRST_DELAY_SECONDS", 600)  # no second attempt by itself, on a busy machine either
     return Incoming(settings)
 
 
@@ -93,7 +106,7 @@ def failing_for(bad: str, error: Exception) -> Callable[[str], Source]:
 
 
 @pytest.mark.parametrize("error", [ValueError("a fault of ours"), UnicodeDecodeError("utf-8", b"\xfc", 0, 1, "bad")])
-def test_a_delivery_that_fails_is_counted_and_quarantined_while_others_go_on(
+def test_a_delivery_that_fails_is_counted_and_quarantined_while_others_continue(
     incoming: Incoming, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     monkeypatch.setattr(dispatch, "inspect", failing_for("bad.csv", error))
@@ -258,11 +271,7 @@ def test_a_driver_whose_connection_is_lost_resumes_on_a_new_one(
         for item in items:
             if lost < 2:
                 lost += 1
-                with psycopg.connect(settings.database_url.get_secret_value()) as other:
-                    other.execute(
-                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'rates-ingest'"
-                        " AND datname = current_database()"
-                    )
+                terminate_drivers(settings)
             task(item)
             done()
 
@@ -271,7 +280,48 @@ def test_a_driver_whose_connection_is_lost_resumes_on_a_new_one(
     assert waits[0] == 1.0
 
 
-def test_a_batch_that_another_process_drives_is_not_waited_for(settings: Settings, incoming: Incoming) -> None:
+def test_a_driver_whose_connections_never_last_gives_up(
+    settings: Settings, deliver: Callable[[str, bytes], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the batch itself ends every session: connecting works again each time."""
+    elapsed = [0.0]
+
+    def sleep(seconds: float) -> None:
+        elapsed[0] += seconds
+
+    monkeypatch.setattr(engine, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: elapsed[0]))
+    path = pin(deliver("a.csv", HEADER + ROW))
+    with connect(settings) as connection:
+        batch, _ = ledger.accept(connection, inspect(path), name="a.csv", supplier="acme")
+
+    def workers(*_: object) -> None:
+        terminate_drivers(settings)
+
+    with pytest.raises(psycopg.OperationalError):
+        drive_through_outages(settings, batch.id, path, workers=workers)
+    assert OUTAGE_SECONDS < elapsed[0] < 2 * OUTAGE_SECONDS
+
+
+def test_a_delivery_that_loses_the_database_counts_an_outage_and_backs_off(
+    settings: Settings, incoming: Incoming, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    incoming.put("a.csv", HEADER + ROW)
+    monkeypatch.setattr(engine, "stage_slice", lambda *_, **__: terminate_drivers(settings))
+    incoming.dispatch()
+    monkeypatch.undo()
+    incoming.put("b.csv", HEADER + ROW * 2)
+    again = incoming.source.claim(0)
+    assert again is not None
+    incoming.dispatcher.handle(again)
+    (recorded,) = incoming.sql("SELECT attempts, outages, next_attempt_at > now() FROM delivery_attempts")
+    assert recorded == (0, 1, True)
+    incoming.dispatch(2)
+    assert {state for _, state in incoming.batches()} == {"published"}
+
+
+def test_the_dispatcher_does_not_wait_for_a_batch_that_another_process_drives(
+    settings: Settings, incoming: Incoming
+) -> None:
     incoming.put("a.csv", HEADER + ROW)
     delivery = incoming.source.claim(0)
     assert delivery is not None
@@ -319,7 +369,7 @@ def test_a_worker_that_ends_its_process_fails_its_delivery_only(
     assert incoming.batches() == [("a.csv", "published")]
 
 
-def _die(*_: object) -> None:
+def _die(*_: object, **__: object) -> None:
     os._exit(9)
 
 
@@ -332,3 +382,64 @@ def test_drive_refuses_a_file_that_is_not_there(settings: Settings, deliver: Cal
         refused, _ = drive(connection, settings, batch.id, path)
     assert refused.state == "refused"
     assert "does not exist" in str(refused.failure)
+
+
+def test_the_plain_copy_of_a_compressed_file_is_removed_on_every_end(
+    settings: Settings, incoming: Incoming, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "stage_slice", failing_task)
+    incoming.put("given-up.csv.gz", gzip.compress(HEADER + ROW))
+    incoming.dispatch(MAX_ATTEMPTS)
+    monkeypatch.undo()
+    incoming.put("good.csv.gz", gzip.compress(HEADER + ROW * 2))
+    incoming.put("bad.csv.gz", gzip.compress(HEADER + b"CNGGZ,NOWHR,2021-01-01,1\n"))
+    incoming.put("cut.csv.gz", gzip.compress(HEADER + ROW * 9)[:-9])
+    incoming.dispatch(MAX_ATTEMPTS)
+    assert incoming.batches() == [
+        ("given-up.csv.gz", "failed"),
+        ("good.csv.gz", "published"),
+        ("bad.csv.gz", "refused"),
+        ("cut.csv.gz", "refused"),
+    ]
+    assert incoming.files("expanded") == []
+
+
+def test_a_dispatcher_removes_what_its_predecessor_left(settings: Settings, incoming: Incoming) -> None:
+    incoming.put("a.csv", HEADER + ROW)
+    incoming.dispatch()
+    for name in ("1", "2"):  # batch 2 may be in work elsewhere
+        path = settings.data_dir / "expanded" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    with connect(settings) as connection:
+        assert remove_leftovers(connection, settings) == 1
+    assert incoming.files("expanded") == ["2"]
+
+
+def failing_task(*_: object, **__: object) -> None:
+    raise ValueError("an internal error")
+
+
+def test_a_supplier_that_has_used_its_quota_waits_and_others_do_not(settings: Settings) -> None:
+    incoming = Incoming(settings.model_copy(update={"daily_deliveries": 2}))
+    for number in range(3):
+        incoming.put(f"flood/{number}.csv", HEADER + ROW * (number + 1))
+    incoming.put("acme/a.csv", HEADER + ROW)
+    incoming.dispatch()
+    assert sorted(incoming.batches()) == [("0.csv", "published"), ("1.csv", "published"), ("a.csv", "published")]
+    assert incoming.sql("SELECT attempts, outages FROM delivery_attempts") == [(0, 0)], "waiting is no failure"
+    incoming.sql("UPDATE batches SET received_at = received_at - interval '1 day' WHERE name = '0.csv'")
+    incoming.dispatch()
+    assert incoming.batches()[-1] == ("2.csv", "published")
+
+
+def test_a_manifest_in_the_folder_replaces_a_published_batch(incoming: Incoming) -> None:
+    incoming.put("acme/a.csv", HEADER + ROW)
+    incoming.dispatch()
+    incoming.put("acme/b.csv.manifest.json", b'{"replaces": 1}')
+    incoming.put("acme/b.csv", HEADER + ROW * 2)
+    incoming.put("beta/c.csv.manifest.json", b'{"replaces": 2}')  # another supplier's
+    incoming.put("beta/c.csv", HEADER + ROW)
+    incoming.dispatch()
+    assert incoming.batches() == [("a.csv", "withdrawn"), ("b.csv", "published")]
+    assert "supplier beta has no batch 2" in incoming.report("unread-")["failure"]

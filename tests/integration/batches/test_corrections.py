@@ -126,6 +126,13 @@ def test_only_a_published_batch_of_the_same_supplier_can_be_replaced(settings: S
         ingest(settings, deliver("c.csv", content(300)), supplier="acme", terms=Terms(replaces=second.id))
 
 
+def test_equal_files_of_two_suppliers_are_two_batches(settings: Settings, deliver: Deliver) -> None:
+    path = deliver("a.csv", content(100))
+    batches = [ingest(settings, path, supplier=supplier)[0] for supplier in ("acme", "other", "acme")]
+    assert batches[0] == batches[2]
+    assert [batch.supplier for batch in batches[:2]] == ["acme", "other"]
+
+
 def test_of_two_replacements_of_one_batch_one_is_published(
     settings: Settings, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
 ) -> None:

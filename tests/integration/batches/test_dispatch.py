@@ -13,7 +13,8 @@ import time
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import boto3
 import orjson
@@ -24,12 +25,14 @@ from kubernetes import client
 from moto.server import ThreadedMotoServer
 
 from rates_app.batches import ledger
+from rates_app.batches.formats.source import inspect
 from rates_app.batches.model import Terms, Unreadable
-from rates_app.batches.pipeline import publish
-from rates_app.batches.pipeline.dispatch import MAX_ATTEMPTS, Dispatcher
+from rates_app.batches.pipeline import dispatch, publish
+from rates_app.batches.pipeline.dispatch import MAX_ATTEMPTS, MAX_OUTAGES, Dispatcher
 from rates_app.batches.pipeline.engine import drive
 from rates_app.batches.pipeline.spark import Applications
 from rates_app.batches.pipeline.workers import in_process
+from rates_app.batches.sources import bucket
 from rates_app.batches.sources.folder import FolderSource
 from rates_app.batches.sources.registry import open_source
 from rates_app.batches.sources.upload import TooLarge, receive
@@ -46,7 +49,8 @@ if TYPE_CHECKING:
 HEADER = b"orig_code,dest_code,day,price\n"
 GOOD = b"CNGGZ,EETLL,2021-01-01,1244\n"
 BAD = b"XXXXX,EETLL,2021-01-01,1244\n"
-GOLDEN = Path(__file__).parents[2] / "charts" / "golden" / "prod-spark-ingest.yaml"
+ROOT = Path(__file__).parents[3]
+GOLDEN = ROOT / "tests" / "charts" / "golden" / "prod-spark-ingest.yaml"
 
 
 def batches(settings: Settings) -> list[Batch]:
@@ -258,8 +262,8 @@ def aws(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Setting
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
         monkeypatch.setenv(name, "eu-central-1")
     s3, sqs = boto3.Session().client("s3"), boto3.Session().client("sqs")
-    for bucket in ("incoming", "processed", "rejected"):
-        s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    for each in ("incoming", "processed", "rejected"):
+        s3.create_bucket(Bucket=each, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
     queue = sqs.create_queue(QueueName="incoming")["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     s3.put_bucket_notification_configuration(
@@ -329,6 +333,83 @@ def test_a_message_is_hidden_long_enough_whatever_the_queue_does_by_default(aws:
         pass
     assert source.claim(0) is None
     assert hidden_messages(aws) == (0, 1)
+
+
+def test_a_manifest_in_the_bucket_replaces_a_published_batch(aws: Settings) -> None:
+    s3 = boto3.Session().client("s3")
+    source = open_source(aws)
+    dispatcher = dispatching(aws, source, None)
+    for name, rows, manifest in (("a.csv", 1, b"{}"), ("b.csv", 2, b'{"replaces": 1, "rows": 2}')):
+        s3.put_object(Bucket="incoming", Key=f"acme/{name}.manifest.json", Body=manifest)
+        s3.put_object(Bucket="incoming", Key=f"acme/{name}", Body=HEADER + GOOD * rows)
+        while sum(hidden_messages(aws)):
+            if delivery := source.claim(1):
+                dispatcher.handle(delivery)
+    assert [(batch.state, batch.replaces) for batch in batches(aws)] == [("withdrawn", None), ("published", 1)]
+    assert objects("incoming") == []
+    assert "acme/2-b.csv.manifest.json" in objects("processed")
+
+
+def test_an_outage_makes_no_dead_letter(aws: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The queue has the limit of the deployed one; the outage has as many attempts as the ledger allows."""
+    monkeypatch.syspath_prepend(str(ROOT / "pulumi"))
+    from components.events import MAX_RECEIVES  # type: ignore[import-not-found]  # noqa: PLC0415
+
+    assert MAX_RECEIVES > MAX_ATTEMPTS, "a delivery that ends its dispatcher is quarantined first"
+    sqs, queue = boto3.Session().client("sqs"), str(aws.incoming_queue_url)
+    dead = sqs.create_queue(QueueName="dead")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    policy = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": MAX_RECEIVES})
+    sqs.set_queue_attributes(QueueUrl=queue, Attributes={"RedrivePolicy": policy})
+    boto3.Session().client("s3").put_object(Bucket="incoming", Key="acme/a.csv", Body=HEADER + GOOD)
+    now = [0.0]
+    monkeypatch.setattr(bucket, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=lambda _: None))
+    source = open_source(aws)
+    dispatcher = dispatching(aws, source, None)
+    monkeypatch.setattr(dispatch, "inspect", _unavailable)
+    failures = 0
+    while failures < MAX_OUTAGES - 1:
+        now[0] += bucket.MAX_HELD_SECONDS + 1
+        retry_now(aws)
+        if delivery := source.claim(0):
+            dispatcher.handle(delivery)
+            failures += 1
+    assert hidden_messages(aws) == (0, 1), "the dispatcher has held it all the time"
+    monkeypatch.setattr(dispatch, "inspect", inspect)
+    while sum(hidden_messages(aws)):
+        now[0] += bucket.MAX_HELD_SECONDS + 1
+        retry_now(aws)
+        if delivery := source.claim(0):
+            dispatcher.handle(delivery)
+    assert [batch.state for batch in batches(aws)] == ["published"]
+    assert sqs.receive_message(QueueUrl=dead, WaitTimeSeconds=0).get("Messages") is None
+
+
+def _unavailable(_address: str) -> NoReturn:
+    raise Unavailable("S3 can't be reached")
+
+
+def test_a_bucket_that_cannot_be_reached_makes_no_dead_letter(aws: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    boto3.Session().client("s3").put_object(Bucket="incoming", Key="acme/a.csv", Body=HEADER + GOOD)
+    now = [0.0]
+    monkeypatch.setattr(bucket, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=lambda _: None))
+    source = open_source(aws)
+    with monkeypatch.context() as patch:
+        patch.setattr(bucket, "find_object", _unavailable_object)
+        for _ in range(10):
+            now[0] += bucket.UNREACHABLE_SECONDS + 1
+            assert source.claim(0) is None
+    assert hidden_messages(aws) == (0, 1)
+    now[0] += bucket.UNREACHABLE_SECONDS + 1
+    delivery = source.claim(0)
+    assert delivery is not None
+    delivery.defer(0)
+    source.close()
+    assert hidden_messages(aws) == (1, 0), "the next dispatcher receives it immediately"
+
+
+def _unavailable_object(*_: object) -> NoReturn:
+    raise Unavailable("S3 can't be reached")
 
 
 class Endless:

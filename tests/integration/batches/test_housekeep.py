@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from rates_app.batches import ledger
 from rates_app.batches.pipeline import housekeep as housekeeping
 from rates_app.batches.pipeline import publish
 from rates_app.batches.pipeline.engine import ingest
@@ -132,7 +133,8 @@ def test_files_of_ended_and_interrupted_work_are_removed(settings: Settings, del
         path = settings.data_dir / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    old = settings.data_dir / "incoming" / ".old.partial"
+    old = settings.data_dir / "incoming" / "acme" / ".old.partial"
+    old.parent.mkdir()
     old.touch()
     os.utime(old, (time.time() - 2 * housekeeping.KEEP_SECONDS,) * 2)
     assert housekeep(settings) == Housekeeping(0, 0, files=2)
@@ -143,3 +145,17 @@ def test_one_pass_at_a_time(settings: Settings) -> None:
     with connect(settings) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (HOUSEKEEPING_LOCK,))
         assert housekeep(settings) is None
+
+
+def test_rejects_are_deleted_some_days_after_the_batch_has_ended(settings: Settings, deliver: Deliver) -> None:
+    bad = HEADER + b"CNGGZ,NOWHR,2021-01-01,1\n" * 3
+    old, _ = ingest(settings, deliver("old.csv", bad))
+    new, _ = ingest(settings, deliver("new.csv", bad + b"CNGGZ,EETLL,2021-01-01,1\n"))
+    with connect(settings) as connection:
+        connection.execute("UPDATE batches SET ended_at = ended_at - interval '91 days' WHERE id = %s", (old.id,))
+    done = housekeep(settings)
+    assert done is not None
+    assert done.rejects == 3
+    with connect(settings) as connection:
+        assert [ledger.count_rejects(connection, batch.id) for batch in (old, new)] == [0, 3]
+        assert [ledger.count_unlisted_rows(connection, batch.id) for batch in (old, new)] == [3, 0]

@@ -29,9 +29,10 @@ from rates_app.rates.model import Question
 from rates_app.rates.queries import daily_averages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from rates_app.batches.model import Batch, Reject
+    from rates_app.batches.pipeline.workers import Item
     from rates_app.settings import Settings
 
     Deliver = Callable[[str, bytes], str]
@@ -333,7 +334,7 @@ def test_a_slice_is_won_by_one_attempt_and_the_other_leaves_nothing(settings: Se
     url = settings.database_url.get_secret_value()
     outcomes = list(starmap(stage_slice, [(url, path, batch, layout, Slice(*part))] * 2))
     assert [outcome.won for outcome in outcomes] == [True, False]
-    batch, _ = ingest(settings, path)
+    batch, _ = ingest(settings, path, supplier="test")
     assert (batch.state, batch.rows) == ("published", 3)
     with pytest.raises(WrongState):
         stage_slice(url, path, batch, layout, part)
@@ -358,3 +359,37 @@ def test_a_tree_that_changes_before_a_batch_is_verified_keeps_its_slots(
         assert row is not None
         assert sorted(row[0]) == sorted(slot for (slot,) in needed)
         assert connection.execute("SELECT count(*) FROM rolled_up").fetchone() == (0,)
+
+
+def test_rejects_beyond_the_limit_are_counted_and_not_stored(settings: Settings, deliver: Deliver) -> None:
+    bounded = settings.model_copy(update={"max_rejects": 10, "slice_bytes": 1000})
+    lines = [GOOD, *[b"CNGGZ,NOWHR,2021-01-01,1\n"] * 15, *[GOOD] * 200, *[b"CNGGZ,EETLL,2021-01-01,-1\n"] * 15]
+    batch, _ = ingest(bounded, deliver("a.csv", HEADER + b"".join(lines)), terms=Terms(max_rejected_rows=30))
+    assert (batch.state, batch.rows, batch.rejected) == ("published", 201, 30)
+    with connect(settings) as connection:
+        assert [reject.line for reject in ledger.iter_rejects(connection, batch.id)] == list(range(3, 13))
+        assert ledger.count_unlisted_rows(connection, batch.id) == 20
+
+
+def test_staging_stops_when_the_report_is_full_and_the_batch_will_be_refused(
+    settings: Settings, deliver: Deliver
+) -> None:
+    bounded = settings.model_copy(update={"max_rejects": 10, "slice_bytes": 1000})
+    bad = b"CNGGZ,NOWHR,2021-01-01,1\n"
+    staged = 0
+
+    def workers(task: Callable[[Item], object], items: Sequence[Item], done: Callable[[], None]) -> None:
+        nonlocal staged
+        for item in items:
+            task(item)
+            staged += 1
+            done()
+
+    batch, _ = ingest(bounded, deliver("a.csv", HEADER + bad * 4000), workers=workers)
+    assert (batch.state, staged) == ("refused", 1)
+    assert "staging stopped" in str(batch.failure)
+    assert "0 allowed" in str(batch.failure)
+    with connect(settings) as connection:
+        assert ledger.count_rejects(connection, batch.id) == 10
+    resumed, worked = ingest(bounded, deliver("a.csv", HEADER + bad * 4000), workers=workers)
+    assert (resumed, worked, staged) == (batch, False, 1)

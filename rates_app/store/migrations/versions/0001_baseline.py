@@ -82,10 +82,12 @@ CREATE TABLE batches (
     published_at timestamptz,
     ended_at     timestamptz
 );
-CREATE UNIQUE INDEX batches_content ON batches (content_hash) WHERE NOT superseded;
+-- Equal files of two suppliers are two batches.
+CREATE UNIQUE INDEX batches_content ON batches (supplier, content_hash) WHERE NOT superseded;
 CREATE INDEX batches_state ON batches (state);
 CREATE INDEX batches_rows ON batches (supplier, row_digest);
 CREATE INDEX batches_supplier ON batches (supplier, id);
+CREATE INDEX batches_received ON batches (supplier, received_at);
 
 -- How a supplier's files are read.
 CREATE TABLE supplier_profiles (
