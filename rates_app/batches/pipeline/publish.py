@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class VerificationFailed(BatchError):
-    """The tables differ from the ledger's counts: an internal error or a fault of the storage."""
+    """The tables differ from the ledger's counts: an internal error or a storage error."""
 
 
 def gather(connection: Connection, batch_id: int) -> Batch:
@@ -212,11 +212,9 @@ def withdraw(connection: Connection, batch_id: int, warm: Warm | None = None) ->
         NoSuchBatch: There is no such batch.
         WrongState: It is not published.
     """
-    batch = find_batch(connection, batch_id, lock=True)
+    batch = _lock(connection, batch_id, "published", "withdrawn")
     if batch.state == "withdrawn":
         return batch
-    if batch.state != "published":
-        raise WrongState(f"batch {batch_id} is {batch.state}: only a published batch can be withdrawn")
     set_state(connection, batch_id, "withdrawn")
     increment_generation(connection, [batch_id], warm)
     return find_batch(connection, batch_id)
@@ -238,13 +236,27 @@ def refuse_held(connection: Connection, batch_id: int, *, by: str, reason: str) 
         NoSuchBatch: There is no such batch.
         WrongState: It is not held.
     """
-    batch = find_batch(connection, batch_id, lock=True)
+    batch = _lock(connection, batch_id, "held", "refused")
     if batch.state == "refused":
         return batch
-    if batch.state != "held":
-        raise WrongState(f"batch {batch_id} is {batch.state}: only a held batch can be refused")
     connection.execute("UPDATE batches SET decided_by = %s WHERE id = %s", (by, batch_id))
     return refuse(connection, batch_id, reason)
+
+
+def _lock(connection: Connection, batch_id: int, required: State, target: State) -> Batch:
+    """Lock a batch whose state is about to change.
+
+    Returns:
+        The batch, in the required state, or in the target state if it was changed before.
+
+    Raises:
+        NoSuchBatch: There is no such batch.
+        WrongState: It is in neither state.
+    """
+    batch = find_batch(connection, batch_id, lock=True)
+    if batch.state not in {required, target}:
+        raise WrongState(f"batch {batch_id} is {batch.state}: only a {required} batch can be {target}")
+    return batch
 
 
 def _refuse_equal(connection: Connection, batch: Batch) -> Batch | None:

@@ -443,3 +443,11 @@ def test_a_manifest_in_the_folder_replaces_a_published_batch(incoming: Incoming)
     incoming.dispatch()
     assert incoming.batches() == [("a.csv", "withdrawn"), ("b.csv", "published")]
     assert "supplier beta has no batch 2" in incoming.report("unread-")["failure"]
+
+
+def test_the_report_lists_what_was_assumed_about_the_file(incoming: Incoming) -> None:
+    incoming.put("a.csv", (HEADER + ROW).replace(b",", b";"))
+    incoming.dispatch()
+    report = json.loads((incoming.settings.data_dir / "processed" / "1-a.csv.report.json").read_bytes())
+    assert any("semicolon" in assumption for assumption in report["assumptions"])
+    assert report["unlisted_rows"] == 0

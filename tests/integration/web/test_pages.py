@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from markupsafe import escape
 from typer.testing import CliRunner
 
 from rates_app import web
@@ -285,6 +286,22 @@ def test_movers_compare_the_last_week_with_the_one_before(filled: FlaskClient) -
     assert row[1] == ("up" if change > 0 else "down")
     assert row[2].replace("\N{MINUS SIGN}", "-") == f"{change:+.1%}"
     assert row[3] == f"{sums[0][0] / sums[0][1]:,.2f}"
+
+
+def test_the_page_of_a_batch_lists_its_assumptions_and_that_of_its_rejects_what_is_missing(
+    filled: FlaskClient, tmp_path: Path
+) -> None:
+    settings = filled.application.config["SAMPLE_SETTINGS"].model_copy(update={"max_rejects": 2})
+    path = tmp_path / "a.csv"
+    path.write_text("orig_code;dest_code;day;price\n" + "CNGGZ;NOWHR;2021-04-03;1.244,50\n" * 5)
+    batch, _ = ingest(settings, str(path), supplier="acme")
+    page = filled.get(f"/batches/{batch.id}").text
+    assert batch.assumptions
+    assert all(str(escape(assumption)) in page for assumption in batch.assumptions)
+    assert "How the file was read" not in filled.get("/batches/1").text
+    assert "3 rejected rows are not listed" in filled.get(f"/batches/{batch.id}/rejects").text
+    rejects: Any = filled.get(f"/v1/batches/{batch.id}/rejects").json
+    assert (len(rejects["rejects"]), rejects["unlisted_rows"]) == (2, 3)
 
 
 def test_a_batch_s_events_end_with_the_batch_and_poll_when_there_is_no_room(
