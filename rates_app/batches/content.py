@@ -137,7 +137,7 @@ def find_object(s3: S3Client, bucket: str, key: str, version: str | None = None)
 
 
 def open_content(address: str) -> pa.NativeFile:
-    """Open a pinned address, or a path of our own, for random access.
+    """Open a pinned address, or the path of a file that this service wrote, for random access.
 
     Raises:
         ContentChanged: The pinned content is not there any more.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-#: Beside the checkout's package, and where the image has it.
+#: In a checkout, next to the package; in the image, below the prefix.
 SAMPLE_FOLDERS = (Path(__file__).parents[2] / "sample_data", Path(sys.prefix) / "share" / "sample_data")
 
 #: Rows that are made at a time.

@@ -19,7 +19,6 @@ PENDING = (
     "rates_app/api/",
     "rates_app/application.py",
     "rates_app/backups/",
-    "rates_app/batches/",
     "rates_app/cache/",
     "rates_app/http/",
     "rates_app/rates/",

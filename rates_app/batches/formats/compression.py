@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: Plain bytes that are enough to recognise a format.
 HEAD_BYTES = 2**12
 
-#: A small file may expand to this in any case, and a larger one to so many times its size.
+#: Any file may expand to this size. A larger plain file may have this multiple of the compressed size.
 _ALWAYS_BYTES = 2**28
 _MAX_RATIO = 500
 

@@ -1,4 +1,4 @@
-"""Open a batch's file, and tell a file that its supplier has to correct from one that can't be read at the moment."""
+"""Open a batch's file. Distinguish damaged content, which its supplier has to correct, from storage errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def open_uri(uri: str) -> pa.NativeFile:
     """Open a file for random access.
 
     Args:
-        uri: A pinned address, or the path of a file of our own.
+        uri: A pinned address, or the path of a file that this service wrote.
 
     Raises:
         ContentChanged: The pinned content is not there any more.
@@ -75,7 +75,7 @@ class TrackedFile(io.RawIOBase):
 
 @contextmanager
 def parsing(uri: str, damaged: str) -> Iterator[TrackedFile]:
-    """Open a file for a decoder, and tell damaged content from a storage error.
+    """Open a file for a decoder, and distinguish damaged content from a storage error.
 
     Args:
         uri: The file.

@@ -56,7 +56,7 @@ class Layout:
     #: The byte at which the rows end, if that is not the end of the file.
     stop: int | None = None
     reading: Reading = field(default_factory=Reading)
-    #: What is reported to the supplier, a sentence each.
+    #: Sentences for the supplier about values that were interpreted.
     assumptions: tuple[str, ...] = ()
 
     def assuming(self, *sentences: str) -> Layout:

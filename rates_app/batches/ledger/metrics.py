@@ -1,6 +1,6 @@
-"""Where the batches stand, read from the ledger when metrics are collected.
+"""Metrics of the ledger, read when they are collected.
 
-Whoever stages or publishes may have ended long ago; the ledger has not. Every pod tells the same.
+Processes that stage or publish may have ended long before. Every pod exports the same values.
 """
 
 from __future__ import annotations

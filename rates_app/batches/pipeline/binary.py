@@ -1,4 +1,4 @@
-"""Rows as PostgreSQL's binary COPY writes and reads them, made of whole columns at once.
+"""Rows as PostgreSQL's binary COPY writes and reads them, encoded by whole columns.
 
 The form (PostgreSQL documentation, "COPY", binary format): a header, for each row the number of its fields and then
 each field with its length in bytes before it, a trailer; every number big-endian. An array is its number of
@@ -63,8 +63,8 @@ def encode(columns: Sequence[Integers | Arrays | Packed]) -> bytes:
     Args:
         columns: Numbers of four or eight bytes, or several numbers a row.
     """
-    # A row is a few pieces, of alternately what all rows have in the same form and a row's elements. The pieces of all
-    # rows are made at once; putting them together is left to `join`, which copies whole pieces.
+    # A row consists of parts: those that have the same form in all rows alternate with a row's elements. Each part is
+    # encoded for all rows together, and `join` copies whole parts.
     pieces: list[Iterator[bytes]] = []
     same: list[tuple[str, Integers | int]] = [(">i2", len(columns))]
     for column in columns:

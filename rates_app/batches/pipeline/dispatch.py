@@ -222,8 +222,8 @@ class Dispatcher:
             self._defer(delivery, delay)
 
     def _changed(self, connection: Connection, delivery: Delivery, error: ContentChanged) -> None:
-        """Return a delivery whose content is gone: what is there now, if anything, is claimed as another."""
-        log.info("delivery_changed", effect="its new content is a delivery of its own", reason=str(error))
+        """Return a delivery whose content is gone. Content that has replaced it is claimed as another delivery."""
+        log.info("delivery_changed", effect="its new content is a separate delivery", reason=str(error))
         _end_transaction(connection)
         attempts.forget(connection, delivery.address)
         self._defer(delivery, 0)

@@ -65,7 +65,7 @@ class Interrupted(BatchError):
 
 
 class TooManyRejects(BatchError):
-    """So many rows are rejected that the batch is refused before all slices are staged."""
+    """Too many rows are rejected, so the batch is refused before all slices are staged."""
 
 
 class DrivenElsewhere(Interrupted):
@@ -228,7 +228,9 @@ def drive(
             remove_expanded(settings, batch_id)
             with connection.transaction():
                 ledger.trim_rejects(connection, batch_id, settings.max_rejects)
-                batch = publish.refuse(connection, batch_id, str(error))
+                # Other slices may have been staged while their workers were being stopped.
+                reason = str(error) if isinstance(error, Unreadable) else _describe_rejects(connection, batch)
+                batch = publish.refuse(connection, batch_id, reason)
             tables.settle(connection, batch_id)
             return batch, True
         except ContentChanged as error:
@@ -255,6 +257,15 @@ def drive(
         remove_expanded(settings, batch_id)
         log.info("batch_ended", batch_id=batch.id, state=batch.state, rows=batch.rows, generation=batch.generation)
         return batch, True
+
+
+def _describe_rejects(connection: Connection, batch: Batch) -> str:
+    """Return why staging stopped before all slices were staged."""
+    found = ledger.progress(connection, batch.id)
+    return (
+        f"{found.rejected} rejected rows in {found.staged} of {found.slices} slices, {batch.max_rejected_rows} "
+        f"allowed, so staging stopped: 'rates rejects {batch.id}' lists {ledger.count_rejects(connection, batch.id)}"
+    )
 
 
 @contextmanager
@@ -329,7 +340,7 @@ class _Driver:
         try:
             self._stage(plain, layout, staged)
         except SurveyRequired:
-            # What is staged stays valid: it was in the canonical form, which a survey never reads differently.
+            # Staged slices stay valid: they were in the canonical form, which a survey never reads differently.
             layout = survey_file(FORMATS[self.batch.format], plain, layout)
             log.info("file_surveyed", batch_id=self.batch.id, assumptions=layout.assumptions)
             with self.connection.transaction():
@@ -341,11 +352,7 @@ class _Driver:
         found = ledger.progress(self.connection, self.batch.id)
         self.connection.commit()
         if found.rejected - self.batch.max_rejected_rows > self.max_rejects and found.staged < found.slices:
-            raise TooManyRejects(
-                f"{found.rejected} rejected rows in {found.staged} of {found.slices} slices, "
-                f"{self.batch.max_rejected_rows} allowed: staging stopped; 'rates rejects {self.batch.id}' lists "
-                f"{self.max_rejects}"
-            )
+            raise TooManyRejects(f"batch {self.batch.id} has more than {self.max_rejects} rejected rows too many")
 
     def _stage(self, plain: str, layout: Layout, staged: Callable[[], None]) -> None:
         task = partial(stage_slice, self.database_url, plain, self.batch, layout, max_rejects=self.max_rejects)
@@ -374,7 +381,7 @@ class _Driver:
         pending: Callable[[], list[Item]],
         done: Callable[[], None],
     ) -> None:
-        """Have all items done. When workers or their connections are lost, repeat what is still pending.
+        """Have all items done. When workers or their connections are lost, repeat the pending items.
 
         Raises:
             Interrupted: Some are left after several attempts.
@@ -388,7 +395,7 @@ class _Driver:
                 self.workers(task, items, done)
             except (psycopg.OperationalError, WorkersLost) as error:
                 if self.connection.broken:
-                    raise  # what is pending can only be read on a new connection
+                    raise  # pending items can only be read on a new connection
                 log.warning("work_lost", batch_id=self.batch.id, attempt=attempt + 1, error=str(error).strip())
                 time.sleep(2.0**attempt - 1)
                 items = pending()

@@ -122,7 +122,7 @@ def roll_up(database_url: str, part: Part) -> int:
         day, origin, destination, cents = _read_prices(connection, part)
         days = np.unique(day)
         lanes = Lanes(_codes(days, tree, day, origin, destination), cents)
-        with ThreadPoolExecutor(1) as sender:  # the database takes what is between ports while regions are made
+        with ThreadPoolExecutor(1) as sender:  # COPY the ports' sets while those of regions are made
             sent = sender.submit(_write, connection, part.batch_id, days, tree, lanes.sets())
             regions = region_sets(lanes, tree)
         try:
@@ -189,7 +189,7 @@ def region_sets(lanes: Lanes, tree: Tree) -> Sets:
 
 
 def _above(tree: Tree) -> NDArray[np.int64]:
-    """Find, for each depth and each location, what is at that depth above it (or is itself); -1 for nothing."""
+    """Find for each depth and location its ancestor at that depth, or the location itself; -1 if there is none."""
     above = np.full((int(tree.depths.max(initial=0)) + 1, len(tree.ids)), -1)
     risen = np.arange(len(tree.ids))
     while len(places := np.flatnonzero(risen >= 0)):

@@ -1,6 +1,6 @@
 """Have a big batch staged by Spark in the cluster: a SparkApplication for the spark-operator.
 
-An application that has failed keeps its name until it is removed. So every attempt at a batch has a name of its own.
+An application that has failed keeps its name until it is removed. So every attempt at a batch has another name.
 """
 
 from __future__ import annotations

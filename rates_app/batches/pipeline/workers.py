@@ -82,9 +82,9 @@ def in_process(settings: Settings, *, isolated: bool = False) -> Workers:
 
 
 def _start_pool(settings: Settings, items: int) -> ProcessPoolExecutor:
-    # Neither a fork, which would share the driver's connection, nor a fresh start that imports everything anew in
-    # every worker: workers are forked from a server that has imported what this process has. That is more than the
-    # tasks need, but multiprocessing has each worker import the driver's main module.
+    # A fork would share the driver's connection, and a new process would import everything again. So workers are
+    # forked from a server that has imported this process's modules. These are more than the tasks need, but
+    # multiprocessing has each worker import the driver's main module.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([name for name in sys.modules if name.partition(".")[0] == "rates_app"])
     return ProcessPoolExecutor(

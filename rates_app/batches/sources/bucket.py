@@ -255,7 +255,7 @@ class ObjectDelivery:
                 if self.manifest is not None:
                     s3.delete_object(Bucket=incoming, Key=manifest)
         except ContentChanged:
-            log.info("incoming_object_replaced", key=self.name, effect="its new content is a delivery of its own")
+            log.info("incoming_object_replaced", key=self.name, effect="its new content is a separate delivery")
         self._message.finish()
 
     def defer(self, seconds: float) -> None:
@@ -398,7 +398,7 @@ class BucketSource:
         return None
 
     def read_small(self, key: str) -> bytes | None:
-        """Read a manifest, or the first bytes of what is too large for one; None if there is none.
+        """Read a manifest, of a larger object its first bytes; None if there is none.
 
         Raises:
             Unavailable: S3 can't be reached.

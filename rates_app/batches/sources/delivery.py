@@ -18,7 +18,7 @@ class Upload(Protocol):
         """Append bytes."""
 
     def commit(self) -> None:
-        """Make the delivery visible, all at once."""
+        """Make the complete delivery visible."""
 
     def abort(self) -> None:
         """Remove everything that was written; after :meth:`commit`, do nothing."""
@@ -41,15 +41,15 @@ class Delivery(Protocol):
 
     @property
     def manifest(self) -> bytes | None:
-        """The content of the manifest beside it."""
+        """The content of its manifest."""
 
     def archive(self, destination: Destination, name: str, reports: Sequence[Path]) -> None:
         """Move it to the archive, with its manifest and reports.
 
         Args:
             destination: Whether its batch was published.
-            name: Its name in the archive. What has this name already is the same delivery, archived before.
-            reports: Files to store beside it, named after it and them. They are there before it is.
+            name: Its name in the archive. A file of this name is the same delivery, archived before.
+            reports: Files to store next to it, under its name and theirs. They are stored before it is.
 
         Raises:
             ContentChanged: It has other content now and stays where it is; deferred, it is claimed as another delivery.

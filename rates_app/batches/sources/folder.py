@@ -2,8 +2,8 @@
 
 A file that is claimed is locked (flock) and renamed into ``incoming/.work``, a private folder on the same file system:
 whatever its supplier then does with its name, this process works on the file that it has locked. The system releases
-the lock when the process ends in any way, so many dispatchers can share the folders, and what a killed one had claimed
-is claimed again.
+the lock when the process ends in any way. So several dispatchers can share the folders, and files that a killed
+dispatcher had claimed are claimed again.
 """
 
 from __future__ import annotations
@@ -289,7 +289,7 @@ class FolderSource:
             # In between, the name may have become another file's, or a program may have opened this one again.
             if not os.path.samestat(os.fstat(descriptor), path.lstat()) or _being_written(descriptor):
                 os.close(descriptor)
-                return None  # it is a delivery of its own, in the private folder
+                return None  # it is a separate delivery, in the private folder
             if content is not None:
                 manifest.unlink()
             return FileDelivery(self, path, descriptor)
@@ -332,7 +332,7 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
 
 
 def _read_small(path: Path) -> bytes | None:
-    """Read a manifest, or the first bytes of what is too large for one; None if there is no such regular file."""
+    """Read a manifest, of a larger file its first bytes; None if there is no such regular file."""
     with suppress(OSError), _opened(path, OPEN_FLAGS) as descriptor:
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
             with os.fdopen(os.dup(descriptor), "rb") as file:

@@ -1,4 +1,4 @@
-"""What a supplier says about a delivery in a file beside it, so that its content can be verified end to end."""
+"""Manifests: files in which suppliers describe a delivery, so that its content can be verified end to end."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote, unquote
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 #: Why an entry of the incoming folder or bucket is not taken.
 Ignored = Literal["temporary", "marker", "folder", "link", "special", "unreadable"]
 
-#: Beside a delivery, under its name and this: what the supplier says about its content.
+#: Suffix of the manifest of a delivery, after its name.
 MANIFEST_SUFFIX = ".manifest.json"
 
 IGNORED = Counter(
@@ -80,8 +81,18 @@ def archive_name(name: str) -> str:
     return f"{head}…{tail}"
 
 
+def upload_name(name: str) -> str:
+    """Return a name for an upload among the incoming deliveries: no other has it, and the dispatcher takes its file.
+
+    Args:
+        name: The supplier's name. Over HTTP, a name such as ``a.part`` or ``a.manifest.json`` is that of a delivery.
+    """
+    unique = f"{uuid.uuid4().hex[:12]}-{name}"
+    return unique if ignored(unique) is None and not unique.endswith(MANIFEST_SUFFIX) else f"{unique}.upload"
+
+
 def folder_of(supplier: str) -> str:
-    """Return the name of a supplier's folder, or the first part of its keys: any supplier has one of its own."""
+    """Return the name of a supplier's folder, or the first part of its keys: no two suppliers share one."""
     folder = quote(supplier, safe=" @+,=")
     return folder if not folder.startswith(".") else f"%2E{folder[1:]}"
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import TYPE_CHECKING, Protocol
 
 from rates_app.batches import ledger
 from rates_app.batches.formats.source import Inspection
 from rates_app.batches.model import DEFAULT_TERMS, Batch, BatchError, Terms
+from rates_app.batches.sources.names import upload_name
 from rates_app.batches.sources.registry import open_source
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def receive(
     quota = ledger.Quota.of(settings)
     with databases.write() as connection:  # before the body is received
         ledger.check_quota(connection, supplier, quota)
-    upload = open_source(settings).upload(supplier, f"{uuid.uuid4().hex[:12]}-{name}")
+    upload = open_source(settings).upload(supplier, upload_name(name))
     try:
         inspection = Inspection()
         while chunk := body.read(CHUNK):

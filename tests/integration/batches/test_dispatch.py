@@ -449,6 +449,16 @@ def test_an_upload_to_the_bucket_appears_when_it_is_in_the_ledger(aws: Settings)
     databases.close()
 
 
+@pytest.mark.parametrize("name", ["a.part", "a.manifest.json", "a.sha256", "a.csv~", "a.csv"])
+def test_an_upload_of_any_name_is_taken_by_the_dispatcher(settings: Settings, name: str) -> None:
+    databases = Databases(settings)
+    databases.open()
+    receive(settings, databases, io.BytesIO(HEADER + GOOD), name=name, supplier="acme")
+    databases.close()
+    dispatch_all(settings)
+    assert [(batch.name, batch.state) for batch in batches(settings)] == [(name, "published")]
+
+
 def test_a_bucket_that_cannot_be_reached_is_told_as_such(aws: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")

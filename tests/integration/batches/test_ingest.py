@@ -387,7 +387,7 @@ def test_staging_stops_when_the_report_is_full_and_the_batch_will_be_refused(
 
     batch, _ = ingest(bounded, deliver("a.csv", HEADER + bad * 4000), workers=workers)
     assert (batch.state, staged) == ("refused", 1)
-    assert "staging stopped" in str(batch.failure)
+    assert "so staging stopped" in str(batch.failure)
     assert "0 allowed" in str(batch.failure)
     with connect(settings) as connection:
         assert ledger.count_rejects(connection, batch.id) == 10
