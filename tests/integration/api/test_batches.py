@@ -1,4 +1,4 @@
-"""Batches over HTTP: delivered without a token never, with one exactly once, and withdrawn at once."""
+"""Batches over HTTP: delivered only with a token and only once, and withdrawn for the next request."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_tokens_are_not_kept(publisher: Publisher, writer: dict[str, str]) -> No
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff\xfe\0\0o\0\0\0"])
-def test_what_is_no_batch_is_refused(
+def test_other_content_than_a_batch_is_refused(
     client: FlaskClient, settings: Settings, writer: dict[str, str], body: bytes
 ) -> None:
     answer = deliver(client, body, writer)
@@ -144,7 +144,7 @@ def test_what_is_no_batch_is_refused(
     assert incoming(settings) == []
 
 
-def test_a_delivery_is_bounded_whether_or_not_it_tells_its_length(
+def test_a_delivery_is_bounded_with_and_without_a_length(
     settings: Settings, publisher: Publisher, writer: dict[str, str]
 ) -> None:
     app = create_app(settings.model_copy(update={"max_upload_bytes": 100}))

@@ -105,7 +105,7 @@ def failing_for(bad: str, error: Exception) -> Callable[[str], Source]:
     return failing
 
 
-@pytest.mark.parametrize("error", [ValueError("a fault of ours"), UnicodeDecodeError("utf-8", b"\xfc", 0, 1, "bad")])
+@pytest.mark.parametrize("error", [ValueError("an internal error"), UnicodeDecodeError("utf-8", b"\xfc", 0, 1, "bad")])
 def test_a_delivery_that_fails_is_counted_and_quarantined_while_others_continue(
     incoming: Incoming, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
@@ -258,7 +258,7 @@ def test_a_pinned_address_is_the_content_and_not_the_name(tmp_path: Path) -> Non
 def test_a_driver_whose_connection_is_lost_resumes_on_a_new_one(
     settings: Settings, deliver: Callable[[str, bytes], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when the database restarts: every session ends at once."""
+    """As when the database restarts: every session ends at the same time."""
     waits: list[float] = []
     monkeypatch.setattr(time, "sleep", waits.append)
     path = pin(deliver("a.csv", HEADER + ROW))

@@ -1,4 +1,4 @@
-"""PostgreSQL reads what is written for it."""
+"""PostgreSQL reads the encoded rows."""
 
 from __future__ import annotations
 

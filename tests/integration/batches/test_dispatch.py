@@ -287,7 +287,7 @@ def objects(bucket: str) -> list[str]:
 
 
 def hidden_messages(settings: Settings) -> tuple[int, int]:
-    """How many messages wait in the queue, and how many somebody works on."""
+    """Return the number of visible messages and that of messages which a dispatcher has received."""
     assert settings.incoming_queue_url is not None
     sqs = boto3.Session().client("sqs")
     counts = sqs.get_queue_attributes(QueueUrl=settings.incoming_queue_url, AttributeNames=["All"])["Attributes"]
@@ -459,7 +459,9 @@ def test_an_upload_of_any_name_is_taken_by_the_dispatcher(settings: Settings, na
     assert [(batch.name, batch.state) for batch in batches(settings)] == [(name, "published")]
 
 
-def test_a_bucket_that_cannot_be_reached_is_told_as_such(aws: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bucket_that_cannot_be_reached_is_reported_as_unavailable(
+    aws: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     elsewhere = open_source(aws.model_copy(update={"incoming_bucket": "elsewhere"}))

@@ -65,6 +65,6 @@ def test_the_seed_decides(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "texts", [["nope=0.1"], ["missing"], ["missing=2"], ["missing=-1"], ["missing=1", "extra=0.1"]]
 )
-def test_defects_that_cannot_be_are_told(texts: list[str]) -> None:
+def test_impossible_defects_are_reported(texts: list[str]) -> None:
     with pytest.raises(NoSuchDefect):
         parse_defects(texts)

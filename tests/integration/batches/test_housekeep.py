@@ -1,4 +1,4 @@
-"""What is no longer needed goes, partitions stay few, and what readers see stays the same."""
+"""Leftovers are removed, partitions stay few, and rates stay the same."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_small_partitions_become_few_and_nothing_else_changes(settings: Settings
     with connect(settings) as connection:
         assert daily_averages(connection, QUESTION) == answer
     assert housekeep(settings) == Housekeeping(0, 0, 0)
-    # What is published later still finds its place.
+    # A batch that is published later is attached as before.
     later = batch(settings, deliver, 200)
     assert [later] in partitions(settings)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rates_app.local.postgres import PostgresPair
     from rates_app.settings import Settings
 
-# Every lane and region at once: a part of a batch would show in one of the sums.
+# Every lane and region together: a part of a batch would show in one of the sums.
 EVERYTHING = """
     SELECT sum(count)::bigint, sum(rollups.total_cents)::bigint FROM rollups
     JOIN batches ON batches.id = batch_id AND batches.state = 'published'
@@ -33,7 +33,7 @@ SECONDS = 60
 
 
 class Reader(threading.Thread):
-    """Asks a server for everything, again and again, and keeps each new answer."""
+    """Queries a server for everything in a loop, and keeps each new response."""
 
     def __init__(self, url: str) -> None:
         super().__init__(daemon=True)
@@ -74,7 +74,7 @@ def left_in(settings: Settings) -> list[tuple[object, ...]]:
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("rows", [100_000, pytest.param(10_000_000, marks=pytest.mark.demonstration)])
-def test_a_refused_batch_leaves_nothing_and_its_repair_appears_at_once(
+def test_a_refused_batch_leaves_nothing_and_its_correction_appears_completely(
     settings: Settings, cluster: PostgresPair, tmp_path: Path, rows: int
 ) -> None:
     sample = read_sample(sample_file())

@@ -1,4 +1,4 @@
-"""What a folder hands out is a regular file that nobody else works on, and its content can't change unnoticed."""
+"""A folder hands out regular files, each to one dispatcher, and detects changes of their content."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def archived(settings: Settings) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("how", ["written", "renamed"])
-def test_a_file_that_takes_the_name_of_a_claimed_one_is_a_delivery_of_its_own(
+def test_a_file_that_takes_the_name_of_a_claimed_one_is_a_separate_delivery(
     settings: Settings, source: FolderSource, claim: Callable[[], FileDelivery], how: str
 ) -> None:
     path = put(source, "acme/a.csv")
@@ -122,7 +122,7 @@ TEMPORARY = [
 MARKERS = ["_SUCCESS", "_committed_123", "a.csv.sha256", "a.csv.md5", "Thumbs.db", "a.csv.asc"]
 
 
-def test_what_is_no_delivery_is_left_alone_and_warned_about_once(source: FolderSource, tmp_path: Path) -> None:
+def test_other_entries_are_left_alone_and_warned_about_once(source: FolderSource, tmp_path: Path) -> None:
     secret = tmp_path / "secret.csv"
     secret.write_bytes(OLD)
     for name in TEMPORARY + MARKERS:
@@ -204,7 +204,7 @@ def test_any_name_of_a_file_is_claimed_and_archived(
 
 
 @pytest.mark.parametrize("supplier", ["acme", "a/b", "..", ".hidden", "ü b", "a%2Fb", "supplier-1-None", "x\n"])
-def test_every_supplier_has_a_folder_of_its_own(
+def test_no_two_suppliers_share_a_folder(
     source: FolderSource, claim: Callable[[], FileDelivery], supplier: str
 ) -> None:
     folder = folder_of(supplier)

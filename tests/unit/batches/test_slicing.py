@@ -26,7 +26,7 @@ lines = st.lists(st.one_of(st.integers(0, 6), st.integers(0, 90)), max_size=40)
 
 
 def content(lengths: list[int], end: bytes, *, last_end: bool) -> bytes:
-    """Lines of given lengths, each told apart by its number."""
+    """Lines of given lengths, each with another number."""
     texts = [f"{number:02}".encode().ljust(length, b"x") + end for number, length in enumerate(lengths)]
     whole = b"".join(texts)
     return whole if last_end else whole.removesuffix(end)
@@ -106,7 +106,7 @@ def test_a_line_without_end_is_refused_by_whichever_slice_meets_it(tmp_path: Pat
         (b"PAR1" + bytes(100), "parquet", "none"),
     ],
 )
-def test_a_file_is_told_by_its_bytes_however_they_arrive(
+def test_a_file_is_recognised_by_its_bytes_however_they_arrive(
     content: bytes, form: str, compression: str, step: int
 ) -> None:
     inspection = Inspection()
