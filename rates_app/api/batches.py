@@ -258,7 +258,7 @@ _FORMS = {
         200: Content("This content was delivered before: its batch", BatchBody),
         202: Content("Taken in; Location leads to its progress", BatchBody),
     },
-    problems=(409, 413, 422, 429),
+    problems=(409, 413, 422),
 )
 def deliver(query: DeliveryArguments) -> Response:
     """Deliver a file as it is, whatever its size: CSV, NDJSON or Parquet; plain, gzip or zstd.

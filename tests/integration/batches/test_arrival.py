@@ -90,7 +90,9 @@ def terminate_drivers(settings: Settings) -> None:
 
 @pytest.fixture
 def incoming(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Incoming:
-    monkeypatch.setattr(attempts, "FIRST_DELAY_SECONDS", 600)  # no second attempt by itself, on a busy machine either
+    # On a busy machine, no second attempt may begin before the test resets the delays.
+    monkeypatch.setattr(attempts, "FIRST_DELAY_SECONDS", 600)
+    monkeypatch.setattr(dispatch, "WAIT_SECONDS", 600.0)
     return Incoming(settings)
 
 
@@ -306,9 +308,9 @@ def test_a_delivery_that_loses_the_database_counts_an_outage_and_backs_off(
     settings: Settings, incoming: Incoming, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     incoming.put("a.csv", HEADER + ROW)
-    monkeypatch.setattr(engine, "stage_slice", lambda *_, **__: terminate_drivers(settings))
-    incoming.dispatch()
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "stage_slice", lambda *_, **__: terminate_drivers(settings))
+        incoming.dispatch()
     incoming.put("b.csv", HEADER + ROW * 2)
     again = incoming.source.claim(0)
     assert again is not None
@@ -387,10 +389,10 @@ def test_drive_refuses_a_file_that_is_not_there(settings: Settings, deliver: Cal
 def test_the_plain_copy_of_a_compressed_file_is_removed_on_every_end(
     settings: Settings, incoming: Incoming, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "stage_slice", failing_task)
-    incoming.put("given-up.csv.gz", gzip.compress(HEADER + ROW))
-    incoming.dispatch(MAX_ATTEMPTS)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "stage_slice", failing_task)
+        incoming.put("given-up.csv.gz", gzip.compress(HEADER + ROW))
+        incoming.dispatch(MAX_ATTEMPTS)
     incoming.put("good.csv.gz", gzip.compress(HEADER + ROW * 2))
     incoming.put("bad.csv.gz", gzip.compress(HEADER + b"CNGGZ,NOWHR,2021-01-01,1\n"))
     incoming.put("cut.csv.gz", gzip.compress(HEADER + ROW * 9)[:-9])
