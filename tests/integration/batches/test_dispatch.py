@@ -102,7 +102,7 @@ def dispatch_all(settings: Settings) -> None:
 def test_files_are_archived_with_their_reports(settings: Settings) -> None:
     arrive(settings, "acme/good.csv", HEADER + GOOD * 3, age=90)
     arrive(settings, "bad.csv", HEADER + GOOD + BAD + b"a,b\n", age=80)
-    arrive(settings, "same-again.csv", HEADER + GOOD * 3, age=70)
+    arrive(settings, "acme/same-again.csv", HEADER + GOOD * 3, age=70)
     arrive(settings, "utf32.csv", HEADER.decode().encode("utf-32"), age=60)
     dispatch_all(settings)
     assert names(settings, "incoming") == []
