@@ -353,7 +353,7 @@ def test_a_manifest_in_the_bucket_replaces_a_published_batch(aws: Settings) -> N
 def test_an_outage_makes_no_dead_letter(aws: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """The queue has the limit of the deployed one; the outage has as many attempts as the ledger allows."""
     monkeypatch.syspath_prepend(str(ROOT / "pulumi"))
-    from components.events import MAX_RECEIVES  # type: ignore[import-not-found]  # noqa: PLC0415
+    from components.events import MAX_RECEIVES  # noqa: PLC0415
 
     assert MAX_RECEIVES > MAX_ATTEMPTS, "a delivery that ends its dispatcher is quarantined first"
     sqs, queue = boto3.Session().client("sqs"), str(aws.incoming_queue_url)
