@@ -296,7 +296,7 @@ def test_a_driver_whose_connections_never_last_gives_up(
     with connect(settings) as connection:
         batch, _ = ledger.accept(connection, inspect(path), name="a.csv", supplier="acme")
 
-    def workers(_task: Callable[[Item], object], _items: Sequence[Item], _done: Callable[[], None]) -> None:
+    def workers(task: Callable[[Item], object], items: Sequence[Item], done: Callable[[], None]) -> None:
         terminate_drivers(settings)
 
     with pytest.raises(psycopg.OperationalError):

@@ -84,7 +84,8 @@ def retry_now(settings: Settings) -> None:
 
 
 def names(settings: Settings, folder: str) -> list[str]:
-    return sorted(path.name for path in (settings.data_dir / folder).rglob("*") if path.is_file())
+    # Unlike Path.rglob, os.walk ignores a folder that a dispatcher removes meanwhile.
+    return sorted(name for _, _, found in os.walk(settings.data_dir / folder) for name in found)
 
 
 def report(settings: Settings, name: str) -> dict[str, Any]:
