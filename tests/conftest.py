@@ -1,7 +1,7 @@
-"""Where servers that tests start keep their data, and that none of them outlives the run.
+"""Servers for tests: where their data is, and that none of them outlives the run.
 
-The folder belongs to the process that began the run. Under pytest-xdist its workers are told the folder, start servers
-in it when a test first asks for one, and share them; the process that began the run stops them when all workers ended.
+The folder belongs to the process that began the run. Workers of pytest-xdist get its path. They start servers
+in it when a test first needs one, and share them. The first process stops them when all workers have ended.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[FOLDER] = Path(given)
         return
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # end a terminated run like one that Ctrl-C ends
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # handle SIGTERM like Ctrl-C
     folder = Path(tempfile.mkdtemp(prefix="rates-tests-"))
-    folder.chmod(0o711)  # run by root, the servers' account has to pass through
+    folder.chmod(0o711)  # for root's servers, which run as another account
     config.stash[FOLDER] = folder
 
 
@@ -67,7 +67,7 @@ def servers_folder(pytestconfig: pytest.Config) -> Path:
 
 @pytest.fixture(autouse=True)
 def _own_process_state() -> Iterator[None]:
-    """A command that a test runs in its process configures logs and reads settings: the next test inherits neither."""
+    """Reset logging and settings, because commands that a test runs in its process configure them."""
     load_settings.cache_clear()
     yield
     load_settings.cache_clear()

@@ -194,7 +194,7 @@ def fired(night: Night, folder: Path) -> list[tuple[int, str]]:
 
 
 @pytest.mark.slow
-def test_a_bad_night_is_told_in_order_and_so_is_its_end(
+def test_incidents_are_notified_in_order_with_their_all_clears(
     stack: tuple[PostgresPair, RedisServer], client: FlaskClient, tmp_path: Path
 ) -> None:
     cluster, redis = stack

@@ -1,4 +1,4 @@
-"""Rendering the charts as Helm and Argo CD would."""
+"""Render the charts as Helm and Argo CD do."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ STRATEGIES = ("rolling", "blueGreen", "canary")
 STACKS = ("dev", "staging", "prod")
 KUBERNETES = ("1.31", "1.32", "1.33", "1.34")
 
-# Stands for whatever was released last, so that a promotion changes no golden file.
+# A fixed digest, so that a promotion changes no golden file.
 IMAGE = {"image": {"digest": "sha256:" + "e" * 64}}
-# What a chart cannot do without; the rest are defaults.
+# Required values of each chart.
 REQUIRED: dict[str, Manifest] = {
     "rates-app": {
         "image": {"repository": "registry.example.com/rates-app", **IMAGE["image"]},
@@ -51,14 +51,14 @@ _COPIES = TemporaryDirectory(prefix="charts-")
 
 
 class Loader(yaml.CSafeLoader):
-    """PyYAML's loader, which alone among YAML's readers has no value for a bare `=`."""
+    """A YAML loader that reads a bare `=` as text."""
 
 
 Loader.add_constructor("tag:yaml.org,2002:value", lambda _, node: node.value)
 
 
 class RenderError(Exception):
-    """Helm refused; the message is Helm's own."""
+    """Helm failed; the message is Helm's."""
 
 
 @cache
@@ -92,12 +92,12 @@ def render(
 
     Args:
         chart: Folder below ``helm/``.
-        values: Values that win over those of the files, the last one most.
+        values: Values that override those of the files; later ones override earlier ones.
         files: Value files, from the repository's root.
         release: Name of the release; the chart's own unless given.
         namespace: Namespace of the release.
         kubernetes: Version of Kubernetes to render for.
-        crds: Whether to include the definitions that a dependency brings.
+        crds: Whether to include the CRDs of dependencies.
 
     Returns:
         The manifests, in Helm's order.
@@ -114,7 +114,7 @@ def render(
 
 
 def merge(base: Manifest, more: Manifest) -> Manifest:
-    """Merge values as Helm does: maps key by key, all else whole."""
+    """Merge values as Helm does: maps by key, other values as a whole."""
     merged = dict(base)
     for key, value in more.items():
         merged[key] = (
@@ -124,7 +124,7 @@ def merge(base: Manifest, more: Manifest) -> Manifest:
 
 
 def fill(template: Any, parameters: Manifest) -> Any:
-    """Fill in an ApplicationSet's template as its controller does, with Go's own templates and Sprig, through Helm."""
+    """Fill in an ApplicationSet's template as its controller does, with Go templates and Sprig, through Helm."""
     values = {"template": yaml.safe_dump(template, width=10_000), "parameters": parameters}
     with TemporaryDirectory(prefix="fill-") as folder:
         (Path(folder) / "templates").mkdir()
@@ -175,7 +175,7 @@ def cluster_secret(environment: str, **annotations: str) -> Manifest:
 
 
 def gitops_tree() -> list[Manifest]:
-    """Return what the root application syncs, with previews on."""
+    """Return the manifests of the root Application, with previews enabled."""
     return render("gitops/root", REQUIRED["gitops/root"], namespace="argocd")
 
 
@@ -187,7 +187,7 @@ def application_set(name: str) -> Manifest:
 
 @cache
 def cluster_application(environment: str) -> Manifest:
-    """Return the application that the ApplicationSet `clusters` makes for a stack's cluster."""
+    """Return the Application that the ApplicationSet `clusters` creates for a stack's cluster."""
     filled: Manifest = fill(application_set("clusters")["spec"]["template"], cluster_secret(environment))
     return {"apiVersion": "argoproj.io/v1alpha1", "kind": "Application", **filled}
 
@@ -203,7 +203,7 @@ def applications(environment: str) -> dict[str, Manifest]:
 def synced(
     source: Manifest, *values: Manifest, namespace: str, kubernetes: str = "1.34", crds: bool = False
 ) -> list[Manifest]:
-    """Render what Argo CD would sync from an application's source in this repository."""
+    """Render the manifests that Argo CD syncs from an Application's source in this repository."""
     settings = source["helm"]
     return render(
         source["path"].removeprefix("helm/"),
@@ -219,7 +219,7 @@ def synced(
 
 @cache
 def stack(environment: str, chart: str, kubernetes: str = "1.34") -> list[Manifest]:
-    """Return what Argo CD syncs for one of our charts in a stack's cluster."""
+    """Return the manifests of one of our charts in a stack's cluster."""
     application = applications(environment)[chart]["spec"]
     namespace = application["destination"]["namespace"]
     return synced(application["source"], IMAGE, namespace=namespace, kubernetes=kubernetes, crds=True)
@@ -227,7 +227,7 @@ def stack(environment: str, chart: str, kubernetes: str = "1.34") -> list[Manife
 
 @cache
 def preview() -> tuple[Manifest, list[Manifest]]:
-    """Return the application of pull request 7, and all that it syncs."""
+    """Return the Application of pull request 7 and its manifests."""
     parameters = {**cluster_secret("dev"), "number": 7, "head_sha": "0f" * 20}
     filled: Manifest = fill(application_set("previews")["spec"]["template"], parameters)
     namespace = filled["spec"]["destination"]["namespace"]
@@ -242,7 +242,7 @@ def strategy(name: str, kubernetes: str = "1.34") -> list[Manifest]:
 
 
 def everything() -> dict[str, list[Manifest]]:
-    """Return all that is ever synced, by a name for messages: stacks, strategies, the preview and the GitOps tree."""
+    """Return all manifests by a name for messages: stacks, strategies, the preview and the GitOps tree."""
     rendered = {
         f"{environment}/{chart}": stack(environment, chart)
         for environment in STACKS
@@ -267,7 +267,7 @@ def the(manifests: list[Manifest], kind: str, name: str | None = None) -> Manife
 
 
 def batch(manifests: list[Manifest]) -> Manifest:
-    """Return the SparkApplication that the dispatcher would submit from the template among the manifests."""
+    """Return the SparkApplication that the dispatcher submits, from the template in the manifests."""
     text = the(manifests, "ConfigMap", "rates-batch-template")["data"]["sparkapplication.yaml"]
     application: Manifest = yaml.safe_load(
         text.replace("$batch_id", "0192f0c2").replace("$source", "s3://incoming/a.csv")

@@ -1,4 +1,4 @@
-"""Kubernetes' own schemas and those of the custom kinds, to hold manifests against."""
+"""Validate manifests against the schemas of Kubernetes and of custom resources."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ TARGET_GROUP_BINDING: dict[str, Any] = {
 
 
 def problems(manifest: Manifest, kubernetes: str) -> list[str]:
-    """Return what a schema has against a manifest, with the place; unknown fields and unknown kinds included."""
+    """Return the violations of a manifest with their paths, including unknown fields and kinds."""
     kind = (manifest["apiVersion"], manifest["kind"])
     validator = _custom_kinds().get(kind) or _kubernetes_kind(*kind, kubernetes)
     return [
@@ -97,7 +97,7 @@ def _custom_kinds() -> dict[tuple[str, str], Draft202012Validator]:
 
 
 def _strict(schema: Any) -> Any:
-    """Make a structural schema say what the API server does: no unknown fields, numbers or strings, nulls."""
+    """Make a structural schema as strict as the API server: no unknown fields, int-or-string, nulls."""
     if isinstance(schema, list):
         return [_strict(one) for one in schema]
     if not isinstance(schema, dict):

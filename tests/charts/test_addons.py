@@ -1,4 +1,4 @@
-"""An add-on's own chart takes the values that we give it, where the chart comes with a Go module."""
+"""Charts of add-ons accept our values, if a Go module contains the chart."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def chart(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The chart of external-secrets without what it would install only if asked to."""
+    """Return the chart of external-secrets without its optional dependencies."""
     copy = tmp_path_factory.mktemp("addon") / "external-secrets"
     shutil.copytree(module("external-secrets") / "deploy/charts/external-secrets", copy, copy_function=shutil.copyfile)
     described = yaml.safe_load((copy / "Chart.yaml").read_text())
@@ -46,7 +46,7 @@ def values() -> Manifest:
 
 
 def unknown(given: Manifest, known: Any, path: str = "") -> Iterator[str]:
-    """Names that a chart does not know; it takes any name below one that is an empty map in its own values."""
+    """Return names that a chart does not know. Empty maps in its values accept any name."""
     for name, value in given.items():
         if name not in known:
             yield f"{path}.{name}"
@@ -59,7 +59,7 @@ def test_the_chart_is_the_one_that_is_pinned(chart: Path) -> None:
     assert yaml.safe_load((chart / "Chart.yaml").read_text())["version"] == pinned
 
 
-def test_it_knows_every_value_and_makes_what_kubernetes_takes(chart: Path, rendered: list[Manifest]) -> None:
+def test_every_value_is_known_and_manifests_are_valid(chart: Path, rendered: list[Manifest]) -> None:
     known = yaml.safe_load((chart / "values.yaml").read_text())
     assert list(unknown(values(), known)) == []
     assert list(unknown({"metrics": {"servce": {}}}, known)) == [".metrics.servce"]

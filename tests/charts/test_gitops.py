@@ -1,4 +1,4 @@
-"""The GitOps tree: what the root makes of the clusters that Pulumi registers."""
+"""The GitOps tree creates the expected Applications for the clusters that Pulumi registers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CHARTS = ("rates-app", "spark-ingest", "monitoring")
 EVERYWHERE = {"external-secrets", "kube-prometheus-stack", "argo-rollouts", "prometheus-adapter"}
 FIRST = {"cluster-autoscaler", "storage"}
 PLATFORM = EVERYWHERE | FIRST | {"aws-load-balancer-controller"}
-# Kinds without a namespace among what we ever sync.
+# Cluster-scoped kinds that we sync.
 CLUSTER_WIDE = {
     "ClusterRole": "rbac.authorization.k8s.io",
     "ClusterRoleBinding": "rbac.authorization.k8s.io",
@@ -65,7 +65,7 @@ def permits(spec: Manifest, application: Manifest) -> bool:
 
 
 def secret_of_the_watcher(manifests: list[Manifest]) -> str:
-    """The Secret that the watcher's targets come from; it does not start without."""
+    """Return the Secret with the watcher's targets. The watcher does not start without it."""
     (container,) = the(manifests, "Deployment", "rates-watcher")["spec"]["template"]["spec"]["containers"]
     (source,) = container["envFrom"]
     assert not source["secretRef"].get("optional")
@@ -114,7 +114,7 @@ def test_cluster_outside_aws_gets_no_aws_and_brings_its_own_secret() -> None:
     assert "sns_configs" not in yaml.safe_dump(made["kube-prometheus-stack"])
 
 
-def test_add_ons_that_the_cluster_has_already_are_left_out() -> None:
+def test_existing_add_ons_of_a_cluster_are_omitted() -> None:
     def made(provided: str) -> set[str]:
         secret = cluster_secret("dev", **{"provided-addons": provided})
         filled = fill(application_set("clusters")["spec"]["template"], secret)
@@ -128,7 +128,7 @@ def test_add_ons_that_the_cluster_has_already_are_left_out() -> None:
         made("prometheus")
 
 
-def test_standby_neither_migrates_nor_takes_batches() -> None:
+def test_standby_neither_migrates_nor_ingests() -> None:
     filled = fill(application_set("clusters")["spec"]["template"], cluster_secret("prod", standby="true"))
     made = synced(filled["spec"]["source"], namespace="argocd")
     ours = {one["metadata"]["name"].removeprefix("rates-prod-blue-"): one["spec"]["source"] for one in made}
@@ -142,7 +142,7 @@ def test_standby_neither_migrates_nor_takes_batches() -> None:
 
 
 @pytest.mark.parametrize("fact", ["database-secret", "notify-secret", "target-group-arn", "incoming-queue-url"])
-def test_fact_that_is_missing_in_aws_is_named(fact: str) -> None:
+def test_a_missing_fact_is_named_in_aws(fact: str) -> None:
     filled = fill(application_set("clusters")["spec"]["template"], cluster_secret("prod", **{fact: ""}))
     words = fact.split("-")
     with pytest.raises(RenderError, match=words[0] + "".join(word.title() for word in words[1:])):
@@ -171,7 +171,7 @@ def test_projects_permit_the_kinds_that_our_charts_make_and_no_wildcard(chart: s
     assert ("*", "*") not in allowed
 
 
-def test_projects_are_there_before_what_belongs_to_them_is_made() -> None:
+def test_projects_are_created_before_their_applications() -> None:
     waves = {
         kind: {int(one["metadata"].get("annotations", {}).get("argocd.argoproj.io/sync-wave", 0)) for one in found}
         for kind in ("AppProject", "ApplicationSet")
@@ -181,9 +181,9 @@ def test_projects_are_there_before_what_belongs_to_them_is_made() -> None:
 
 
 @pytest.mark.parametrize("environment", STACKS)
-def test_waves_bring_up_an_empty_cluster_in_order(environment: str) -> None:
+def test_waves_start_an_empty_cluster_in_order(environment: str) -> None:
     made = {name: wave(one) for name, one in applications(environment).items()}
-    # Claims need a class, and any pod may need one node more.
+    # Claims need a class, and any pod may need another node.
     assert max(made[name] for name in FIRST) < made["external-secrets"] < made["kube-prometheus-stack"]
     others = PLATFORM - FIRST - {"external-secrets", "kube-prometheus-stack"}
     assert all(made["kube-prometheus-stack"] < made[name] < made["rates-app"] for name in others)
@@ -196,7 +196,7 @@ def test_every_application_prunes_heals_and_retries(environment: str) -> None:
         policy = application["spec"]["syncPolicy"]
         assert policy["automated"] == {"prune": True, "selfHeal": True}
         assert policy["retry"]["backoff"]["duration"]
-        # Without an end, a failing sync would never leave its commit, for neither a fix nor a revert.
+        # Without a limit, a failing sync would never move on to a fix or a revert.
         assert 0 < policy["retry"]["limit"] <= 10
 
 
@@ -208,7 +208,7 @@ def test_deleting_an_application_of_a_cluster_deletes_nothing_that_runs(environm
 
 
 @pytest.mark.parametrize("environment", STACKS)
-def test_what_others_write_is_left_alone(environment: str) -> None:
+def test_fields_of_other_controllers_are_not_reverted(environment: str) -> None:
     spec = applications(environment)["rates-app"]["spec"]
     assert "RespectIgnoreDifferences=true" in spec["syncPolicy"]["syncOptions"]
     ignored = {one["kind"]: one for one in spec["ignoreDifferences"]}
@@ -221,13 +221,13 @@ def test_what_others_write_is_left_alone(environment: str) -> None:
     }
 
 
-def test_argo_cd_heals_and_takes_failovers_at_any_hour() -> None:
-    """Releases to prod are held to working hours where they are made, by promote.py, and not where they are synced."""
+def test_argo_cd_syncs_at_any_hour() -> None:
+    """promote.py limits releases to prod to working hours. Syncs are not limited."""
     assert all("syncWindows" not in one["spec"] for one in of_kind(gitops_tree(), "AppProject"))
 
 
 def the_class() -> Manifest:
-    """Return the one StorageClass, which claims without a class get."""
+    """Return the default StorageClass."""
     (path,) = (ROOT / "helm/gitops/storage").iterdir()
     manifest: Manifest = yaml.safe_load(path.read_text())
     assert manifest["metadata"]["annotations"] == {"storageclass.kubernetes.io/is-default-class": "true"}
@@ -263,7 +263,7 @@ def test_custom_metric_of_the_autoscaler_is_the_adapters() -> None:
 
 
 @pytest.mark.parametrize("environment", STACKS)
-def test_what_pulumi_knows_reaches_the_charts(environment: str) -> None:
+def test_registered_facts_reach_the_charts(environment: str) -> None:
     facts = {
         key.removeprefix("rates.io/"): value
         for key, value in cluster_secret(environment)["metadata"]["annotations"].items()
@@ -279,11 +279,11 @@ def test_what_pulumi_knows_reaches_the_charts(environment: str) -> None:
     for fact in ("incoming-queue-url", "incoming-bucket", "processed-bucket", "rejected-bucket", "registry"):
         assert facts[fact] in ingest, fact
     for rendered in (yaml.safe_dump(manifests, width=1000), ingest):
-        for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):  # what Arrow reads, and what boto3 does
+        for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):  # read by Arrow, and by boto3
             assert f"name: {name}\n" in rendered
 
 
-def test_nothing_that_pulumi_knows_is_said_again_in_the_values_of_stacks() -> None:
+def test_values_of_stacks_do_not_repeat_registered_facts() -> None:
     for path in (ROOT / "helm/gitops").glob("s*/*/*.yaml"):
         text = path.read_text()
         assert not re.search(r"arn:|amazonaws|[a-z]{2}-[a-z]+-\d\b", text), path
@@ -300,13 +300,13 @@ def test_values_of_stacks_and_sizes_are_all_used() -> None:
 
 
 @pytest.mark.parametrize("environment", STACKS)
-def test_application_without_a_released_image_says_so(environment: str) -> None:
+def test_application_without_a_released_image_is_refused(environment: str) -> None:
     source = applications(environment)["rates-app"]["spec"]["source"]
     with pytest.raises(RenderError, match="no image was released to this stack yet"):
         synced(source, {"image": {"digest": ""}}, namespace="rates")
 
 
-def test_preview_is_whole_and_small_and_goes_without_a_trace() -> None:
+def test_preview_is_complete_and_small_and_is_deleted_completely() -> None:
     application, manifests = preview()
     assert permits(project("previews"), application)
     assert application["metadata"]["finalizers"] == ["resources-finalizer.argocd.argoproj.io"]
@@ -334,7 +334,7 @@ def test_preview_is_whole_and_small_and_goes_without_a_trace() -> None:
     )
 
 
-def test_previews_ask_github_unless_the_repository_is_elsewhere() -> None:
+def test_previews_query_github_unless_another_api_is_set() -> None:
     def github(**previews: object) -> Manifest:
         values = {"previews": {"enabled": True, **previews}}
         rendered = render("gitops/root", values, namespace="argocd")
@@ -359,7 +359,7 @@ def test_preview_can_reach_its_stores() -> None:
         assert services[host] == int(port)
 
 
-def test_previews_are_asked_for_one_by_one() -> None:
+def test_previews_need_a_label() -> None:
     assert of_kind(render("gitops/root", namespace="argocd"), "ApplicationSet") == [application_set("clusters")]
     generators = application_set("previews")["spec"]["generators"][0]["matrix"]["generators"]
     (pull_request,) = [one["pullRequest"] for one in generators if "pullRequest" in one]
@@ -380,7 +380,7 @@ def test_notifications_name_templates_and_runbooks_that_exist() -> None:
         assert (ROOT / "runbooks" / page).exists(), page
 
 
-def test_argo_cd_is_installed_as_the_tree_needs_it() -> None:
+def test_argo_cd_is_installed_with_the_settings_of_the_tree() -> None:
     values = yaml.safe_load((ROOT / "helm/gitops/argocd-values.yaml").read_text())
     assert "health.argoproj.io_Application" in "".join(values["configs"]["cm"])
     assert values["configs"]["cm"]["application.resourceTrackingMethod"] == "annotation"

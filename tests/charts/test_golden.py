@@ -1,6 +1,6 @@
-"""What the charts render, kept as files, so that a review shows what a change does to a cluster.
+"""Compare the rendered charts with golden files, so that a review shows the effect of a change on clusters.
 
-`make golden` writes them again; the diff is for reading.
+`make golden` updates them; review the diff.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def ours(manifests: list[Manifest]) -> list[Manifest]:
-    """Leave out what the operator's own chart makes: its version pins it."""
+    """Omit the manifests of the operator's chart, which its version pins."""
     labels = [one["metadata"].get("labels", {}).get("helm.sh/chart", "") for one in manifests]
     return [
         manifest
@@ -60,7 +60,7 @@ CASES: dict[str, Callable[[], list[Manifest]]] = {
         for chart in ("rates-app", "spark-ingest")
     },
     **{f"{environment}-applications": partial(applications_of, environment) for environment in STACKS},
-    # The stacks' differ in a label alone, and use the other strategies.
+    # Those of the stacks differ only in a label, and use the other strategies.
     "prod-monitoring": rules_and_watcher,
     "strategy-bluegreen": lambda: of_kind(strategy("blueGreen"), "Rollout", "AnalysisTemplate", "Service"),
     "preview": lambda: [preview()[0], *preview()[1]],
@@ -69,7 +69,7 @@ CASES: dict[str, Callable[[], list[Manifest]]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_render_is_as_it_was(name: str) -> None:
+def test_rendered_manifests_match_the_golden_file(name: str) -> None:
     text = yaml.safe_dump_all(CASES[name](), sort_keys=False, width=140)
     path = GOLDEN / f"{name}.yaml"
     if os.environ.get("UPDATE_GOLDEN"):

@@ -1,4 +1,4 @@
-"""Alerts fire when they should and not otherwise, lead to a runbook that helps, and dashboards ask what exists."""
+"""Alerts fire only when they should and have runbooks; dashboards use existing metrics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CASES: dict[str, dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "alerts.yaml").read_text())
-# What the application exports, and what kube-state-metrics, the kubelet, the operators and Argo CD do.
+# Metrics of the application, kube-state-metrics, the kubelet, the operators and Argo CD.
 METRICS = re.compile(
     r"rates_(http_requests_total|http_request_duration_seconds_(bucket|sum|count)|http_requests_in_progress"
     r"|cache_requests_total|database_reads_total|replica_lag_seconds|pool_connections|generation"
@@ -59,12 +59,12 @@ def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([program("promtool"), *arguments], capture_output=True, text=True, check=False)
 
 
-def test_prometheus_takes_the_rules(rule_file: Path) -> None:
+def test_prometheus_accepts_the_rules(rule_file: Path) -> None:
     done = promtool("check", "rules", "--lint=all", "--lint-fatal", str(rule_file))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_alert_is_tried_both_ways() -> None:
+def test_every_alert_has_a_test_that_fires_and_one_that_does_not() -> None:
     assert CASES.keys() == rules().keys()
     assert {alert for alert, case in CASES.items() if "quiet" not in case} == {"Watchdog"}
 
@@ -95,7 +95,7 @@ def test_alert_fires_when_it_should_and_only_then(alert: str, way: str, rule_fil
 
 
 @pytest.mark.parametrize("alert", CASES)
-def test_alert_says_how_bad_it_is_and_leads_to_its_runbook(alert: str) -> None:
+def test_alert_has_a_severity_and_a_runbook(alert: str) -> None:
     rule = rules()[alert]
     assert rule["labels"]["severity"] in ("critical", "warning", "none")
     assert rule["labels"]["environment"] == "prod"
@@ -122,7 +122,7 @@ def expressions() -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("where", "expression"), list(expressions()))
-def test_expression_asks_only_for_metrics_that_exist(where: str, expression: str) -> None:
+def test_expressions_use_only_existing_metrics(where: str, expression: str) -> None:
     asked = set(re.findall(r"\brates_\w+", expression)) - {"rates_app"}
     assert all(METRICS.fullmatch(metric) for metric in asked), (where, asked)
 
@@ -130,7 +130,7 @@ def test_expression_asks_only_for_metrics_that_exist(where: str, expression: str
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "helm/monitoring/dashboards").glob("*.json")), ids=lambda path: path.stem
 )
-def test_dashboard_is_one_that_grafana_and_prometheus_take(path: Path, tmp_path: Path) -> None:
+def test_dashboards_are_valid_for_grafana_and_prometheus(path: Path, tmp_path: Path) -> None:
     dashboard = json.loads(path.read_text())
     assert dashboard["uid"] == f"rates-{path.stem}"
     assert dashboard["title"]
@@ -189,12 +189,12 @@ def test_watcher_in_aws_reaches_the_agent_that_lets_it_publish() -> None:
     assert "169.254.170.23/32" not in addresses(render("monitoring", REQUIRED["monitoring"]))
 
 
-def test_watcher_without_targets_starts_and_says_that_it_only_logs() -> None:
+def test_watcher_without_targets_starts_and_logs_only() -> None:
     alone = the(render("monitoring", REQUIRED["monitoring"]), "Deployment", "rates-watcher")
     assert "envFrom" not in alone["spec"]["template"]["spec"]["containers"][0]
 
 
-def test_an_alert_that_wakes_silences_the_ticket_for_the_same() -> None:
+def test_a_page_suppresses_the_ticket_for_the_same_problem() -> None:
     stack_values = applications("prod")["kube-prometheus-stack"]["spec"]["source"]["helm"]["valuesObject"]
     inhibitions = stack_values["alertmanager"]["config"]["inhibit_rules"]
     assert inhibitions
@@ -205,5 +205,5 @@ def test_an_alert_that_wakes_silences_the_ticket_for_the_same() -> None:
         )
         assert rules()[source]["labels"]["severity"] == "critical"
         assert rules()[target]["labels"]["severity"] == "warning"
-        for alert in (source, target):  # or what they have in common would be missing
+        for alert in (source, target):  # without it, common labels would be missing
             assert "by (namespace)" in rules()[alert]["expr"] or ":" in rules()[alert]["expr"], alert

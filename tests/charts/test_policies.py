@@ -1,4 +1,4 @@
-"""What must hold for everything that is ever synced, whichever chart or stack it is of."""
+"""Rules for all manifests of all charts and stacks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def containers(template: Manifest) -> list[Manifest]:
 
 
 def is_server(owner: str) -> bool:
-    """Whether the pods of an owner run on, so that they need probes."""
+    """Return whether an owner's pods are long-running, and so need probes."""
     return owner.split("/", maxsplit=1)[0] in ("Deployment", "StatefulSet", "Rollout")
 
 
@@ -40,7 +40,7 @@ def test_every_container_has_requests_and_limits(manifests: list[Manifest]) -> N
     for owner, template in pods(manifests).items():
         for container in containers(template):
             resources = container["resources"]
-            # Spark sets CPU and memory of its pods from the application's own fields.
+            # Spark sets CPU and memory of its pods from the application's fields.
             wanted = {"ephemeral-storage"} if owner.startswith("SparkApplication") else {"cpu", "memory"}
             assert wanted <= resources["limits"].keys(), (owner, "limits")
             assert wanted <= resources["requests"].keys(), (owner, "requests")
@@ -54,7 +54,7 @@ def test_every_server_has_probes(manifests: list[Manifest]) -> None:
 
 
 def test_every_pod_is_restricted(manifests: list[Manifest]) -> None:
-    """The pod security standard `restricted`, which the namespaces enforce, and a read-only root on top."""
+    """Pods comply with the pod security standard `restricted` and have a read-only root."""
     for owner, template in pods(manifests).items():
         spec = template["spec"]
         assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys(), owner
@@ -68,7 +68,7 @@ def test_every_pod_is_restricted(manifests: list[Manifest]) -> None:
             assert context["seccompProfile"] == {"type": "RuntimeDefault"}, owner
 
 
-def test_our_images_are_by_digest_and_no_image_floats(manifests: list[Manifest]) -> None:
+def test_images_are_pinned_and_ours_have_digests(manifests: list[Manifest]) -> None:
     for owner, template in pods(manifests).items():
         for container in containers(template):
             if "image" not in container:
@@ -115,7 +115,7 @@ def selects(selector: Manifest, labels: dict[str, str]) -> bool:
     return matched and all(labels.get(one["key"]) in one["values"] for one in expressions)
 
 
-def test_a_disruption_budget_lets_a_pod_go_at_any_size(manifests: list[Manifest]) -> None:
+def test_a_disruption_budget_allows_an_eviction_at_any_size(manifests: list[Manifest]) -> None:
     for budget in of_kind(manifests, "PodDisruptionBudget"):
         spec = budget["spec"]
         assert "minAvailable" not in spec
@@ -123,7 +123,7 @@ def test_a_disruption_budget_lets_a_pod_go_at_any_size(manifests: list[Manifest]
         assert spec["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
 
 
-def test_selectors_find_the_pods_that_they_mean(manifests: list[Manifest]) -> None:
+def test_selectors_match_the_intended_pods(manifests: list[Manifest]) -> None:
     templates = pods(manifests)
     for service in of_kind(manifests, "Service"):
         found = [
@@ -179,7 +179,7 @@ def test_every_temporary_volume_is_bounded(manifests: list[Manifest]) -> None:
 
 
 def test_names_are_what_the_identities_expect() -> None:
-    """Pod identity binds roles to these accounts by name."""
+    """EKS Pod Identity binds roles to these accounts by name."""
     manifests = [one for chart in ("rates-app", "spark-ingest", "monitoring") for one in stack("prod", chart)]
     used = {template["spec"].get("serviceAccountName") for template in pods(manifests).values()}
     accounts = {one["metadata"]["name"] for one in of_kind(manifests, "ServiceAccount")}

@@ -1,4 +1,4 @@
-"""A promotion is a commit of one line, and is refused where it makes no sense."""
+"""A promotion is a commit of one line; invalid promotions are refused."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def tree(tmp_path: Path) -> Path:
         ("2026-11-30T16:00", "Tuesday 07:00"),
     ],
 )
-def test_prod_is_released_to_in_working_hours(at: str, start: str) -> None:
+def test_promotions_to_prod_are_limited_to_working_hours(at: str, start: str) -> None:
     hours = runpy.run_path(str(ROOT / "helm/gitops/promote.py"))
     with pytest.raises(hours["PromotionError"], match=f"wait until {start} UTC, or add ANYTIME=yes"):
         hours["check_hours"](datetime.fromisoformat(f"{at}+00:00"))
@@ -86,7 +86,7 @@ def test_promotion_leaves_other_changes_out_of_its_commit(tree: Path) -> None:
     assert "values.yaml" not in git(tree, "show", "--stat")
 
 
-def test_same_image_again_is_nothing_to_do(tree: Path) -> None:
+def test_promoting_the_same_image_again_changes_nothing(tree: Path) -> None:
     promote(tree, "release", DIGEST)
     head = git(tree, "rev-parse", "HEAD")
     done = promote(tree, "release", DIGEST)
@@ -104,7 +104,7 @@ def test_same_image_again_is_nothing_to_do(tree: Path) -> None:
         (("promote", "staging"), "dev has no image yet"),
     ],
 )
-def test_what_makes_no_sense_is_refused(tree: Path, arguments: tuple[str, ...], message: str) -> None:
+def test_invalid_promotions_are_refused(tree: Path, arguments: tuple[str, ...], message: str) -> None:
     head = git(tree, "rev-parse", "HEAD")
     done = promote(tree, *arguments)
     assert done.returncode == 1

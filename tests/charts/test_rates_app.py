@@ -1,4 +1,4 @@
-"""What rates-app promises beyond the policies: shutdown, scaling, strategies, order."""
+"""The chart rates-app: shutdown, scaling, strategies, order."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def environment_of(manifests: list[Manifest]) -> dict[str, str]:
     "shutdown",
     [{}, {"preStopSeconds": 0, "drainSeconds": 0, "graceSeconds": 1}, {"preStopSeconds": 40, "graceSeconds": 120}],
 )
-def test_kubernetes_waits_longer_than_the_pod_takes_to_end(shutdown: dict[str, int]) -> None:
+def test_the_grace_period_exceeds_the_shutdown_of_a_pod(shutdown: dict[str, int]) -> None:
     manifests = render(
         "rates-app",
         REQUIRED["rates-app"],
@@ -67,13 +67,13 @@ def test_replicas_are_set_without_the_autoscaler() -> None:
 
 
 @pytest.mark.parametrize("name", ["rolling", "canary"])
-def test_no_update_takes_away_capacity(name: str) -> None:
+def test_no_update_reduces_capacity(name: str) -> None:
     spec = workload(strategy(name))["spec"]["strategy"]
     update = spec["rollingUpdate"] if name == "rolling" else spec["canary"]
     assert update["maxUnavailable"] == 0
 
 
-def test_canary_steers_the_load_balancer_and_is_measured() -> None:
+def test_canary_sets_weights_and_is_analysed() -> None:
     manifests = strategy("canary")
     canary = workload(manifests)["spec"]["strategy"]["canary"]
     services = {service["metadata"]["name"] for service in of_kind(manifests, "Service")}
@@ -90,13 +90,13 @@ def test_canary_steers_the_load_balancer_and_is_measured() -> None:
     assert metrics == {"error-ratio", "latency-p95", "generations-behind"}
 
 
-def test_canary_without_a_load_balancer_goes_by_pods() -> None:
+def test_canary_without_a_load_balancer_uses_pod_counts() -> None:
     manifests = render("rates-app", REQUIRED["rates-app"], {"strategy": {"type": "canary"}})
     assert not {"trafficRouting", "canaryService"} & workload(manifests)["spec"]["strategy"]["canary"].keys()
     assert {one["metadata"]["name"] for one in of_kind(manifests, "Service")} == {"rates-app", "rates-app-metrics"}
 
 
-def test_blue_green_asks_a_rate_before_and_measures_after() -> None:
+def test_blue_green_queries_a_rate_before_and_is_analysed_after() -> None:
     manifests = strategy("blueGreen")
     update = workload(manifests)["spec"]["strategy"]["blueGreen"]
     services = {service["metadata"]["name"] for service in of_kind(manifests, "Service")}
@@ -112,7 +112,7 @@ def test_blue_green_asks_a_rate_before_and_measures_after() -> None:
     variables = {one["name"]: one["value"] for one in smoke["template"]["spec"]["containers"][0]["env"]}
     assert variables["SERVICE"] == update["previewService"]
     for template in of_kind(manifests, "AnalysisTemplate"):
-        # Without a count a measurement never ends, and neither would the promotion.
+        # Without a count, neither the measurement nor the promotion would end.
         assert all("count" in metric or "job" in metric["provider"] for metric in template["spec"]["metrics"])
 
 
@@ -162,7 +162,7 @@ def test_pods_of_jobs_get_no_traffic() -> None:
     assert not selector.items() <= labels.items()
 
 
-def test_autoscaler_follows_sudden_traffic_up_at_once_and_down_slowly() -> None:
+def test_autoscaler_scales_up_immediately_and_down_slowly() -> None:
     for environment in STACKS:
         spec = the(stack(environment, "rates-app"), "HorizontalPodAutoscaler")["spec"]
         assert spec["minReplicas"] >= 2
@@ -194,7 +194,7 @@ def test_the_settings_of_batches_are_values_of_the_charts(chart: str, first: str
 
 
 @pytest.mark.parametrize("chart", ["rates-app", "spark-ingest"])
-def test_one_setting_turns_traces_on_and_opens_the_way_to_the_collector(chart: str) -> None:
+def test_one_setting_enables_traces_and_permits_their_traffic(chart: str) -> None:
     on = {"settings": {"traces_url": "http://collector.tracing:4318"}}
     for values, there in (({}, False), (on, True)):
         text = yaml.safe_dump_all(render(chart, REQUIRED[chart], values), width=1000)
@@ -205,8 +205,8 @@ def test_one_setting_turns_traces_on_and_opens_the_way_to_the_collector(chart: s
 
 
 @pytest.mark.parametrize("environment", STACKS)
-def test_environment_fits_the_application(environment: str) -> None:
-    """The application's own settings take what the chart gives, value by value."""
+def test_environment_is_valid_for_the_application(environment: str) -> None:
+    """The application's settings accept every value of the chart's environment."""
     variables = environment_of(stack(environment, "rates-app"))
     own = {
         name.removeprefix("RATES_").lower(): value
@@ -230,7 +230,7 @@ def test_a_setting_wins_over_what_the_ingress_implies() -> None:
 
 
 class Service(BaseHTTPRequestHandler):
-    """Answers as the service does, or as a broken one would."""
+    """A server that responds like the service, or like a broken one."""
 
     answer: Any = None
 
@@ -242,7 +242,7 @@ class Service(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-        """Say nothing."""
+        """Suppress the request log."""
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ class Service(BaseHTTPRequestHandler):
         ({"error": "no"}, "false", False),
     ],
 )
-def test_helm_test_asks_a_real_rate_and_can_fail(answer: Any, require_price: str, passes: bool) -> None:
+def test_helm_test_queries_a_rate_and_can_fail(answer: Any, require_price: str, passes: bool) -> None:
     (container,) = the(strategy("rolling"), "Pod")["spec"]["containers"]
     server = HTTPServer(("127.0.0.1", 0), type("Answering", (Service,), {"answer": answer}))
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -61,7 +61,7 @@ def test_batch_fits_the_schema_of_a_spark_application(environment: str) -> None:
     assert problems(batch(stack(environment, "spark-ingest")), "1.34") == []
 
 
-def test_schemas_refuse_an_unknown_field_a_wrong_type_and_an_unknown_kind() -> None:
+def test_schemas_refuse_unknown_fields_wrong_types_and_unknown_kinds() -> None:
     (rollout,) = [one for one in strategy("canary") if one["kind"] == "Rollout"]
     rollout["spec"]["replica"] = 2
     rollout["spec"]["strategy"]["canary"]["steps"][0]["setWeight"] = "five"

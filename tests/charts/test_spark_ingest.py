@@ -1,4 +1,4 @@
-"""What spark-ingest promises: batches that no release touches, and that give way to serving."""
+"""The chart spark-ingest: releases do not affect batches, and batches have a lower priority than the service."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_driver_and_executors_run_the_spark_image_of_the_release() -> None:
 
 
 @pytest.mark.parametrize("environment", STACKS)
-def test_batch_can_lose_spot_nodes_and_is_tried_again(environment: str) -> None:
+def test_batch_survives_the_loss_of_spot_nodes_and_is_retried(environment: str) -> None:
     spec = batch(stack(environment, "spark-ingest"))["spec"]
     executor = spec["executor"]["template"]["spec"]
     assert executor["nodeSelector"] == {"rates.io/workload": "spark"}
@@ -59,7 +59,7 @@ def test_batch_can_lose_spot_nodes_and_is_tried_again(environment: str) -> None:
 
 
 @pytest.mark.parametrize("environment", STACKS)
-def test_serving_beats_the_dispatcher_which_beats_batches(environment: str) -> None:
+def test_the_service_has_priority_over_the_dispatcher_and_that_over_batches(environment: str) -> None:
     classes = of_kind([*stack(environment, "rates-app"), *stack(environment, "spark-ingest")], "PriorityClass")
     value = {one["metadata"]["name"]: one["value"] for one in classes}
     assert value["rates-serving"] > value["rates-ingest"] > value["rates-batch"] > 0
@@ -76,13 +76,13 @@ def quantity(text: str) -> float:
 
 
 @pytest.mark.parametrize("environment", STACKS)
-def test_quota_holds_a_whole_batch_and_counts_batches_alone(environment: str) -> None:
+def test_quota_fits_a_whole_batch_and_counts_only_batches(environment: str) -> None:
     manifests = stack(environment, "spark-ingest")
     quota = the(manifests, "ResourceQuota")["spec"]
     assert quota["scopeSelector"]["matchExpressions"][0]["values"] == ["rates-batch"]
     spec = batch(manifests)["spec"]
     executors = spec["dynamicAllocation"]["maxExecutors"]
-    # Spark adds a tenth to the heap, and Python's share, two fifths in all.
+    # Spark adds a tenth of the heap and Python's share, two fifths in total.
     memory = 1.4 * (quantity(spec["driver"]["memory"]) + executors * quantity(spec["executor"]["memory"]))
     assert quantity(quota["hard"]["requests.memory"]) >= memory
     assert float(quota["hard"]["requests.cpu"]) >= spec["driver"]["cores"] + executors * spec["executor"]["cores"]

@@ -1,7 +1,7 @@
-"""From the last release to this one, nothing is replaced that serves requests or that a running batch needs.
+"""An upgrade from the previous release replaces nothing that serves requests or that a running batch needs.
 
-The golden files are the last release. `make golden` runs these tests before it overwrites them: a replacement cannot be
-accepted by accident, only with REPLACE=yes.
+The golden files are the previous release. `make golden` runs these tests before it overwrites them, so that a
+replacement needs REPLACE=yes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .upgrades import replacements
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if not name.startswith(("strategy", "preview"))])
-def test_this_version_replaces_nothing_of_the_last(name: str) -> None:
+def test_this_version_replaces_nothing_of_the_previous_one(name: str) -> None:
     path = GOLDEN / f"{name}.yaml"
     before = list(yaml.safe_load_all(path.read_text())) if path.exists() else []
     assert replacements(before, CASES[name]()) == []
@@ -47,13 +47,13 @@ def test_ordinary_changes_replace_nothing(environment: str, chart: str) -> None:
 
 
 def test_new_chart_version_alone_restarts_no_pod() -> None:
-    """The version is a label of the objects, never of their pods."""
+    """The version is a label of the objects, not of their pods."""
     for manifest in of_kind(stack("prod", "rates-app"), "Deployment", "Rollout"):
         assert "helm.sh/chart" not in manifest["spec"]["template"]["metadata"]["labels"]
         assert "helm.sh/chart" not in manifest["spec"]["selector"]["matchLabels"]
 
 
-def test_change_of_strategy_is_seen_as_a_replacement() -> None:
+def test_change_of_strategy_is_a_replacement() -> None:
     assert replacements(strategy("rolling"), strategy("canary")) == ["Deployment/rates-app is deleted"]
     assert replacements(strategy("canary"), strategy("blueGreen")) == ["Service/rates-app-canary is deleted"]
 
@@ -70,7 +70,7 @@ def test_change_of_strategy_is_seen_as_a_replacement() -> None:
         ),
     ],
 )
-def test_replacements_are_seen(kind: str, change: Manifest, line: str) -> None:
+def test_replacements_are_detected(kind: str, change: Manifest, line: str) -> None:
     before = strategy("rolling")
     after = copy.deepcopy(before)
     changed = the(after, kind, line.split(" ", maxsplit=1)[0].split("/")[1])

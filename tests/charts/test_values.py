@@ -1,4 +1,4 @@
-"""Values that are wrong are refused, with words that say what to do."""
+"""Invalid values are refused with a message that says what to do."""
 
 from __future__ import annotations
 
@@ -98,8 +98,8 @@ def test_schema_describes_every_value_and_closes_every_object(chart: str) -> Non
     check(schema, "")
 
 
-def test_lock_of_the_operator_is_in_step() -> None:
-    """Helm compares the lock's digest before it looks for the repository, which it is not given here."""
+def test_chart_lock_of_the_operator_is_up_to_date() -> None:
+    """Helm compares the lock's digest before it accesses the repository, which is missing here."""
     folder = charts() / "helm/spark-ingest"
     lines = (folder / "Chart.lock").read_text()
     assert "version: 2.5.0" in lines
@@ -110,7 +110,7 @@ def test_lock_of_the_operator_is_in_step() -> None:
 
 
 @pytest.mark.parametrize("chart", ["rates-app", "spark-ingest"])
-def test_a_large_number_among_the_settings_stays_one(chart: str) -> None:
+def test_large_numbers_in_settings_keep_their_format(chart: str) -> None:
     values = merge(REQUIRED[chart], {"settings": {"slice_bytes": 67_108_864}})
     rendered = json.dumps(render(chart, values))
     assert '{"name": "RATES_SLICE_BYTES", "value": "67108864"}' in rendered

@@ -1,4 +1,4 @@
-"""Where the tests take Helm, promtool and other projects' definitions from."""
+"""Locate Helm, promtool and the definitions of other projects."""
 
 from __future__ import annotations
 

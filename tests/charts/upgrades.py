@@ -1,4 +1,4 @@
-"""What an upgrade from one render to the next would delete, or could only change by deleting it first."""
+"""Find objects that an upgrade would delete or replace."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .rendering import Manifest
 
-# Kinds whose disappearance drops requests, a running batch, or what either needs.
+# Kinds whose deletion drops requests or a running batch, or something that either needs.
 NEEDED = {
     "CustomResourceDefinition",
     "Deployment",
@@ -25,7 +25,7 @@ NEEDED = {
     "TargetGroupBinding",
 }
 
-# Fields that Kubernetes refuses to change, and those whose change makes a controller build the thing again.
+# Immutable fields, and fields whose change makes a controller recreate the object.
 FIXED: dict[str, list[tuple[str, ...]]] = {
     "Deployment": [("spec", "selector")],
     "Rollout": [("spec", "selector")],
@@ -43,7 +43,7 @@ FIXED: dict[str, list[tuple[str, ...]]] = {
 
 
 def replacements(before: list[Manifest], after: list[Manifest]) -> list[str]:
-    """Return what an upgrade deletes or replaces, one line an object; nothing for an upgrade without loss."""
+    """Return a line for each object that an upgrade deletes or replaces."""
     new = {_identity(one): one for one in after}
     lines = []
     for identity, old in ((_identity(one), one) for one in before):

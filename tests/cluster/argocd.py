@@ -1,4 +1,4 @@
-"""Argo CD in the cluster, put there by the stack ``local`` with Pulumi's own engine."""
+"""Argo CD in the cluster, installed by the stack ``local`` with Pulumi's engine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 NAME = "argocd"
-# The configuration that the chart fills in from its values.
+# ConfigMaps that the chart fills in from its values.
 CONFIGURATION = """\
 {{- range $name, $data := dict "argocd-cm" .Values.configs.cm "argocd-cmd-params-cm" .Values.configs.params }}
 ---
@@ -34,9 +34,9 @@ data: {{ toJson $data }}
 
 
 def chart(folder: Path, settings: ClusterSettings) -> Path:
-    """Make a chart of Argo CD's own manifests, where the public chart and its images cannot be had.
+    """Create a chart from Argo CD's manifests, for use without access to the public chart and images.
 
-    Of the public chart's values it takes those that ``argocd-values.yaml`` sets; it has no dex, which serves logins.
+    It accepts the values of the public chart that ``argocd-values.yaml`` sets. It omits dex, which serves logins.
 
     Args:
         folder: Where to make it.
@@ -51,7 +51,7 @@ def chart(folder: Path, settings: ClusterSettings) -> Path:
         (folder / part).mkdir(parents=True)
     (folder / "Chart.yaml").write_text("{apiVersion: v2, name: argo-cd, version: 0.0.0}\n")
     (folder / "files/manifests.yaml").write_text(yaml.dump_all(made, Dumper=yaml.CSafeDumper))
-    # Read as a file, for the manifests hold braces of their own.
+    # Include it as a file, because the manifests contain braces.
     (folder / "templates/all.yaml").write_text('{{ .Files.Get "files/manifests.yaml" }}\n' + CONFIGURATION)
     return folder
 
@@ -105,11 +105,11 @@ class Bootstrap:
             self._stack.set_config(key, automation.ConfigValue(text))
 
     def up(self) -> dict[Any, int]:
-        """Bring the cluster to what the program says; tell how many resources were made, changed or left."""
+        """Run ``pulumi up`` and return the number of resources by operation."""
         return dict(self._stack.up().summary.resource_changes or {})
 
     def refresh(self) -> dict[Any, int]:
-        """Look at what is in the cluster; tell how many resources were found changed."""
+        """Run ``pulumi refresh`` and return the number of changed resources."""
         return dict(self._stack.refresh().summary.resource_changes or {})
 
     def destroy(self) -> dict[Any, int]:

@@ -31,7 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Report what was measured; record it if that was asked for, a run of the whole folder with its counts."""
+    """Print the measurements. With ``--record``, write them to the page, with counts for a run of the whole folder."""
     rows, counts = config.stash[ROWS], terminalreporter.stats
     failed = sorted({_name(one.nodeid) for result in ("failed", "error") for one in counts.get(result, ())})
     if rows:
@@ -49,13 +49,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def _name(nodeid: str) -> str:
-    """Shorten a test's name, which may end in the id of its parameters."""
+    """Shorten a test's name, including its parameter id."""
     return nodeid.removeprefix("tests/cluster/").replace("|", "\\|")
 
 
 @pytest.fixture
 def report(request: pytest.FixtureRequest) -> Report:
-    """Takes what the test measured, to be shown at the end of the run."""
+    """Collects the test's measurements, which are printed at the end of the run."""
     return Report(_name(request.node.nodeid), request.config.stash[ROWS])
 
 

@@ -1,9 +1,9 @@
-"""Asks the service at a steady rate and checks every answer; runs in a pod, with Python's standard library alone.
+"""Query the service at a steady rate and check every response; runs in a pod with only the standard library.
 
     python generator.py HOST QUESTIONS PER_SECOND MOST
 
-It ends after MOST requests or when /tmp/stop appears, with a summary as the last line of JSON. Nothing is asked twice:
-what fails, failed. Half of the clients keep their connections, the others open one for each request.
+It ends after MOST requests or when /tmp/stop appears, and prints a JSON summary as its last line. It never retries.
+Half of the clients keep their connections, the others open one for each request.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SLOW_SECONDS = 1
 STOP = Path("/tmp/stop")
 
 
-#: A day, how many prices it has and their average, as in the questions' file.
+#: Day, number of prices and their average, as in the file of questions.
 Rate = tuple[str, int | None, float | None]
 
 
@@ -30,7 +30,7 @@ class Tally:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.seconds: list[float] = []
-        #: When each was asked, in seconds since 1970, and what came of it.
+        #: Start of each request, in seconds since 1970, and its result.
         self.failed: list[tuple[float, str]] = []
         self.wrong: list[tuple[float, str]] = []
 
@@ -56,7 +56,7 @@ class Tally:
             }
 
 
-def tell(summary: dict[str, object]) -> None:
+def print_summary(summary: dict[str, object]) -> None:
     sys.stdout.write(json.dumps(summary) + "\n")
     sys.stdout.flush()
 
@@ -72,7 +72,7 @@ def agrees(body: bytes, expected: list[Rate]) -> bool:
 
 
 def ask(connection: http.client.HTTPConnection, path: str, expected: list[Rate], tally: Tally) -> bool:
-    """Ask once; return whether the connection can be kept."""
+    """Send one request; return whether the connection can be kept."""
     asked, began = time.time(), time.monotonic()
     try:
         connection.request("GET", path)
@@ -116,8 +116,8 @@ def run(host: str, questions: list[tuple[str, list[Rate]]], per_second: float, m
         thread.start()
     while any(thread.is_alive() for thread in clients):
         time.sleep(2)
-        tell(tally.summary())
-    tell({**tally.summary(), "seconds": round(time.monotonic() - start, 1), "ended": True})
+        print_summary(tally.summary())
+    print_summary({**tally.summary(), "seconds": round(time.monotonic() - start, 1), "ended": True})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where pods reach the machine that the tests run on, for the parts of the world that the tests stand in for."""
+"""The address by which pods reach this machine, which serves substitutes for cloud services."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def address(namespace: Namespace, settings: ClusterSettings) -> str:
-    """Give the address: the one that this machine reaches the cluster from, unless the settings name another."""
+    """Return the address from the settings, or the one from which this machine reaches the cluster."""
     if settings.host_address:
         return settings.host_address
     server = namespace.kubectl("config", "view", "--minify", "--output", "jsonpath={.clusters[0].cluster.server}")

@@ -1,4 +1,4 @@
-"""Batches in the cluster: spark-ingest with the real operator, buckets and a queue, and what became of a file."""
+"""Batches in the cluster: spark-ingest with the real operator, buckets and a queue."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ import json, os, sys, psycopg
 with psycopg.connect(os.environ["RATES_DATABASE_URL"]) as connection:
     print(json.dumps(connection.execute(sys.argv[1]).fetchall(), default=str))
 """
-# Publishing waits for whoever holds the gate as a reader does for a moment; the connection ends with the file.
+# Hold the publish lock in shared mode, which blocks publishing, until the file is deleted.
 HOLD = """
 import os, pathlib, sys, time, psycopg
 held = pathlib.Path("/tmp/held")
@@ -48,7 +48,7 @@ with psycopg.connect(os.environ["RATES_DATABASE_URL"]) as connection:
 
 
 class Loaded(NamedTuple):
-    """What the database holds of a batch."""
+    """The state of a batch in the database."""
 
     state: str
     rows: int
@@ -56,7 +56,7 @@ class Loaded(NamedTuple):
 
 
 class Ingest:
-    """The chart spark-ingest next to a release of the service, and the suppliers' side of it.
+    """The chart spark-ingest next to a release of the service, with its buckets and queue.
 
     Args:
         release: The service, whose pods ask the database.
@@ -134,7 +134,7 @@ class Ingest:
         self._server.stop()
 
     def drop(self, file: Path) -> None:
-        """Deliver a file, as a supplier would; in one part, since moto tells of one in parts twice."""
+        """Upload a file in one part. moto sends two events for multipart uploads."""
         with file.open("rb") as body:
             self.s3.put_object(Bucket="incoming", Key=f"acme/{file.name}", Body=body)
 
@@ -142,11 +142,11 @@ class Ingest:
         return sorted(one["Key"] for one in self.s3.list_objects_v2(Bucket=bucket).get("Contents", []))
 
     def query(self, statement: str) -> Any:
-        """Ask the primary, from a pod of the service."""
+        """Query the primary from a pod of the service."""
         return json.loads(self.namespace.python(f"deployment/{NAME}", QUERY, statement))
 
     def batch_of(self, file: Path) -> int:
-        """Wait until a file is a batch; give its number."""
+        """Wait until a file is a batch, and return its id."""
         statement = f"SELECT id FROM batches WHERE name = '{file.name}'"  # the test's own name
         return int(wait_for(f"a batch of {file.name}", lambda: self.query(statement))[0][0])
 
@@ -158,7 +158,7 @@ class Ingest:
         return int(done), int(of)
 
     def loaded(self, batch: int) -> Loaded:
-        """Count a batch's rows where readers' rollups are made from, not in the ledger."""
+        """Count a batch's rows in the segments, not in the ledger."""
         ((state,),) = self.query(f"SELECT state FROM batches WHERE id = {batch}")
         ((rows, cents),) = self.query(
             f"SELECT count(*), coalesce(sum(price_cents), 0) FROM delivered WHERE batch_id = {batch}"
@@ -166,12 +166,12 @@ class Ingest:
         return Loaded(state, int(rows), int(cents))
 
     def attempts(self, file: Path) -> int:
-        """Count the batches that were made of a file."""
+        """Count the batches of a file."""
         ((count,),) = self.query(f"SELECT count(*) FROM batches WHERE name = '{file.name}'")
         return int(count)
 
     def dispatchers(self) -> dict[str, Any]:
-        """List the dispatcher's pods by their names, those on their way out too."""
+        """List the names of the dispatcher's pods, including terminating ones."""
         found = self.namespace.list("pods", "app.kubernetes.io/name=rates-dispatcher")
         return {pod["metadata"]["name"]: pod for pod in found}
 
@@ -183,11 +183,11 @@ class Ingest:
         ]
 
     def kill(self, pod: Any) -> None:
-        """End a pod's processes at once, without a word."""
+        """Kill a pod's processes with SIGKILL."""
         self.namespace.kubectl("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force")
 
     def hold_publishing(self) -> subprocess.Popen[bytes]:
-        """Keep batches from being published until `let_publish`."""
+        """Block publishing until `let_publish`."""
         command = ["kubectl", "--namespace", self.namespace.name, "exec", f"deployment/{NAME}", "--"]
         held = subprocess.Popen([*command, "python", "-c", HOLD, str(PUBLISH_LOCK)])
         wait_for(
@@ -204,7 +204,7 @@ class Ingest:
 
 
 def generate(file: Path, rows: int, seed: int) -> Loaded:
-    """Write a supplier's file; tell what the database has to hold once it is published."""
+    """Write a supplier's file and return its expected state in the database after publication."""
     program = str(Path(sys.executable).parent / "rates")
     command = [program, "generate", str(file), f"--rows={rows}", f"--seed={seed}", f"--first-day={OTHER_DAYS}"]
     subprocess.run(command, check=True, capture_output=True)

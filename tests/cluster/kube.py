@@ -17,13 +17,13 @@ HELM = Path(__file__).parents[2] / "helm"
 
 
 class Namespace:
-    """What the tests do in their namespace, as a person with kubectl and helm would."""
+    """Operations of the tests in their namespace, through kubectl and helm."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def kubectl(self, *arguments: str, text: str | None = None, check: bool = True) -> str:
-        """Run kubectl in the namespace; give what it prints."""
+        """Run kubectl in the namespace and return its output."""
         return _run("kubectl", "--namespace", self.name, *arguments, text=text, check=check)
 
     def apply(self, *manifests: Mapping[str, Any]) -> None:
@@ -38,11 +38,11 @@ class Namespace:
         return json.loads(self.kubectl("get", kind, "--selector", selector, "--output", "json"))["items"]
 
     def python(self, pod: str, program: str, *arguments: str) -> str:
-        """Run a program of Python in a pod's container."""
+        """Run a Python program in a pod's container."""
         return self.kubectl("exec", pod, "--", "python", "-c", program, *arguments)
 
     def helm(self, *arguments: str, values: Mapping[str, Any] | None = None) -> str:
-        """Run helm in the namespace, with values from standard input where there are any."""
+        """Run helm in the namespace, with values on standard input if any."""
         given = ("--values", "-") if values is not None else ()
         text = json.dumps(values) if values is not None else None
         return _run(program("helm"), "--namespace", self.name, *arguments, *given, text=text)
@@ -55,7 +55,7 @@ def _run(*command: str, text: str | None = None, check: bool = True) -> str:
 
 
 def wait_for(what: str, holds: Callable[[], Any], seconds: float = 180) -> Any:
-    """Wait until something holds, and give it; fail with its name if it does not in time."""
+    """Wait until a condition holds and return its value; fail with its name on a timeout."""
     deadline = time.monotonic() + seconds
     while not (found := holds()):
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
@@ -64,7 +64,7 @@ def wait_for(what: str, holds: Callable[[], Any], seconds: float = 180) -> Any:
 
 
 def ready(pod: Any) -> bool:
-    """Return whether a pod is ready and not on its way out."""
+    """Return whether a pod is ready and not terminating."""
     conditions = pod["status"].get("conditions", ())
     return "deletionTimestamp" not in pod["metadata"] and any(
         condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions

@@ -1,4 +1,4 @@
-"""Load from inside the cluster, whatever happens to the service meanwhile."""
+"""Load from inside the cluster."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ NAME = "load"
 
 
 class Tally(NamedTuple):
-    """What became of the requests; times in ms, moments in seconds since 1970.
+    """Results of requests; durations in ms, times in seconds since 1970.
 
-    The last bad one counts by when it was asked: how long it then waited is the client's patience.
+    The last failed request counts by its start: its duration is the client's timeout.
     """
 
     requests: int
@@ -35,15 +35,15 @@ class Tally(NamedTuple):
 
 
 class Load:
-    """A pod that asks the service, for the time of the block.
+    """A pod that queries the service while the context is active.
 
     Args:
         namespace: Where it runs.
         image: An image with Python: the service's own.
-        service: Whom it asks, by DNS name.
+        service: DNS name of the service.
         per_second: Requests a second.
-        most: Requests after which it ends by itself.
-        node: The node it must run on, if it matters.
+        most: Maximum number of requests.
+        node: The node to run on, if any.
     """
 
     def __init__(
@@ -112,20 +112,20 @@ class Load:
         return found
 
     def wait_for_requests(self, count: int, seconds: float = 600) -> None:
-        """Wait until so many requests were made in all."""
+        """Wait until the total number of requests reaches a count."""
         wait_for(f"{count} requests", lambda: self._last()["requests"] >= count, seconds)
 
     def pass_requests(self, count: int) -> None:
-        """Wait for so many requests more than now."""
+        """Wait for a number of further requests."""
         self.wait_for_requests(self._last()["requests"] + count)
 
     def bad(self) -> int:
-        """Return how many requests failed or were answered wrongly so far."""
+        """Return the number of failed and wrong requests so far."""
         last = self._last()
         return int(last.get("failed", 0) + last.get("wrong", 0))
 
     def end(self) -> Tally:
-        """Stop asking; tell what became of every request."""
+        """Stop the load and return the results of its requests."""
         self.namespace.kubectl("exec", NAME, "--", "touch", "/tmp/stop", check=False)  # it may have ended by itself
         last = wait_for("the end of the load", lambda: (found := self._last()).pop("ended", False) and found)
         return Tally(**last)

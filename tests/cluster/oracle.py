@@ -1,4 +1,4 @@
-"""Questions and their answers, reckoned from the sample's rows without any of the service's code."""
+"""Questions and their answers, computed from the sample's rows without the service's code."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from urllib.parse import urlencode
 
 SAMPLE = Path(__file__).parents[2] / "sample_data"
 FIRST, LAST = date(2021, 1, 1), date(2021, 1, 31)
-#: Where tests' own batches begin: on a day of the sample their prices would make what is right look wrong.
+#: First day of the tests' batches. Prices on days of the sample would change the expected answers.
 OTHER_DAYS = date(2022, 1, 1)
 
 
 class Answered(NamedTuple):
-    """A question and, for each day from the newest on, how many prices it has and their average."""
+    """A question and, for each day from the newest, the number of prices and their average."""
 
     path: str
     days: list[tuple[str, int | None, float | None]]
@@ -36,7 +36,7 @@ def _prices() -> dict[tuple[str, str], dict[str, list[int]]]:
 
 @cache
 def _places() -> dict[str, frozenset[str]]:
-    """Every port and region with the ports that it stands for."""
+    """Return every port and region with the ports below it."""
     with (SAMPLE / "regions.csv").open(newline="") as file:
         parents = {row["slug"]: row["parent_slug"] for row in csv.DictReader(file)}
     places: dict[str, set[str]] = {slug: set() for slug in parents}
@@ -51,7 +51,7 @@ def _places() -> dict[str, frozenset[str]]:
 
 
 def answer(origin: str, destination: str, first: date, last: date) -> Answered:
-    """Reckon what ``/rates`` has to answer: the average of a day, from 3 prices on."""
+    """Compute the expected response of ``/rates``: the average of each day with at least 3 prices."""
     places = _places()
     found: dict[str, list[int]] = defaultdict(list)
     for (orig, dest), days in _prices().items():
@@ -67,7 +67,7 @@ def answer(origin: str, destination: str, first: date, last: date) -> Answered:
 
 
 def questions(count: int, seed: int = 1) -> list[Answered]:
-    """Draw questions: three of four about one lane, the others about regions; the same seed draws the same."""
+    """Draw questions: three of four about lanes, the others about regions. Equal seeds draw equal questions."""
     choice = random.Random(seed)
     lanes = sorted(_prices())
     regions = sorted(place for place, ports in _places().items() if len(ports) > 1)

@@ -1,4 +1,4 @@
-"""Prometheus in the tests' namespace, for the analyses of rollouts: it scrapes what the charts mark for it."""
+"""Prometheus in the tests' namespace, for analyses of rollouts. It scrapes the charts' ServiceMonitors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONFIG = {
                     "regex": "true",
                     "action": "keep",
                 },
-                # As the Prometheus operator names them for a ServiceMonitor.
+                # The labels that the Prometheus operator sets for a ServiceMonitor.
                 {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
                 {"source_labels": ["__meta_kubernetes_service_name"], "target_label": "service"},
                 {"source_labels": ["__meta_kubernetes_pod_name"], "target_label": "pod"},
@@ -35,7 +35,7 @@ CONFIG = {
 
 
 def install(namespace: Namespace, image: str) -> str:
-    """Start Prometheus and wait until it is ready; give its address."""
+    """Start Prometheus, wait until it is ready, and return its address."""
     rules = [
         {"apiGroups": [""], "resources": ["pods", "services", "endpoints"], "verbs": ["get", "list", "watch"]},
         {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"]},

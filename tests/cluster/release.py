@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 NAME = "rates-app"
 SELECTOR = f"app.kubernetes.io/name={NAME}"
 STORES = "preview-stores"
-# The nodes may share one small machine with the load: a late answer is counted as slow, and not refused.
+# Shed load late, because the nodes may share one small machine with the load. Late responses count as slow.
 SETTINGS = {
     "rate_limit": "1000000/minute",
     "shed_seconds": 20,
@@ -47,9 +47,9 @@ def install_stores(namespace: Namespace, settings: ClusterSettings, password: st
     )
     values: dict[str, Any] = {
         "existingSecret": STORES,
-        # None to speak of: a test fills a node.
+        # A small request, because a test fills a node.
         "quota": {"cpu": "1000", "memory": "1Ti"},
-        # For the batches of all tests together.
+        # Enough for the batches of all tests.
         "postgresql": {"storage": "6Gi"},
     }
     if settings.postgresql_image:
@@ -60,7 +60,7 @@ def install_stores(namespace: Namespace, settings: ClusterSettings, password: st
 
 
 class Release:
-    """The service as one Helm release, upgraded and rolled back as Argo CD or a person would.
+    """The service as a Helm release.
 
     Args:
         namespace: Where it is.
@@ -83,7 +83,7 @@ class Release:
             "resources": RESOURCES,
             "settings": SETTINGS,
             "secrets": {"existing": STORES},
-            "priorityClass": {"create": False, "name": ""},  # it is the cluster's, which others may use, too
+            "priorityClass": {"create": False, "name": ""},  # it is cluster-scoped, and other releases may use it
             "serviceMonitor": {"enabled": False},
             "sampleData": {"folder": "/opt/rates/share/sample_data"},
             "test": {"requirePrice": True},
@@ -96,11 +96,11 @@ class Release:
         self.namespace.helm("upgrade", "--install", NAME, str(HELM / NAME), "--timeout=10m", values=values)
 
     def rollback(self) -> None:
-        """Go back to the release before, without waiting for its pods."""
+        """Roll back to the previous release, without waiting for its pods."""
         self.namespace.helm("rollback", NAME, "--timeout=10m")
 
     def uninstall(self) -> None:
-        """Remove it, and wait until its pods have drained: they would be taken for the next release's."""
+        """Uninstall it and wait until its pods have ended, because the next release would select them."""
         self.namespace.helm("uninstall", NAME, "--ignore-not-found", "--wait", "--timeout=5m")
         wait_for(f"the end of the pods of {NAME}", lambda: not self.pods())
 
@@ -110,7 +110,7 @@ class Release:
         return [pod for pod in found if tag is None or pod["spec"]["containers"][0]["image"].endswith(f":{tag}")]
 
     def wait_for_version(self, tag: str, seconds: float = 900) -> None:
-        """Wait until every pod is of a version and ready, and the controller has nothing left to do."""
+        """Wait until every pod has a version and is ready, and the rollout is complete."""
         wait_for(f"{NAME} at version {tag}", lambda: self._settled(tag), seconds)
 
     def _settled(self, tag: str) -> bool:
@@ -141,6 +141,6 @@ class Release:
         return int(self.namespace.python(f"{self.kind}/{NAME}", program))
 
     def rollout_phase(self) -> tuple[str, str]:
-        """Give the Rollout's phase and the message that explains it."""
+        """Return the Rollout's phase and message."""
         status = self.namespace.get("rollout", NAME)["status"]
         return status.get("phase", ""), status.get("message", "")

@@ -1,4 +1,4 @@
-"""A git server and a list of pull requests, as Argo CD finds them: the forge that the tests stand in for."""
+"""A Git server and a list of pull requests, as a substitute for GitHub."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ PERSON = {
 
 
 class Repository:
-    """A clone of this repository that a test commits to, served over HTTPS; pull requests over HTTP.
+    """A clone of this repository that tests commit to, served over HTTPS. Pull requests are served over HTTP.
 
     Args:
-        folder: Where it is kept.
-        host: The address that pods reach this machine by.
+        folder: The folder of the clone.
+        host: The address by which pods reach this machine.
     """
 
     def __init__(self, folder: Path, host: str) -> None:
@@ -64,22 +64,22 @@ class Repository:
         return self.run("git", *arguments)
 
     def run(self, *command: str) -> str:
-        """Run a program in the working tree, as the person who commits."""
+        """Run a program in the working tree, with the committer's identity."""
         return _run(*command, cwd=self.tree)
 
     def commit(self, message: str) -> str:
-        """Commit all that was changed, also what is else ignored, to the branch that is checked out, and push it."""
+        """Commit all changes, including ignored files, to the current branch, and push it."""
         self.git("add", "--all", "--force")
         self.git("commit", "--quiet", "--message", message)
         return self.push()
 
     def push(self) -> str:
-        """Push the branch that is checked out; give its newest commit."""
+        """Push the current branch and return its newest commit."""
         self.git("push", "--quiet", "--force", "origin", "HEAD")
         return self.git("rev-parse", "HEAD").strip()
 
     def open_pull_request(self, number: int, label: str) -> str:
-        """Propose the newest commit of a branch of its own; give it."""
+        """Push a new branch, open a pull request, and return its commit."""
         branch = f"change-{number}"
         self.git("checkout", "--quiet", "-B", branch)
         (self.tree / "docs" / f"{branch}.md").write_text("A change.\n")
@@ -112,12 +112,12 @@ def _serve(handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
 
 class _Quiet(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
-        """Say nothing among the tests' own lines."""
+        """Suppress the request log."""
 
 
 def _git_handler(folder: Path) -> type[BaseHTTPRequestHandler]:
     class Handler(_Quiet):
-        """Hands requests to git's own CGI program, as any web server would."""
+        """Passes requests to git's CGI program."""
 
         def do_GET(self) -> None:
             path = urlsplit(self.path)

@@ -1,4 +1,4 @@
-"""The runbooks' commands on a cluster: which test runs each, with names filled in, or why none does."""
+"""The commands of runbooks on a cluster: which test runs each, or why none does."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
     from tests.runbooks.pages import Command
 
-#: What a command may take, in seconds.
+#: Timeout of a command, in seconds.
 SECONDS = 300
 
-#: What a stack calls its cluster, and its second region's.
+#: Names of a stack's clusters in the first and the second region.
 COLOUR, STANDBY = "blue", "standby"
 
 
 class Where(StrEnum):
-    """The test that runs a command, by what is there."""
+    """The tests that run commands, by the resources that exist."""
 
     GITOPS = "a cluster as Argo CD makes it"
     SPARK = "after batches on Spark"
@@ -42,7 +42,7 @@ ADDON = "asks an add-on whose public chart the tests' cluster does without"
 CHANGES = "takes away or restarts what an operator has decided on; the tests of faults and batches do the like"
 ELSEWHERE = "is for one's own machine or the cloud's stack, and has tests there"
 
-#: The first pattern that a call fits decides.
+#: The first matching pattern decides.
 RULES: tuple[tuple[str, Where | str], ...] = (
     *((f"{program} *", CLOUD) for program in ("aws", "curl", "dig", "openssl")),
     *((f"{program}*", FILTER) for program in ("date", "grep", "head", "jq", "sed", "sort", "tail", "uniq")),
@@ -70,7 +70,7 @@ RULES: tuple[tuple[str, Where | str], ...] = (
     ("argocd app *", Where.GITOPS),
     ("kubectl *", Where.GITOPS),
 )
-#: On a cluster that is well these find nothing.
+#: On a healthy cluster these commands print nothing.
 MAY_BE_EMPTY = (
     "argocd app diff *",
     "argocd app sync *",
@@ -84,10 +84,10 @@ MAY_BE_EMPTY = (
 
 
 def rule(command: Command) -> tuple[str, Where | str]:
-    """Give the pattern that decides on a command, and what it says.
+    """Return the rule that matches a command.
 
     Raises:
-        LookupError: No rule is for it.
+        LookupError: No rule matches.
     """
     text = " ".join(command.words)
     for pattern, decided in RULES:
@@ -104,12 +104,12 @@ def chosen(where: Where) -> list[Command]:
 
 
 class Operator:
-    """Runs commands as a person with the pages would, with a kubeconfig and a home of their own.
+    """Runs commands of runbooks, with a separate kubeconfig and home directory.
 
     Args:
         folder: For the two.
         namespace: Where the service is, in place of ``rates``.
-        names: What the words in capitals stand for.
+        names: Values of the placeholders.
         psql_image: The image that ``rates_psql`` runs.
     """
 
@@ -122,9 +122,9 @@ class Operator:
         self._environment = {**os.environ, "KUBECONFIG": str(file), "HOME": str(folder)}
 
     def run(self, command: Command) -> str:
-        """Run a command; tell what is wrong with it, or nothing.
+        """Run a command and return its problem, or an empty text.
 
-        It has to succeed, and to find something where something is.
+        It must succeed, and print something unless its rule expects nothing.
         """
         words = list(self._filled(command.words))
         if words[0] == "rates":
@@ -153,7 +153,7 @@ class Operator:
         return f"{command}: found nothing" if empty else ""
 
     def run_all(self, commands: Iterable[Command]) -> None:
-        """Run commands, all of them, and fail with everything that is wrong with any."""
+        """Run all commands, and fail with all their problems."""
         wrong = [told for command in commands if (told := self.run(command))]
         assert not wrong, "\n".join(wrong)
 
@@ -167,7 +167,7 @@ class Operator:
         return re.sub(r"[A-Z]+", lambda found: self._names.get(found[0], found[0]), text)
 
     def _rates_psql(self) -> str:
-        """Give the pages' function, with an image that the cluster has."""
+        """Return the pages' shell function, with an image of the cluster."""
         function = next(block.text for block in blocks(INDEX) if "rates_psql()" in block.text)
         image = r"docker\.io/library/postgres:[\w.-]+"
         assert re.search(image, function)
@@ -175,7 +175,7 @@ class Operator:
 
 
 def write_kubeconfig(file: Path) -> None:
-    """Copy what leads to the cluster, with contexts that are called as a stack's are."""
+    """Copy the kubeconfig, with contexts named like a stack's."""
     text = Namespace("default").kubectl("config", "view", "--raw", "--flatten", "--minify", "--output", "json")
     config = json.loads(text)
     context = config["contexts"][0]["context"]

@@ -17,7 +17,7 @@ class ClusterSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="CLUSTER_", frozen=True, extra="ignore")
 
-    namespace: str = Field(default="rates-test", description="Made anew at the start and removed at the end.")
+    namespace: str = Field(default="rates-test", description="Recreated at the start and deleted at the end.")
     image: str = Field(
         default="docker.io/library/rates", description="The service, with the tags of `make cluster-images`."
     )
@@ -35,11 +35,12 @@ class ClusterSettings(BaseSettings):
         default="", description="Address that pods reach this machine by; empty: the one that reaches the cluster."
     )
     node_command: str = Field(
-        default="", description="Command that breaks and mends a node, with {verb} (stop, start, cut, join) and {node}."
+        default="",
+        description="Command that breaks and repairs a node, with {verb} (stop, start, cut, join) and {node}.",
     )
 
     def node(self, verb: NodeFault, node: str) -> None:
-        """Cut a node's power or its network, or give it back."""
+        """Stop or start a node, or disconnect or reconnect its network."""
         assert self.node_command, (
             "CLUSTER_NODE_COMMAND is not set: give the command that breaks a node of this cluster and repairs it, "
             "as in CLUSTER_NODE_COMMAND='./node {verb} {node}', with the verbs stop, start, cut and join"
@@ -47,7 +48,7 @@ class ClusterSettings(BaseSettings):
         _run(self.node_command, verb=verb, node=node)
 
     def publish(self, image: str, name: str) -> None:
-        """Give an image that the nodes have another name."""
+        """Tag an image on the nodes."""
         assert self.publish_command, (
             "CLUSTER_PUBLISH_COMMAND is not set: give the command that gives an image of this cluster's nodes another "
             "name, as in CLUSTER_PUBLISH_COMMAND='./publish {image} {name}'"

@@ -1,4 +1,4 @@
-"""A batch in progress, while the service is upgraded and while the node under it is drained."""
+"""A batch continues during an upgrade of the service and after a drain of its node."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 ROWS = 2_000_000
-#: The batch is the same whichever pod makes it, and is known by its content: a second pod continues with the first's.
+#: The content identifies the batch, so a second pod resumes the batch of the first.
 SCRIPT = (
     f"rates generate /tmp/batch.csv --rows {ROWS} --first-day {OTHER_DAYS} --seed $SEED && rates ingest /tmp/batch.csv"
 )
@@ -37,7 +37,7 @@ LEDGER = (
 
 
 class Job:
-    """A batch that a Job loads in the background."""
+    """A batch that a Job ingests in the background."""
 
     def __init__(self, release: Release, name: str, seed: int) -> None:
         self.namespace, self.name = release.namespace, name
@@ -82,7 +82,7 @@ class Job:
         return found
 
     def pod(self) -> str:
-        """Wait until the batch is being staged; name the pod that does it."""
+        """Wait until the batch is being staged and return its pod."""
         wait_for("a batch in progress", lambda: self.ledger()["batches"] == self.before + 1, 600)
         pods = self.namespace.list("pods", f"job-name={self.name}")
         return str(next(pod for pod in pods if pod["status"]["phase"] == "Running")["metadata"]["name"])
@@ -113,11 +113,11 @@ def uncordoned(rolling: Release) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("uncordoned")
-def test_a_batch_goes_on_elsewhere_when_its_node_is_drained(rolling: Release, report: Report) -> None:
+def test_a_batch_resumes_on_another_node_after_a_drain(rolling: Release, report: Report) -> None:
     job = Job(rolling, "during-drain", seed=12)
     pod = job.pod()
     node = rolling.namespace.get("pod", pod)["spec"]["nodeName"]
-    # The stores of the test keep their data on their node's disk, so they stay.
+    # The stores stay on their node, because their data is on its disk.
     selector = "app.kubernetes.io/name!=preview-stores"
     options = ("--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=10m", "--pod-selector", selector)
     rolling.namespace.kubectl("drain", node, *options)

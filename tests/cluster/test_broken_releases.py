@@ -1,4 +1,4 @@
-"""Releases that cannot start take no traffic, and the pod watcher tells why."""
+"""Releases that cannot start get no traffic, and the pod watcher reports the cause."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 @contextmanager
 def watching(release: Release, folder: Path) -> Iterator[Callable[[str], bool]]:
-    """Run the pod watcher on the release's namespace; give what tells whether its log has a text."""
+    """Run the pod watcher on the release's namespace and return a function that searches its log."""
     path = folder / "watcher.log"
     with path.open("w") as log:
         watcher = subprocess.Popen(

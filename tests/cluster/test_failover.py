@@ -33,7 +33,7 @@ INGEST = f'printf "{ROW}" > /tmp/$0.csv && rates ingest /tmp/$0.csv 2>&1'
 
 
 def replica(namespace: Namespace) -> None:
-    """Start a streaming replica that the primary waits for, as a managed database's standby is."""
+    """Start a synchronous streaming replica, like the standby of a managed database."""
     primary = namespace.get("statefulset", PRIMARY)
     let_in = "echo 'host replication all all scram-sha-256' >> \"$PGDATA/pg_hba.conf\" && kill -HUP 1"
     namespace.kubectl("exec", f"{PRIMARY}-0", "--", "sh", "-c", let_in)
@@ -95,7 +95,7 @@ def test_the_replica_takes_over_without_a_lost_row(release: Release, report: Rep
         namespace.kubectl("scale", "statefulset", PRIMARY, "--replicas=0")
         namespace.kubectl("delete", "pod", f"{PRIMARY}-0", "--grace-period=0", "--force", "--ignore-not-found")
         psql(namespace, f"{REPLICA}-0", "SELECT pg_promote()")
-        # The database's name now leads to the other server.
+        # The database's name now resolves to the other server.
         selector = '{"spec": {"selector": null}}', f'{{"spec": {{"selector": {{"app": "{REPLICA}"}}}}}}'
         for patch in selector:
             namespace.kubectl("patch", "service", PRIMARY, "--type=merge", "--patch", patch)

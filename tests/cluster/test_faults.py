@@ -1,4 +1,4 @@
-"""What breaks at night, done on purpose under load: how many requests fail, for how long, and what is lost."""
+"""Faults under load: failed requests, time to recover, and lost rows."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ def nodes(namespace: Namespace) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def safe(rolling: Release) -> str:
-    """The node that keeps: PostgreSQL's, where the load runs, too."""
+    """The node that is never stopped: the one with PostgreSQL and the load."""
     return str(rolling.namespace.get("pod", f"{STORES}-postgresql-0")["spec"]["nodeName"])
 
 
 class Trial:
-    """A fault under load: what it costs until everything is as before."""
+    """A fault under load and its effects until recovery."""
 
     def __init__(self, release: Release, load: Load, report: Report) -> None:
         self._release, self.load, self._report = release, load, report
         self._rows, self._began = release.rows(), time.time()
 
     def begins(self) -> None:
-        """Count from now on."""
+        """Start to count."""
         self._began = time.time()
 
     def recovered(self, seconds: float = 300, requests: int = 500) -> None:
-        """Wait until so many requests in a row were answered rightly."""
+        """Wait for a number of successive correct responses."""
 
         def clean() -> bool:
             before = self.load.bad()
@@ -58,7 +58,7 @@ class Trial:
         wait_for("requests that do not fail", clean, seconds)
 
     def ends(self, what: str, fails: str) -> Tally:
-        """Report the cost next to the promise for what fails. Whatever happens, no answer is wrong and no row lost."""
+        """Report the effects and the promise. No fault may cause wrong responses or lost rows."""
         tally = self.load.end()
         self._release.wait_for_version("1")
         lost = self._rows - self._release.rows()
@@ -102,7 +102,7 @@ def test_postgresql_crashes(rolling: Release, trial: Trial) -> None:
 
 
 def unused(namespace: Namespace) -> str:
-    """Name a node that the service can do without: one with none of the stores."""
+    """Return a node without stores."""
     used = {pod["spec"]["nodeName"] for pod in namespace.list("pods", f"app.kubernetes.io/name={STORES}")}
     candidates = sorted(set(nodes(namespace)) - used)
     assert candidates, "every node has a store on it: the test needs a node more"
@@ -110,12 +110,12 @@ def unused(namespace: Namespace) -> str:
 
 
 def cores(quantity: str) -> float:
-    """Read how many processors are meant, in Kubernetes' notation."""
+    """Parse a number of CPUs in Kubernetes' notation."""
     return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
 
 
 def fill(namespace: Namespace, image: str, node: str) -> None:
-    """Take a node's processors but for what no pod of the service can do with, by a pod that only asks for them."""
+    """Fill a node with a pod that requests nearly all its CPU, so that no pod of the service fits."""
     pods = json.loads(namespace.kubectl("get", "pods", "--all-namespaces", "--output", "json"))["items"]
     asked = sum(
         cores(container["resources"].get("requests", {}).get("cpu", "0"))
@@ -158,7 +158,7 @@ def fill(namespace: Namespace, image: str, node: str) -> None:
 
 
 def test_a_node_has_no_room(rolling: Release, trial: Trial) -> None:
-    """A pod that ends where all is taken is replaced on another node: an even spread is wished for, not required."""
+    """A pod on a full node is replaced on another node, because topology spread is not required."""
     namespace = rolling.namespace
     node = unused(namespace)
     pod = next(pod for pod in rolling.pods() if pod["spec"]["nodeName"] == node)
@@ -179,7 +179,7 @@ def _elsewhere(release: Release, node: str, count: int) -> bool:
     return len(pods) == count and node not in {pod["spec"]["nodeName"] for pod in pods}
 
 
-#: What is done to a node, what undoes it, and what it is called.
+#: Fault of a node, its repair, and its name.
 REMEDIES: dict[NodeFault, tuple[NodeFault, str]] = {
     "stop": ("start", "a node loses its power"),
     "cut": ("join", "a node is cut off the network"),
@@ -189,7 +189,7 @@ REMEDIES: dict[NodeFault, tuple[NodeFault, str]] = {
 @pytest.mark.parametrize("fault", REMEDIES)
 def test_a_node_fails(rolling: Release, settings: ClusterSettings, trial: Trial, fault: NodeFault) -> None:
     node, (remedy, called) = unused(rolling.namespace), REMEDIES[fault]
-    # New pods are spread again: what was done before may have left the node without one.
+    # Spread the pods again, because an earlier test may have moved all from the node.
     rolling.namespace.kubectl("rollout", "restart", f"{rolling.kind}/{NAME}")
     rolling.wait_for_version("1")
     assert node in {pod["spec"]["nodeName"] for pod in rolling.pods()}, f"{node} serves nothing that could be missed"
@@ -197,7 +197,7 @@ def test_a_node_fails(rolling: Release, settings: ClusterSettings, trial: Trial,
     settings.node(fault, node)
     try:
         wait_for(f"{node} to be missed", lambda: not ready(nodes(rolling.namespace)[node]))
-        # For longer than a request is waited for: one that hangs has not failed yet.
+        # Longer than a client's timeout, because a hanging request has not failed yet.
         trial.recovered(400, requests=60 * (TIMEOUT_SECONDS + 10))
     finally:
         settings.node(remedy, node)

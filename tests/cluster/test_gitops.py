@@ -1,4 +1,4 @@
-"""The GitOps tree on a real cluster: real Argo CD, put there by Pulumi, follows a repository."""
+"""The GitOps tree on a real cluster: Argo CD, installed by Pulumi, follows a repository."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
-# What a cluster without public images has already, or does without; ServiceMonitors and rules find no Prometheus.
+# Add-ons that a cluster without public images omits. ServiceMonitors and rules have no Prometheus there.
 ADDONS = [path.stem for path in (Path(__file__).parents[2] / "helm/gitops/cluster/platform").glob("*.yaml")]
 ELSEWHERE = [name for name in ADDONS if name not in {"aws-load-balancer-controller", "cluster-autoscaler"}]
 CLUSTER_WIDE = "clusterrole,clusterrolebinding,mutatingwebhookconfiguration,validatingwebhookconfiguration"
 SMALL = {"requests": {"cpu": "50m", "memory": "192Mi"}, "limits": {"cpu": "1", "memory": "768Mi"}}
-# Digests that stand for the two releases: a name that the test gives to images which the nodes have.
+# Digests of the two releases. The test tags images on the nodes with them.
 FIRST, SECOND = ("sha256:" + character * 64 for character in "ab")
 
 
 class Tree:
-    """What Argo CD follows, and what it makes of it."""
+    """The repository that Argo CD follows, and its Applications."""
 
     def __init__(self, repository: Repository, settings: ClusterSettings) -> None:
         self.repository = repository
@@ -49,9 +49,9 @@ class Tree:
         self.rates = Namespace("rates")
 
     def fit_to_cluster(self) -> None:
-        """Commit what this cluster needs otherwise: its own images, previews from the forge, the operator's chart."""
+        """Commit the changes for this cluster: its images, the address for previews, and the operator's chart."""
         tree = self.repository.tree
-        for chart in (charts() / "helm/spark-ingest/charts").iterdir():  # Argo CD would fetch it from a public registry
+        for chart in (charts() / "helm/spark-ingest/charts").iterdir():  # needs a public registry
             target = tree / "helm/spark-ingest/charts" / chart.name
             target.parent.mkdir(exist_ok=True)
             target.write_bytes(chart.read_bytes())
@@ -71,14 +71,14 @@ class Tree:
         self.repository.commit("Fit the cluster of the tests")
 
     def release(self, digest: str) -> None:
-        """Promote a digest to dev, by the project's own program, and push the commit."""
+        """Promote a digest to dev with promote.py, and push the commit."""
         program = self.repository.tree / "helm/gitops/promote.py"
         self.repository.run(sys.executable, str(program), "release", digest)
         self.repository.push()
-        self.look_again()
+        self.refresh_repository()
 
     def serving(self) -> set[str]:
-        """List the digests that pods of the service which are ready run."""
+        """List the digests of the service's ready pods."""
         return {
             container["image"].rpartition("@")[2]
             for pod in self.rates.list("pods", "app.kubernetes.io/name=rates-app")
@@ -86,15 +86,15 @@ class Tree:
             for container in pod["spec"]["containers"]
         }
 
-    def look_again(self) -> None:
-        """Have Argo CD look at the repository now and not in some minutes."""
+    def refresh_repository(self) -> None:
+        """Make Argo CD read the repository now."""
         for application in self.argocd.list("applications"):
             self.argocd.kubectl(
                 "annotate", "application", application["metadata"]["name"], "argocd.argoproj.io/refresh=normal"
             )
 
     def state(self, name: str) -> tuple[str, str, str]:
-        """Give an application's sync and health, and the commit that it is synced to."""
+        """Return an Application's sync status, health and commit."""
         found = json.loads(self.argocd.kubectl("get", "applications", "--output", "json"))["items"]
         status: dict[str, Any] = next((one.get("status", {}) for one in found if one["metadata"]["name"] == name), {})
         sync = status.get("sync", {})
@@ -134,7 +134,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory, settings: ClusterSettings) ->
     password = secrets.token_hex(16)
     install_stores(rates, settings, password)
     data = rates.get("secret", STORES)["data"]
-    for name, content in (("rates-app", data), ("rates-notify", {})):  # nobody to be told
+    for name, content in (("rates-app", data), ("rates-notify", {})):  # no notifications
         rates.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": content})
 
     repository = Repository(tmp_path_factory.mktemp("repository"), host.address(rates, settings))
@@ -156,7 +156,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory, settings: ClusterSettings) ->
                 "apiVersion": "v1",
                 "kind": "Secret",
                 "metadata": {"name": "forge", "labels": {"argocd.argoproj.io/secret-type": "repository"}},
-                # The server's certificate is the test's own.
+                # The server has a self-signed certificate.
                 "stringData": {"type": "git", "url": repository.url, "insecure": "true"},
             }
         )
@@ -165,7 +165,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory, settings: ClusterSettings) ->
     finally:
         stack.destroy()
         repository.close()
-        # Nothing is deleted with its application, so this is for the test to do.
+        # Delete it here, because deleting an Application deletes nothing.
         rates.kubectl("delete", "namespace", "rates", "--timeout=5m")
         rates.kubectl("delete", "priorityclass", "rates-serving", "rates-ingest", "rates-batch", "--ignore-not-found")
         rates.kubectl("delete", CLUSTER_WIDE, "--selector", "app.kubernetes.io/instance=spark-ingest")
@@ -176,7 +176,7 @@ def _define(file: str) -> None:
     Namespace("default").kubectl("apply", "--server-side", "--filename", str(folder / file))
 
 
-def test_the_root_application_gets_to_healthy(tree: Tree, report: Report) -> None:
+def test_the_root_application_becomes_healthy(tree: Tree, report: Report) -> None:
     ours = [f"local-{chart}" for chart in ("rates-app", "spark-ingest", "monitoring")]
     tree.wait_for("root", "local", *ours)
     made = {one["metadata"]["name"] for one in tree.argocd.list("applications")}
@@ -186,7 +186,7 @@ def test_the_root_application_gets_to_healthy(tree: Tree, report: Report) -> Non
     report.seen("Argo CD", f"{', '.join(sorted(made))} synced and healthy; not from here: {', '.join(ELSEWHERE)}")
 
 
-def test_drift_is_healed(tree: Tree) -> None:
+def test_drift_is_reverted(tree: Tree) -> None:
     tree.rates.kubectl("delete", "service", "rates-app")
     tree.rates.kubectl("set", "env", "deployment/rates-dispatcher", "RATES_LOG_LEVEL=error")
 
@@ -210,7 +210,7 @@ def test_a_promotion_rolls_out(tree: Tree) -> None:
 
 @pytest.fixture(scope="module")
 def playbook(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
-    """Runs playbooks as for the stack dev: its outputs, this cluster as its first, a stand-in of AWS."""
+    """Runs playbooks for the stack dev: with its outputs, this cluster, and an AWS substitute."""
     folder = tmp_path_factory.mktemp("playbooks")
     (folder / "outputs.json").write_text(json.dumps(outputs("dev")))
     write_kubeconfig(folder / "kubeconfig")
@@ -231,8 +231,8 @@ def playbook(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
     server.stop()
 
 
-def test_the_playbook_takes_a_release_back(tree: Tree, playbook: Runner, report: Report) -> None:
-    """What it commits is pushed and merged, as its page says; Argo CD does the rest."""
+def test_the_playbook_rolls_a_release_back(tree: Tree, playbook: Runner, report: Report) -> None:
+    """The test pushes and merges its commit, as its page says; Argo CD syncs it."""
     tree.release(SECOND)
     tree.wait_for("local-rates-app")
     playbook("release-rollback", "-e", "confirm=dev", "-e", f"repository={tree.repository.tree}")
@@ -240,20 +240,20 @@ def test_the_playbook_takes_a_release_back(tree: Tree, playbook: Runner, report:
     tree.repository.git("checkout", "--quiet", BRANCH)
     tree.repository.git("merge", "--quiet", branch)
     tree.repository.push()
-    tree.look_again()
+    tree.refresh_repository()
     tree.wait_for("local-rates-app")
     assert tree.serving() == {FIRST}
     report.seen("playbook release-rollback", "its branch merged, the release before is in service")
 
 
-def test_a_preview_appears_with_its_pull_request_and_goes_with_it(
+def test_a_preview_is_created_and_deleted_with_its_pull_request(
     tree: Tree, settings: ClusterSettings, report: Report
 ) -> None:
     number = 7
     preview = Namespace(f"preview-{number}")
     commit = tree.repository.open_pull_request(number, "preview")
     settings.publish(f"{settings.image}:1", f"{settings.image}:{commit}")
-    # Its password comes from External Secrets, which this cluster lacks.
+    # External Secrets, which this cluster lacks, would create its password.
     preview.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": preview.name}})
     preview.apply(
         {
@@ -266,7 +266,7 @@ def test_a_preview_appears_with_its_pull_request_and_goes_with_it(
     _ask_for_pull_requests(tree)
     try:
         wait_for("the preview is healthy", lambda: tree.state(f"preview-{number}")[:2] == ("Synced", "Healthy"), 900)
-        # It is from the moment that its pod is ready; the sample follows.
+        # The sample is loaded after the pod is ready.
         wait_for("the sample's prices", lambda: _answers(preview, f"{settings.image}:{commit}"))
     finally:
         tree.repository.pull_requests.clear()
@@ -330,7 +330,7 @@ def _restarted(pod: Any) -> bool:
     return any(status["restartCount"] for status in pod["status"].get("containerStatuses", ()))
 
 
-def test_runbooks_find_what_they_look_for(
+def test_commands_of_runbooks_return_results(
     tree: Tree, crasher: str, settings: ClusterSettings, tmp_path: Path, report: Report
 ) -> None:
     dispatcher = "app.kubernetes.io/name=rates-dispatcher"
@@ -362,16 +362,16 @@ def test_runbooks_find_what_they_look_for(
     report.seen("commands of runbooks, on a cluster as Argo CD makes it", f"{len(commands)} run, each found something")
 
 
-def test_the_playbook_of_housekeeping_makes_a_pass(tree: Tree, playbook: Runner, report: Report) -> None:
+def test_the_playbook_runs_a_pass_of_housekeeping(tree: Tree, playbook: Runner, report: Report) -> None:
     before = {job["metadata"]["name"] for job in tree.rates.list("jobs")}
     playbook("housekeeping")
     (made,) = (job for job in tree.rates.list("jobs") if job["metadata"]["name"] not in before)
     assert made["status"]["succeeded"] == 1
-    report.seen("playbook housekeeping", "a pass was made beside the clock's, and completed")
+    report.seen("playbook housekeeping", "a pass ran in addition to the schedule, and completed")
 
 
-def test_the_playbook_of_node_replacement_drains(tree: Tree, playbook: Runner, report: Report) -> None:
-    """It ends where it would end the node's instance, since a node of this cluster is none."""
+def test_the_playbook_drains_a_node(tree: Tree, playbook: Runner, report: Report) -> None:
+    """It stops before it terminates the instance, because nodes of this cluster are not EC2 instances."""
     kept = {pod["spec"]["nodeName"] for pod in tree.rates.list("pods", f"app.kubernetes.io/name={STORES}")}
     nodes = [node["metadata"]["name"] for node in tree.rates.list("nodes")]
     node = next(node for node in nodes if node not in kept)

@@ -1,4 +1,4 @@
-"""What a healthy release looks like, from the cluster's side and from within a pod."""
+"""A healthy release, as seen from the cluster and from within a pod."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_one_pod_may_be_evicted_at_a_time(rolling: Release) -> None:
     assert (budget["expectedPods"], budget["currentHealthy"], budget["disruptionsAllowed"]) == (3, 3, 1)
 
 
-def test_a_pod_serves_as_nobody_and_can_write_below_tmp_only(rolling: Release) -> None:
+def test_a_pod_is_unprivileged_and_writes_below_tmp_only(rolling: Release) -> None:
     for pod in rolling.pods():
         name = pod["metadata"]["name"]
         host = testinfra.get_host(f"kubectl://{name}?namespace={rolling.namespace.name}&container=server")

@@ -1,4 +1,4 @@
-"""The charts on a real cluster: installed, asked from another pod, upgraded under load."""
+"""The charts on a real cluster: installed, queried from another pod, upgraded under load."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.cluster, pytest.mark.smoke, pytest.mark.timeout(1800)]
 
 
-def test_another_pod_gets_every_rate_right(rolling: Release) -> None:
+def test_another_pod_gets_correct_rates(rolling: Release) -> None:
     with Load(rolling.namespace, f"{rolling.image}:1", most=200) as load:
         load.wait_for_requests(200)
         tally = load.end()
@@ -27,7 +27,7 @@ def test_the_charts_own_test_passes(rolling: Release) -> None:
     assert "Succeeded" in rolling.namespace.helm("test", NAME, "--timeout=5m")
 
 
-def test_a_rolling_upgrade_and_the_way_back_lose_no_request(rolling: Release, report: Report) -> None:
+def test_a_rolling_upgrade_and_its_rollback_lose_no_request(rolling: Release, report: Report) -> None:
     with Load(rolling.namespace, f"{rolling.image}:1") as load:
         rolling.upgrade("next")
         rolling.wait_for_version("next")

@@ -29,7 +29,7 @@ def bootstrap(tmp_path_factory: pytest.TempPathFactory, settings: ClusterSetting
 
 
 def _left(kinds: str) -> list[str]:
-    """List what is in the cluster of Argo CD's."""
+    """List Argo CD's objects in the cluster."""
     found = json.loads(Namespace(NAME).kubectl("get", kinds, "--output", "json"))["items"]
     return [
         f"{one['kind']}/{one['metadata']['name']}"
@@ -38,7 +38,7 @@ def _left(kinds: str) -> list[str]:
     ]
 
 
-def test_up_and_again_up_and_drift_and_destroy(bootstrap: Bootstrap, report: Report) -> None:
+def test_up_repeat_drift_and_destroy(bootstrap: Bootstrap, report: Report) -> None:
     cluster = Namespace(NAME)
     kinds = "namespaces,clusterroles,clusterrolebindings,customresourcedefinitions"
     assert _left(kinds) == [], "Argo CD is in this cluster already: the tests need a cluster without"

@@ -39,7 +39,7 @@ def ingest(stores: Namespace, settings: ClusterSettings) -> Iterator[Ingest]:
     release.uninstall()
 
 
-def test_a_dropped_file_is_loaded_by_executors_that_come_and_go(ingest: Ingest, tmp_path: Path, report: Report) -> None:
+def test_executors_that_come_and_go_ingest_a_file(ingest: Ingest, tmp_path: Path, report: Report) -> None:
     file = tmp_path / "as-it-comes.csv"
     expected = generate(file, ROWS, seed=1)
     held = ingest.hold_publishing()
@@ -59,17 +59,17 @@ def test_a_dropped_file_is_loaded_by_executors_that_come_and_go(ingest: Ingest, 
 
     wait_for("all slices are staged", whole, 900)
     staged = time.monotonic() - began
-    # Nothing is left for most of them while the batch waits to be published.
+    # Most executors are idle while the batch waits for its publication.
     wait_for("idle executors have ended", lambda: len(ingest.pods(batch, "executor")) == 1, 300)
     assert ingest.loaded(batch).state != "published"
     ingest.let_publish(held)
-    wait_for("the file is put away", lambda: not ingest.objects("incoming"), 300)
+    wait_for("the file is archived", lambda: not ingest.objects("incoming"), 300)
 
     assert ingest.loaded(batch) == expected
     name = f"acme/{batch}-{file.name}"
     assert ingest.objects("processed") == [name, f"{name}.report.json"]
-    told = json.loads(ingest.s3.get_object(Bucket="processed", Key=f"{name}.report.json")["Body"].read())
-    assert (told["state"], told["rows"]) == ("published", ROWS)
+    report_file = json.loads(ingest.s3.get_object(Bucket="processed", Key=f"{name}.report.json")["Body"].read())
+    assert (report_file["state"], report_file["rows"]) == ("published", ROWS)
     assert most > EXECUTORS["initial"], "no executor was added"
     assert len(nodes) > 1, "all executors ran on one node"
     report.seen(
@@ -79,9 +79,9 @@ def test_a_dropped_file_is_loaded_by_executors_that_come_and_go(ingest: Ingest, 
     )
 
 
-# Content that was seen before would be its earlier batch, so each has a seed of its own.
+# Each case has a different seed, because known content returns its earlier batch.
 @pytest.mark.parametrize(("victim", "seed"), [("executor", 2), ("driver", 3), ("operator", 4)])
-def test_whatever_is_killed_the_batch_ends_whole_and_exactly_once(
+def test_a_batch_is_published_once_whatever_is_killed(
     ingest: Ingest, victim: str, seed: int, tmp_path: Path, report: Report
 ) -> None:
     file = tmp_path / f"{victim}-killed.csv"
@@ -104,10 +104,10 @@ def test_whatever_is_killed_the_batch_ends_whole_and_exactly_once(
         ingest.kill(pod)
     done, of = ingest.staged(batch)
     began = time.monotonic()
-    wait_for("the file is put away", lambda: not ingest.objects("incoming"), 900)
+    wait_for("the file is archived", lambda: not ingest.objects("incoming"), 900)
     report.seen(
         f"Spark, {victim} killed",
-        f"at {done} of {of} slices; put away {time.monotonic() - began:.0f} s later, {ROWS:,} rows once",
+        f"at {done} of {of} slices; archived {time.monotonic() - began:.0f} s later, {ROWS:,} rows once",
     )
     assert ingest.loaded(batch) == expected
     assert ingest.attempts(file) == 1
@@ -129,10 +129,8 @@ def _some_are_staged(ingest: Ingest, batch: int) -> None:
 
 
 @pytest.mark.usefixtures("version_1_again")
-def test_an_upgrade_lets_the_dispatcher_finish_the_batch_that_it_loads(
-    ingest: Ingest, tmp_path: Path, report: Report
-) -> None:
-    """The old pod ends its batch, staged and published by itself, while the new one takes what comes next."""
+def test_an_upgraded_dispatcher_completes_its_batch(ingest: Ingest, tmp_path: Path, report: Report) -> None:
+    """The old pod completes its batch, while the new one takes the next delivery."""
     ingest.install("1", spark_above_rows=ROWS)
     (old,) = (name for name, pod in ingest.dispatchers().items() if ready(pod))
     file = tmp_path / "in-process.csv"
@@ -142,10 +140,10 @@ def test_an_upgrade_lets_the_dispatcher_finish_the_batch_that_it_loads(
     batch = ingest.batch_of(file)
     _some_are_staged(ingest, batch)
     ingest.install("next", spark_above_rows=ROWS)
-    wait_for("the old dispatcher is told to end", lambda: "deletionTimestamp" in ingest.dispatchers()[old]["metadata"])
+    wait_for("the old dispatcher is terminating", lambda: "deletionTimestamp" in ingest.dispatchers()[old]["metadata"])
     assert ingest.loaded(batch).state != "published"
     ingest.let_publish(held)
-    wait_for("the file is put away", lambda: not ingest.objects("incoming"), 300)
+    wait_for("the file is archived", lambda: not ingest.objects("incoming"), 300)
     wait_for("the old dispatcher has ended", lambda: old not in ingest.dispatchers())
     (new,) = ingest.dispatchers()
     assert "delivery_archived" not in ingest.namespace.kubectl("logs", new), "the old dispatcher left it to the new one"
@@ -172,7 +170,7 @@ def test_an_upgrade_of_the_dispatcher_does_not_disturb_a_batch_on_spark(
     wait_for("the old dispatcher has ended", lambda: not old & set(ingest.dispatchers()))
     assert ingest.loaded(batch).state != "published"
     ingest.let_publish(held)
-    wait_for("the file is put away", lambda: not ingest.objects("incoming"), 300)
+    wait_for("the file is archived", lambda: not ingest.objects("incoming"), 300)
     drivers = ingest.namespace.list("pods", f"rates.io/batch={batch},spark-role=driver")
     assert {pod["metadata"]["uid"] for pod in drivers} == {driver["metadata"]["uid"]}
     assert (ingest.loaded(batch), ingest.attempts(file)) == (expected, 1)
@@ -182,7 +180,7 @@ def test_an_upgrade_of_the_dispatcher_does_not_disturb_a_batch_on_spark(
     )
 
 
-def test_runbooks_find_a_batch_that_was_on_spark(ingest: Ingest, tmp_path: Path, report: Report) -> None:
+def test_commands_of_runbooks_find_a_batch_on_spark(ingest: Ingest, tmp_path: Path, report: Report) -> None:
     name = str(ingest.namespace.list("sparkapplications")[0]["metadata"]["name"])
     operator = Operator(tmp_path, ingest.namespace.name, {"NAME": name, "BATCH": name.removeprefix("batch-")})
     commands = chosen(Where.SPARK)

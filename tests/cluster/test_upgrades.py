@@ -1,4 +1,4 @@
-"""Upgrades by the Argo Rollouts controller under load: forward, back, and stopped by what is measured."""
+"""Upgrades by the Argo Rollouts controller under load: upgrade, rollback, and abort by the analysis."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.cluster.results import Report
     from tests.cluster.settings import ClusterSettings
 
-#: How much is asked, at least, from before the new version comes until after it is taken back.
+#: Minimum number of requests from before the upgrade until after the rollback.
 REQUESTS = {"blueGreen": 50_000, "canary": 20_000}
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
 
 @pytest.fixture(scope="module")
 def address(stores: Namespace, settings: ClusterSettings) -> str:
-    """Where Prometheus answers."""
+    """The address of Prometheus."""
     return prometheus.install(stores, settings.prometheus_image)
 
 
@@ -60,7 +60,7 @@ def load(release: Release) -> Iterator[Load]:
         yield load
 
 
-def test_forward_and_back_lose_no_request(release: Release, load: Load, report: Report) -> None:
+def test_upgrade_and_rollback_lose_no_request(release: Release, load: Load, report: Report) -> None:
     release.upgrade("next")
     release.wait_for_version("next")
     release.rollback()
@@ -72,8 +72,8 @@ def test_forward_and_back_lose_no_request(release: Release, load: Load, report: 
     assert (tally.failed, tally.wrong) == (0, 0), tally.examples
 
 
-def test_a_release_that_is_too_slow_is_taken_back(release: Release, load: Load, tmp_path: Path, report: Report) -> None:
-    """The analysis stops it, and the runbooks' commands find the analysis."""
+def test_a_slow_release_is_aborted(release: Release, load: Load, tmp_path: Path, report: Report) -> None:
+    """The analysis aborts it, and the runbooks' commands find the analysis."""
     release.upgrade("slow")
     wait_for("an aborted rollout", lambda: release.rollout_phase()[0] == "Degraded", 900)
     assert "latency-p95" in release.rollout_phase()[1]

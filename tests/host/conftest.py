@@ -1,6 +1,6 @@
-"""What is checked: the stack of the inventory when ``RATES_STACK`` names one, else one that is started for the checks.
+"""Check the stack that ``RATES_STACK`` names in the inventory, or one that is started for the checks.
 
-``RATES_STACK=local pytest tests/host`` looks at what `make run` runs; testinfra's ``--hosts`` leads to another machine.
+``RATES_STACK=local pytest tests/host`` checks the stack of `make run`; testinfra's ``--hosts`` selects another machine.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ INVENTORY = Path(__file__).parents[2] / "runbooks" / "playbooks" / "inventory.py
 
 
 class Node(NamedTuple):
-    """A server that keeps what it has in one folder."""
+    """A server with its data in one folder."""
 
     folder: Path
     port: int
-    #: The file with the process's number.
+    #: The pid file.
     pid_file: Path
-    #: The account that it runs as.
+    #: The account of its process.
     owner: str
 
     def pid(self, host: Host) -> int:
-        """Return the process's number."""
+        """Return the process id."""
         return int(host.file(str(self.pid_file)).content_string.split()[0])
 
 
 def node(folder: Path, pid_file: str) -> Node:
-    """Describe the server in a folder, as its own files do."""
+    """Describe the server in a folder from its files."""
     folder = folder.resolve()
     owner = account()
     name = owner.pw_name if owner else folder.owner()

@@ -1,4 +1,4 @@
-"""A healthy cache: bounded, behind a password, on the loopback address alone."""
+"""A healthy cache: bounded, with a password, on the loopback address only."""
 
 from __future__ import annotations
 

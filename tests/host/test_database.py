@@ -1,4 +1,4 @@
-"""A healthy database node: one server, on the loopback address alone, whose files nobody else can read."""
+"""A healthy database node: one server on the loopback address, with private files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_it_listens_on_the_loopback_address_alone(host: Host, database: Node) ->
     assert not host.socket(f"tcp://0.0.0.0:{database.port}").is_listening
 
 
-def test_nobody_else_can_read_its_files(host: Host, database: Node) -> None:
+def test_its_files_are_private(host: Host, database: Node) -> None:
     data = host.file(str(database.folder / "data"))
     assert data.is_directory
     assert (data.user, data.mode) == (database.owner, 0o700)
@@ -41,7 +41,7 @@ def test_nobody_else_can_read_its_files(host: Host, database: Node) -> None:
         assert (file.user, file.mode) == (database.owner, 0o600), name
 
 
-def test_nobody_gets_in_without_a_password(host: Host, database: Node) -> None:
+def test_a_login_needs_a_password(host: Host, database: Node) -> None:
     rules = host.file(str(database.folder / "data" / "pg_hba.conf")).content_string.splitlines()
     assert {rule.split()[-1] for rule in rules if rule.strip()} == {"scram-sha-256"}
     assert host.file(str(database.folder / "data" / "postgresql.conf")).contains(

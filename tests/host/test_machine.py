@@ -1,4 +1,4 @@
-"""A machine that the stack can run on."""
+"""Requirements of the stack for its machine."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def test_it_runs_the_python_that_the_image_has(host: Host) -> None:
         ("kernel.threads-max", 4096),
     ],
 )
-def test_the_kernel_allows_enough(host: Host, name: str, least: int) -> None:
+def test_kernel_limits_are_sufficient(host: Host, name: str, least: int) -> None:
     assert host.sysctl(name) >= least
 
 
-def test_memory_is_promised_as_postgresql_expects(host: Host) -> None:
-    # 2 is strict: then shared buffers and workers together can be refused. 0 and 1 are how containers run.
+def test_memory_overcommit_is_allowed(host: Host) -> None:
+    # With 2 (strict), the kernel may refuse shared buffers and workers. Containers run with 0 or 1.
     assert host.sysctl("vm.overcommit_memory") in (0, 1)
 
 
-def test_files_are_limited_generously(host: Host) -> None:
+def test_the_limit_of_open_files_is_sufficient(host: Host) -> None:
     limit = host.check_output("ulimit -n")
     assert limit == "unlimited" or int(limit) >= 1024
 

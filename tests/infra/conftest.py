@@ -1,4 +1,4 @@
-"""Every stack's program, run once against recorded answers; the tests ask what it would have created."""
+"""Run every stack's program once with recorded answers; tests check the resources that it registers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pods, CPU and memory of everything that a cluster runs at rest, and the room that its nodes have."""
+"""Pods, CPU and memory of a cluster's workloads at rest, and the capacity of its nodes."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def _own(manifests: list[Manifest]) -> Iterator[tuple[int, Pod]]:
     replicas = {f"{one['kind']}/{one['metadata']['name']}": one.get("spec", {}).get("replicas", 1) for one in manifests}
     for name, template in pods(manifests).items():
         kind, _, workload = name.partition("/")
-        # Batches have nodes of their own, and an analysis runs for seconds.
+        # Batches run on separate nodes, and an analysis runs for seconds.
         copies = scaled.get(workload, replicas.get(name, 1))
         if copies and kind not in {"SparkApplication", "AnalysisTemplate", "Pod"}:
             yield copies, _pod(name, [container["resources"] for container in template["spec"]["containers"]])

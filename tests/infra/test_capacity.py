@@ -1,4 +1,4 @@
-"""The cost table is what the stacks cost, every paid part has a price, and the budgets hold it."""
+"""The cost table is up to date, every paid resource has a price, and budgets cover the costs."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def test_the_table_is_up_to_date(dev: Rehearsal, staging: Rehearsal, prod: Rehea
 
 
 @pytest.mark.parametrize("name", ["dev", "staging", "prod"])
-def test_a_budget_holds_the_cost_at_rest_and_warns_before_the_most(name: str, request: pytest.FixtureRequest) -> None:
+def test_a_budget_covers_the_cost_at_rest(name: str, request: pytest.FixtureRequest) -> None:
     costs = monthly(request.getfixturevalue(name)).values()
     assert sum(low for low, _ in costs) < stack_config(name)["rates:budgetUsd"]
 
 
-def test_nodes_are_paid_between_their_limits(dev: Rehearsal) -> None:
+def test_node_costs_range_between_their_limits(dev: Rehearsal) -> None:
     low, high = monthly(dev)["Nodes"]
     node = 730 * 0.0416 + 100 * 0.08
     assert [low, high] == pytest.approx([3 * node, 5 * node])
@@ -47,6 +47,6 @@ def test_the_failure_table_has_every_failure() -> None:
     assert missing == []
 
 
-def test_the_order_of_the_resources_does_not_change_the_bill(prod: Rehearsal) -> None:
+def test_the_order_of_resources_does_not_change_the_cost(prod: Rehearsal) -> None:
     turned = replace(prod, resources=prod.resources[::-1])
     assert monthly(turned) == monthly(prod)

@@ -1,4 +1,4 @@
-"""Every rule of the emulated account: one call that it refuses, and the same call done right."""
+"""Every rule of the emulated account: a call that it refuses, and the corrected call."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def _key_of_snapshot(world: World) -> None:
     world.drop(key)
 
 
-def _simple_beside_failover(world: World) -> None:
+def _simple_next_to_failover(world: World) -> None:
     world.record(**_set("PRIMARY", "first"))
     world.record()
 
@@ -354,7 +354,7 @@ BREAKS: dict[str, Callable[[World], None]] = {
     "account-guard": _foreign_account,
     "key-in-region": _key_elsewhere,
     "key-of-what-is-kept": _key_of_snapshot,
-    "record-conflict": _simple_beside_failover,
+    "record-conflict": _simple_next_to_failover,
     "alias-target": _alias_of_nothing,
     "domain-not-delegated": _not_delegated,
     "listener-certificate": _listener,
@@ -392,13 +392,13 @@ BREAKS: dict[str, Callable[[World], None]] = {
 }
 
 
-def test_every_rule_has_a_call_that_breaks_it_and_a_source() -> None:
+def test_every_rule_has_a_violating_call_and_a_source() -> None:
     assert set(BREAKS) == set(rules.RULES)
     assert all(rule.source for rule in rules.RULES.values())
 
 
 @pytest.mark.parametrize("name", BREAKS)
-def test_the_rule_refuses_what_breaks_it(name: str) -> None:
+def test_the_rule_refuses_violations(name: str) -> None:
     world = World()
     with pytest.raises(Refused) as refusal:
         BREAKS[name](world)
@@ -406,7 +406,7 @@ def test_the_rule_refuses_what_breaks_it(name: str) -> None:
     assert world.account.refusals == [name]
 
 
-def test_what_is_done_right_is_accepted() -> None:
+def test_correct_calls_are_accepted() -> None:
     world = World()
     nodes = world.platform()
     release = world.make(rules.RELEASE, name="argocd", cluster="rates-dev-blue")
@@ -422,14 +422,14 @@ def test_what_is_done_right_is_accepted() -> None:
     assert world.account.refusals == []
 
 
-def test_a_new_account_has_room_for_no_second_large_node() -> None:
+def test_a_new_accounts_quota_excludes_a_second_large_node() -> None:
     world = World(quotas=NEW_ACCOUNT)
     world.cluster()
     with pytest.raises(Refused, match=r"VcpuLimitExceeded: 8 of 5"):
         world.nodes(desired=4)
 
 
-def test_a_change_of_class_waits_for_sunday_unless_the_call_says_otherwise() -> None:
+def test_a_change_of_class_waits_for_the_maintenance_window_by_default() -> None:
     world = World()
     slow = world.database()
     world.change(slow, instanceClass="db.t4g.large")
@@ -440,7 +440,7 @@ def test_a_change_of_class_waits_for_sunday_unless_the_call_says_otherwise() -> 
     assert slow["instanceClass"] == "db.r6g.large"
 
 
-def test_a_log_group_comes_back_while_its_writer_runs() -> None:
+def test_a_log_group_is_recreated_while_its_writer_runs() -> None:
     world = World()
     group = world.make("aws:cloudwatch/logGroup:LogGroup", name="/aws/eks/rates-dev-blue/cluster")
     world.cluster()
@@ -454,7 +454,7 @@ def test_every_kind_that_names_an_operation_has_a_model() -> None:
             assert isinstance(shapes.faults(kind, {}), list), type_
 
 
-def test_the_kinds_cover_what_the_program_asks_for(request: pytest.FixtureRequest) -> None:
+def test_the_kinds_cover_the_programs_resources(request: pytest.FixtureRequest) -> None:
     asked = {
         resource.type
         for stack in ("staging", "prod")

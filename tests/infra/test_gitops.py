@@ -54,7 +54,7 @@ def test_each_cluster_registers_with_what_the_charts_need(stack: Rehearsal) -> N
         assert set(labels) == {"rates.io/environment", "rates.io/colour", "rates.io/size"}
 
 
-def test_the_gitops_tree_asks_for_nothing_that_is_not_registered() -> None:
+def test_the_gitops_tree_needs_only_registered_facts() -> None:
     helpers = (ROOT / "helm" / "gitops" / "root" / "templates" / "_helpers.tpl").read_text()
     asked = {
         name
@@ -113,7 +113,7 @@ def test_the_bootstrap_runs_on_any_cluster() -> None:
     assert "pulumi_aws" not in source
 
 
-def test_every_workload_has_a_role_of_its_own(stack: Rehearsal) -> None:
+def test_every_workload_has_a_separate_role(stack: Rehearsal) -> None:
     bound: dict[str, set[str]] = {}
     for association in stack.of_type("aws:eks/podIdentityAssociation:PodIdentityAssociation").values():
         account = f"{association.inputs['namespace']}/{association.inputs['serviceAccount']}"
@@ -131,7 +131,7 @@ def test_every_workload_has_a_role_of_its_own(stack: Rehearsal) -> None:
     }
 
 
-def test_what_tells_operators_in_a_cluster_may_and_knows_whom_to_tell(stack: Rehearsal) -> None:
+def test_notifiers_in_a_cluster_have_permissions_and_targets(stack: Rehearsal) -> None:
     policies = {
         name: policy.inputs["policy"] for name, policy in stack.of_type("aws:iam/rolePolicy:RolePolicy").items()
     }

@@ -1,4 +1,4 @@
-"""The stack ``local``: the bootstrap of the cloud's clusters, on a cluster that is there already."""
+"""The stack ``local``: the bootstrap of the cloud's clusters, on an existing cluster."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_it_registers_what_a_cluster_outside_aws_needs(local: Rehearsal) -> None
     assert registration["labels"]["rates.io/environment"] == "dev"
 
 
-def test_it_names_its_context_so_that_no_other_cluster_is_reached(local: Rehearsal) -> None:
+def test_it_names_its_context_to_exclude_other_clusters(local: Rehearsal) -> None:
     (provider,) = local.of_type("pulumi:providers:kubernetes").values()
     assert provider.inputs["context"] == "kind-rates"
 
@@ -65,12 +65,12 @@ def test_it_names_its_context_so_that_no_other_cluster_is_reached(local: Rehears
         ({"environment": "test"}, r"rates:environment: .*'dev', 'staging' or 'prod'"),
     ],
 )
-def test_a_mistake_is_told_by_the_key_s_name(changes: dict[str, Any], message: str) -> None:
+def test_a_mistake_is_named_by_its_key(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         _load(**changes)
 
 
-def test_another_chart_takes_the_place_of_the_public_one() -> None:
+def test_another_chart_replaces_the_public_one() -> None:
     stack = rehearse("local", {**stack_config("local"), "rates:argocdChart": "charts/argo-cd"})
     (release,) = stack.of_type("kubernetes:helm.sh/v3:Release").values()
     assert release.inputs["chart"] == "charts/argo-cd"

@@ -1,4 +1,4 @@
-"""CloudWatch speaks of the same problems as the watcher, and pages by the same objectives as Prometheus."""
+"""CloudWatch alarms on the watcher's problems, and pages on the objectives of Prometheus."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def seconds(window: str) -> int:
     return int(window[:-1]) * {"m": 60, "h": 3600, "d": 86400}[window[-1]]
 
 
-def test_every_keyword_leads_where_the_watcher_s_rules_lead(stack: Rehearsal) -> None:
+def test_every_keyword_has_the_runbook_of_the_watchers_rule(stack: Rehearsal) -> None:
     alarms = {alarm.inputs.get("metricName"): alarm.inputs for alarm in stack.of_type(ALARM).values()}
     patterns = {one.inputs["pattern"]: one.inputs["metricTransformation"] for one in stack.of_type(FILTER).values()}
     assert patterns
@@ -81,7 +81,7 @@ def period(alarm: dict[str, Any]) -> int:
 @pytest.mark.parametrize(
     ("name", "alert", "minutes"), [("latency-blue", "HighLatency", 10), ("replica-lag-1", "ReplicaLag", 5)]
 )
-def test_thresholds_that_both_know_are_the_same(name: str, alert: str, minutes: int, prod: Rehearsal) -> None:
+def test_common_thresholds_are_equal(name: str, alert: str, minutes: int, prod: Rehearsal) -> None:
     rules = {rule["alert"]: rule for rule in _rules() if "alert" in rule}
     threshold = float(rules[alert]["expr"].rpartition("> ")[2])
     alarm = prod.of_type(ALARM)[f"monitoring-{name}"].inputs

@@ -231,7 +231,7 @@ def test_every_stack_passes_every_rule(rule: str, stack: Rehearsal) -> None:
     assert found == []
 
 
-def test_only_what_aws_cannot_tag_is_excused_from_tags() -> None:
+def test_only_untaggable_resources_are_exempt_from_tags() -> None:
     for token in rules.UNTAGGABLE:
         module, name = token.split(":")[1].partition("/")[0], token.rpartition(":")[2]
         resource = getattr(importlib.import_module(f"pulumi_aws.{module}{'_' if module == 'lambda' else ''}"), name)

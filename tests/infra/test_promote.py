@@ -1,4 +1,4 @@
-"""Moving traffic between the colours, and to the second region, touches records and clusters and never the data."""
+"""Moving traffic between colours or to the second region changes records and clusters, never data."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_each_step_of_a_promotion_changes_two_records_and_back() -> None:
     assert _changes(start, _with({"blue": _colour(100), "green": _colour(0)})) == set()
 
 
-def test_every_colour_is_checked_and_reached_by_its_own_name_whatever_its_weight(prod: Rehearsal) -> None:
+def test_every_colour_has_a_name_and_a_health_check_whatever_its_weight(prod: Rehearsal) -> None:
     records = prod.of_type(RECORD)
     checks = {
         check.id: check.inputs.get("fqdn") for check in prod.of_type("aws:route53/healthCheck:HealthCheck").values()
@@ -57,14 +57,14 @@ def test_every_colour_is_checked_and_reached_by_its_own_name_whatever_its_weight
         assert checks[records[f"traffic-serving-{colour}"].inputs["healthCheckId"]] == f"{colour}.rates.rehearsal.test"
 
 
-def test_scaling_the_idle_colour_changes_its_nodes_alone() -> None:
+def test_scaling_the_idle_colour_changes_only_its_nodes() -> None:
     full, idle = (
         _with({"blue": _colour(100), "green": _colour(0, **nodes)}) for nodes in ({}, {"nodes": {"min": 1, "max": 2}})
     )
     assert _changes(full, idle) == {"aws:eks/nodeGroup:NodeGroup green-serving"}
 
 
-def test_removing_the_idle_colour_leaves_the_data_alone() -> None:
+def test_removing_the_idle_colour_keeps_the_data() -> None:
     both, one = _with({"blue": _colour(100), "green": _colour(0)}), _with({"blue": _colour(100)})
     changed = _changes(both, one)
     assert {"aws:eks/cluster:Cluster green", "aws:lb/loadBalancer:LoadBalancer green"} <= changed
@@ -82,7 +82,7 @@ def test_the_domain_fails_over_to_the_second_region(prod: Rehearsal) -> None:
     assert "us-west-2" in second["aliases"][0]["name"]
 
 
-def test_promoting_the_second_region_makes_it_whole_and_the_only_one() -> None:
+def test_a_promoted_second_region_is_complete_and_alone() -> None:
     config = stack_config("prod")
     standby = {**config["rates:standby"], "promoted": True}
     before, after = rehearse("prod", config), rehearse("prod", {**config, "rates:standby": standby})
@@ -90,12 +90,12 @@ def test_promoting_the_second_region_makes_it_whole_and_the_only_one() -> None:
     assert "standby-database-replica-1" in after.of_type("aws:rds/instance:Instance")
     assert set(after.of_type("aws:secretsmanager/secretRotation:SecretRotation")) == {"standby-database-rotation"}
     assert set(after.of_type("aws:s3/bucketNotification:BucketNotification")) == {"standby-incoming"}
-    # The records stay as they are. The first region counts as failed for good, even if it comes back.
+    # The records do not change. The first region permanently counts as failed, even if it recovers.
     assert {r.key: r.inputs for r in before.of_type(RECORD).values()} == {
         r.key: r.inputs for r in after.of_type(RECORD).values()
     }
     check = after.of_type("aws:route53/healthCheck:HealthCheck")["traffic-taken-over"].inputs
     assert (check["disabled"], check["invertHealthcheck"]) == (True, True)
-    # The first region's data stays as it was found, for whoever has to look at it.
+    # The first region's data is kept for investigation.
     gone = {r.key for r in before.resources if r.region == "us-east-1"} - {r.key for r in after.resources}
     assert not [key for key in gone if key.startswith(("aws:rds/", "aws:s3/bucket:"))]

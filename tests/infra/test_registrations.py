@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.xdist_group("infra")
 
 
-def test_charts_take_every_registration_and_its_pods_have_room(stack: Rehearsal) -> None:
+def test_charts_accept_every_registration_and_its_pods_fit(stack: Rehearsal) -> None:
     short = []
     for cluster in clusters(stack):
         made = applications(cluster.registration)

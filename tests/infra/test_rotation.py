@@ -1,4 +1,4 @@
-"""The rotation function, step by step against Secrets Manager and RDS in moto."""
+"""The rotation function, step by step, with Secrets Manager and RDS in moto."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def rotating(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rotating]:
             "FOLLOWER_SECRET": follower,
         }.items():
             monkeypatch.setenv(name, value)
-        # Secrets Manager announces the version before it calls the function.
+        # Secrets Manager creates the pending version, then calls the function.
         secrets.put_secret_value(
             SecretId=secret, ClientRequestToken=NEXT, SecretString="{}", VersionStages=["AWSPENDING"]
         )
@@ -159,9 +159,7 @@ def test_no_standby_is_no_error(rotating: Rotating, monkeypatch: pytest.MonkeyPa
     assert ":old@" in rotating.followed()["RATES_DATABASE_URL"]
 
 
-def test_a_database_that_takes_too_long_is_waited_for_again(
-    rotating: Rotating, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slow_database_is_retried(rotating: Rotating, monkeypatch: pytest.MonkeyPatch) -> None:
     states = [{"DBInstanceStatus": "modifying", "PendingModifiedValues": {"MasterUserPassword": "****"}}]
 
     class Busy:
@@ -175,6 +173,6 @@ def test_a_database_that_takes_too_long_is_waited_for_again(
 
 
 @pytest.mark.parametrize(("step", "token"), [("cleanSecret", NEXT), ("createSecret", "no-such-version")])
-def test_what_secrets_manager_would_not_ask_is_refused(rotating: Rotating, step: str, token: str) -> None:
+def test_calls_that_secrets_manager_never_makes_are_refused(rotating: Rotating, step: str, token: str) -> None:
     with pytest.raises(ValueError, match=r"unknown step|not in rotation"):
         handler.handle({"Step": step, "SecretId": rotating.secret, "ClientRequestToken": token}, Context(60_000))

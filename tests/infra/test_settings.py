@@ -36,7 +36,7 @@ def test_no_stack_file_holds_a_secret(name: str) -> None:
     assert not [word for word in ("password", "token", "secret", "accesskey", "akia") if word in text]
 
 
-def test_a_copy_takes_its_environment_s_settings_under_a_name_of_its_own() -> None:
+def test_a_copy_has_its_environments_settings_and_a_separate_name() -> None:
     dev, copy = _load("dev", stack_config("dev")), _load("dev-anna", {})
     assert dev.domain is None
     # The preset is read from the repository's file, whose account is a placeholder.
@@ -119,7 +119,7 @@ _STANDBY |= {"nodes": {"min": 1, "max": 1}}
         ({"rates:clusters": {"blue": {"version": "1.36", "weight": 1}}}, r"blue\.version: 1\.36 has no entry in kuber"),
     ],
 )
-def test_a_mistake_is_named_with_what_is_allowed(changes: dict[str, Any], message: str) -> None:
+def test_a_mistake_is_named_with_the_allowed_values(changes: dict[str, Any], message: str) -> None:
     config = {key: value for key, value in {**stack_config("dev"), **changes}.items() if value is not None}
     with pytest.raises(SettingsError, match=message):
         _load("dev", config)

@@ -1,4 +1,4 @@
-"""What each stack consists of: sizes, names, tags, dependencies, and nothing where the internet could reach it."""
+"""The resources of each stack: sizes, names, tags, dependencies, and no public access."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_network_spans_three_zones_in_three_tiers(stack: Rehearsal) -> None:
 
 
 @pytest.mark.parametrize(("name", "gateways"), [("dev", 1), ("staging", 1), ("prod", 6)])
-def test_nat_is_as_the_stack_wishes(name: str, gateways: int, request: pytest.FixtureRequest) -> None:
+def test_nat_follows_the_stacks_settings(name: str, gateways: int, request: pytest.FixtureRequest) -> None:
     assert len(request.getfixturevalue(name).of_type("aws:ec2/natGateway:NatGateway")) == gateways
 
 
@@ -132,7 +132,7 @@ def test_only_load_balancers_and_nat_are_in_public_subnets(stack: Rehearsal) -> 
     }
 
 
-def test_data_subnets_have_no_way_out(stack: Rehearsal) -> None:
+def test_data_subnets_have_no_route_to_the_internet(stack: Rehearsal) -> None:
     data = {
         subnet.id
         for subnet in stack.of_type("aws:ec2/subnet:Subnet").values()
@@ -165,7 +165,7 @@ def test_prod_s_database_and_cache_survive_a_zone(prod: Rehearsal) -> None:
         assert cache.inputs["numCacheClusters"] == 3
 
 
-def test_only_an_unprotected_stack_s_files_go_with_it(stack: Rehearsal) -> None:
+def test_only_an_unprotected_stacks_files_are_deleted_with_it(stack: Rehearsal) -> None:
     buckets = stack.of_type("aws:s3/bucket:Bucket").values()
     protected = stack.stack in {"staging", "prod"}
     assert {(bucket.inputs["forceDestroy"], bucket.protect) for bucket in buckets} == {(not protected, protected)}
@@ -214,7 +214,7 @@ def test_every_cluster_keeps_control_plane_logs_and_encrypts_secrets(stack: Rehe
         assert cluster.inputs["accessConfig"]["authenticationMode"] == "API"
 
 
-def test_networking_stands_before_nodes_and_nodes_before_the_rest(stack: Rehearsal) -> None:
+def test_networking_precedes_nodes_and_nodes_precede_the_rest(stack: Rehearsal) -> None:
     addons = stack.of_type("aws:eks/addon:Addon")
     for name, group in stack.of_type(NODE_GROUP).items():
         cluster = name.removesuffix("-serving").removesuffix("-spark")
@@ -269,7 +269,7 @@ def test_every_resource_is_tagged_and_in_a_region_of_the_stack(stack: Rehearsal)
             assert resource.region, f"{resource.key} was created without one of the stack's providers"
 
 
-def test_names_fit_what_aws_takes(stack: Rehearsal) -> None:
+def test_names_are_valid_in_aws(stack: Rehearsal) -> None:
     for resource in stack.resources:
         if resource.type in PHYSICAL_NAMES:
             name, limit = _physical_name(stack, resource), PHYSICAL_NAMES[resource.type][1]
@@ -287,7 +287,7 @@ def test_every_kind_of_named_resource_has_its_limit_checked(prod: Rehearsal) -> 
     assert unchecked <= {"aws:route53/record:Record", "aws:route53/zone:Zone"}
 
 
-def test_what_belongs_to_another_resource_comes_as_its_output(stack: Rehearsal) -> None:
+def test_references_to_other_resources_are_their_outputs(stack: Rehearsal) -> None:
     """A name, id or ARN that is written out instead would be used before the resource exists."""
     owners: dict[str, set[str]] = {}
     for resource in stack.resources:

@@ -101,18 +101,18 @@ def test_an_alarm_has_one_ticket_while_it_is_open(tickets: TicketSystem) -> None
     assert [ticket["key"] for ticket in tickets.tickets] == ["errors-blue", "errors-blue", "latency-blue"]
 
 
-def test_an_alarm_that_ends_opens_nothing(tickets: TicketSystem) -> None:
+def test_an_ended_alarm_opens_no_ticket(tickets: TicketSystem) -> None:
     handler.handle(_event(_alarm(state="OK")), None)
     assert tickets.tickets == []
 
 
 @pytest.mark.parametrize("message", ["You have exceeded your budget.", '"a JSON text"', '{"no": "alarm"}'])
-def test_a_message_that_is_no_alarm_becomes_a_ticket_by_its_subject(tickets: TicketSystem, message: str) -> None:
+def test_other_messages_become_tickets_by_their_subject(tickets: TicketSystem, message: str) -> None:
     handler.handle(_event(message, subject="AWS Budgets: rates"), None)
     assert [(ticket["key"], ticket["body"]) for ticket in tickets.tickets] == [("AWS Budgets: rates", message)]
 
 
-def test_a_failure_is_raised_so_that_lambda_tries_again(tickets: TicketSystem) -> None:
+def test_a_failure_is_raised_so_that_lambda_retries(tickets: TicketSystem) -> None:
     tickets.broken = True
     with pytest.raises(HTTPError, match="503"):
         handler.handle(_event(_alarm()), None)

@@ -1,4 +1,4 @@
-"""Every stack through its life in an emulated account: nothing is refused, nothing changes without a reason."""
+"""Every stack's life cycle in an emulated account: no refusals, and no unexpected changes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.xdist_group("infra")
     "name",
     ["dev", *(pytest.param(name, marks=pytest.mark.demonstration) for name in transitions.STACKS if name != "dev")],
 )
-def test_a_stack_goes_through_its_life_without_a_refusal(name: str) -> None:
+def test_a_stacks_whole_life_cycle_has_no_refusal(name: str) -> None:
     steps = list(transitions.run(transitions.deploy(name)))
     assert all(step.ok for step in steps), f"\n{transitions.table(steps)}"
     assert steps[-1].name == "destroy"

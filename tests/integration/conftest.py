@@ -1,6 +1,6 @@
 """A PostgreSQL primary with a replica and a Redis for the whole run; a fresh database for every test.
 
-Nothing here waits for a test that needs no server: the first one that asks starts them.
+The first test that needs a server starts it, so other tests do not wait.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ REPLAY_SECONDS = 30
 
 @dataclass(frozen=True)
 class Database:
-    """Addresses of one migrated database that belongs to the test alone."""
+    """Addresses of a migrated database for one test."""
 
     url: str
     replica_urls: tuple[str, ...]
@@ -38,7 +38,7 @@ class Database:
 
 @pytest.fixture(scope="session")
 def cluster(servers_folder: Path) -> PostgresPair:
-    """The primary and its replica that all workers share: no test may stop these, or change more than its database."""
+    """The primary and replica that all workers share. Tests must not stop them, or change other databases."""
     folder = servers_folder / "shared"
     folder.mkdir(exist_ok=True)
     primary = PostgresServer(folder / "primary", fast=True)
@@ -55,13 +55,13 @@ def cluster(servers_folder: Path) -> PostgresPair:
 
 @pytest.fixture(scope="session")
 def _database_names(worker_id: str) -> Iterator[str]:
-    """Names that no test has had before: what an earlier test left behind cannot reach a later one's database."""
+    """Unique names, so that leftovers of an earlier test cannot affect a later one's database."""
     return (f"rates_{worker_id}_{number}" for number in count())
 
 
 @pytest.fixture
 def database(cluster: PostgresPair, _database_names: Iterator[str]) -> Iterator[Database]:
-    """A fresh, migrated database, there on the primary and the replica."""
+    """A fresh, migrated database on the primary and the replica."""
     name = next(_database_names)
     with psycopg.connect(cluster.primary.admin_url, autocommit=True) as admin:
         admin.execute(
@@ -94,14 +94,14 @@ def redis_url(redis_server: RedisServer, worker_id: str) -> str:
 
 
 def wait_for_replay(primary: psycopg.Connection, replica: PostgresServer) -> None:
-    """Wait until a replica shows everything that the primary has committed.
+    """Wait until a replica has replayed all commits of the primary.
 
     Args:
         primary: An open connection to the primary.
         replica: The replica.
 
     Raises:
-        TimeoutError: The replica is not there yet after half a minute.
+        TimeoutError: The replica has not caught up after half a minute.
     """
     row = primary.execute("SELECT pg_current_wal_lsn()").fetchone()
     deadline = time.monotonic() + REPLAY_SECONDS

@@ -1,4 +1,4 @@
-"""The image, without a container engine: its build steps run here as they stand, and its rules are checked."""
+"""The image without a container engine: its build steps run on this machine, and rules are checked."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def stages() -> list[list[tuple[str, str]]]:
         for item in DockerfileParser(fileobj=file).structure:
             if item["instruction"] == "FROM":
                 found.append([])
-            if found and item["instruction"] != "COMMENT":  # an ARG before the first stage belongs to none
+            if found and item["instruction"] != "COMMENT":  # an ARG before the first stage belongs to no stage
                 found[-1].append((item["instruction"], item["value"]))
     return found
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Run the first stage's steps below a folder that stands for the root; give that folder."""
+    """Run the first stage's steps in a folder that replaces the root, and return the folder."""
     root = tmp_path_factory.mktemp("image")
     work = root / "build"
     work.mkdir()
@@ -85,7 +85,7 @@ def test_the_last_stage_has_no_installer_and_no_compiler(built: Path) -> None:
     assert all(instruction != "RUN" for instruction, _ in stages()[-1])
 
 
-def test_the_image_runs_as_nobody_in_particular() -> None:
+def test_the_image_runs_as_an_unprivileged_user() -> None:
     assert dict(stages()[-1])["USER"] == "10001:10001"
 
 

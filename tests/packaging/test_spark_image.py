@@ -1,4 +1,4 @@
-"""The image of drivers and executors: what its entry point makes of what Spark on Kubernetes asks for."""
+"""The image of drivers and executors: its entry point handles the arguments of Spark on Kubernetes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def stage(name: str) -> dict[str, list[str]]:
 
 @pytest.fixture
 def entrypoint(tmp_path: Path) -> Entrypoint:
-    """Run the entry point with programs that only tell how they were called; give program and arguments."""
+    """Run the entry point with programs that print their arguments; return program and arguments."""
     for name in ("spark-submit", "java"):
         program = tmp_path / name
         program.write_text(f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(['{name}', *sys.argv[1:]]))\n")
@@ -83,8 +83,8 @@ def test_an_executor_gets_every_option_whole_and_in_order(entrypoint: Entrypoint
     )
     assert called[: len(options) + 3] == ["java", *options, "-Xms512m", "-Xmx512m"]
     assert called[called.index("-cp") + 1] == "/spark/jars/*"
-    told = dict(zip(called[-14::2], called[-13::2], strict=True))
-    assert told == {
+    arguments = dict(zip(called[-14::2], called[-13::2], strict=True))
+    assert arguments == {
         "--driver-url": "spark://driver:7078",
         "--executor-id": "3",
         "--cores": "1",
@@ -95,7 +95,7 @@ def test_an_executor_gets_every_option_whole_and_in_order(entrypoint: Entrypoint
     }
 
 
-def test_an_executor_that_is_told_too_little_does_not_start(entrypoint: Entrypoint) -> None:
+def test_an_executor_without_a_required_variable_does_not_start(entrypoint: Entrypoint) -> None:
     with pytest.raises(subprocess.CalledProcessError):
         entrypoint("executor", SPARK_EXECUTOR_MEMORY="512m")
 
@@ -121,7 +121,7 @@ def test_it_runs_as_the_user_that_the_chart_names_and_brings_what_the_chart_star
     ]
     assert Path(values["mainApplicationFile"].removeprefix("local://")) in copied
     assert Path(json.loads(spark["ENTRYPOINT"][0])[0]) in copied
-    assert Path("/opt/decom.sh") in copied  # where Spark looks, unless spark.kubernetes.decommission.script says other
+    assert Path("/opt/decom.sh") in copied  # Spark's default of spark.kubernetes.decommission.script
 
 
 def test_the_chart_names_the_version_of_spark_that_is_locked() -> None:

@@ -1,6 +1,6 @@
-"""The pages of ``runbooks/`` taken apart: their sections, links, and every command that they tell people to run.
+"""Parse the pages of ``runbooks/``: their sections, links and commands.
 
-``cluster_commands`` is what a real cluster has to be asked; here these are only held to what their programs take.
+``cluster_commands`` are the commands that need a real cluster; other tests compare them with their programs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _BUILTINS = {"}", "[", ".", "cd", "done", "echo", "export", "fi", "local", "read
 
 
 class Block(NamedTuple):
-    """Commands that a page gives in one piece."""
+    """A block of commands."""
 
     page: str
     section: str
@@ -42,7 +42,7 @@ class Block(NamedTuple):
 
 
 class Command(NamedTuple):
-    """One program's call."""
+    """A call of a program."""
 
     page: str
     kind: str
@@ -61,7 +61,7 @@ def sections(path: Path) -> dict[str, str]:
 
 
 def blocks(path: Path) -> Iterator[Block]:
-    """Yield a page's blocks of commands, of whatever kind their fences say."""
+    """Yield a page's blocks of commands of all kinds."""
     for section, text in sections(path).items():
         for fence in _FENCE.finditer(text):
             yield Block(path.stem, section, fence["info"].removeprefix("sh "), fence["text"])
@@ -78,7 +78,7 @@ def spans(path: Path) -> Iterator[str]:
 def split(text: str, page: str, kind: str) -> Iterator[Command]:
     """Yield the programs' calls in a piece of shell, those within ``$(…)`` too.
 
-    It knows as much of the shell's grammar as the pages use: pipes, lists, loops, here-strings, comments.
+    It supports the shell syntax of the pages: pipes, lists, loops, here-strings, comments.
     """
     lexer = shlex.shlex(_COMMENT.sub("", text.replace("\\\n", " ")), posix=True, punctuation_chars="|&;<>()\n")
     lexer.whitespace = " \t\r"
@@ -118,7 +118,7 @@ def commands(path: Path) -> Iterator[Command]:
 def cluster_commands() -> list[Command]:
     """Return the calls that need a cluster or AWS, from all pages, each once.
 
-    Words in capitals (``POD``, ``BATCH``, ``NAMESPACE``) stand for what whoever runs them has.
+    Words in capitals (``POD``, ``BATCH``, ``NAMESPACE``) are placeholders.
     """
     found = (command for path in ALL for command in commands(path) if command.kind == "cluster")
     return list({(command.words, command.given): command for command in found}.values())

@@ -1,6 +1,6 @@
-"""Whether a call is one that its program takes: subcommands and options, held to what the program itself says of them.
+"""Check calls against their programs: subcommands and options.
 
-kubectl and helm are asked for their help; argocd and the Rollouts plugin have theirs as documents in their Go modules;
+kubectl and helm print their help; the Go modules of argocd and the Rollouts plugin contain theirs;
 ``rates`` parses the call; for aws, the service's model in botocore names operations and parameters; for pulumi, its SDK
 drives the program with the options that it knows.
 """
@@ -35,7 +35,7 @@ _KUBECTL_OPTION = re.compile(r"^\s+(?:(-\w), )?(--[\w-]+)=(.*):$", re.MULTILINE)
 _COBRA_OPTION = re.compile(r"^\s+(?:(-\w), )?(--[\w-]+)(?: (\w+))?(?:\s{2,}|$)", re.MULTILINE)
 _SUBCOMMAND = re.compile(r"^  ([a-z][a-z-]+) +\S", re.MULTILINE)
 
-# Parts of the AWS CLI that are no operation of a service, with their options and how many arguments they take.
+# Subcommands of the AWS CLI that are not operations of a service, with their options and numbers of arguments.
 _AWS_OWN: dict[tuple[str, str], tuple[set[str], int]] = {
     ("eks", "update-kubeconfig"): ({"name", "region", "alias"}, 0),
     ("s3", "cp"): (set(), 2),
@@ -45,7 +45,7 @@ _AWS_OWN: dict[tuple[str, str], tuple[set[str], int]] = {
 _AWS_GLOBAL = {"query", "output", "region"}
 _AWS_OUTPUTS = {"json", "table", "text", "yaml"}
 _PULUMI = {"config set": {"--path"}, "preview": set(), "stack select": set(), "up": {"--replace", "--stack", "--yes"}}
-#: What every Unix has, or the pages' index asks for; their arguments are their own affair.
+#: Standard Unix programs and the requirements of the index. Their arguments are not checked.
 STANDARD = {"curl", "date", "dig", "git", "grep", "head", "jq", "openssl", "psql", "sed", "sort", "tail", "uniq"}
 
 
@@ -102,7 +102,7 @@ def _walk(options_of: Callable[[tuple[str, ...]], Options | None], words: Sequen
     Args:
         options_of: Gives the options of a subcommand; None if there is no such.
         words: The call, without its program.
-        groups: Subcommands that take no arguments, only subcommands of their own.
+        groups: Subcommands that accept only further subcommands, no arguments.
 
     Raises:
         Wrong: The program would refuse it.
@@ -151,7 +151,7 @@ def _check_rates(words: Sequence[str]) -> None:
 
 def _check_aws(words: Sequence[str]) -> None:
     service, operation, *rest = words
-    given: dict[str, list[str]] = {"": []}  # what stands before the first option belongs to none
+    given: dict[str, list[str]] = {"": []}  # words before the first option
     for word in rest:
         if word.startswith("--"):
             given[word[2:]] = []
@@ -237,12 +237,12 @@ _CHECKS: dict[str, Callable[[Sequence[str]], None]] = {
     "pulumi": _check_pulumi,
     "rates": _check_rates,
 }
-#: Programs whose calls can be told right from wrong here; of ``rates_psql`` the SQL is run.
+#: Programs whose calls can be checked. The SQL of ``rates_psql`` is run.
 KNOWN = {*_CHECKS, *STANDARD, "rates_psql"}
 
 
 def check(words: Sequence[str]) -> None:
-    """Hold a call to what its program takes.
+    """Check a call against its program.
 
     Args:
         words: The program and its arguments.

@@ -1,4 +1,4 @@
-"""What stacks put out, and the running of playbooks against them."""
+"""Outputs of stacks, and playbooks that run against them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROGRAMS = Path(sys.executable).parent
 
 @cache
 def outputs(stack: str) -> dict[str, Any]:
-    """Return what the program of a stack puts out, from a rehearsal in a process of its own."""
+    """Return the outputs of a stack's program, from a rehearsal in a separate process."""
     code = (
         "import json, sys; sys.path[:0] = ['pulumi', 'pulumi/policies']\n"
         "from rehearsal import rehearse, stack_config\n"
@@ -33,16 +33,16 @@ def outputs(stack: str) -> dict[str, Any]:
 
 
 class Runner:
-    """Runs playbooks against one stack and reads the records that they leave.
+    """Runs playbooks against one stack and reads their records.
 
     Args:
-        folder: Where records are kept.
-        environment: What names the stack and leads to it.
+        folder: Folder of the records.
+        environment: Variables that select the stack.
     """
 
     def __init__(self, folder: Path, **environment: str) -> None:
         self.records = folder / "records"
-        # No proxy, kubeconfig or account of whoever runs the tests may be reached.
+        # Hide the proxy, kubeconfig and accounts of the person who runs the tests.
         self.environment = {
             "PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}",
             "HOME": str(folder),
@@ -57,12 +57,12 @@ class Runner:
 
         Args:
             playbook: Its name.
-            arguments: What follows it on the command line.
+            arguments: Its arguments.
             code: The exit status that is expected; 2 is a failed task.
             environment: Further variables.
 
         Returns:
-            What it printed, in one line.
+            Its output as one line.
         """
         done = subprocess.run(
             [PROGRAMS / "ansible-playbook", f"{playbook}.yml", *arguments],

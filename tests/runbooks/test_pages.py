@@ -1,4 +1,4 @@
-"""Every page has the one form, says something under each heading, and can be found."""
+"""Every page has the required sections with content, and is listed in the index."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 FORM = ("Meaning", "Impact", "Diagnosis", "Mitigation", "How to know it is over", "Prevention")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 LISTED = re.compile(r"^- \[(.+)\]\((.+)\.md\)$", re.MULTILINE)
-# Files and folders of this repository that a sentence names; upper-case parts are the reader's to fill in.
+# Files and folders of this repository in sentences. Upper-case parts are placeholders.
 NAMED_PATH = re.compile(r"`((?:docs|helm|pulumi|benchmarks|runbooks|tests|rates_app)/[\w./-]*|Pulumi\.\w+\.yaml)`")
 
 
@@ -28,7 +28,7 @@ def listed(section: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
-def test_page_has_the_form(path: Path) -> None:
+def test_page_has_the_required_sections(path: Path) -> None:
     text = path.read_text()
     found = sections(path)
     assert tuple(found) == FORM
@@ -45,7 +45,7 @@ def test_blocks_say_where_their_commands_run(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_links_and_named_files_lead_somewhere(path: Path) -> None:
+def test_links_and_named_files_exist(path: Path) -> None:
     text = path.read_text()
     for link in LINK.findall(text):
         if link.startswith("https://"):
@@ -70,7 +70,7 @@ def test_the_index_lists_every_page_once_by_its_title() -> None:
         assert list(listed(section)) == sorted(listed(section))
 
 
-def test_every_page_is_found_by_a_symptom() -> None:
+def test_the_symptoms_lead_to_every_page() -> None:
     found = {link.removesuffix(".md") for link in LINK.findall(sections(INDEX)["By symptom"])}
-    planned = {"kubernetes-upgrade", "cluster-promotion", "on-call-handover"}  # nobody is woken by these
+    planned = {"kubernetes-upgrade", "cluster-promotion", "on-call-handover"}  # these do not page
     assert found == {path.stem for path in PAGES} - planned

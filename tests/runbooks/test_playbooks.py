@@ -1,4 +1,4 @@
-"""Playbooks as they are written: linted, their collections pinned, each of them run by a test."""
+"""Playbooks are linted, their collections are pinned, and a test runs each of them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import yaml
 
 from tests.runbooks.stacks import PLAYBOOKS, PROGRAMS
 
-pytestmark = pytest.mark.timeout(900)  # Ansible takes its time on a busy machine
+pytestmark = pytest.mark.timeout(900)  # Ansible is slow on a busy machine
 
 NAMES = sorted(path.stem for path in PLAYBOOKS.glob("*.yml") if path.stem != "requirements")
 
 
 def test_ansible_lint_finds_nothing(tmp_path: Path) -> None:
-    """Its production profile, which checks each playbook's syntax, too; for that it needs an inventory."""
+    """Run ansible-lint with its production profile. Its syntax check needs an inventory."""
     (tmp_path / "postgres").mkdir()
     done = subprocess.run(
         [PROGRAMS / "ansible-lint", "--offline", "--nocolor"],
@@ -37,7 +37,7 @@ def test_ansible_lint_finds_nothing(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_collections_are_pinned_to_what_is_installed() -> None:
+def test_collections_are_pinned_to_the_installed_versions() -> None:
     wanted = {
         one["name"]: one["version"]
         for one in yaml.safe_load((PLAYBOOKS / "requirements.yml").read_text())["collections"]

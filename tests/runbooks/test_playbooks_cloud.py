@@ -1,4 +1,4 @@
-"""Playbooks against a stand-in of AWS: look first, refuse, change nothing in check mode, do a thing once."""
+"""Playbooks with an AWS substitute: preconditions, refusals, check mode, and no repetition."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REGION = "us-east-1"
 
 @pytest.fixture(scope="module")
 def aws() -> Iterator[str]:
-    """A stand-in of AWS; gives its address."""
+    """Run an AWS substitute and yield its address."""
     server = ThreadedMotoServer(port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -42,7 +42,7 @@ def client(aws: str, service: str, region: str = REGION) -> Any:
 
 @pytest.fixture(scope="module")
 def prod(aws: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
-    """Prod as its program puts it out, with what the playbooks look at in AWS; its service answers `/readyz` only."""
+    """The outputs of prod and the AWS resources that playbooks read. Its service answers only `/readyz`."""
     put_out = outputs("prod")
     for region, name in ((REGION, put_out["database"]), ("us-west-2", put_out["standby"]["database"])):
         subnets = [one["SubnetId"] for one in client(aws, "ec2", region).describe_subnets()["Subnets"]]
@@ -93,7 +93,7 @@ def git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def test_a_release_goes_back_by_a_commit_of_its_own(tmp_path: Path, prod: Runner) -> None:
+def test_a_rollback_is_a_separate_commit(tmp_path: Path, prod: Runner) -> None:
     image = tmp_path / "helm/gitops/stacks/prod/image.yaml"
     image.parent.mkdir(parents=True)
     git(tmp_path, "init", "--quiet", "--initial-branch=main")
@@ -129,7 +129,7 @@ def test_rds_fails_over_only_with_a_standby(aws: str, prod: Runner) -> None:
     rds.modify_db_instance(DBInstanceIdentifier=name, MultiAZ=True, ApplyImmediately=True)
 
 
-def test_a_restore_makes_one_instance_beside_the_old_one(aws: str, prod: Runner) -> None:
+def test_a_restore_creates_one_new_instance(aws: str, prod: Runner) -> None:
     rds = client(aws, "rds")
     now = datetime.now(UTC)
 
@@ -147,7 +147,7 @@ def test_a_restore_makes_one_instance_beside_the_old_one(aws: str, prod: Runner)
     assert "changed=0" in prod("point-in-time-restore", "-e", when)
 
 
-def test_dead_letters_are_sent_again_but_poison(aws: str, prod: Runner) -> None:
+def test_dead_letters_are_redriven_except_unprocessable_ones(aws: str, prod: Runner) -> None:
     sqs = client(aws, "sqs")
     queue, dead = (
         sqs.get_queue_url(QueueName=outputs("prod")[name])["QueueUrl"] for name in ("incomingQueue", "deadLetterQueue")
@@ -188,7 +188,7 @@ def test_a_colour_with_an_alarm_gets_no_traffic(aws: str, prod: Runner) -> None:
     )
 
 
-def test_no_region_is_given_up_while_it_serves(prod: Runner) -> None:
+def test_a_region_that_serves_is_not_failed_over(prod: Runner) -> None:
     first = ("-e", f"first_region_url={prod.environment['RATES_URL']}")
     assert "The first region serves" in prod("region-failover", "-e", "confirm=prod", *first, code=2)
     assert "acme/late.csv" in prod("region-failover", "--check", "-e", "first_region_url=http://127.0.0.1:9")
@@ -197,8 +197,8 @@ def test_no_region_is_given_up_while_it_serves(prod: Runner) -> None:
 @pytest.mark.parametrize(
     "arguments", [("credential-rotation",), ("node-replacement", "-e", "node=node-1"), ("housekeeping",)]
 )
-def test_without_a_cluster_nothing_is_done(arguments: tuple[str, ...], prod: Runner) -> None:
-    """What these do in a cluster is tried on one; here they look first, find none, and stop."""
+def test_without_a_cluster_playbooks_change_nothing(arguments: tuple[str, ...], prod: Runner) -> None:
+    """Cluster tests run these playbooks. Here they find no cluster and stop."""
     playbook, *rest = arguments
     assert "Could not create API client" in prod(playbook, "--check", *rest, code=2)
 

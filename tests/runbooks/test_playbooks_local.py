@@ -1,4 +1,4 @@
-"""Playbooks against servers of this machine: look first, refuse, change nothing in check mode, do a thing once."""
+"""Playbooks with local servers: preconditions, refusals, check mode, and no repetition."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 __all__ = ["_database_names", "app", "cluster", "database", "publisher", "redis_server", "redis_url", "settings"]
 
-# One pair of servers for all, which the last of these tests breaks.
+# All tests share one pair of servers, and the last test breaks it.
 pytestmark = [pytest.mark.xdist_group("playbooks-local"), pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
 def local(servers_folder: Path) -> Iterator[tuple[Runner, PostgresServer, PostgresServer]]:
-    """A primary and its replica as `rates dev` keeps them, for these tests alone."""
-    folder = Path(tempfile.mkdtemp(prefix="playbooks-", dir=servers_folder))  # made again if other tests come between
+    """A primary and its replica like those of `rates dev`, for this module only."""
+    folder = Path(tempfile.mkdtemp(prefix="playbooks-", dir=servers_folder))  # created again after other tests
     folder.chmod(0o711)
     primary = PostgresServer(folder / "postgres" / "primary", fast=True, backups=folder / "backups")
     replica = PostgresServer(folder / "postgres" / "replica", primary=primary, fast=True)
@@ -55,7 +55,7 @@ def opens(url: str) -> bool:
     return True
 
 
-def test_housekeeping_makes_a_pass(local: tuple[Runner, PostgresServer, PostgresServer]) -> None:
+def test_the_playbook_runs_housekeeping(local: tuple[Runner, PostgresServer, PostgresServer]) -> None:
     play, primary, _ = local
     with psycopg.connect(primary.url) as connection:
         connection.execute(
@@ -71,7 +71,7 @@ def test_housekeeping_makes_a_pass(local: tuple[Runner, PostgresServer, Postgres
         assert connection.execute("SELECT to_regclass('staging.b1')").fetchone() == (None,)
 
 
-def test_a_password_is_rotated_and_written_nowhere_else(local: tuple[Runner, PostgresServer, PostgresServer]) -> None:
+def test_a_rotated_password_is_stored_in_one_place(local: tuple[Runner, PostgresServer, PostgresServer]) -> None:
     play, primary, _ = local
     before = primary.url
     play("credential-rotation", "--check")
@@ -87,7 +87,7 @@ def test_a_password_is_rotated_and_written_nowhere_else(local: tuple[Runner, Pos
     assert not any(password in text for text in play.texts())
 
 
-def test_a_copy_is_restored_beside_the_servers(local: tuple[Runner, PostgresServer, PostgresServer]) -> None:
+def test_a_copy_is_restored_next_to_the_servers(local: tuple[Runner, PostgresServer, PostgresServer]) -> None:
     play, primary, _ = local
     execute(primary.url, "CREATE TABLE kept (answer int); INSERT INTO kept VALUES (1)")
     rates(primary, "backup")
@@ -110,7 +110,7 @@ def test_a_copy_is_restored_beside_the_servers(local: tuple[Runner, PostgresServ
     assert "changed=0" in play("point-in-time-restore", *when, environment=kept)
 
 
-def test_the_replica_takes_over_once(local: tuple[Runner, PostgresServer, PostgresServer]) -> None:
+def test_the_replica_is_promoted_once(local: tuple[Runner, PostgresServer, PostgresServer]) -> None:
     play, primary, replica = local
     play("database-failover", "--check")
     assert primary.is_running()
@@ -124,7 +124,7 @@ def test_the_replica_takes_over_once(local: tuple[Runner, PostgresServer, Postgr
     assert record[0]["arguments"] == {"check": False, "variables": ["confirm=local"]}
     assert [line["task"] for line in record if line["event"] == "changed"] == [
         "Stop the primary",
-        "See that it takes writes",
+        "See that it accepts writes",
     ]
     assert record[-1]["summary"]["local"]["failures"] == 0
     assert "no replica is there to take its place" in play("database-failover")
@@ -167,7 +167,7 @@ def state_of(url: str, batch: int) -> str:
     return str(row[0])
 
 
-def test_playbooks_that_only_a_cloud_has_refuse_another_stack(
+def test_cloud_playbooks_refuse_other_stacks(
     local: tuple[Runner, PostgresServer, PostgresServer],
 ) -> None:
     assert "set RATES_STACK to dev, staging or prod" in local[0]("dead-letter-redrive", "--check", code=2)

@@ -68,14 +68,14 @@ class PodUnderTest(Pod):
         return client
 
     def exchange(self, request: bytes) -> bytes:
-        """Send bytes on a connection of their own and return all that comes back."""
+        """Send bytes on a new connection and return the response."""
         with self.connect() as client:
             client.sendall(request)
             client.shutdown(socket.SHUT_WR)
             return b"".join(iter(lambda: client.recv(65536), b""))
 
     def metric(self, name: str, **labels: str) -> float:
-        """Read a sample of the pod's metrics; 0 where there is none."""
+        """Return a sample of the pod's metrics, or 0."""
         text = httpx.get(f"{self.operations_url}/metrics").text
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
@@ -84,7 +84,7 @@ class PodUnderTest(Pod):
         return 0.0
 
     def wait_for_connections(self, expected: int) -> None:
-        """Wait until clients hold only so many connections, for half a minute at most."""
+        """Wait until the number of connections is at most a limit, for at most half a minute."""
         for _ in range(300):
             if self.metric("rates_http_connections") <= expected:
                 return
@@ -92,7 +92,7 @@ class PodUnderTest(Pod):
         raise TimeoutError(f"clients still hold {self.metric('rates_http_connections')} connections")
 
     def wait_for_metric(self, expected: float, name: str, **labels: str) -> None:
-        """Wait until a sample has reached a value, for half a minute at most."""
+        """Wait until a sample has reached a value, for at most half a minute."""
         for _ in range(300):
             if self.metric(name, **labels) >= expected:
                 return
@@ -119,7 +119,7 @@ def attacked(cluster: PostgresPair, worker_id: str) -> Iterator[Database]:
 
 @pytest.fixture(scope="module")
 def token(attacked: Database, sample_rows: list[Row]) -> str:
-    """A supplier's token, in a database that has prices."""
+    """A supplier's token, in a database with prices."""
     Publisher(attacked.url).publish(sample_rows[:2000])
     with psycopg.connect(attacked.url) as connection:
         return create_token(connection, "supplier", ["batches:write"])
@@ -129,7 +129,7 @@ def token(attacked: Database, sample_rows: list[Row]) -> str:
 def start_pod(
     attacked: Database, token: str, redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., object]:
-    """Start pods with settings of their own."""
+    """Start pods with given settings."""
 
     @contextmanager
     def start(**environment: str) -> Iterator[PodUnderTest]:

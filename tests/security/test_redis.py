@@ -1,4 +1,4 @@
-"""Whoever can write to Redis changes no answer and stops no publish."""
+"""An attacker who can write to Redis changes no response and stops no publish."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def client(redis: Redis) -> Client:
     return redis.client
 
 
-def test_only_what_was_sealed_for_the_name_is_read(redis: Redis, settings: Settings) -> None:
+def test_only_authentic_entries_are_read(redis: Redis, settings: Settings) -> None:
     sealed = redis.seal("a", b"content")
     assert redis.unseal("a", sealed) == b"content"
     assert redis.unseal("a", None) is None
@@ -65,7 +65,7 @@ def test_only_what_was_sealed_for_the_name_is_read(redis: Redis, settings: Setti
 
 
 @pytest.mark.parametrize("poison", POISON)
-def test_a_question_that_is_none_is_a_value_error(poison: bytes) -> None:
+def test_an_invalid_question_raises_a_value_error(poison: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - JSON, dates and our own checks have different words
         RatesQuestion.parse(poison.decode("latin1"))
 
@@ -78,10 +78,10 @@ def test_poisoned_hot_keys_do_not_fail_a_publish(redis: Redis, client: Client, d
     report_hits(redis, {'["A","B","2021-01-01","2021-01-02",null,"application/json"]': 1})
     with psycopg.connect(database.url) as connection:
         warmer(redis)(connection)
-        assert connection.execute("SELECT 1").fetchone() == (1,)  # the transaction goes on
+        assert connection.execute("SELECT 1").fetchone() == (1,)  # the transaction continues
 
 
-def test_a_warming_that_fails_leaves_the_transaction(
+def test_a_failed_warming_does_not_break_the_transaction(
     redis: Redis, monkeypatch: pytest.MonkeyPatch, database: Database
 ) -> None:
     def fail(*_: object) -> None:
@@ -109,7 +109,7 @@ def test_a_bad_database_address_is_not_repeated(monkeypatch: pytest.MonkeyPatch)
         assert "ter2" not in str(caught.value)
 
 
-def test_answers_that_are_no_answers_are_ignored() -> None:
+def test_invalid_cached_answers_are_ignored() -> None:
     for poison in (b"[]\nx", b'{"type":1,"tag":"t","version":1,"sizes":{"identity":-1}}\n'):
         with pytest.raises(ValueError, match="packed answer"):
             Answer.unpack(poison)

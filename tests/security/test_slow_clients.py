@@ -1,4 +1,4 @@
-"""Clients that say nothing, half of something, or that never read: they cost a connection, and no thread."""
+"""Silent clients, slow clients and clients that never read hold a connection but no thread."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from tests.integration.conftest import Database
     from tests.security.conftest import PodUnderTest
 
-pytestmark = pytest.mark.xdist_group("slow-clients")  # the last tests count what the first have done to the pod
+pytestmark = pytest.mark.xdist_group("slow-clients")  # the last tests count effects of the first ones on the pod
 
-#: Far more than the pod has threads.
+#: Far more than the pod's threads.
 ATTACKERS = 40
-#: Its answer is larger than what the kernel buffers, when it is asked for 40 times.
+#: Forty of its responses exceed the kernel's buffers.
 LONG = QUESTION.replace("2021-01-01", "2013-01-01")
 GOOD = f"GET {QUESTION} HTTP/1.1\r\nHost: rates\r\n\r\n".encode()
 
 
 @pytest.fixture(scope="module")
 def pod(start_pod: Callable[..., AbstractContextManager[PodUnderTest]]) -> Iterator[PodUnderTest]:
-    """A pod of two workers with two threads each, which gives slow clients two seconds."""
+    """A pod of two workers with two threads each, and a client timeout of two seconds."""
     patient = {"RATES_SHED_SECONDS": "30", "RATES_PUBLIC_BATCHES": "true"}
     with start_pod(RATES_THREADS="2", RATES_CLIENT_TIMEOUT_SECONDS="2", RATES_UPLOAD_LANES="2", **patient) as pod:
         yield pod
@@ -44,7 +44,7 @@ def delivery(pod: PodUnderTest) -> bytes:
     ).encode()
 
 
-#: What an attacker sends at first, and then again and again.
+#: Bytes that an attacker sends first, and then repeatedly.
 ATTACKS: dict[str, tuple[Callable[[PodUnderTest], bytes], bytes]] = {
     "silent": (lambda _: b"", b""),
     "half-head": (lambda _: GOOD[:40], b""),
@@ -56,7 +56,7 @@ ATTACKS: dict[str, tuple[Callable[[PodUnderTest], bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_good_clients_are_served_while_bad_ones_hold_all_they_can(pod: PodUnderTest, attack: str) -> None:
+def test_good_clients_are_served_during_attacks(pod: PodUnderTest, attack: str) -> None:
     first, again = ATTACKS[attack]
     stop = threading.Event()
     with ExitStack() as stack:
@@ -99,7 +99,7 @@ def test_each_kind_of_slowness_is_counted(pod: PodUnderTest) -> None:
     assert pod.metric("rates_http_requests_total", route="/v1/batches", status="503") > 0  # no lane was free
 
 
-def test_a_body_that_nobody_wants_is_not_received(pod: PodUnderTest) -> None:
+def test_an_unread_body_is_not_received(pod: PodUnderTest) -> None:
     with pod.connect() as client:
         head = "POST /v1/batches HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n"
     assert pod.exchange(f"{head}\r\n".encode()).startswith(b"HTTP/1.1 401 ")
@@ -110,7 +110,7 @@ def test_a_body_that_nobody_wants_is_not_received(pod: PodUnderTest) -> None:
         assert client.recv(100).startswith(b"HTTP/1.1 202 ")
 
 
-def test_followers_of_a_batch_hold_no_thread(pod: PodUnderTest, attacked: Database) -> None:
+def test_event_streams_hold_no_thread(pod: PodUnderTest, attacked: Database) -> None:
     with psycopg.connect(attacked.url) as connection:
         row = connection.execute(
             """

@@ -1,4 +1,4 @@
-"""Text from outside cannot steer a terminal, become a formula, or carry a secret into a notice."""
+"""External text cannot control a terminal, become a formula, or leak a secret into a notification."""
 
 from __future__ import annotations
 

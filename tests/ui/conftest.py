@@ -1,4 +1,4 @@
-"""The service with the sample's prices, and a real Chromium that looks at it."""
+"""The service with the sample's prices, and Chromium."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ __all__ = ["cluster", "redis_server"]  # fixtures of the integration tests, shar
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "sample_data"
-#: Screenshots and what else is worth a look after the run.
+#: Folder of screenshots and other artefacts.
 ARTEFACTS = ROOT / "test-artefacts" / "ui"
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -59,7 +59,7 @@ Scheme = Literal["light", "dark"]
 
 @dataclass(frozen=True)
 class Site:
-    """The service as it is run, and its stores."""
+    """A running service and its stores."""
 
     url: str
     operations_url: str
@@ -71,7 +71,7 @@ class Site:
 
     @contextmanager
     def dispatcher(self) -> Iterator[None]:
-        """Run what takes deliveries up."""
+        """Run the dispatcher."""
         with subprocess.Popen(
             [Path(sysconfig.get_path("scripts")) / "rates", "dispatch"],
             env={
@@ -95,7 +95,7 @@ def site(
     worker_id: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Site]:
-    """A service of this worker's own, with the sample published; no test may change what others look at."""
+    """A service for this worker, with the sample published. Tests must not change data that others read."""
     name = f"rates_ui_{worker_id}"
     with psycopg.connect(cluster.primary.admin_url, autocommit=True) as admin:
         admin.execute(
@@ -130,15 +130,15 @@ def site(
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """The machine's Chromium or Chrome; of a module alone, because Playwright's event loop suits no other tests."""
+    """The machine's Chromium or Chrome, for one module. Playwright's event loop disturbs other tests."""
     path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if path is None:
         pytest.fail(
             "no Chromium or Chrome on the PATH: 'make test' installs Debian's if root runs it",
             False,
         )
-    flags = [*FLAGS, *(["--no-sandbox"] if os.geteuid() == 0 else [])]  # root cannot have a sandbox
-    expect.set_options(timeout=15_000)  # a busy machine is no fault of a page
+    flags = [*FLAGS, *(["--no-sandbox"] if os.geteuid() == 0 else [])]  # root cannot use the sandbox
+    expect.set_options(timeout=15_000)  # the machine may be busy
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=path, args=flags)
         yield launched
@@ -147,7 +147,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_context(browser: Browser, site: Site) -> Iterator[Callable[..., BrowserContext]]:
-    """Make browser profiles, with further options of Playwright's; an error in a page's script fails the test."""
+    """Create browser contexts with further options. An error in a page's script fails the test."""
     contexts: list[BrowserContext] = []
     errors: list[str] = []
 
@@ -168,13 +168,13 @@ def open_context(browser: Browser, site: Site) -> Iterator[Callable[..., Browser
 
 @pytest.fixture(params=[("desktop", "light"), ("phone", "dark")], ids=["desktop-light", "phone-dark"])
 def page(request: pytest.FixtureRequest, open_context: Callable[..., BrowserContext]) -> Page:
-    """A page as one reader has it: at a desk by day, on the phone by night."""
+    """A page on a desktop in light mode, and on a phone in dark mode."""
     return open_context(*request.param).new_page()
 
 
 @pytest.fixture
 def keep(request: pytest.FixtureRequest) -> Callable[[Page, str], None]:
-    """Keep a screenshot among the artefacts."""
+    """Save a screenshot as an artefact."""
 
     def save(page: Page, name: str) -> None:
         ARTEFACTS.mkdir(parents=True, exist_ok=True)

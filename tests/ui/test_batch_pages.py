@@ -1,4 +1,4 @@
-"""Deliver, follow, replace, decide, withdraw: the tasks of suppliers and operators in the browser."""
+"""Tasks of suppliers and operators in the browser: upload, follow, replace, decide, withdraw."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def supplier(request: pytest.FixtureRequest, site: Site) -> str:
 
 
 def unlike(request: pytest.FixtureRequest) -> str:
-    """Rows that no other test delivers, of a lane and a year that no other test reads."""
+    """Return rows that no other test delivers, of a lane and a year that no other test reads."""
     price = 1000 + sum(map(ord, request.node.name))
     return HEADER + f"CNSGH,NOOSL,2011-03-01,{price}\n" * 3
 
@@ -115,7 +115,7 @@ def test_a_refused_batch_leads_to_its_rejects(
     expect(page.get_by_role("heading", name="No reject contains “nothing like it”")).to_be_visible()
 
 
-def test_what_is_wrong_with_a_delivery_is_said(
+def test_errors_of_a_delivery_are_explained(
     page: Page, site: Site, supplier: str, request: pytest.FixtureRequest
 ) -> None:
     outcome = page.locator("#outcome")

@@ -1,4 +1,4 @@
-"""What holds for every page: it can be used by all, looks right everywhere, is light, and runs nothing foreign."""
+"""Rules for every page: accessible, responsive, small, and without foreign code."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ PAGES = {
 }
 VIEWS = list(product(SIZES, ("light", "dark")))
 
-#: A first view may weigh this much, compressed, headers and all, and be so many requests.
+#: Maximum size of a first view, compressed with headers, and its maximum number of requests.
 MAX_BYTES = 100_000
 MAX_REQUESTS = 12
 
@@ -61,7 +61,7 @@ new PerformanceObserver((list) => {
 
 
 @pytest.mark.parametrize(("size", "scheme"), VIEWS)
-def test_axe_finds_nothing_and_nothing_sticks_out(
+def test_axe_finds_nothing_and_nothing_overflows(
     size: str, scheme: str, open_context: Callable[..., BrowserContext], keep: Callable[[Page, str], None], site: Site
 ) -> None:
     page = open_context(size, scheme).new_page()
@@ -80,7 +80,7 @@ def test_axe_finds_nothing_and_nothing_sticks_out(
 
 @pytest.mark.parametrize("name", ["home", "answer", "explore", "batches"])
 @pytest.mark.parametrize("size", SIZES)
-def test_a_first_view_is_light_and_stands_still(
+def test_a_first_view_is_small_and_does_not_shift(
     size: str, name: str, open_context: Callable[..., BrowserContext], site: Site
 ) -> None:
     page = open_context(size).new_page()
@@ -113,7 +113,7 @@ def test_a_second_view_loads_no_asset_again(open_context: Callable[..., BrowserC
 
 
 @pytest.mark.parametrize("address", [*PAGES.values(), "/locations/options?q=shang"])
-def test_no_page_may_run_what_stands_in_it(address: str, site: Site) -> None:
+def test_no_page_permits_inline_scripts(address: str, site: Site) -> None:
     answer = httpx.get(site.url + address, headers={"Accept": "text/html"})
     policy = answer.headers["Content-Security-Policy"]
     assert "default-src 'none'; script-src 'self'; style-src 'self';" in policy
@@ -150,7 +150,7 @@ def test_everything_can_be_reached_with_the_keyboard(page: Page) -> None:
         assert name in reached
 
 
-def test_paper_has_the_figure_and_the_whole_table(
+def test_printed_pages_have_the_chart_and_the_whole_table(
     open_context: Callable[..., BrowserContext], keep: Callable[..., None]
 ) -> None:
     page = open_context().new_page()
@@ -163,7 +163,7 @@ def test_paper_has_the_figure_and_the_whole_table(
     assert scroll.evaluate("part => part.scrollHeight - part.clientHeight") == 0
 
 
-def test_paper_has_every_lane_of_a_comparison_and_its_colour(
+def test_printed_comparisons_have_every_lane_and_colour(
     open_context: Callable[..., BrowserContext], keep: Callable[..., None]
 ) -> None:
     page = open_context().new_page()
@@ -179,7 +179,7 @@ def test_paper_has_every_lane_of_a_comparison_and_its_colour(
         assert swatch.evaluate("part => getComputedStyle(part).printColorAdjust") == "exact"
 
 
-def test_status_tells_what_is_serving(page: Page, site: Site) -> None:
+def test_the_status_page_shows_version_and_generation(page: Page, site: Site) -> None:
     assert httpx.get(f"{site.url}/v1/locations?q=shang").status_code == 200
     page.goto(f"{site.operations_url}/status")
     main = page.locator("main")
@@ -201,7 +201,7 @@ def test_explore_leads_to_regions_and_lanes(page: Page) -> None:
     expect(page.locator("#answer .figures, #answer .notice")).to_be_visible()
 
 
-def test_errors_are_pages_for_people_and_problems_for_programs(page: Page, site: Site) -> None:
+def test_errors_are_pages_for_browsers_and_problems_for_programs(page: Page, site: Site) -> None:
     page.goto("/batches/999999")
     expect(page.get_by_role("heading", name="Page not found")).to_be_visible()
     expect(page.locator("main")).to_contain_text("There is no batch '999999'")

@@ -1,4 +1,4 @@
-"""Search and its answer, as a reader meets them."""
+"""The search page and its results."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LANE = "/?origin=china_main&destination=scandinavia&date_from=2021-01-01&date_to
 
 
 def choose(page: Page, label: str, text: str, *, number: int = 0) -> None:
-    """Type into a field and take the first suggestion, with the keyboard alone: one interaction."""
+    """Type into a field and choose the first suggestion with the keyboard: one interaction."""
     field = page.get_by_label(label, exact=True).nth(number)
     field.press_sequentially(text)
     expect(page.locator("auto-complete[open] [role=option]").first).to_be_visible()
@@ -64,7 +64,7 @@ def test_a_newcomer_finds_a_price_between_regions_with_one_click(page: Page) -> 
     expect(page.locator(".figures .main dd").first).to_have_text("1,216.52")
 
 
-def test_the_home_page_answers_for_the_busiest_lanes(page: Page, site: Site) -> None:
+def test_the_home_page_shows_the_busiest_lanes(page: Page, site: Site) -> None:
     page.goto("/")
     row = page.get_by_role("row", name=re.compile("China Main to Scandinavia"))
     expect(row).to_contain_text("1,217")
@@ -74,7 +74,7 @@ def test_the_home_page_answers_for_the_busiest_lanes(page: Page, site: Site) -> 
     assert httpx.get(f"{site.url}/", headers={"Accept-Encoding": "br"}).headers["Content-Encoding"] == "br"
 
 
-def test_fields_forgive_typing_errors_and_are_worked_with_the_keyboard(page: Page) -> None:
+def test_fields_tolerate_typing_errors_and_work_with_the_keyboard(page: Page) -> None:
     page.goto("/")
     field = page.get_by_label("From", exact=True)
     field.press_sequentially("sjanghai")
@@ -92,7 +92,7 @@ def test_fields_forgive_typing_errors_and_are_worked_with_the_keyboard(page: Pag
     expect(page.locator("#origin-1-options")).to_be_hidden()
 
 
-def test_suggestions_close_when_the_reader_goes_elsewhere(page: Page) -> None:
+def test_suggestions_close_when_the_field_loses_focus(page: Page) -> None:
     page.goto("/")
     page.get_by_label("From", exact=True).press_sequentially("china")
     expect(page.locator("#origin-1-options")).to_be_visible()
@@ -109,7 +109,7 @@ def test_suggestions_that_arrive_after_the_focus_has_left_stay_closed(page: Page
 
     page.route("**/locations/options*", hold)
     page.get_by_label("From", exact=True).press_sequentially("china")
-    page.wait_for_timeout(500)  # the field waits for a pause in the typing
+    page.wait_for_timeout(500)  # the field waits for a pause in typing
     page.get_by_label("First day").focus()
     for route in held:
         route.continue_()
@@ -197,17 +197,17 @@ def test_lanes_are_compared_and_taken_out_again(page: Page) -> None:
     expect(page.locator(".figures-table")).to_have_count(0)
 
 
-def test_the_figure_tells_exact_values_and_zooms(page: Page, site: Site) -> None:
+def test_the_chart_shows_exact_values_and_zooms(page: Page, site: Site) -> None:
     page.goto(LANE)
     rates = httpx.get(f"{site.url}/v1/rates{LANE[1:]}").json()["rates"]
     plot = page.locator(".plot")
     plot.focus()
     for key in ("Home", "ArrowRight", "ArrowRight"):
         page.keyboard.press(key)
-    told = plot.get_attribute("aria-valuetext") or ""
+    value_text = plot.get_attribute("aria-valuetext") or ""
     for part in (f"{rates[2][name]:,.2f}" for name in ("average", "low", "high", "median")):
-        assert part in told
-    assert f"{rates[2]['count']} prices" in told
+        assert part in value_text
+    assert f"{rates[2]['count']} prices" in value_text
     box = plot.bounding_box()
     assert box is not None
     step = box["width"] / 30
@@ -242,7 +242,7 @@ def test_the_table_sorts(page: Page) -> None:
     expect(page.locator("[aria-sort]")).to_have_count(1)
 
 
-def test_the_answer_can_be_taken_along(page: Page, site: Site) -> None:
+def test_results_can_be_downloaded_and_shared(page: Page, site: Site) -> None:
     page.goto(LANE)
     expected = httpx.get(f"{site.url}/v1/rates{LANE[1:]}").json()
 
@@ -277,7 +277,7 @@ def test_too_few_prices_and_none_are_explained(page: Page) -> None:
     expect(page.get_by_role("heading", name="China Main to Scandinavia")).to_be_visible()
 
 
-def test_what_is_not_understood_is_said_and_put_right(page: Page) -> None:
+def test_unknown_input_is_explained_and_can_be_corrected(page: Page) -> None:
     page.goto("/?origin=Sjanghai&destination=scandinavia")
     alert = page.locator("#answer [role=alert]")
     expect(alert).to_contain_text("“Sjanghai” is not a known port or region. Did you mean Shanghai")
@@ -285,7 +285,7 @@ def test_what_is_not_understood_is_said_and_put_right(page: Page) -> None:
     expect(page.get_by_role("heading", name="Shanghai to Scandinavia")).to_be_visible()
 
 
-def test_being_offline_is_said_in_words_and_can_be_tried_again(page: Page) -> None:
+def test_being_offline_is_explained_and_can_be_retried(page: Page) -> None:
     page.goto(LANE)
     page.context.set_offline(True)
     expect(page.locator("#progress")).to_contain_text("You are offline")
@@ -298,7 +298,7 @@ def test_being_offline_is_said_in_words_and_can_be_tried_again(page: Page) -> No
     expect(page.locator("#failure")).to_be_hidden()
 
 
-def test_a_slow_service_and_a_failing_one_are_told(page: Page) -> None:
+def test_slow_and_failing_responses_are_reported(page: Page) -> None:
     held: list[Route] = []
     page.goto(LANE)
 

@@ -1,4 +1,4 @@
-"""The order of rooms that docs/architecture.md tells of is the one that imports keep."""
+"""Imports follow the layers of docs/architecture.md."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
-#: The first cells of its table: the rooms, from the top of the house down.
+#: The first cells of its table: the layers from top to bottom.
 CELLS = re.findall(r"^\| (`[^|]+`) \|", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE)
-ROOMS = [room for cell in CELLS for room in re.findall(r"`([^`]+)`", cell)]
+LAYERS = [layer for cell in CELLS for layer in re.findall(r"`([^`]+)`", cell)]
 
 
-def files(room: str) -> list[Path]:
-    return [ROOT / room] if room.endswith(".py") else sorted((ROOT / room).rglob("*.py"))
+def files(layer: str) -> list[Path]:
+    return [ROOT / layer] if layer.endswith(".py") else sorted((ROOT / layer).rglob("*.py"))
 
 
-def room_of(module: str) -> int | None:
-    """Tell which room a module is in, by its place in the list."""
+def layer_of(module: str) -> int | None:
+    """Return the layer of a module as its position in the list."""
     path = module.replace(".", "/")
-    folders = (room.removesuffix(".py").rstrip("/") + "/" for room in ROOMS)
+    folders = (layer.removesuffix(".py").rstrip("/") + "/" for layer in LAYERS)
     return next((at for at, folder in enumerate(folders) if f"{path}/".startswith(folder)), None)
 
 
@@ -37,19 +37,19 @@ def imports(file: Path) -> Iterator[str]:
             yield from (f"{node.module}.{name.name}" for name in node.names)
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_imports_go_down_the_list(room: str) -> None:
-    assert files(room)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_imports_go_down_the_layers(layer: str) -> None:
+    assert files(layer)
     up = {
         f"{file.relative_to(ROOT)} imports {module}"
-        for file in files(room)
+        for file in files(layer)
         for module in imports(file)
-        if (other := room_of(module)) is not None and other < ROOMS.index(room)
+        if (other := layer_of(module)) is not None and other < LAYERS.index(layer)
     }
     assert not up
 
 
-def test_every_folder_of_the_service_is_a_room() -> None:
+def test_every_module_of_the_service_is_in_a_layer() -> None:
     folders = {path for path in (ROOT / "rates_app").rglob("*") if path.is_dir() and (path / "__init__.py").exists()}
     modules = {module for folder in folders for module in folder.glob("*.py") if module.name != "__init__.py"}
-    assert all(room_of(str(module.relative_to(ROOT).with_suffix(""))) is not None for module in modules)
+    assert all(layer_of(str(module.relative_to(ROOT).with_suffix(""))) is not None for module in modules)

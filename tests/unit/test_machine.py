@@ -1,4 +1,4 @@
-"""The check of the machine's programs, which runs before anything is installed."""
+"""The check of the machine's programs, which runs before the installation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from requirements.machine import has_java, java_version
 SCRIPT = Path(__file__).parents[2] / "requirements/machine.py"
 
 
-def test_every_missing_program_is_listed_at_once(tmp_path: Path) -> None:
+def test_all_missing_programs_are_listed_together(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, SCRIPT, "test"], capture_output=True, text=True, check=False, env={"PATH": str(tmp_path)}
     )

@@ -1,4 +1,4 @@
-"""A wrong setting stops the start and is named; the documented table is the code's own."""
+"""A wrong setting stops the start and is named; the documented table matches the code."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_missing_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         load_settings()
 
 
-def test_every_wrong_setting_is_named_and_no_secret_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_wrong_setting_is_named_and_no_secret_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RATES_DATABASE_URL", "mysql://user:hunter2@host/name")
     monkeypatch.setenv("RATES_PORT", "eighty")
     with pytest.raises(SettingsError) as caught:
@@ -47,7 +47,7 @@ def test_replicas_are_a_list_with_commas(monkeypatch: pytest.MonkeyPatch) -> Non
     assert urls == ["postgresql://c/d", "postgresql://e/f"]
 
 
-def test_of_several_hosts_the_one_that_takes_writes_is_the_primary(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_several_hosts_the_one_that_accepts_writes_is_the_primary(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RATES_DATABASE_URL", "postgresql://u:p@a:1,b:2/rates?connect_timeout=3")
     monkeypatch.setenv(
         "RATES_REPLICA_URLS", "postgresql://u:p@b:2,a:1/rates?target_session_attrs=standby,postgres://c/d"
@@ -60,12 +60,12 @@ def test_of_several_hosts_the_one_that_takes_writes_is_the_primary(monkeypatch: 
         "postgresql://u:p@b:2,a:1/rates?target_session_attrs=standby",
         "postgres://c/d",
     ]
-    # A single host may be a standby that waits for its promotion, as in a second region: it answers reads until then.
+    # A single host may be a standby before its promotion, as in a second region, and serve reads.
     alone = Settings.model_validate({"database_url": "postgresql://u:p@a/rates"})
     assert alone.database_url.get_secret_value() == "postgresql://u:p@a/rates"
 
 
-def test_secrets_do_not_show_in_what_is_printed() -> None:
+def test_printed_settings_contain_no_secrets() -> None:
     settings = Settings.model_validate({"database_url": "postgresql://user:hunter2@host/name"})
     assert "hunter2" not in repr(settings)
 

@@ -1,4 +1,4 @@
-"""An AWS account in memory: what exists in it, what it refuses, and what happens in it without the program."""
+"""An AWS account in memory: its resources, its refusals, and events that the program does not cause."""
 
 from __future__ import annotations
 
@@ -296,7 +296,7 @@ class Account:
                 f"{live.inputs['finalSnapshotIdentifier']} {live.inputs.get('kmsKeyId', '')}"
             )
         if live.type == "aws:cloudwatch/logGroup:LogGroup" and _writer_runs(self, live.id):
-            # The service writes on, so the group is there again at once, without key and retention.
+            # The service continues to write, so the group reappears immediately, without key and retention.
             self.kept.setdefault("log groups", []).append(live.id)
 
     def _answer(self, function: str, args: Properties, region: str) -> Properties:

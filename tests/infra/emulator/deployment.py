@@ -1,6 +1,6 @@
-"""A stack's program deployed into an emulated account, without a process beside the test.
+"""Deploy a stack's program into an emulated account, within the test's process.
 
-It keeps to what Pulumi documents of its engine: a resource is created after those it depends on, replaced by creation
+It follows Pulumi's documentation of its engine: a resource is created after those it depends on, replaced by creation
 before deletion, and deleted after those that depend on it; ignored changes keep the old input; a preview leaves every
 output of a new resource unknown. ``engine.py`` runs the same stacks on the engine itself.
 """
@@ -63,7 +63,7 @@ class Deployment:
     Args:
         name: ``dev``, ``staging``, ``prod`` or ``dev-NAME``.
         config: The stack's configuration, values as in its file.
-        account: The account to work in; by default one of its own, whose number the configuration names.
+        account: The account to work in; by default a new one with the number in the configuration.
     """
 
     def __init__(self, name: str, config: Mapping[str, Any], account: Account | None = None) -> None:
@@ -104,7 +104,7 @@ class Deployment:
             deployed.inputs = copy.deepcopy(deployed.live.inputs)
 
     def of_type(self, type_: str) -> dict[str, Live]:
-        """Return what is deployed of a type, by logical name."""
+        """Return the deployed resources of a type by logical name."""
         return {one.name: one.live for one in self.state.values() if one.live.type == type_}
 
     def _run(self, *, preview: bool, only: str = "") -> Outcome:
@@ -311,7 +311,7 @@ class _Run(mocks.Mocks):
             inputs[key] = old.inputs[key] if old else f"rates-{self._deployment.name}-{name}-{'a' * 6}"
 
     def _renamed(self, type_: str, name: str, inputs: Properties, old: _Deployed) -> Properties:
-        """Give a replacement a name of its own, where the program leaves the name to the engine."""
+        """Give a replacement a new name, if the program leaves the name to the engine."""
         key = NAMES.get(type_)
         if key and inputs[key] == old.inputs.get(key) == f"rates-{self._deployment.name}-{name}-{'a' * 6}":
             return {**inputs, key: f"rates-{self._deployment.name}-{name}-{'b' * 6}"}

@@ -466,7 +466,7 @@ def _(change: Change) -> str:
 def _(change: Change) -> str:
     assert change.old is not None
     if change.new.get("replicateSourceDb") and not change.old["replicateSourceDb"]:
-        return "a promoted instance cannot follow a source again: it has to be made anew"
+        return "a promoted instance cannot follow a source again: create it again"
     return ""
 
 

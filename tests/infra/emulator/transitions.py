@@ -1,4 +1,4 @@
-"""What every stack goes through in its life, from the first preview to its removal, as a table.
+"""Take every stack through its life cycle, from the first preview to its removal, and print a table.
 
 ``make transitions`` runs them and prints it; ``STACKS="dev prod"`` for some.
 """
@@ -29,7 +29,7 @@ class Step:
     """One transition and what it did.
 
     Attributes:
-        fault: What is wrong after it, beside a call that was refused; empty if all is well.
+        fault: Problems after it, other than refused calls; empty if there are none.
     """
 
     stack: str
@@ -39,12 +39,12 @@ class Step:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was refused and nothing is wrong."""
+        """Whether no call was refused and no problem was found."""
         return not self.outcome.refused and not self.fault
 
 
 def deploy(name: str) -> Deployment:
-    """Prepare a stack in an account of its own; a developer's copy in one where dev stands already."""
+    """Prepare a stack in a new account; a developer's copy in one where dev is deployed."""
     config = stack_config("dev" if name.startswith("dev-") else name)
     deployment = Deployment(name, config, Account(config["rates:account"]))
     if name.startswith("dev-"):

@@ -1,4 +1,4 @@
-"""The service on real stores, with prices that the tests publish themselves."""
+"""The service with real stores and prices that tests publish."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ Row = tuple[str, str, date, int]  # origin, destination, day, cents
 
 @dataclass
 class Publisher:
-    """Publishes and withdraws prices as the ingest does, without its worker processes."""
+    """Publishes and withdraws prices with the ingest's code, without its worker processes."""
 
     url: str
     batches: list[int] = field(default_factory=list)
     warm: Warm | None = None
 
     def publish(self, rows: list[Row], replaces: int | None = None) -> int:
-        """Publish rows as one batch, in place of another one if that is given.
+        """Publish rows as one batch, and optionally replace another.
 
         Returns:
             The batch's id.
@@ -62,7 +62,7 @@ class Publisher:
             lines = (f"{origin},{destination},{day},{cents / 100:.2f}\n" for origin, destination, day, cents in rows)
             file.writelines(["orig_code,dest_code,day,price\n", *lines])
             file.flush()
-            # A test may publish equal rows again: each batch has another supplier and another hash.
+            # Each batch has a different supplier and hash, so that tests can publish equal rows again.
             source = inspect(file.name)._replace(content_hash=os.urandom(32))
             supplier = f"test-{os.urandom(4).hex()}"
             if replaces is not None:
@@ -138,7 +138,7 @@ def sample_rows() -> list[Row]:
 
 @pytest.fixture
 def own_cluster(servers_folder: Path) -> Iterator[PostgresPair]:
-    """Servers that the test may kill, with the sample's ports and regions and no prices."""
+    """Servers that the test may kill, with the sample's ports and regions, without prices."""
     folder = Path(tempfile.mkdtemp(dir=servers_folder))
     folder.chmod(0o711)
     with primary_with_replica(folder, fast=True) as cluster:

@@ -53,7 +53,7 @@ def incoming(settings: Settings) -> list[Path]:
     return sorted(path for path in (settings.data_dir / "incoming").rglob("*") if path.is_file())
 
 
-def test_a_delivery_is_taken_in_once(client: FlaskClient, settings: Settings, writer: dict[str, str]) -> None:
+def test_a_delivery_is_accepted_once(client: FlaskClient, settings: Settings, writer: dict[str, str]) -> None:
     first = deliver(client, GOOD, writer)
     assert (first.status_code, first.json["state"]) == (202, "received")
     assert first.headers["Location"] == f"/v1/batches/{first.json['id']}"
@@ -105,9 +105,7 @@ def test_a_key_stands_for_one_content(client: FlaskClient, writer: dict[str, str
     assert (other.status_code, other.get_json(force=True)["type"]) == (422, "/problems/key-reused")
 
 
-def test_who_has_no_token_cannot_write(
-    client: FlaskClient, publisher: Publisher, token: Callable[..., dict[str, str]]
-) -> None:
+def test_writes_need_a_token(client: FlaskClient, publisher: Publisher, token: Callable[..., dict[str, str]]) -> None:
     expired = token("batches:write", expires_at=datetime.now(UTC) - timedelta(seconds=1))
     for headers in ({}, {"Authorization": "Bearer rates_made-up"}, {"Authorization": "Basic eDp5"}, expired):
         answer = deliver(client, GOOD, headers)
@@ -150,14 +148,14 @@ def test_a_delivery_is_bounded_with_and_without_a_length(
     app = create_app(settings.model_copy(update={"max_upload_bytes": 100}))
     try:
         client = app.test_client()
-        told = deliver(client, GOOD * 10, writer)
-        untold = client.post(
+        announced = deliver(client, GOOD * 10, writer)
+        streamed = client.post(
             "/v1/batches",
             input_stream=io.BytesIO(GOOD * 10),
             headers=writer,
             environ_base={"wsgi.input_terminated": True},
         )
-        assert (told.status_code, untold.status_code) == (413, 413)
+        assert (announced.status_code, streamed.status_code) == (413, 413)
         assert incoming(settings) == []
     finally:
         app.extensions["rates"].close()
@@ -169,7 +167,7 @@ def test_a_name_cannot_lead_out_of_its_folder(client: FlaskClient, writer: dict[
     assert answer.status_code == 400
 
 
-def test_withdrawing_is_seen_by_the_next_request(
+def test_the_next_request_sees_a_withdrawal(
     client: FlaskClient,
     settings: Settings,
     token: Callable[..., dict[str, str]],
@@ -241,7 +239,7 @@ def test_batches_a_page_at_a_time(client: FlaskClient, writer: dict[str, str]) -
 
 
 @pytest.mark.parametrize("number", ["0", "999", "x", "99999999999999999999", "1e3", "-1", "²"])
-def test_a_batch_that_is_not_there(client: FlaskClient, number: str) -> None:
+def test_an_unknown_batch_is_not_found(client: FlaskClient, number: str) -> None:
     for path in (f"/v1/batches/{number}", f"/v1/batches/{number}/rejects"):
         answer = client.get(path)
         assert (answer.status_code, answer.content_type) == (404, "application/problem+json")
@@ -249,7 +247,7 @@ def test_a_batch_that_is_not_there(client: FlaskClient, number: str) -> None:
 
 @pytest.fixture
 def closed(settings: Settings, publisher: Publisher) -> Iterator[FlaskClient]:
-    """The service as it runs in production: anonymous clients see no batches."""
+    """The service as in production: anonymous clients see no batches."""
     app = create_app(settings.model_copy(update={"public_batches": False}))
     yield app.test_client()
     app.extensions["rates"].close()
@@ -309,7 +307,7 @@ def test_a_user_signs_in_on_the_pages(
     assert {"HttpOnly", "SameSite=Lax"} <= set(signed.headers["Set-Cookie"].split("; "))
     assert f"Batch {number}" in closed.get(f"/batches/{number}").text
     assert "NOWHR" in closed.get(f"/v1/batches/{number}/rejects?format=csv").text
-    # The cookie is for reading: without a bearer token nothing can be changed.
+    # The cookie permits reading only: changes need a bearer token.
     assert closed.delete(f"/v1/batches/{number}").status_code == 401
     closed.post("/sign-out")
     assert closed.get(f"/batches/{number}").status_code == 302

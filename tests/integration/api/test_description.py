@@ -1,4 +1,4 @@
-"""The OpenAPI description is true: schemathesis asks what it allows and forbids, and checks every answer against it."""
+"""The OpenAPI description is correct: schemathesis sends valid and invalid requests and checks every response."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode))
-def test_every_answer_is_as_described(app: Flask, mode: GenerationMode) -> None:
+def test_every_response_matches_the_description(app: Flask, mode: GenerationMode) -> None:
     schema = schemathesis.openapi.from_wsgi("/openapi.json", app)
     asked: Counter[str] = Counter()
     for described in schema.get_all_operations():
@@ -37,7 +37,7 @@ def test_every_answer_is_as_described(app: Flask, mode: GenerationMode) -> None:
         @given(strategy)
         def ask(case: Any) -> None:
             # The test's transport does not decode content codings. An unknown port, or too long a range, is refused
-            # though each argument fits: that is no fault of the description.
+            # though each argument is valid, which the description cannot express.
             case.call_and_validate(headers={"Accept-Encoding": "identity"}, excluded_checks=[positive_data_acceptance])
             asked[case.operation.label] += 1
 

@@ -1,4 +1,4 @@
-"""Another server takes the primary's place: the service follows, and no number or lease of the lost one misleads it."""
+"""Another server becomes the primary: the service follows, and ignores generations and leases of the lost one."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def epoch(url: str) -> str:
     return str(row[0])
 
 
-def test_what_the_lost_primary_alone_had_is_forgotten(
+def test_commits_that_only_the_lost_primary_had_are_dropped_from_caches(
     own_cluster: PostgresPair, redis_url: str, tmp_path: Path
 ) -> None:
-    """The replica has not replayed the last publish, and the next one after the promotion must not look like it."""
+    """The replica lacks the last publish. The next one after the promotion must not be mistaken for it."""
     settings = Settings.model_validate(
         {
             "database_url": own_cluster.url,
@@ -86,17 +86,17 @@ def test_what_the_lost_primary_alone_had_is_forgotten(
             wait_until(lambda: standby.execute("SELECT number FROM generation").fetchone() == (number(lost.url),))
         promoted.stop()
         publish(publisher, 500)
-        assert ask(client) == 300  # in the process's memory and in Redis, under a number that the replica never saw
+        assert ask(client) == 300  # in process memory and in Redis, under a generation that the replica never had
         assert service.extensions["rates"].lease.versions() is not None
         last, lost_epoch = number(lost.url), epoch(lost.url)
 
         lost.kill()
         promoted.start()
         wait_until(lambda: service.extensions["rates"].lease.versions() is None)
-        assert ask(client) is None, "nobody may be shown the past while the primary is away"
+        assert ask(client) is None, "no response may be stale while the primary is down"
         promoted.promote()
 
-        eventually(client, 100)  # the last publish is lost, as it is in any asynchronous replication
+        eventually(client, 100)  # the last publish is lost, as always with asynchronous replication
         assert number(own_cluster.url) < last
         publish(publisher, 200)
         begun = epoch(own_cluster.url)
@@ -110,9 +110,7 @@ def test_what_the_lost_primary_alone_had_is_forgotten(
         service.extensions["rates"].close()
 
 
-def test_a_write_to_a_standby_that_waits_for_its_promotion_may_be_tried_again(
-    own_cluster: PostgresPair, tmp_path: Path
-) -> None:
+def test_a_write_to_an_unpromoted_standby_may_be_retried(own_cluster: PostgresPair, tmp_path: Path) -> None:
     settings = Settings.model_validate({"database_url": own_cluster.replica.url, "data_dir": tmp_path})
     service = create_app(settings)
     try:
@@ -121,13 +119,13 @@ def test_a_write_to_a_standby_that_waits_for_its_promotion_may_be_tried_again(
             service.extensions["rates"].databases.write() as it,
         ):
             it.execute("UPDATE generation SET number = number")
-        assert service.test_client().get("/readyz").status_code == 200  # reads go on
+        assert service.test_client().get("/readyz").status_code == 200  # reads continue
     finally:
         service.extensions["rates"].close()
 
 
-def test_a_number_that_is_drawn_twice_means_two_things(publisher: Publisher, settings: Settings) -> None:
-    """A storage snapshot takes the data back in time on the same server and timeline; Redis keeps what came after."""
+def test_a_generation_drawn_twice_belongs_to_two_epochs(publisher: Publisher, settings: Settings) -> None:
+    """A storage snapshot restores older data on the same server and timeline, while Redis has later entries."""
     first = create_app(settings)
     try:
         publish(publisher, 100)

@@ -1,4 +1,4 @@
-"""Stores that are away, slow or behind: answers get slower, never wrong, and errors say what they are."""
+"""Stores that are down, slow or lagging: responses get slower, never wrong, and errors are clear."""
 
 from __future__ import annotations
 
@@ -64,9 +64,7 @@ def nowhere(scheme: str = "postgresql") -> SecretStr:
     return SecretStr(f"{scheme}://rates:x@127.0.0.1:{free_port()}/rates")
 
 
-def test_answers_are_kept_until_the_very_next_request_after_a_publish(
-    make_app: Callable[..., Flask], publisher: Publisher
-) -> None:
+def test_the_next_request_after_a_publish_is_fresh(make_app: Callable[..., Flask], publisher: Publisher) -> None:
     one, other = make_app().test_client(), make_app().test_client()
     publish_day(publisher, 100, 100, 100)
     assert price(one) == 100
@@ -91,20 +89,20 @@ def test_without_redis_answers_come_from_the_database(make_app: Callable[..., Fl
     assert (ready.status_code, ready.json["checks"]["redis (not needed)"]) == (200, "unreachable")
 
 
-def test_a_redis_that_hangs_is_left_alone_after_one_try(
+def test_a_hanging_redis_is_tried_once(
     make_app: Callable[..., Flask], publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Counts are exchanged by a thread of their own, which may try at the very moment of the first request.
+    # A separate thread exchanges counts, possibly at the moment of the first request.
     monkeypatch.setattr("rates_app.http.limits.Limiter.exchange", lambda _limiter: None)
     publish_day(publisher, 100, 100, 100)
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and never answers
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts connections and never responds
         url = SecretStr(f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
         app = make_app(redis_url=url)
         client = app.test_client()
         assert [price(client) for _ in range(5)] == [100] * 5
         silent.settimeout(0)
         silent.accept()[0].close()
-        with pytest.raises(BlockingIOError):  # nobody else has tried
+        with pytest.raises(BlockingIOError):  # no other attempt
             silent.accept()
 
 
@@ -115,7 +113,7 @@ def test_redis_is_used_again_when_it_is_back(
     server.start()
     try:
         app = make_app(redis_url=SecretStr(server.database_url(0)))
-        app.extensions["rates"].lease.stop()  # or the process's own memory would answer
+        app.extensions["rates"].lease.stop()  # otherwise process memory would answer
         client = app.test_client()
         publish_day(publisher, 100, 100, 100)
         assert price(client) == 100
@@ -132,9 +130,7 @@ def test_redis_is_used_again_when_it_is_back(
         server.stop()
 
 
-def test_what_another_version_has_left_in_redis_is_no_answer(
-    make_app: Callable[..., Flask], publisher: Publisher
-) -> None:
+def test_entries_of_another_version_in_redis_are_ignored(make_app: Callable[..., Flask], publisher: Publisher) -> None:
     publish_day(publisher, 100, 100, 100)
     app = make_app()
     client = app.test_client()
@@ -146,10 +142,10 @@ def test_what_another_version_has_left_in_redis_is_no_answer(
     assert price(client) == 100
 
 
-def test_a_replica_that_lags_is_not_asked(
+def test_a_replica_that_lags_is_not_read(
     make_app: Callable[..., Flask], publisher: Publisher, cluster: PostgresPair
 ) -> None:
-    behind = SecretStr(cluster.replica.database_url("rates_template"))  # a database in which nothing was published yet
+    behind = SecretStr(cluster.replica.database_url("rates_template"))  # a database without publications
     client = make_app(redis_url=None, replica_urls=(behind,)).test_client()
     before = REGISTRY.get_sample_value("rates_database_reads_total", {"server": "replica-1", "result": "stale"}) or 0
 
@@ -189,7 +185,7 @@ def test_the_primary_alone_still_answers(make_app: Callable[..., Flask], publish
     assert client.get("/readyz").status_code == 200
 
 
-def test_without_any_database_it_says_so(make_app: Callable[..., Flask]) -> None:
+def test_without_a_database_requests_get_503(make_app: Callable[..., Flask]) -> None:
     client = make_app(database_url=nowhere(), replica_urls=(nowhere(),)).test_client()
 
     answer = client.get(QUESTION)
@@ -211,7 +207,7 @@ def test_a_database_that_was_never_migrated_is_not_ready(make_app: Callable[...,
     assert "rates migrate" in ready.json["checks"]["primary"]
 
 
-def test_a_query_that_runs_into_its_deadline_is_503(
+def test_a_query_that_exceeds_its_deadline_gets_503(
     make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -227,7 +223,7 @@ def test_a_query_that_runs_into_its_deadline_is_503(
     assert "Retry-After" in answer.headers
 
 
-def test_connections_that_a_restart_has_cut_are_replaced(
+def test_connections_that_a_restart_closed_are_replaced(
     make_app: Callable[..., Flask], publisher: Publisher, database: Database
 ) -> None:
     publish_day(publisher, 100, 100, 100)
@@ -243,14 +239,12 @@ def test_connections_that_a_restart_has_cut_are_replaced(
     assert price(client) == 100
 
 
-def test_a_pod_that_nobody_asks_tells_of_the_newest_generation(
-    make_app: Callable[..., Flask], publisher: Publisher
-) -> None:
+def test_an_idle_pod_reports_the_newest_generation(make_app: Callable[..., Flask], publisher: Publisher) -> None:
     app = make_app()
     publish_day(publisher, 100, 100, 100)
     with psycopg.connect(publisher.url) as connection:
         row = connection.execute("SELECT number FROM generation").fetchone()
     GENERATION.set(0)
-    assert app.test_client().get("/readyz").status_code == 200  # what the kubelet asks every pod
+    assert app.test_client().get("/readyz").status_code == 200  # the kubelet's probe
     assert row is not None
     assert [sample.value for metric in GENERATION.collect() for sample in metric.samples] == [row[0]]

@@ -1,4 +1,4 @@
-"""What all resources have in common: conditional requests, content codings, CORS, identity, limits, errors."""
+"""Features of all resources: conditional requests, content codings, CORS, request ids, limits, errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def prices(publisher: Publisher, sample_rows: list[Row]) -> None:
     publisher.publish([row for row in sample_rows if row[0] == "CNGGZ"])
 
 
-def test_a_known_answer_is_not_sent_again(client: FlaskClient, publisher: Publisher, sample_rows: list[Row]) -> None:
+def test_an_unchanged_response_is_not_sent_again(
+    client: FlaskClient, publisher: Publisher, sample_rows: list[Row]
+) -> None:
     first = client.get(MONTH)
     again = client.get(MONTH, headers={"If-None-Match": first.headers["ETag"]})
     assert (again.status_code, again.data) == (304, b"")
@@ -38,7 +40,7 @@ def test_a_known_answer_is_not_sent_again(client: FlaskClient, publisher: Publis
     assert changed.headers["ETag"] != first.headers["ETag"]
 
 
-def test_a_publish_that_changes_nothing_here_leaves_the_tag(
+def test_a_publish_of_other_lanes_keeps_the_etag(
     client: FlaskClient, publisher: Publisher, sample_rows: list[Row]
 ) -> None:
     first = client.get(MONTH)
@@ -73,7 +75,7 @@ def test_content_coding_by_quality(client: FlaskClient, accepted: str | None, co
     assert (answer.headers["ETag"] == plain.headers["ETag"]) == (coding is None)
 
 
-def test_an_answer_says_where_it_came_from_when_asked(client: FlaskClient) -> None:
+def test_a_response_names_its_source_on_request(client: FlaskClient) -> None:
     assert "Cache-Status" not in client.get("/v1/lanes").headers
 
     sources = [client.get(MONTH, headers={"X-Rates-Explain": "1"}).headers["Cache-Status"] for _ in range(2)]
@@ -97,7 +99,7 @@ def test_head_has_the_headers_of_get(client: FlaskClient) -> None:
     }
 
 
-def test_pages_of_any_origin_may_read(client: FlaskClient) -> None:
+def test_any_origin_may_read(client: FlaskClient) -> None:
     answer = client.get(MONTH, headers={"Origin": "https://example.com"})
     assert answer.headers["Access-Control-Allow-Origin"] == "*"
     assert "ETag" in answer.headers["Access-Control-Expose-Headers"]
@@ -108,7 +110,7 @@ def test_pages_of_any_origin_may_read(client: FlaskClient) -> None:
     assert "If-None-Match" in preflight.headers["Access-Control-Allow-Headers"]
 
 
-def test_request_ids_are_taken_when_harmless_and_made_otherwise(client: FlaskClient) -> None:
+def test_valid_request_ids_are_kept_and_others_replaced(client: FlaskClient) -> None:
     assert client.get("/healthz", headers={"X-Request-ID": "abc-1"}).headers["X-Request-ID"] == "abc-1"
     made = [
         client.get("/healthz", headers={"X-Request-ID": bad}).headers["X-Request-ID"]
@@ -134,9 +136,7 @@ def test_errors_are_problems(client: FlaskClient, method: str, path: str, status
         assert "GET" in answer.headers["Allow"]
 
 
-def test_a_bug_is_a_problem_that_tells_nothing_of_the_inside(
-    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_internal_error_is_a_problem_without_details(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("password=secret")
 
@@ -165,7 +165,7 @@ def test_a_client_is_limited_over_processes_but_health_checks_are_not(settings: 
         assert one.get("/v1/lanes", environ_base={"REMOTE_ADDR": "192.0.2.1"}).status_code == 200
 
         apps[0].extensions["rates"].limiter.exchange()
-        assert other.get("/v1/lanes").status_code == 200  # its own first request: it has not heard yet
+        assert other.get("/v1/lanes").status_code == 200  # its first request, before it gets the others' counts
         apps[1].extensions["rates"].limiter.exchange()
         assert other.get("/v1/lanes").status_code == 429
     finally:
@@ -175,7 +175,7 @@ def test_a_client_is_limited_over_processes_but_health_checks_are_not(settings: 
 
 def test_metrics_name_routes_and_not_paths(client: FlaskClient) -> None:
     for path in ("/v1/locations/CNGGZ", "/nowhere/at/all"):
-        client.get(path).close()  # counted when the server lets go of the answer
+        client.get(path).close()  # counted when the server closes the response
 
     text = client.get("/metrics").text
 
@@ -198,7 +198,7 @@ def test_locations_and_lanes(client: FlaskClient) -> None:
     assert client.get("/v1/lanes?limit=0").status_code == 400
 
 
-def test_the_page_of_the_api_loads_nothing_from_elsewhere(client: FlaskClient) -> None:
+def test_the_api_page_loads_nothing_from_other_hosts(client: FlaskClient) -> None:
     page = client.get("/docs")
     assert not re.search(r'(src|href)="(https?:)?//', page.text)
     assert "default-src 'none'" in page.headers["Content-Security-Policy"]

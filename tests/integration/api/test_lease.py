@@ -1,4 +1,4 @@
-"""Leases: no publish commits while any process may answer from its memory, and none waits for ever."""
+"""Leases: no publish commits while a process may answer from its memory, and none waits forever."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def wait_until(holds: Callable[[], bool], seconds: float = 20) -> None:
         time.sleep(0.005)
 
 
-def test_nothing_is_answered_from_memory_between_the_order_and_the_commit(
+def test_memory_is_not_used_between_the_notification_and_the_commit(
     make_lease: Callable[[], Lease], publisher: Publisher
 ) -> None:
     held = [make_lease(), make_lease()]
@@ -53,7 +53,7 @@ def test_nothing_is_answered_from_memory_between_the_order_and_the_commit(
     with psycopg.connect(publisher.url) as connection:
         number = increment_generation(connection, None)
         assert [lease.versions() for lease in held] == [None, None]
-        time.sleep(1.5 * leases.RENEW_SECONDS)  # they ask again meanwhile, and are not let in
+        time.sleep(1.5 * leases.RENEW_SECONDS)  # they try to renew meanwhile, and must wait
         assert [lease.versions() for lease in held] == [None, None]
         newcomer = Lease(publisher.url, "rates-newcomer")
         newcomer.start()
@@ -68,9 +68,7 @@ def test_nothing_is_answered_from_memory_between_the_order_and_the_commit(
     newcomer.stop()
 
 
-def test_a_publish_that_is_rolled_back_gives_the_leases_back(
-    make_lease: Callable[[], Lease], publisher: Publisher
-) -> None:
+def test_leases_return_after_a_publish_is_rolled_back(make_lease: Callable[[], Lease], publisher: Publisher) -> None:
     lease = make_lease()
     before = lease.versions()
     with psycopg.connect(publisher.url) as connection:
@@ -79,10 +77,10 @@ def test_a_publish_that_is_rolled_back_gives_the_leases_back(
     wait_until(lambda: lease.versions() is not None)
     assert lease.versions() == before
     with psycopg.connect(publisher.url) as connection:
-        assert increment_generation(connection, None) > number  # what was drawn once is not drawn again
+        assert increment_generation(connection, None) > number  # a generation is never drawn twice
 
 
-def test_a_process_that_hangs_delays_a_publish_by_its_lease_at_most(
+def test_a_hanging_process_delays_a_publish_by_at_most_its_lease(
     make_lease: Callable[[], Lease], publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease = make_lease()
@@ -96,13 +94,13 @@ def test_a_process_that_hangs_delays_a_publish_by_its_lease_at_most(
     assert hangs.wait(20)
     with psycopg.connect(publisher.url) as connection:
         increment_generation(connection, None)
-        # It never heard of the order; by its own clock its time was over before the publisher stopped waiting.
+        # It missed the notification, but its lease expired by its clock before the publisher stopped waiting.
         assert lease.versions() is None
     go_on.set()
 
 
-def test_a_publish_waits_by_its_own_clock_too(publisher: Publisher) -> None:
-    """The database server's clock was set back, so by it a lease of a process that is gone has an hour left."""
+def test_a_publish_also_waits_by_its_monotonic_clock(publisher: Publisher) -> None:
+    """The database server's clock was set back, so a dead process's lease seems valid for an hour."""
     with psycopg.connect(publisher.url, autocommit=True) as connection:
         connection.execute(
             """
@@ -115,7 +113,7 @@ def test_a_publish_waits_by_its_own_clock_too(publisher: Publisher) -> None:
         assert connection.execute("SELECT FROM cache_leases").rowcount == 0
 
 
-def test_a_stopped_process_answers_nothing_old_when_it_continues(served: Pod, publisher: Publisher) -> None:
+def test_a_stopped_process_serves_nothing_stale_when_it_continues(served: Pod, publisher: Publisher) -> None:
     question = "/rates?date_from=2021-01-01&date_to=2021-01-01&orig_code=CNGGZ&dest_code=EETLL"
 
     def ask() -> tuple[float | None, str]:
@@ -156,7 +154,7 @@ def test_a_lease_ends_with_its_epoch(make_lease: Callable[[], Lease], publisher:
         assert connection.execute("SELECT epoch::text FROM generation").fetchone() == (after.epoch,)
 
 
-def test_without_the_primary_there_is_no_lease_and_it_comes_back(
+def test_leases_end_with_the_primary_and_return_with_it(
     make_lease: Callable[[], Lease], publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(leases, "RETRY_SECONDS", 0.1)
@@ -170,9 +168,7 @@ def test_without_the_primary_there_is_no_lease_and_it_comes_back(
     wait_until(lambda: lease.versions() is not None)
 
 
-def test_a_publish_leaves_the_lanes_alone_that_it_does_not_touch(
-    make_lease: Callable[[], Lease], publisher: Publisher
-) -> None:
+def test_a_publish_keeps_the_versions_of_other_lanes(make_lease: Callable[[], Lease], publisher: Publisher) -> None:
     lease = make_lease()
     before = lease.versions()
     publisher.publish([("CNGGZ", "EETLL", date(2021, 1, 1), 100_000)])
@@ -191,7 +187,7 @@ def test_a_publish_leaves_the_lanes_alone_that_it_does_not_touch(
     assert not any(changed(*lane) for lane in untouched)
 
 
-def test_slots_are_the_same_in_sql_and_here(make_lease: Callable[[], Lease], publisher: Publisher) -> None:
+def test_slots_are_the_same_in_sql_and_python(make_lease: Callable[[], Lease], publisher: Publisher) -> None:
     versions = make_lease().versions()
     assert versions is not None
     with psycopg.connect(publisher.url) as connection:

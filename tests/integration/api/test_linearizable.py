@@ -1,8 +1,8 @@
 """No response is stale or mixed: a history of many readers is checked against the writer's.
 
 The readers query two pods of two worker processes each, through all caches, while batches are published, replaced and
-withdrawn, and while processes are killed. The failover of a primary is a drill of its own (drills/failover.py). Every
-state of the data has an average of its own, so an answer tells which state it shows.
+withdrawn, and while processes are killed. A drill (drills/failover.py) covers the failover of a primary. Every
+state of the data has a different average, which identifies the state in a response.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def observe(pods: list[Pod], publisher: Publisher, rounds: int, events: dict[int
         events: What happens at the beginning of a round.
 
     Returns:
-        How many requests got no answer; whatever is answered has to be 200.
+        The number of requests without a response. All responses must have status 200.
     """
     current = publish(publisher, 1000)
     writes = [Write(0, 0, 1000)]
@@ -95,7 +95,7 @@ def observe(pods: list[Pod], publisher: Publisher, rounds: int, events: dict[int
     for number in range(1, rounds):
         events.get(number, lambda: None)()
         started = time.monotonic()
-        if number % 2:  # in one step: never both, never none
+        if number % 2:  # in one step: readers see exactly one of them
             current = publish(publisher, 1000 + number, replaces=current)
         else:
             following = publish(publisher, 1000 + number)
@@ -114,15 +114,15 @@ def observe(pods: list[Pod], publisher: Publisher, rounds: int, events: dict[int
     return len(lost)
 
 
-def test_no_reader_is_shown_the_past(publisher: Publisher, settings: Settings) -> None:
+def test_no_reader_sees_stale_data(publisher: Publisher, settings: Settings) -> None:
     publisher.warm = warmer(Redis(settings))
     with pods_of(settings) as pods:
         assert observe(pods, publisher, ROUNDS, {}) == 0
         text = "".join(httpx.get(f"{pod.operations_url}/metrics").text for pod in pods)
-    assert 'rates_cache_requests_total{level="process",result="hit"}' in text  # the nearest cache took part
+    assert 'rates_cache_requests_total{level="process",result="hit"}' in text  # process memory took part
 
 
-def test_nor_is_one_when_a_worker_and_the_replica_are_killed(
+def test_no_reader_sees_stale_data_when_a_worker_and_the_replica_are_killed(
     own_cluster: PostgresPair, redis_url: str, tmp_path: Path
 ) -> None:
     settings = Settings.model_validate(
@@ -141,7 +141,7 @@ def test_nor_is_one_when_a_worker_and_the_replica_are_killed(
         lost = observe(pods, publisher, 12, {3: workers[0].kill, 6: own_cluster.replica.kill})
         assert not workers[0].is_running()
         assert len(psutil.Process(pods[0].process.pid).children()) == 2, "another worker has taken its place"
-    assert lost <= 3, "nobody but who was being answered by the worker notices"
+    assert lost <= 3, "only requests in progress in the worker fail"
 
 
 @pytest.mark.parametrize(
@@ -153,6 +153,6 @@ def test_nor_is_one_when_a_worker_and_the_replica_are_killed(
         ([Read(2.1, 2.2, (2.0, 2.0)), Read(2.3, 2.4, (1.0, 1.0))], "after"),
     ],
 )
-def test_the_checker_finds_what_is_wrong(reads: list[Read], fault: str) -> None:
+def test_the_checker_finds_errors(reads: list[Read], fault: str) -> None:
     with pytest.raises(AssertionError, match=fault):
         check(reads, [Write(0, 0, 1.0), Write(2, 3, 2.0)])

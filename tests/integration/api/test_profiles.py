@@ -1,4 +1,4 @@
-"""A supplier sets how its files are read, and no other supplier can."""
+"""Suppliers set how their own files are read."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_profile_is_set_read_and_deleted(
     assert client.delete(address, headers=headers).status_code == 404
 
 
-def test_another_suppliers_profile_is_out_of_reach(client: FlaskClient, supplier: tuple[str, dict[str, str]]) -> None:
+def test_another_suppliers_profile_is_inaccessible(client: FlaskClient, supplier: tuple[str, dict[str, str]]) -> None:
     name, headers = supplier
     for method in ("get", "put", "delete"):
         assert client.open(f"/v1/profiles/{name}x", method=method, headers=headers).status_code == 403

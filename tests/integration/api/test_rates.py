@@ -87,12 +87,12 @@ def test_a_reversed_range_has_no_days(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("day", ["2021-1-1", "2021-01-1", "2021-1-01"])
-def test_days_are_taken_as_strptime_takes_them(client: FlaskClient, day: str) -> None:
+def test_days_are_parsed_like_strptime(client: FlaskClient, day: str) -> None:
     assert get_rates(client, date_from=day, date_to=day).json["rates"][0]["day"] == "2021-01-01"
 
 
 @pytest.mark.parametrize("day", ["0001-01-01", "9999-12-31"])
-def test_days_go_from_the_first_year_to_the_last(client: FlaskClient, day: str) -> None:
+def test_days_range_from_the_first_year_to_the_last(client: FlaskClient, day: str) -> None:
     assert get_rates(client, date_from=day, date_to=day).json["rates"] == [{"count": None, "day": day, "price": None}]
 
 
@@ -120,7 +120,7 @@ def test_missing_and_bad_arguments_are_refused(client: FlaskClient, name: str, v
         "1e9",
     ],
 )
-def test_what_is_no_day_is_refused(client: FlaskClient, day: str) -> None:
+def test_invalid_days_are_refused(client: FlaskClient, day: str) -> None:
     assert get_rates(client, date_from=day).status_code == 400
 
 
@@ -143,7 +143,7 @@ def test_the_first_of_two_values_counts_and_unknown_parameters_do_not(client: Fl
 V1 = "/v1/rates?origin=CNGGZ&destination=EETLL&date_from=2021-01-01&date_to=2021-01-02"
 
 
-def test_v1_tells_of_the_locations_and_the_spread(client: FlaskClient, publisher: Publisher) -> None:
+def test_v1_returns_locations_and_spreads(client: FlaskClient, publisher: Publisher) -> None:
     publisher.publish(ROWS)
 
     answer: Any = client.get(V1)
@@ -206,7 +206,7 @@ def test_v1_as_ndjson(client: FlaskClient, publisher: Publisher) -> None:
         ("&format=xml", 400, ["format"]),
     ],
 )
-def test_v1_names_what_does_not_fit(client: FlaskClient, arguments: str, status: int, parameters: list[str]) -> None:
+def test_v1_names_invalid_parameters(client: FlaskClient, arguments: str, status: int, parameters: list[str]) -> None:
     answer = client.get(V1 + arguments)
 
     assert answer.status_code == status
@@ -224,7 +224,7 @@ def test_v1_names_what_does_not_fit(client: FlaskClient, arguments: str, status:
         ("currency=USD", "currency=usd"),
     ],
 )
-def test_v1_takes_other_spellings_and_notices_what_is_published(
+def test_v1_accepts_other_spellings_and_sees_publications(
     client: FlaskClient, publisher: Publisher, changes: tuple[str, str]
 ) -> None:
     asked = f"{V1}&interval=day&format=json&currency=USD"
@@ -252,7 +252,7 @@ def test_v1_rounds_averages_half_up_to_the_cent(client: FlaskClient, publisher: 
 
 
 @pytest.mark.parametrize("day", ["2021-1-1", "20210101", "1609459200", "2021-01-01T00:00:00", ""])
-def test_v1_takes_iso_days_only(client: FlaskClient, day: str) -> None:
+def test_v1_accepts_only_iso_days(client: FlaskClient, day: str) -> None:
     answer = client.get(V1.replace("2021-01-01", day))
 
     assert answer.status_code == 400
@@ -262,7 +262,7 @@ def test_v1_refuses_a_reversed_range(client: FlaskClient) -> None:
     assert client.get(V1.replace("2021-01-02", "2020-12-31")).status_code == 400
 
 
-def test_v1_names_an_unknown_location_and_suggests_near_ones(client: FlaskClient) -> None:
+def test_v1_names_an_unknown_location_and_suggests_similar_ones(client: FlaskClient) -> None:
     answer = client.get(V1.replace("CNGGZ", "chna_main"))
 
     problem = answer.get_json(force=True)
@@ -273,7 +273,7 @@ def test_v1_names_an_unknown_location_and_suggests_near_ones(client: FlaskClient
     assert client.get(problem["type"]).status_code == 200
 
 
-def test_v1_refuses_what_it_cannot_write(client: FlaskClient) -> None:
+def test_v1_refuses_unsupported_formats(client: FlaskClient) -> None:
     assert client.get(V1, headers={"Accept": "image/png"}).status_code == 406
 
 
@@ -298,7 +298,7 @@ def test_v1_resolves_open_ranges_to_the_last_day_with_prices(
     if "date_to" not in range_:
         publisher.publish([("CNGGZ", "EETLL", DAYS[2], 100_000)])
         later: Any = client.get(asked)
-        assert later.json["rates"][-1]["date_from"] == "2021-01-03", "a publish moves the end at once"
+        assert later.json["rates"][-1]["date_from"] == "2021-01-03", "a publish moves the end immediately"
 
 
 def test_v1_has_no_intervals_for_a_lane_without_prices_and_no_last_day(client: FlaskClient) -> None:
@@ -311,7 +311,7 @@ def test_v1_has_no_intervals_for_a_lane_without_prices_and_no_last_day(client: F
     "range_",
     ["period=0d", "period=week", "period=3d&date_from=2021-01-01", "date_from=1900-01-01", "date_from=2022-01-01"],
 )
-def test_v1_refuses_open_ranges_that_do_not_fit(client: FlaskClient, publisher: Publisher, range_: str) -> None:
+def test_v1_refuses_invalid_open_ranges(client: FlaskClient, publisher: Publisher, range_: str) -> None:
     publisher.publish(ROWS)
 
     assert client.get(f"/v1/rates?origin=CNGGZ&destination=EETLL&{range_}").status_code == 400
@@ -341,7 +341,7 @@ def test_latest_rates_are_those_of_v1_rates(client: FlaskClient, publisher: Publ
 
 
 @pytest.mark.parametrize("lanes", ["", "CNGGZ", "CNGGZ:NOWHERE", "A:B:C", ",".join(["CNGGZ:EETLL"] * 51)])
-def test_latest_rates_name_what_is_wrong(client: FlaskClient, lanes: str) -> None:
+def test_latest_rates_name_invalid_parameters(client: FlaskClient, lanes: str) -> None:
     answer: Any = client.get("/v1/rates/latest", query_string={"lanes": lanes})
 
     assert answer.status_code == 400
@@ -351,7 +351,7 @@ def test_latest_rates_name_what_is_wrong(client: FlaskClient, lanes: str) -> Non
 def test_finite_answers_can_be_read_in_ranges(client: FlaskClient, publisher: Publisher) -> None:
     publisher.publish(ROWS)
     asked = V1 + "&format=csv"
-    for _ in range(2):  # computed, and from the process's cache
+    for _ in range(2):  # first computed, then from process memory
         whole = client.get(asked)
         assert whole.headers["Accept-Ranges"] == "bytes"
         assert whole.content_type == "text/csv; charset=utf-8; header=present"
@@ -368,7 +368,7 @@ def test_finite_answers_can_be_read_in_ranges(client: FlaskClient, publisher: Pu
 
 
 class Reference:
-    """The same questions answered in plain Python from the delivered files, without the service's code."""
+    """Answers computed in plain Python from the delivered files, without the service's code."""
 
     def __init__(self, rows: list[Row]) -> None:
         self.prices: dict[tuple[str, str, date], list[int]] = defaultdict(list)
@@ -399,7 +399,7 @@ class Reference:
 def test_500_random_questions_agree_with_plain_python(
     client: FlaskClient, publisher: Publisher, sample_rows: list[Row]
 ) -> None:
-    # Some days with one or two prices only, and two batches: what a thinned-out month of two suppliers looks like.
+    # A sparse month of two suppliers: two batches, and days with one or two prices only.
     chance = random.Random(20211)
     rows = [row for row in sample_rows if row[2].day % 7 or chance.random() < 0.4]
     half = len(rows) // 2

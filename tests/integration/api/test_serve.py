@@ -1,4 +1,4 @@
-"""The service as it is run: several workers, one set of metrics, and a stop that loses nothing."""
+"""The running service: several workers, common metrics, and a graceful stop."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ QUESTION = "/rates?date_from=2021-01-01&date_to=2021-01-31&orig_code=CNGGZ&dest_
 
 
 class Load:
-    """Clients that ask without a pause, half of them on a connection of its own each time.
+    """Clients that send requests without a pause, half of them with a new connection each time.
 
-    Like a load balancer they stop sending when the readiness check fails, and as late as it may notice.
+    Like a load balancer, they stop some time after the readiness check fails.
     """
 
     def __init__(self, url: str, clients: int = 8) -> None:
@@ -48,7 +48,7 @@ class Load:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.end()  # a test that fails must not leave clients behind
+        self.end()  # a failed test must stop its clients, too
 
     def end(self) -> None:
         self.stop.set()
@@ -70,19 +70,19 @@ def test_sigterm_loses_no_request(served: Pod, publisher: Publisher, sample_rows
         assert ready.status_code == 503
         assert ready.json()["checks"]["server"] == "draining"
         assert httpx.get(f"{served.operations_url}/healthz").status_code == 200
-        time.sleep(0.5)  # a balancer takes its time to notice; draining lasts 3 s here
+        time.sleep(0.5)  # a load balancer notices late; draining lasts 3 s here
 
     assert served.terminate() == 0
     assert load.failures == []
     assert set(load.statuses) == {200}
     assert len(load.statuses) > answered
-    assert load.closing > 0  # clients that keep connections are told to look for another pod
+    assert load.closing > 0  # persistent connections are closed, so that clients connect to another pod
 
 
-def test_a_request_in_progress_is_finished(served: Pod, publisher: Publisher) -> None:
+def test_a_request_in_progress_is_completed(served: Pod, publisher: Publisher) -> None:
     with httpx.stream("GET", f"{served.url}{QUESTION}") as slow_reader:
         served.process.terminate()
-        time.sleep(4)  # the drain is over, the answer is not
+        time.sleep(4)  # draining has ended, but the response is incomplete
         assert slow_reader.read().startswith(b'{"rates"')
     assert served.terminate() == 0
 
@@ -93,7 +93,7 @@ def test_metrics_add_up_over_workers_and_logs_are_json_lines(served: Pod) -> Non
 
     text = httpx.get(f"{served.operations_url}/metrics").text
     assert 'rates_http_requests_total{method="GET",route="/rates",status="200"} 40.0' in text
-    assert "rates_http_requests_in_progress 1.0" in text  # this very request
+    assert "rates_http_requests_in_progress 1.0" in text  # this request
     assert 'rates_replica_lag_seconds{server="replica-1"}' in text
     assert 'rates_pool_connections{server="primary",state="open"}' in text
     assert 'rates_batches{state="published"} 0.0' in text
@@ -105,4 +105,4 @@ def test_metrics_add_up_over_workers_and_logs_are_json_lines(served: Pod) -> Non
     assert len(requests) == 40
     assert {"timestamp", "level", "request_id", "method", "route", "status", "duration_ms", "bytes"} <= set(requests[0])
     assert {event["generation"] for event in requests} == {2}
-    assert not any("orig_code" in line for line in served.output)  # what somebody asks is nobody's business
+    assert not any("orig_code" in line for line in served.output)  # queries are private

@@ -1,4 +1,4 @@
-"""What arrives is what was sent, or it is refused: truncated, malformed and altered request bodies."""
+"""Truncated, malformed and altered request bodies are refused."""
 
 from __future__ import annotations
 

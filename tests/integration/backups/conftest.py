@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def folder(servers_folder: Path) -> Path:
-    """A folder for servers and backups of the test's own."""
+    """A folder for the test's servers and backups."""
     own = Path(tempfile.mkdtemp(dir=servers_folder))
     own.chmod(0o711)
     return own

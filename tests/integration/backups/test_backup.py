@@ -1,4 +1,4 @@
-"""Backups are worth what restoring them gives: any moment since the oldest one, or an error that says why not."""
+"""A restore reaches any moment since the oldest backup, or fails with a clear error."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def rates(
 
 
 def archive_everything(server: PostgresServer) -> None:
-    """Wait until what was written up to now is in the archive."""
+    """Wait until all WAL written so far is archived."""
     with psycopg.connect(server.admin_url, autocommit=True) as connection:
         row = connection.execute("SELECT pg_walfile_name(pg_switch_wal())").fetchone()
         assert row is not None
@@ -78,7 +78,7 @@ def archive_everything(server: PostgresServer) -> None:
 
 
 def restored(server: PostgresServer, folder: Path, name: str, *options: str, archives: bool = False) -> PostgresServer:
-    """Restore into a new server, and start it; one that takes the old one's place archives, too."""
+    """Restore into a new server and start it. A replacement of the old server archives, too."""
     assert server.backups
     private_folder(folder / name)
     copy = PostgresServer(folder / name, fast=True, backups=server.backups if archives else None)
@@ -101,7 +101,7 @@ def test_any_moment_since_the_backup_can_be_restored(archiving: PostgresServer, 
     try:
         assert rows(before.url) == [1, 2]
         assert rows(archiving.url) == [3]  # untouched
-        execute(before.url, "INSERT INTO kept VALUES (4)")  # it takes writes
+        execute(before.url, "INSERT INTO kept VALUES (4)")  # it accepts writes
     finally:
         before.stop()
     latest = restored(archiving, folder, "latest")
@@ -128,7 +128,7 @@ def test_a_restored_server_can_be_restored_again(archiving: PostgresServer, fold
     mistaken = now(archiving)
     execute(archiving.url, "INSERT INTO kept VALUES (667)")
     archive_everything(archiving)
-    # A copy that never archived is not what the service uses.
+    # The service does not use a copy that never archived.
     assert "on timeline 1, and is on timeline 2" in rates(archiving, "restore", folder / "unused")
     archiving.stop()
 
@@ -165,10 +165,10 @@ def test_a_restored_server_can_be_restored_again(archiving: PostgresServer, fold
             server.stop()
 
 
-def test_two_servers_in_one_archive_are_not_chosen_between(archiving: PostgresServer, folder: Path) -> None:
+def test_two_servers_in_one_archive_need_a_decision(archiving: PostgresServer, folder: Path) -> None:
     execute(archiving.url, "CREATE TABLE kept AS SELECT 1 AS answer")
     rates(archiving, "backup")
-    execute(archiving.url, "INSERT INTO kept VALUES (2)")  # in a segment that is not complete yet
+    execute(archiving.url, "INSERT INTO kept VALUES (2)")  # in an incomplete segment
     copy = restored(archiving, folder, "copy", archives=True)
     try:
         for number in (3, 4):
@@ -198,7 +198,7 @@ def test_segments_of_another_size(folder: Path) -> None:
         copy.stop()
 
 
-def test_old_backups_go_and_their_wal_with_them(archiving: PostgresServer, folder: Path) -> None:
+def test_old_backups_are_deleted_with_their_wal(archiving: PostgresServer, folder: Path) -> None:
     execute(archiving.url, "CREATE TABLE kept AS SELECT 1 AS answer")
     labels = []
     for number in (2, 3, 4):
@@ -211,7 +211,7 @@ def test_old_backups_go_and_their_wal_with_them(archiving: PostgresServer, folde
     assert re.findall(r"\d{8}T\d{6}Z", rates(archiving, "backup", "list")) == labels[1:]
     assert archiving.backups
     assert sorted(path.name for path in (archiving.backups / "base").iterdir()) == labels[1:]
-    oldest = restored(archiving, folder, "oldest", "--backup", labels[1])  # its WAL is still there
+    oldest = restored(archiving, folder, "oldest", "--backup", labels[1])  # its WAL is kept
     try:
         assert rows(oldest.url) == [1, 2, 3, 4]
     finally:
@@ -219,7 +219,7 @@ def test_old_backups_go_and_their_wal_with_them(archiving: PostgresServer, folde
 
 
 def test_backups_that_the_period_needs_remain() -> None:
-    """What is restored to a moment begins with the backup before it, however old that is."""
+    """A restore starts from the last backup before the given time, however old that is."""
 
     def taken(days_ago: float) -> Backup:
         ended = NOW - timedelta(days=days_ago)
@@ -247,7 +247,7 @@ def test_backups_that_the_period_needs_remain() -> None:
         assert retention.expired(backups, NOW) == expired, retention
 
 
-def test_damage_is_found(archiving: PostgresServer, folder: Path) -> None:
+def test_damage_is_detected(archiving: PostgresServer, folder: Path) -> None:
     execute(archiving.url, "CREATE TABLE kept AS SELECT 1 AS answer")
     rates(archiving, "backup")
     for _ in range(3):
@@ -266,7 +266,7 @@ def test_damage_is_found(archiving: PostgresServer, folder: Path) -> None:
     assert "pg_verifybackup failed" in rates(archiving, "backup", "verify", fails=True)
 
 
-def test_what_cannot_be_backed_up_leaves_nothing(folder: Path) -> None:
+def test_a_failed_backup_leaves_nothing(folder: Path) -> None:
     with PostgresServer(folder / "primary", fast=True) as server:
         server.backups = folder / "backups"
         execute(server.admin_url, "ALTER ROLE replicator NOREPLICATION")

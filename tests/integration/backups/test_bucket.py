@@ -1,4 +1,4 @@
-"""In S3: WAL is kept once and never replaced, and a backup there can be restored, WAL included."""
+"""In S3, WAL is stored once and never replaced, and backups can be restored with their WAL."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def _bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("_bucket")
 @pytest.mark.parametrize("url", [URL, "folder"])
-def test_a_segment_is_kept_once_and_never_replaced(tmp_path: Path, url: str) -> None:
+def test_a_segment_is_stored_once_and_never_replaced(tmp_path: Path, url: str) -> None:
     kept = repository(url if url == URL else str(tmp_path / "kept"))
     segment = tmp_path / "000000010000000000000001"
     segment.write_bytes(b"a" * SEGMENT_BYTES)
     assert wal.archive(kept, segment)
-    assert not wal.archive(kept, segment)  # the server asks again when it crashed before it noted the first time
+    assert not wal.archive(kept, segment)  # the server repeats the call if it crashed before it recorded the first one
     segment.write_bytes(b"b" * SEGMENT_BYTES)
     with pytest.raises(BackupError, match="another server archives to the same"):
         wal.archive(kept, segment)
@@ -79,6 +79,6 @@ def test_a_backup_in_a_bucket_is_restored_with_its_wal(archiving: PostgresServer
 
 
 @pytest.mark.usefixtures("_bucket")
-def test_a_bucket_that_is_not_there_is_named() -> None:
+def test_a_missing_bucket_is_named() -> None:
     with pytest.raises(BackupError, match="the bucket nowhere of RATES_BACKUP_URL"):
         base.found(repository("s3://nowhere/rates"))

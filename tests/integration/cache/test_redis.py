@@ -1,4 +1,4 @@
-"""Redis at its memory limit, and after a failover: it refuses writes, and that must not stop reads."""
+"""Redis at its memory limit and after a failover refuses writes, which must not stop reads."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def connected(server: RedisServer) -> Redis:
     return Redis(Settings.model_validate({"database_url": "postgresql://nowhere/rates", "redis_url": server.url}))
 
 
-def test_a_full_redis_still_answers(server: RedisServer) -> None:
+def test_reads_continue_with_a_full_redis(server: RedisServer) -> None:
     shared = connected(server)
     answers = SharedAnswers(shared)
     answers.put("known", ANSWER)
@@ -51,7 +51,7 @@ def test_a_full_redis_still_answers(server: RedisServer) -> None:
 
 
 def test_a_server_that_lost_its_role_loses_its_connections(server: RedisServer) -> None:
-    """Its address leads to another server by now; a connection that is kept would be refused writes for ever."""
+    """Its address resolves to another server; writes on old connections would fail forever."""
     shared = connected(server)
     answers = SharedAnswers(shared)
     answers.put("known", ANSWER)

@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture
 def folder(servers_folder: Path) -> Path:
-    """A folder for servers of the test's own."""
+    """A folder for the test's servers."""
     own = Path(tempfile.mkdtemp(dir=servers_folder))
     own.chmod(0o711)
     return own

@@ -81,12 +81,12 @@ def test_a_second_start_says_where_the_first_runs(primary: PostgresServer) -> No
     assert value(primary.url, "SELECT 1") == 1
 
 
-def test_another_object_for_the_folder_can_stop_it(primary: PostgresServer) -> None:
+def test_another_object_for_the_same_folder_can_stop_it(primary: PostgresServer) -> None:
     PostgresServer(primary.folder).stop()
     assert not primary.is_running()
 
 
-def test_a_process_id_that_now_belongs_to_someone_else_is_left_alone(primary: PostgresServer) -> None:
+def test_a_reused_process_id_is_not_signalled(primary: PostgresServer) -> None:
     primary.kill()
     with subprocess.Popen(["sleep", "60"]) as stranger:
         (primary.data / "postmaster.pid").write_text(f"{stranger.pid}\n{primary.data}\n")
@@ -99,7 +99,7 @@ def test_a_process_id_that_now_belongs_to_someone_else_is_left_alone(primary: Po
         stranger.kill()
 
 
-def test_a_half_made_folder_is_made_anew(folder: Path) -> None:
+def test_an_incomplete_folder_is_created_again(folder: Path) -> None:
     server = PostgresServer(folder / "primary", fast=True)
     (server.folder / "data.building").mkdir()
     (server.folder / "data.building" / "PG_VERSION").write_text("18")
@@ -129,7 +129,7 @@ def test_a_taken_port_is_replaced(folder: Path, chosen: bool) -> None:
         assert server.port == port
 
 
-def test_nobody_gets_in_from_elsewhere_or_without_a_password(primary: PostgresServer) -> None:
+def test_logins_need_loopback_and_a_password(primary: PostgresServer) -> None:
     process = primary.process()
     assert process is not None
     assert {connection.laddr.ip for connection in process.net_connections()} == {HOST}
@@ -163,7 +163,7 @@ def test_a_replica_catches_up_after_its_primary_was_killed(folder: Path) -> None
         eventually(replica.url, "SELECT count(*) FROM pg_class WHERE relname = 'kept'", 1)
 
 
-def test_a_promoted_replica_takes_over_and_is_made_anew_for_the_next_start(folder: Path) -> None:
+def test_a_promoted_replica_takes_over_and_is_copied_again_at_the_next_start(folder: Path) -> None:
     with primary_with_replica(folder, fast=True) as (primary, replica):
         execute(primary.url, "CREATE TABLE kept AS SELECT 42 AS answer")
         eventually(replica.url, "SELECT count(*) FROM pg_class WHERE relname = 'kept'", 1)
@@ -178,7 +178,7 @@ def test_a_promoted_replica_takes_over_and_is_made_anew_for_the_next_start(folde
 
 
 @pytest.mark.parametrize("how", ["rewound", "copied"])
-def test_a_lost_primary_rejoins_behind_the_one_that_took_its_place(folder: Path, how: str) -> None:
+def test_a_lost_primary_rejoins_as_a_replica(folder: Path, how: str) -> None:
     with primary_with_replica(folder, fast=True) as cluster:
         lost, promoted = cluster
         execute(lost.url, "CREATE TABLE kept AS SELECT 42 AS answer")
@@ -186,7 +186,7 @@ def test_a_lost_primary_rejoins_behind_the_one_that_took_its_place(folder: Path,
         assert value(cluster.url, "SELECT inet_server_port()") == lost.port
         assert value(cluster.replica_url, "SELECT inet_server_port()") == promoted.port
         promoted.kill()
-        execute(lost.url, "INSERT INTO kept VALUES (1)")  # nobody but the lost primary has it
+        execute(lost.url, "INSERT INTO kept VALUES (1)")  # only the lost primary has it
         lost.kill()
         promoted.start()
         promoted.promote()
@@ -202,7 +202,7 @@ def test_a_lost_primary_rejoins_behind_the_one_that_took_its_place(folder: Path,
             lost.rejoin(promoted)
 
 
-def test_a_replica_that_lost_its_slot_is_made_anew(folder: Path) -> None:
+def test_a_replica_that_lost_its_slot_is_copied_again(folder: Path) -> None:
     with primary_with_replica(folder, fast=True) as (primary, replica):
         replica.stop()
         execute(primary.admin_url, f"SELECT pg_drop_replication_slot('{SLOT}')")
@@ -212,8 +212,8 @@ def test_a_replica_that_lost_its_slot_is_made_anew(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_terminated_program_leaves_no_server_behind(folder: Path, number: signal.Signals) -> None:
-    program = (  # what a shell runs in the background has SIGINT ignored
+def test_a_terminated_program_leaves_no_server(folder: Path, number: signal.Signals) -> None:
+    program = (  # background processes of a shell ignore SIGINT
         "import signal, sys, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from pathlib import Path\nfrom rates_app.local.postgres import primary_with_replica\n"
         "with primary_with_replica(Path(sys.argv[1]), fast=True):\n    print('up', flush=True)\n    time.sleep(120)\n"

@@ -23,7 +23,7 @@ def server(folder: Path) -> Iterator[RedisServer]:
     assert not server.is_running()
 
 
-def test_it_is_a_bounded_cache_that_keeps_nothing(server: RedisServer) -> None:
+def test_it_is_a_bounded_cache_without_persistence(server: RedisServer) -> None:
     with redis.Redis.from_url(server.url) as client:
         settings = client.config_get("maxmemory*")
         assert settings["maxmemory"] == str(128 * 2**20)
@@ -49,7 +49,7 @@ def test_a_second_start_says_where_the_first_runs(server: RedisServer) -> None:
         RedisServer(server.folder).start()
 
 
-def test_it_listens_on_loopback_and_wants_its_password(server: RedisServer) -> None:
+def test_it_listens_on_loopback_and_needs_a_password(server: RedisServer) -> None:
     process = server.process()
     assert process is not None
     assert process.uids().real != 0

@@ -76,7 +76,7 @@ class Dev:
 
 
 def family(data: Path) -> list[psutil.Process]:
-    """Find the processes that run on a folder: the servers by their command line, the service by its settings."""
+    """Find the processes that use a folder: servers by their command line, the service by its settings."""
     return [
         process
         for process in psutil.process_iter(["cmdline", "environ"])
@@ -87,7 +87,7 @@ def family(data: Path) -> list[psutil.Process]:
 
 @pytest.fixture
 def data(folder: Path) -> Iterator[Path]:
-    """A folder for ``rates dev``; what a failed test has left running in it is ended."""
+    """A folder for ``rates dev``. Remaining processes of a failed test are stopped."""
     data = folder / "data"
     yield data
     for process in family(data):
@@ -95,13 +95,13 @@ def data(folder: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-def test_it_serves_the_sample_and_stops_whole_and_starts_again(data: Path) -> None:
+def test_it_serves_the_sample_stops_completely_and_starts_again(data: Path) -> None:
     first = Dev(data)
     expected = {"rates": [{"count": 24, "day": "2021-01-01", "price": pytest.approx(1111.92, abs=0.01)}]}
     assert first.answer() == expected
     assert httpx.get(f"{first.url}/readyz").status_code == 200
     assert stat.S_IMODE((data / "env").stat().st_mode) == 0o600
-    # the other commands find it with what it wrote
+    # other commands find it with its env file
     listed = subprocess.run(
         ["sh", "-c", f". {data}/env && {RATES} batches"], capture_output=True, text=True, check=True, cwd="/"
     )
@@ -127,7 +127,7 @@ def test_it_serves_the_sample_and_stops_whole_and_starts_again(data: Path) -> No
     assert not family(data)
 
 
-def test_after_a_kill_the_next_start_ends_what_was_left(data: Path) -> None:
+def test_after_a_kill_the_next_start_stops_the_old_servers(data: Path) -> None:
     port = free_port()
     killed = Dev(data, port=port)
     answer = killed.answer()
@@ -144,7 +144,7 @@ def test_after_a_kill_the_next_start_ends_what_was_left(data: Path) -> None:
 
 
 @pytest.mark.parametrize("step", ["Start PostgreSQL", "Migrate the database"])
-def test_it_stops_whole_while_it_starts(data: Path, step: str) -> None:
+def test_it_stops_completely_during_its_start(data: Path, step: str) -> None:
     dev = Dev(data)
     dev.wait_for(rf"(✓ {step})")
     assert dev.stop(signal.SIGTERM) == 0
@@ -152,7 +152,7 @@ def test_it_stops_whole_while_it_starts(data: Path, step: str) -> None:
     assert not family(data)
 
 
-def test_it_ends_with_an_error_and_whole_when_the_service_dies(data: Path) -> None:
+def test_it_stops_completely_with_an_error_when_the_service_dies(data: Path) -> None:
     dev = Dev(data)
     assert dev.url
     children = psutil.Process(dev.process.pid).children()
@@ -163,7 +163,7 @@ def test_it_ends_with_an_error_and_whole_when_the_service_dies(data: Path) -> No
     assert not family(data)
 
 
-def test_it_starts_stores_again_that_have_died_and_archives_for_backups(data: Path) -> None:
+def test_it_restarts_dead_stores_and_archives_for_backups(data: Path) -> None:
     dev = Dev(data, options=["--archive"])
     answer = dev.answer()
     primary = PostgresServer(data / "postgres" / "primary")
@@ -190,7 +190,7 @@ def test_it_starts_stores_again_that_have_died_and_archives_for_backups(data: Pa
     assert not family(data)
 
 
-def test_it_ends_with_an_error_and_whole_when_a_store_keeps_dying(data: Path) -> None:
+def test_it_stops_completely_with_an_error_when_a_store_keeps_dying(data: Path) -> None:
     dev = Dev(data)
     assert dev.url
     primary = PostgresServer(data / "postgres" / "primary")
@@ -203,10 +203,10 @@ def test_it_ends_with_an_error_and_whole_when_a_store_keeps_dying(data: Path) ->
     assert not family(data)
 
 
-def test_it_stops_whole_after_its_folder_was_removed(data: Path) -> None:
+def test_it_stops_completely_after_its_folder_was_removed(data: Path) -> None:
     dev = Dev(data)
     assert dev.url
-    for _ in range(3):  # the dispatcher looks for deliveries there, and makes the folders it misses
+    for _ in range(3):  # the dispatcher scans the folders and creates missing ones
         shutil.rmtree(data, ignore_errors=True)
     assert dev.stop(signal.SIGTERM) == 0
     assert not family(data)
@@ -219,7 +219,7 @@ def test_an_ordinary_user_can_run_it(data: Path) -> None:
     os.chown(data.parent, owner.pw_uid, owner.pw_gid)
     drop = ["setpriv", f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups"]
     if run(["test", "-x", sys.executable]).returncode:
-        # Root's interpreter may be where nobody else gets in: let this user look in there, and nothing more.
+        # Other users may not be permitted to read root's interpreter: grant this user read access only.
         drop += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
     dev = Dev(data, drop)
     assert dev.answer()

@@ -1,4 +1,4 @@
-"""Real servers on loopback: one that takes what targets take over HTTP, and a mail server."""
+"""Real servers on loopback: one for all HTTP targets, and a mail server."""
 
 from __future__ import annotations
 

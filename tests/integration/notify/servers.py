@@ -1,4 +1,4 @@
-"""What the targets' servers take and keep; and the notifications that the tests send."""
+"""Servers of notification targets, and notifications for tests."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class Desk:
-    """A chat, a pager and two trackers behind one address; what they were told, and what they hold."""
+    """A chat, a pager and two trackers behind one address, with the requests that they got and their state."""
 
     url: str = ""
     requests: list[tuple[str, str, Any]] = field(default_factory=list)
-    statuses: list[int] = field(default_factory=list)  # answers to give first, instead of taking the request
+    statuses: list[int] = field(default_factory=list)  # responses to send first, instead of accepting the request
     tickets: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def bodies(self, method: str, path: str) -> list[Any]:
@@ -32,7 +32,7 @@ class Desk:
         question = parse_qs(urlsplit(target).query)
         self.requests.append((method, path, body))
         if self.statuses and (status := self.statuses.pop(0)):
-            return status, {"message": f"told to answer {status}"}
+            return status, {"message": f"configured to return {status}"}
         if path == "/chat":
             return 200, "ok"
         if path == "/v2/enqueue":
@@ -87,7 +87,7 @@ class Desk:
 
 
 class Inbox(Message):
-    """Keeps the e-mails that arrive; answers 550 to the recipient ``nobody``."""
+    """Stores e-mails; refuses the recipient ``nobody`` with 550."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ FIRING = Notification(
     key="prod/rates/rates-app/crash-loop",
     state=State.FIRING,
     severity=Severity.CRITICAL,
-    title="rates/rates-app: a container crashes again and again (prod)",
+    title="rates/rates-app: a container keeps crashing (prod)",
     summary="It is restarted with growing pauses.",
     facts={"namespace": "rates", "pod": "rates-app-<1>"},
     excerpt="Traceback & more\nValueError: <bad>",

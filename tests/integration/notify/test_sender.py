@@ -1,4 +1,4 @@
-"""No notification is lost and none overtakes another, whatever a target does."""
+"""No notification is lost or overtakes another, whatever a target does."""
 
 from __future__ import annotations
 
@@ -31,47 +31,49 @@ def sender(desk: Desk, tmp_path: Path) -> Iterator[NotificationSender]:
     made.close()
 
 
-def told(desk: Desk) -> list[str]:
+def posted(desk: Desk) -> list[str]:
     return [body["text"].split("]")[0] + "]" for body in desk.bodies("POST", "/chat")]
 
 
-def test_a_notice_is_tried_again_until_it_is_taken(desk: Desk, sender: NotificationSender) -> None:
+def test_a_notification_is_retried_until_it_is_accepted(desk: Desk, sender: NotificationSender) -> None:
     desk.statuses = [503, 429, 0]
     sender.deliver(FIRING)
     sender.wait()
-    assert told(desk) == ["[FIRING]"] * 3
+    assert posted(desk) == ["[FIRING]"] * 3
     assert sender.dead_letters.waiting() == []
 
 
-def test_an_end_never_overtakes_its_beginning(desk: Desk, sender: NotificationSender) -> None:
+def test_an_all_clear_never_overtakes_its_alarm(desk: Desk, sender: NotificationSender) -> None:
     desk.statuses = [503] * 4
     sender.deliver(FIRING)
     sender.deliver(RESOLVED)
     sender.wait()
-    assert told(desk) == ["[FIRING]"] * 4  # three attempts, and one more before the end would have been sent
+    assert posted(desk) == ["[FIRING]"] * 4  # three attempts, and another before the all-clear
     assert [letter.notification.state for _, letter in sender.dead_letters.waiting()] == ["firing", "resolved"]
     sender.redeliver()
     sender.wait()
-    assert told(desk)[4:] == ["[FIRING]", "[RESOLVED]"]
+    assert posted(desk)[4:] == ["[FIRING]", "[RESOLVED]"]
     assert sender.dead_letters.waiting() == []
 
 
-def test_a_refused_notice_waits_for_a_person_and_holds_up_no_other(desk: Desk, sender: NotificationSender) -> None:
+def test_a_refused_notification_waits_for_an_operator_and_delays_no_other(
+    desk: Desk, sender: NotificationSender
+) -> None:
     desk.statuses = [400]
     sender.deliver(FIRING)
     sender.deliver(RESOLVED)
     sender.wait()
-    assert told(desk) == ["[FIRING]", "[RESOLVED]"]
+    assert posted(desk) == ["[FIRING]", "[RESOLVED]"]
     ((_, letter),) = sender.dead_letters.waiting()
     assert (letter.refused, letter.notification) == (True, FIRING)
 
 
-def test_one_that_is_refused_when_it_is_tried_again_holds_up_no_other(desk: Desk, sender: NotificationSender) -> None:
+def test_a_notification_refused_at_its_retry_delays_no_other(desk: Desk, sender: NotificationSender) -> None:
     desk.statuses = [503, 503, 503, 400]
     sender.deliver(FIRING)
     sender.deliver(RESOLVED)
     sender.wait()
-    assert told(desk) == ["[FIRING]"] * 4 + ["[RESOLVED]"]
+    assert posted(desk) == ["[FIRING]"] * 4 + ["[RESOLVED]"]
     ((_, letter),) = sender.dead_letters.waiting()
     assert (letter.refused, letter.notification) == (True, FIRING)
 
@@ -101,10 +103,10 @@ def test_dead_letters_outlive_the_process(desk: Desk, tmp_path: Path) -> None:
     second = NotificationSender(configured(settings), settings)
     second.deliver(RESOLVED)
     second.close()
-    assert told(desk) == ["[FIRING]", "[FIRING]", "[RESOLVED]"]
+    assert posted(desk) == ["[FIRING]", "[FIRING]", "[RESOLVED]"]
 
 
-def test_only_what_is_grave_enough_wakes_anybody(desk: Desk, tmp_path: Path) -> None:
+def test_only_severe_notifications_go_to_the_pager(desk: Desk, tmp_path: Path) -> None:
     settings = NotifySettings(pagerduty_key="k", pagerduty_url=desk.url, dead_letters=tmp_path)
     sender = NotificationSender(configured(settings), settings)
     sender.deliver(FIRING.model_copy(update={"severity": Severity.WARNING}))
@@ -123,14 +125,14 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
 def test_the_command_tries_every_target(
     run: Callable[..., Any], desk: Desk, mail_server: MailServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert run("test").exit_code == 1  # none is set up
+    assert run("test").exit_code == 1  # none is configured
     monkeypatch.setenv("RATES_NOTIFY_SLACK_URL", f"{desk.url}/chat")
     monkeypatch.setenv("RATES_NOTIFY_SMTP_URL", mail_server.url)
     monkeypatch.setenv("RATES_NOTIFY_EMAIL_FROM", "alarm@rates.example")
     monkeypatch.setenv("RATES_NOTIFY_EMAIL_TO", "ops@rates.example")
     result = run("test")
     assert result.exit_code == 0, result.output
-    assert told(desk) == ["[FIRING]", "[RESOLVED]"]
+    assert posted(desk) == ["[FIRING]", "[RESOLVED]"]
     assert len(mail_server.inbox.messages) == 2
     desk.statuses = [500]
     failed = run("test")
@@ -139,7 +141,7 @@ def test_the_command_tries_every_target(
     assert "email: accepted both notifications" in failed.output
 
 
-def test_the_command_redelivers_what_waits(
+def test_the_command_redelivers_dead_letters(
     run: Callable[..., Any], desk: Desk, sender: NotificationSender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk.statuses = [400]
@@ -148,11 +150,11 @@ def test_the_command_redelivers_what_waits(
     monkeypatch.setenv("RATES_NOTIFY_SLACK_URL", f"{desk.url}/chat")
     assert "HTTP 400" in run("dead-letters").output.replace("\n", " ")
     assert run("redeliver").exit_code == 0
-    assert told(desk) == ["[FIRING]", "[FIRING]"]
+    assert posted(desk) == ["[FIRING]", "[FIRING]"]
     assert "There are no dead letters" in run("dead-letters").output
 
 
-def test_half_a_target_is_refused(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_incomplete_target_is_refused(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RATES_NOTIFY_GITHUB_TOKEN", "secret-token")
     result = run("test")
     assert "RATES_NOTIFY_GITHUB_REPOSITORY" in str(result.exception)

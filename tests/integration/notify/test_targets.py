@@ -1,4 +1,4 @@
-"""Every target takes a problem once and its end, over the wire, and says what kind of failure a failure is."""
+"""Every target sends an incident once and its all-clear, and classifies failures."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def email(url: str, to: str = "ops@rates.example") -> Notifier:
     return only(smtp_url=url, email_from="alarm@rates.example", email_to=to)
 
 
-def test_an_email_says_all_of_it_and_the_end_is_in_its_thread(mail_server: MailServer) -> None:
+def test_an_email_is_complete_and_its_all_clear_is_in_its_thread(mail_server: MailServer) -> None:
     target = email(mail_server.url, "ops@rates.example,second@rates.example")
     for notification in (FIRING, RESOLVED):
         target.send(notification)
     first, second = mail_server.inbox.messages
-    assert first["Subject"] == "[FIRING] rates/rates-app: a container crashes again and again (prod)"
+    assert first["Subject"] == "[FIRING] rates/rates-app: a container keeps crashing (prod)"
     assert first["X-RcptTo"] == "ops@rates.example, second@rates.example"
     text = str(first.get_payload(decode=False))
     assert "Runbook: https://runbooks.example/pod-crash-loop.md" in text
@@ -57,12 +57,12 @@ def test_an_email_says_all_of_it_and_the_end_is_in_its_thread(mail_server: MailS
     assert second["In-Reply-To"] == first["Message-ID"] != second["Message-ID"]
 
 
-def test_an_email_that_nobody_takes_is_kept_for_later(mail_server: MailServer) -> None:
+def test_an_undeliverable_email_is_kept_for_later(mail_server: MailServer) -> None:
     with pytest.raises(NotDelivered, match="nobody@rates"):
         email(mail_server.url, "nobody@rates.example").send(FIRING)
 
 
-def test_a_chat_gets_text_that_cannot_mention_anybody(desk: Desk) -> None:
+def test_a_chat_gets_text_without_mentions(desk: Desk) -> None:
     target = slack(desk)
     target.send(FIRING)
     target.send(RESOLVED)
@@ -121,14 +121,14 @@ def test_a_topic_gets_a_subject_and_the_whole_text(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("status", "kind"), [(503, NotDelivered), (401, NotDelivered), (429, NotDelivered), (400, Refused)]
 )
-def test_a_failure_says_whether_to_try_again(desk: Desk, make: Any, status: int, kind: type[Exception]) -> None:
+def test_a_failure_states_whether_to_retry(desk: Desk, make: Any, status: int, kind: type[Exception]) -> None:
     desk.statuses = [status] * 5
     with pytest.raises(kind, match=str(status)):
         make(desk).send(FIRING)
 
 
 @pytest.mark.parametrize("make", [slack, pagerduty, jira, github])
-def test_a_target_that_is_away_is_not_delivered_to_and_no_secret_is_told(make: Any) -> None:
+def test_an_error_of_an_unreachable_target_contains_no_secret(make: Any) -> None:
     with pytest.raises(NotDelivered) as caught:
         make(Desk(url="http://127.0.0.1:9")).send(FIRING)
     assert "t0ken" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""The log of the service as it is run: bounded under load, followed by request, silent about secrets and people."""
+"""The log of the running service: bounded, traceable by request id, without secrets or personal data."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["publisher", "settings"]  # fixtures
 
 ROOT = Path(__file__).parents[3]
 QUESTION = {"date_from": "2021-01-01", "date_to": "2021-01-02", "orig_code": "CNSGH", "dest_code": "NLRTM"}
-#: Nobody listens there.
+#: No process listens there.
 NOWHERE = "127.0.0.1:1"
 
 
@@ -37,13 +37,13 @@ def events(output: list[str]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.usefixtures("publisher")
-def test_a_rush_is_sampled_and_every_request_accounted_for(settings: Settings) -> None:
+def test_a_burst_is_sampled_and_every_request_is_counted(settings: Settings) -> None:
     server = Pod({**environment_of(settings), "RATES_WORKERS": "1", "RATES_LOG_REQUESTS_PER_SECOND": "5"})
     try:
         server.wait_until_ready()
         with httpx.Client(base_url=server.url) as client, ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda _: client.get("/rates", params=QUESTION).status_code, range(400)))
-            time.sleep(1.1)  # the next second's first request tells how many of the last one's are missing
+            time.sleep(1.1)  # the first line of the next second has the number of skipped lines
             answers.append(client.get("/rates", params=QUESTION).status_code)
     finally:
         server.terminate()
@@ -58,7 +58,7 @@ def test_a_rush_is_sampled_and_every_request_accounted_for(settings: Settings) -
     assert {name for event in logged for name in event} <= {"timestamp", "level", "event", *listed}
 
 
-def test_nothing_says_who_asked_or_what_with(settings: Settings, publisher: Publisher) -> None:
+def test_logs_contain_neither_clients_nor_credentials(settings: Settings, publisher: Publisher) -> None:
     with psycopg.connect(publisher.url) as connection:
         token = create_token(connection, "supplier", ["batches:write"], None)
     server = Pod(
@@ -91,7 +91,7 @@ def test_nothing_says_who_asked_or_what_with(settings: Settings, publisher: Publ
 
 
 @pytest.mark.usefixtures("publisher")
-def test_what_goes_wrong_in_a_request_has_its_id_and_no_password(settings: Settings) -> None:
+def test_errors_of_a_request_have_its_id_and_no_password(settings: Settings) -> None:
     wrong = psycopg.conninfo.conninfo_to_dict(settings.database_url.get_secret_value())
     url = f"postgresql://{wrong['user']}:wr0ng-password@{wrong['host']}:{wrong['port']}/{wrong['dbname']}"
     server = Pod(
@@ -115,7 +115,7 @@ def test_what_goes_wrong_in_a_request_has_its_id_and_no_password(settings: Setti
     assert "wr0ng-password" not in "".join(server.output)
 
 
-def test_no_target_s_secret_is_told_when_it_fails(tmp_path: Path) -> None:
+def test_errors_of_targets_contain_no_secret(tmp_path: Path) -> None:
     secrets = {
         "RATES_NOTIFY_SMTP_URL": f"smtp://rates:s3cret-mail@{NOWHERE}",
         "RATES_NOTIFY_EMAIL_FROM": "rates@example.com",

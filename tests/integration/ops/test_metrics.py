@@ -1,4 +1,4 @@
-"""Alerts and dashboards ask for series that the running service has, and the number of its series is bounded."""
+"""Alerts and dashboards use series of the running service, and the number of series is bounded."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ __all__ = ["app", "client", "publisher", "settings"]  # fixtures
 ROOT = Path(__file__).parents[3]
 MONITORING = ROOT / "helm" / "monitoring"
 
-#: What Prometheus adds to every series when it scrapes.
+#: Labels that Prometheus adds when it scrapes.
 ADDED = {"namespace", "pod", "service", "instance", "job", "container", "endpoint"}
 
-#: Labels of which every value is there from the start, so that one that is not there is a mistake.
+#: Labels whose values all exist from the start, so that another value is a mistake.
 COMPLETE = {
     "rates_batches": "state",
     "rates_batch_slices": "state",
@@ -44,7 +44,7 @@ COMPLETE = {
     "rates_pool_connections": "state",
 }
 
-#: Of a label other than the route, whose values are the service's own; states and statuses are the largest sets.
+#: Maximum number of values of a label other than the route; states and statuses have most.
 MOST_VALUES = 10
 
 Series = dict[str, list[dict[str, str]]]
@@ -73,7 +73,7 @@ def read(text: str) -> Series:
 
 
 def scrape(client: FlaskClient) -> Series:
-    """Read the metrics once the pools have been measured and a replica has replayed what the test has written."""
+    """Read the metrics after the pools were measured and a replica has replayed the test's writes."""
     deadline = time.monotonic() + 30
     while True:
         response = client.get("/metrics")
@@ -87,7 +87,7 @@ def scrape(client: FlaskClient) -> Series:
 
 @pytest.fixture
 def series(client: FlaskClient, publisher: Publisher, sample_rows_of_a_day: list[Row]) -> Series:
-    """What a service has to tell after it has worked: answers from every level, an error, a batch with a deadline."""
+    """The metrics of a service after typical work: responses from every level, an error, a batch with a deadline."""
     publisher.publish(sample_rows_of_a_day)
     question = "/rates?date_from=2021-01-01&date_to=2021-01-02&orig_code=CNSGH&dest_code=north_europe_main"
     for _ in range(3):
@@ -108,7 +108,7 @@ def sample_rows_of_a_day() -> list[Row]:
     return [("CNSGH", "NLRTM", date(2021, 1, 1), 100_000 + cents) for cents in range(5)]
 
 
-def test_every_expression_asks_for_series_that_are_there(series: Series) -> None:
+def test_every_expression_uses_existing_series(series: Series) -> None:
     NOTIFICATIONS.labels("slack", "delivered")
     DEAD_LETTERS.labels("slack")
     INTERRUPTIONS.labels("pods", "410")
@@ -129,7 +129,7 @@ def test_every_expression_asks_for_series_that_are_there(series: Series) -> None
     assert asked > 50
 
 
-def test_whatever_clients_ask_the_number_of_series_stays_small(app: Flask, client: FlaskClient, series: Series) -> None:
+def test_the_number_of_series_is_bounded_for_any_requests(app: Flask, client: FlaskClient, series: Series) -> None:
     before = sum(len(found) for name, found in scrape(client).items() if name.startswith("rates_"))
     for number in range(300):
         client.get(f"/made/up/{number}?q={number}")

@@ -1,4 +1,4 @@
-"""One setting turns traces on: a collector on loopback gets a request's SQL, and a batch's steps in all processes."""
+"""One setting enables traces: a collector on loopback gets a request's SQL and a batch's steps in all processes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SAMPLE = ROOT / "sample_data" / "prices-2021-01.csv.gz"
 
 
 class Collector:
-    """What was sent, span by span."""
+    """The received spans."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -53,7 +53,7 @@ class Collector:
         return [span for _, span in self.spans if span.name == name]
 
     def tree(self, service: str, root: str) -> set[str]:
-        """Name the spans that have a root of a name above them."""
+        """Return the names of the spans below a root with a given name."""
         spans = [span for name, span in self.spans if name == service]
         children = defaultdict(list)
         for span in spans:
@@ -105,7 +105,7 @@ def test_a_request_is_traced_to_its_sql(settings: Settings, collector: Collector
 
 
 def assert_whole(collector: Collector, service: str, settings: Settings) -> None:
-    """One trace holds the batch: its steps in the driver, its slices and days in other processes."""
+    """One trace has the batch's steps in the driver, and its slices and days in other processes."""
     assert collector.tree(service, "ingest") >= {
         "stage", "stage slice", "roll up", "roll up days", "verify", "publish", "SELECT", "UPDATE"
     }  # fmt: skip
@@ -128,11 +128,11 @@ def assert_whole(collector: Collector, service: str, settings: Settings) -> None
         pytest.param("rates-spark-ingest", [str(ROOT / "spark" / "ingest.py")], marks=pytest.mark.timeout(600)),
     ],
 )
-def test_a_batch_is_traced_through_its_steps_whoever_does_them(
+def test_a_batch_is_traced_through_all_its_processes(
     service: str, command: list[str], settings: Settings, publisher: Publisher, collector: Collector
 ) -> None:
     environment = {
-        **os.environ,  # Spark needs a home and a Java
+        **os.environ,  # Spark needs HOME and Java
         **environment_of(settings),
         "RATES_TRACES_URL": collector.url,
         "RATES_INGEST_WORKERS": "2",
@@ -143,7 +143,7 @@ def test_a_batch_is_traced_through_its_steps_whoever_does_them(
 
 
 @pytest.mark.usefixtures("publisher")
-def test_a_batch_is_published_though_nobody_takes_its_trace(settings: Settings) -> None:
+def test_a_batch_is_published_without_a_collector(settings: Settings) -> None:
     environment = {"PATH": os.defpath, **environment_of(settings), "RATES_TRACES_URL": "http://127.0.0.1:1"}
     done = subprocess.run(
         [sys.executable, "-c", "from rates_app.cli import main; main()", "ingest", str(SAMPLE)],
@@ -155,10 +155,10 @@ def test_a_batch_is_published_though_nobody_takes_its_trace(settings: Settings) 
     )
     assert done.returncode == 0, done.stderr
     assert "is published" in done.stdout
-    assert "Failed to export" in done.stderr  # nor is that hidden
+    assert "Failed to export" in done.stderr  # and the failure is logged
 
 
-def test_nothing_is_sent_unless_asked_for(settings: Settings, publisher: Publisher, collector: Collector) -> None:
+def test_nothing_is_sent_by_default(settings: Settings, publisher: Publisher, collector: Collector) -> None:
     environment = {"PATH": os.defpath, **environment_of(settings)}
     program = (
         "import sys; from rates_app.cli import main; sys.argv = ['rates', 'batches'];\n"

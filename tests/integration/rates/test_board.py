@@ -1,4 +1,4 @@
-"""The home page's board agrees with the API, shows pinned lanes first, and reads rollups by their index alone."""
+"""The home page's board agrees with the API, shows pinned lanes first, and reads only the index of rollups."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PINNED = ("CNSGH", "scandinavia")
 
 @pytest.fixture
 def connection(database: Database, tmp_path: Path) -> psycopg.Connection[Any]:
-    """Two batches with days in common; the first begins before the board does."""
+    """Two batches with common days; the first begins before the board's range."""
     settings = Settings.model_validate({"database_url": database.url, "data_dir": tmp_path})
     connection = psycopg.connect(database.url, autocommit=True)
     store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
@@ -43,7 +43,7 @@ def connection(database: Database, tmp_path: Path) -> psycopg.Connection[Any]:
     return connection
 
 
-def test_the_board_says_what_the_api_says(connection: psycopg.Connection[Any]) -> None:
+def test_the_board_agrees_with_the_api(connection: psycopg.Connection[Any]) -> None:
     found = board(connection, [PINNED, ("NOOSL", "CNSGH")], 6)
     assert found is not None
     assert len(found.lanes) == 6
@@ -63,7 +63,7 @@ def test_the_board_says_what_the_api_says(connection: psycopg.Connection[Any]) -
                 assert change.ratio == rated[-1].average / earlier - 1
 
 
-def test_old_prices_and_lanes_that_lag_are_called_out(connection: psycopg.Connection[Any]) -> None:
+def test_stale_prices_and_lagging_lanes_are_marked(connection: psycopg.Connection[Any]) -> None:
     found = board(connection, [], 3)
     assert found is not None
     assert overview(found, found.date_to + timedelta(days=7)).stale_days is None

@@ -1,4 +1,4 @@
-"""Lists of lanes and regions say what the delivered rows say, however many batches they came in."""
+"""Lists of lanes and regions agree with the delivered rows, for any number of batches."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Rows = list[tuple[str, str, date, int]]
 
 @pytest.fixture(scope="module")
 def above() -> dict[str, list[str]]:
-    """Each location with those above it, itself first."""
+    """Each location with its ancestors, itself first."""
     parents = {place.code: place.parent for place in read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv")}
 
     def path(code: str | None) -> list[str]:
@@ -41,7 +41,7 @@ def above() -> dict[str, list[str]]:
 
 @pytest.fixture
 def connection(database: Database, tmp_path: Path) -> psycopg.Connection:
-    """Three batches whose days overlap, with a gap between, and one that was withdrawn."""
+    """Three batches with overlapping days and a gap, and a withdrawn one."""
     settings = Settings.model_validate({"database_url": database.url, "data_dir": tmp_path})
     connection = psycopg.connect(database.url, autocommit=True)
     store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
@@ -59,7 +59,7 @@ def connection(database: Database, tmp_path: Path) -> psycopg.Connection:
 
 @pytest.fixture
 def rows(connection: psycopg.Connection) -> Rows:
-    """What counts, as it was delivered."""
+    """The delivered rows of published batches."""
     return connection.execute(
         """
         SELECT o.code, d.code, day, price_cents
@@ -70,7 +70,7 @@ def rows(connection: psycopg.Connection) -> Rows:
 
 
 def add_up(rows: Rows, above: dict[str, list[str]]) -> dict[tuple[str, str], list[date]]:
-    """The days of every price between each two locations."""
+    """The days of all prices for each pair of locations."""
     days: dict[tuple[str, str], list[date]] = defaultdict(list)
     for origin, destination, day, _ in rows:
         for start in above[origin]:

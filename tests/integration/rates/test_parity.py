@@ -1,4 +1,4 @@
-"""Rollups tell the same as the rows they are made from; ``python -m benchmarks.parity`` asks thousands of questions."""
+"""Rollups agree with the rows they are built from; ``python -m benchmarks.parity`` asks thousands of questions."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_random_questions_agree_with_the_rows(database: Database, tmp_path: Path
         parity = replay(connection, 150, seed=3)
 
     assert parity.priced > 100
-    assert parity.worst_region > 0  # regions large enough to be rounded were among them
+    assert parity.worst_region > 0  # some regions were large enough to be rounded
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_random_questions_agree_with_the_rows(database: Database, tmp_path: Path
         Rate(date(2021, 1, 1), date(2021, 1, 1), 3, None, 10.0, 10.0, 11.0),
     ],
 )
-def test_the_comparison_finds_what_differs(found: Rate) -> None:
+def test_the_comparison_finds_differences(found: Rate) -> None:
     question = Question("A", "B", date(2021, 1, 1), date(2021, 1, 1))
     with pytest.raises(AssertionError):
         Parity().compare(question, found, (3, 10.0, [900.0, 1000.0, 1100.0], 2), lane=False)

@@ -1,7 +1,7 @@
-"""A question touches few pages, and not more when there are ten times as many rows: the plan is checked, no time.
+"""A query reads few pages, and no more with ten times as many rows: plans are checked, not times.
 
-The long forms are run by ``pytest tests/integration/rates/test_plans.py -s -m demonstration``: a hundred million prices
-as suppliers send them take 20 GB of disk, a hundred million rollups 25 GB.
+Run the long forms with ``pytest tests/integration/rates/test_plans.py -s -m demonstration``: a hundred million prices
+in batches need 20 GB of disk, a hundred million rollups 25 GB.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 SAMPLE = Path(__file__).parents[3] / "sample_data"
 YEAR = (date(2021, 1, 1), date(2021, 12, 31))
-#: Between two ports, and between two regions: which of them a lane is makes no difference to the rollups.
+#: Between two ports, and between two regions. Rollups treat both alike.
 LANES = [("P1", "P2"), ("R1", "R2")]
 DAYS = [YEAR[0] + timedelta(days=number) for number in range(365)]
-#: A day's average; its spread, where one batch has its prices; and the prices, for what a batch alone cannot say.
+#: A day's average; its spread, if one batch has its prices; and the prices, for several batches.
 NAMES = {AVERAGES: "averages", PARTS: "spreads of days", SETS: "prices"}
-#: Locations of which each pair has a year of rollups: 10^5, 10^6, 10^7, 10^8 rows.
+#: Numbers of locations. Each pair has a year of rollups: 10^5, 10^6, 10^7, 10^8 rows.
 SIZES = (17, 53, 166, 524)
 
 
@@ -49,7 +49,7 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def pages(connection: psycopg.Connection[Any], query: str, lane: tuple[str, str]) -> int:
-    """Explain a query, check the way it takes, and count the pages it touches."""
+    """Explain a query, check its plan, and count the pages that it reads."""
     row = connection.execute(
         f"EXPLAIN (ANALYZE, BUFFERS, SERIALIZE BINARY, FORMAT JSON) {query}",
         query_parameters(Question(*lane, *YEAR)) | {"days": DAYS},
@@ -67,18 +67,18 @@ def pages(connection: psycopg.Connection[Any], query: str, lane: tuple[str, str]
 
 
 def vacuum(connection: psycopg.Connection[Any]) -> None:
-    """Have every page of the rollups marked as visible to all, as autovacuum does sooner or later."""
+    """Mark every page of the rollups as all-visible, as autovacuum does."""
     for _ in range(100):
         connection.execute("VACUUM ANALYZE rollups")
         row = connection.execute("SELECT relpages - relallvisible FROM pg_class WHERE relname = 'rollups'").fetchone()
         if row == (0,):
             return
-        time.sleep(0.2)  # the replica tells once a second that it no longer needs what was there before
+        time.sleep(0.2)  # the replica reports its oldest snapshot once a second
     raise TimeoutError(f"{row} pages are not visible to all")
 
 
 def grow(connection: psycopg.Connection[Any], locations: int) -> None:
-    """Have a year of rollups between each two of a number of locations, half ports, half regions."""
+    """Write a year of rollups for each pair of locations, half of them ports, half regions."""
     connection.execute(
         """
         INSERT INTO locations (code, kind, name)
@@ -95,7 +95,7 @@ def grow(connection: psycopg.Connection[Any], locations: int) -> None:
         VALUES ('year', 'test', sha256('year'), 1, 'csv', 'none', 'published') ON CONFLICT DO NOTHING
         """
     )
-    for day in DAYS:  # as batches arrive: no two days of a lane are neighbours
+    for day in DAYS:  # in the order of arrival: no two days of a lane are adjacent
         connection.execute(
             """
             INSERT INTO rollups
@@ -110,7 +110,7 @@ def grow(connection: psycopg.Connection[Any], locations: int) -> None:
 
 
 def check(url: str, sizes: tuple[int, ...]) -> None:
-    """Ask the same questions of a growing table, and compare the pages that they touch."""
+    """Run the same queries on a growing table, and compare the pages that they read."""
     touched: dict[tuple[str, tuple[str, str]], list[int]] = {}
     with psycopg.connect(url, autocommit=True) as connection:
         for locations in sizes:
@@ -124,18 +124,18 @@ def check(url: str, sizes: tuple[int, ...]) -> None:
     for (query, lane), counts in touched.items():
         print(NAMES[query], lane, counts)  # noqa: T201 - docs/performance.md has it
         assert max(counts) <= 1.5 * counts[0], touched
-        # Averages and spreads are neighbours in the index; prices are read from the table, a page a day here.
+        # Averages and spreads are adjacent in the index; prices are in the table, here one page per day.
         assert max(counts) < (365 + 50 if query == SETS else 50), touched
 
 
 @pytest.mark.slow
-def test_a_year_touches_the_same_pages_whatever_the_table_holds(database: Database) -> None:
+def test_a_year_reads_the_same_pages_whatever_the_size_of_the_table(database: Database) -> None:
     check(database.url, SIZES[:2])
 
 
 @pytest.fixture
 def lone_server() -> Iterator[PostgresServer]:
-    """A server without a replica: the long form needs the disk once, not twice."""
+    """A server without a replica, because the long form needs much disk space."""
     folder = Path(tempfile.mkdtemp(prefix="rates-plans-"))
     folder.chmod(0o711)  # run by root, the server's account has to pass through
     try:
@@ -148,7 +148,7 @@ def lone_server() -> Iterator[PostgresServer]:
 @pytest.mark.demonstration
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("sizes", [SIZES[:3], SIZES], ids=["1e7", "1e8"])
-def test_a_year_touches_the_same_pages_in_a_hundred_million_rollups(
+def test_a_year_reads_the_same_pages_in_a_hundred_million_rollups(
     lone_server: PostgresServer, sizes: tuple[int, ...]
 ) -> None:
     migrate(lone_server.url)
@@ -158,7 +158,7 @@ def test_a_year_touches_the_same_pages_in_a_hundred_million_rollups(
 @pytest.mark.demonstration
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("exponents", [(6, 7), (6, 7, 8)], ids=["1e7", "1e8"])
-def test_a_year_touches_the_same_pages_in_a_hundred_million_prices(
+def test_a_year_reads_the_same_pages_in_a_hundred_million_prices(
     lone_server: PostgresServer, tmp_path: Path, exponents: tuple[int, ...]
 ) -> None:
     touched: dict[tuple[str, tuple[str, str]], list[int]] = {}
@@ -183,6 +183,6 @@ def test_a_year_touches_the_same_pages_in_a_hundred_million_prices(
         if query != SETS:
             assert max(counts) <= 1.5 * min(counts), touched
             assert max(counts) < 50, touched
-        # A batch writes a lane's days side by side, so that a page has several until their prices fill one each. The
-        # prices of a busy pair of regions fill more, up to the 512 pairs of price and weight that are kept of a day.
+        # A batch writes a lane's days next to each other, so a page has several until their prices fill one each. The
+        # prices of a busy pair of regions fill more, up to 512 pairs of price and weight per day.
         assert max(counts) < 2 * 365, touched

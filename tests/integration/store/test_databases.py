@@ -1,4 +1,4 @@
-"""Reads and writes while a server hangs, is lost, or is busy: these are three things."""
+"""Reads and writes while a server hangs, is lost, or is busy: three different cases."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def test_no_read_fails_while_a_server_hangs(own_cluster: PostgresPair, databases
             each.result()
 
 
-def test_a_server_alone_has_its_full_time(own_cluster: PostgresPair) -> None:
-    """Where no other server could answer, silence is no reason to give up before the query's own deadline."""
+def test_a_single_server_has_its_full_time(own_cluster: PostgresPair) -> None:
+    """Without another server, a query has its full time even if the server does not respond."""
     alone = Databases(
         Settings.model_validate({"database_url": own_cluster.primary.url, "query_timeout_seconds": 5, "pool_size": 1})
     )
@@ -108,7 +108,7 @@ def test_a_slow_query_is_no_hang(databases: Databases) -> None:
 
 
 def test_a_lock_on_a_replica_sends_the_read_to_the_next_server(own_cluster: PostgresPair, databases: Databases) -> None:
-    """A long reader stops the replay of an exclusive lock, and every later reader queues behind the replay."""
+    """A long reader delays the replay of an exclusive lock, and later readers queue behind the replay."""
     with psycopg.connect(own_cluster.primary.url, autocommit=True) as connection:
         connection.execute("CREATE TABLE truncated (answer int)")
 

@@ -36,8 +36,8 @@ def empty(cluster: PostgresPair, worker_id: str) -> Iterator[str]:
         admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
 
 
-def test_two_at_once_wait_for_each_other(empty: str) -> None:
-    with ProcessPoolExecutor(2) as pool:  # Alembic has its context once a process
+def test_concurrent_migrations_wait_for_each_other(empty: str) -> None:
+    with ProcessPoolExecutor(2) as pool:  # Alembic has one context per process
         for done in [pool.submit(migrate, empty) for _ in range(2)]:
             done.result()
     assert pending(empty) == []

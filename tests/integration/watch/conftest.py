@@ -1,4 +1,4 @@
-"""A served cluster, and a client of it."""
+"""A fake cluster and a client for it."""
 
 from __future__ import annotations
 

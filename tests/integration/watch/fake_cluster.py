@@ -1,6 +1,6 @@
 """A Kubernetes API for lists and watches, over real HTTP: versions, pages, bookmarks, 410 Gone, broken connections.
 
-It answers by the rules of "Efficient detection of changes" in Kubernetes' API concepts, from objects that a test
+It follows "Efficient detection of changes" in Kubernetes' API concepts, with objects that a test
 sets or replays from a recording.
 """
 
@@ -26,16 +26,16 @@ REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
 class FakeCluster:
-    """The state, and what a test can do to it."""
+    """The cluster's state, which tests change."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
         self.version = 100
-        self.oldest = 0  # a watch from before this version is told 410 Gone
+        self.oldest = 0  # watches from older versions get 410 Gone
         self.objects: dict[str, dict[str, Any]] = {"pods": {}, "sparkapplications": {}}
-        self.absent: set[str] = set()  # kinds that are not installed
+        self.absent: set[str] = set()  # kinds without a CRD
         self.events: list[tuple[int, str, str, Any]] = []
-        self.connections = 0  # raised to break every open watch off
+        self.connections = 0  # incremented to break all open watches
         self.half_line = False
         self.allowed = {("", "pods", ""), ("sparkoperator.k8s.io", "sparkapplications", "")}
         self.logs: dict[tuple[str, str], str] = {}
@@ -65,7 +65,7 @@ class FakeCluster:
             self.changed.notify_all()
 
     def compact(self) -> None:
-        """Forget the past: whoever resumes from it must list again."""
+        """Expire old versions, so that clients must list again."""
         with self.changed:
             self.version += 1
             self.oldest = self.version
@@ -83,7 +83,7 @@ class FakeCluster:
             self.change(record["kind"], record["type"], record["object"])
 
     def watches(self, kind: str) -> list[str]:
-        """Give the versions that watches of a kind began from."""
+        """Return the versions from which watches of a kind began."""
         return [q["resourceVersion"] for _, path, q in self.requests if path.endswith(kind) and q.get("watch")]
 
     def lists(self, kind: str) -> int:
@@ -162,7 +162,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             self._stream(kind, namespace, version, connection)
         except OSError:
-            pass  # the watcher has gone
+            pass  # the watcher has disconnected
         finally:
             with cluster.changed:
                 cluster.open_watches -= 1
@@ -190,7 +190,7 @@ class Handler(BaseHTTPRequestHandler):
             if broken:
                 if half:
                     self._chunk('{"type": "MODIFIED", "object": {"metada')
-                return  # without the chunk that would end the answer
+                return  # without the final chunk of the response
 
     def _chunk(self, text: str) -> None:
         self.wfile.write(f"{len(text.encode()):x}\r\n{text}\r\n".encode())

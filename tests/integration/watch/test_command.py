@@ -1,4 +1,4 @@
-"""The command as it runs in a pod: settings in the environment, a cluster, a chat; SIGTERM ends it well."""
+"""The command as in a pod: settings in the environment, a cluster, a chat; SIGTERM stops it with status 0."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["desk"]  # a fixture
 
 RECORDED = Path(__file__).parent / "recorded"
-SECONDS = 120  # a busy machine takes its time to start a process
+SECONDS = 120  # starting a process is slow on a busy machine
 
 
 def write_kubeconfig(folder: Path, api: client.ApiClient) -> Path:
@@ -45,7 +45,7 @@ def write_kubeconfig(folder: Path, api: client.ApiClient) -> Path:
     return path
 
 
-def test_it_watches_tells_and_stops(cluster: FakeCluster, api: client.ApiClient, desk: Desk, tmp_path: Path) -> None:
+def test_it_watches_notifies_and_stops(cluster: FakeCluster, api: client.ApiClient, desk: Desk, tmp_path: Path) -> None:
     kubeconfig = write_kubeconfig(tmp_path, api)
     port = free_port()
     process = subprocess.Popen(
@@ -84,7 +84,7 @@ def test_it_watches_tells_and_stops(cluster: FakeCluster, api: client.ApiClient,
     assert "rates-watcher" in cluster.config_maps
 
 
-def test_an_account_that_may_see_nothing_is_told_what_it_needs(
+def test_an_account_without_rights_gets_an_error_that_names_them(
     cluster: FakeCluster, api: client.ApiClient, tmp_path: Path
 ) -> None:
     cluster.allowed = set()

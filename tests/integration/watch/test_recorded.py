@@ -1,4 +1,4 @@
-"""Replay the recorded events of a real cluster on its own clock: exactly the expected notifications are sent."""
+"""Replay recorded events of a real cluster with their times: exactly the expected notifications are sent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SECOND = timedelta(seconds=1)
 
 
 class Replay:
-    """The recording, second by second, with a look at all pods each second as the watcher takes it."""
+    """The recording, second by second, with a check of all pods each second, as in the watcher."""
 
     def __init__(self, **settings: float) -> None:
         self.settings = WatchSettings(**settings)  # type: ignore[arg-type]  # numbers, checked by the class
@@ -61,7 +61,7 @@ class Replay:
         self.incidents.update(uid, found, self.now)
 
 
-def test_each_trouble_is_told_once_and_so_is_its_end() -> None:
+def test_each_problem_has_one_notification_and_one_all_clear() -> None:
     replay = Replay(pending_seconds=60)
     assert replay.run(seconds_after=600) == [
         "firing config/config-error",
@@ -80,7 +80,7 @@ def test_each_trouble_is_told_once_and_so_is_its_end() -> None:
     assert replay.incidents.open == 0
 
 
-def test_a_notice_tells_what_the_cluster_said() -> None:
+def test_a_notification_contains_the_clusters_message() -> None:
     replay = Replay(pending_seconds=60)
     replay.run()
     facts = {notification.facts["workload"]: notification.facts for notification in replay.notifications}
@@ -105,14 +105,14 @@ def test_the_recording_shows_every_rule_of_pods() -> None:
 
 @pytest.mark.parametrize("story", ["crash", "bad-rollout"])
 def test_written_stories_have_the_form_of_recorded_ones(story: str) -> None:
-    """A status in a story has no field that a real one of the same container state has not."""
+    """A status in a written story has only fields of real ones with the same container state."""
     lines = [json.loads(line) for line in (FOLDER / f"{story}.jsonl").read_text().splitlines()]
     written = {form for line in lines for form in forms(line["object"]["status"])}
     assert written <= {form for event in RECORDED for form in forms(event["object"]["status"])}
 
 
 def forms(node: Any, path: str = "") -> set[str]:
-    """The paths to every value; ids were cut out of the recording."""
+    """Return the paths to every value; ids were removed from the recording."""
     if isinstance(node, dict):
         return {
             form

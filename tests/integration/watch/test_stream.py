@@ -1,4 +1,4 @@
-"""A watch survives what a real API does to it, without losing or inventing a change."""
+"""A watch survives interruptions of a real API without losing or repeating changes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def names(item: Item) -> list[str]:
     return [found["metadata"]["name"] for found in item.objects]
 
 
-def test_it_lists_in_pages_and_then_tells_of_changes(cluster: FakeCluster, following: Callable[[], Item]) -> None:
+def test_it_lists_in_pages_and_then_yields_changes(cluster: FakeCluster, following: Callable[[], Item]) -> None:
     assert names(following()) == ["a", "b", "c", "d", "e"]
     assert cluster.lists("pods") == 3
     cluster.change("pods", "MODIFIED", pod("a", "Failed"))
@@ -81,7 +81,7 @@ def test_a_kind_that_is_installed_later_is_found_soon(cluster: FakeCluster, foll
     cluster.break_connections()
     asked = len(cluster.requests)
     deadline = time.monotonic() + 10
-    while len(cluster.requests) < asked + 2:  # it was told that there is no such kind, and asked again
+    while len(cluster.requests) < asked + 2:  # the API had no such kind at first
         assert time.monotonic() < deadline
         time.sleep(0.01)
     cluster.absent.clear()
@@ -90,7 +90,7 @@ def test_a_kind_that_is_installed_later_is_found_soon(cluster: FakeCluster, foll
 
 
 @pytest.mark.parametrize("half_line", [False, True])
-def test_a_broken_connection_is_resumed_where_it_was(
+def test_a_broken_connection_is_resumed_at_its_version(
     cluster: FakeCluster, following: Callable[[], Item], half_line: bool
 ) -> None:
     following()
@@ -108,12 +108,12 @@ def test_a_broken_connection_is_resumed_where_it_was(
     assert cluster.lists("pods") == 3  # the first list's pages: no second list was needed
 
 
-def test_bookmarks_move_the_place_to_resume_from(cluster: FakeCluster, following: Callable[[], Item]) -> None:
+def test_bookmarks_update_the_version_to_resume_from(cluster: FakeCluster, following: Callable[[], Item]) -> None:
     following()
     wait_for_watch(cluster, 1)
     cluster.bookmark()
     bookmark = str(cluster.version)
-    cluster.change("pods", "ADDED", pod("f"))  # seen after the bookmark, so the bookmark was read
+    cluster.change("pods", "ADDED", pod("f"))  # sent after the bookmark, so the bookmark was read
     following()
     cluster.bookmark()
     bookmark = str(cluster.version)
@@ -123,13 +123,13 @@ def test_bookmarks_move_the_place_to_resume_from(cluster: FakeCluster, following
     assert cluster.watches("pods")[1] == bookmark
 
 
-def test_a_version_too_old_lists_again_and_shows_what_was_missed(
+def test_an_expired_version_lists_again_and_yields_missed_changes(
     cluster: FakeCluster, following: Callable[[], Item]
 ) -> None:
     following()
     wait_for_watch(cluster, 1)
     with cluster.changed:
-        cluster.objects["pods"].pop("c")  # deleted while nobody looked
+        cluster.objects["pods"].pop("c")  # deleted between two watches
     cluster.compact()
     cluster.break_connections()
     assert names(following()) == ["a", "b", "d", "e"]

@@ -1,4 +1,4 @@
-"""Incidents from beginning to end: recorded events in, exactly the expected notifications out, in order."""
+"""Incidents from beginning to end: recorded events lead to exactly the expected notifications, in order."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RECORDED = Path(__file__).parent / "recorded"
 
 
 class Reader:
-    """A target that only reads."""
+    """A target that records notifications."""
 
     name, min_severity = "reader", Severity.INFO
 
@@ -41,13 +41,13 @@ class Reader:
     def send(self, notification: Notification) -> None:
         self.notifications.append(notification)
 
-    def told(self) -> list[str]:
+    def sent(self) -> list[str]:
         return [f"{notification.state} {notification.key.partition('/')[2]}" for notification in self.notifications]
 
     def wait(self, count: int) -> None:
         deadline = time.monotonic() + 15
         while len(self.notifications) < count:
-            assert time.monotonic() < deadline, self.told()
+            assert time.monotonic() < deadline, self.sent()
             time.sleep(0.02)
 
 
@@ -96,7 +96,7 @@ def start(
         stop()
 
 
-def test_a_bad_night_is_told_in_order_and_so_is_its_end(
+def test_incidents_are_notified_in_order_with_their_all_clears(
     start: Callable[..., Any], cluster: FakeCluster, reader: Reader
 ) -> None:
     cluster.logs["rates-dispatcher-5c8f6b7d9-l200x", "true"] = (
@@ -110,7 +110,7 @@ def test_a_bad_night_is_told_in_order_and_so_is_its_end(
     for number, recording in enumerate(("spark-again", "crash-mended", "rollback"), start=4):
         cluster.replay(RECORDED / f"{recording}.jsonl")
         reader.wait(number)
-    assert reader.told() == [
+    assert reader.sent() == [
         "firing rates/rates-app/image-pull",
         "firing rates/rates-dispatcher/crash-loop",
         "firing rates/batch-41/spark-failed",
@@ -128,52 +128,54 @@ def test_a_bad_night_is_told_in_order_and_so_is_its_end(
     assert all(notification.ended_at for notification in reader.notifications[3:])
 
 
-def test_what_mends_itself_at_once_is_not_told(start: Callable[..., Any], cluster: FakeCluster, reader: Reader) -> None:
+def test_a_problem_that_ends_immediately_is_not_notified(
+    start: Callable[..., Any], cluster: FakeCluster, reader: Reader
+) -> None:
     start()
     cluster.replay(RECORDED / "crash.jsonl")
     cluster.replay(RECORDED / "crash-mended.jsonl")
     cluster.replay(RECORDED / "spark-failed.jsonl")
     reader.wait(1)
-    assert reader.told() == ["firing rates/batch-41/spark-failed"]
+    assert reader.sent() == ["firing rates/batch-41/spark-failed"]
 
 
-def test_a_new_watcher_tells_nothing_twice_and_the_end_of_what_ended_meanwhile(
+def test_a_new_watcher_repeats_nothing_and_sends_missing_all_clears(
     start: Callable[..., Any], cluster: FakeCluster, reader: Reader
 ) -> None:
     stop = start()
     cluster.replay(RECORDED / "crash.jsonl")
     cluster.replay(RECORDED / "spark-failed.jsonl")
     reader.wait(2)
-    time.sleep(0.2)  # a tick, which keeps what was told
+    time.sleep(0.2)  # one pass, which saves the notification state
     cluster.break_connections()
     stop()
     cluster.replay(RECORDED / "crash-mended.jsonl")
     start()
     reader.wait(3)
-    assert sorted(reader.told()) == [
+    assert sorted(reader.sent()) == [
         "firing rates/batch-41/spark-failed",
         "firing rates/rates-dispatcher/crash-loop",
         "resolved rates/rates-dispatcher/crash-loop",
     ]
 
 
-def test_a_thousand_flapping_events_are_a_handful_of_messages(
+def test_a_thousand_flapping_events_make_few_notifications(
     start: Callable[..., Any], cluster: FakeCluster, reader: Reader
 ) -> None:
     start(clear_seconds=1)
-    for _ in range(250):  # slowly enough that each crash and each repair is seen, and could be a message
+    for _ in range(250):  # slowly enough that each crash and each repair is detected
         for recording in ("crash", "crash-mended"):
             cluster.replay(RECORDED / f"{recording}.jsonl")
             time.sleep(0.02)
-    cluster.replay(RECORDED / "spark-failed.jsonl")  # seen after all of them
+    cluster.replay(RECORDED / "spark-failed.jsonl")  # sent after all of them
     deadline = time.monotonic() + 20
-    while "firing rates/batch-41/spark-failed" not in reader.told():
+    while "firing rates/batch-41/spark-failed" not in reader.sent():
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert 1 <= len(reader.notifications) <= 5
 
 
-def test_only_what_the_account_may_see_is_watched(cluster: FakeCluster, api: client.ApiClient) -> None:
+def test_only_permitted_namespaces_are_watched(cluster: FakeCluster, api: client.ApiClient) -> None:
     assert sorted(lists(api, WatchSettings())) == ["pods in all namespaces", "sparkapplications in all namespaces"]
     cluster.allowed = {("", "pods", "rates"), ("", "pods", "default")}
     assert sorted(lists(api, WatchSettings(namespaces=("rates",)))) == ["pods in rates"]

@@ -1,4 +1,4 @@
-"""The pages answer without JavaScript, explain what is missing, and let nothing of others run."""
+"""Pages work without JavaScript, explain missing data, and run no foreign code."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def client(database: Database, redis_url: str, tmp_path: Path) -> Iterator[Flask
 
 @pytest.fixture
 def filled(client: FlaskClient, tmp_path: Path) -> FlaskClient:
-    """The service with a month of the sample's prices on two lanes."""
+    """The service with a month of sample prices on two lanes."""
     lines = gzip.decompress((SAMPLE / "prices-2021-01.csv.gz").read_bytes()).splitlines(keepends=True)
     kept = [line for line in lines if line.startswith((b"orig_code", b"CNGGZ,EETLL", b"CNSGH,NOOSL"))]
     kept.append(b"CNSNZ,EETLL,2021-01-02,1000\n")
@@ -78,7 +78,7 @@ def test_an_empty_service_says_that_there_are_no_prices(client: FlaskClient) -> 
     assert "There are no batches yet" in client.get("/batches").text
 
 
-def test_the_first_view_offers_lanes_that_lead_to_their_rates(filled: FlaskClient) -> None:
+def test_the_first_view_links_lanes_to_their_rates(filled: FlaskClient) -> None:
     page = filled.get("/").text
     link = re.search(r'href="(/\?origin=china_main&amp;destination=scandinavia)"', page)
     assert link is not None
@@ -87,7 +87,7 @@ def test_the_first_view_offers_lanes_that_lead_to_their_rates(filled: FlaskClien
     assert "2021-01-31" in answer, "without days the page shows the last month with prices"
 
 
-def test_the_answer_is_the_api_s(filled: FlaskClient) -> None:
+def test_the_page_shows_the_apis_response(filled: FlaskClient) -> None:
     arguments = {"origin": "china_main", "destination": "scandinavia", **JANUARY}
     page = filled.get("/", query_string=arguments).text
     rates = filled.get("/v1/rates", query_string=arguments).json
@@ -125,7 +125,7 @@ def test_too_few_prices_are_explained(filled: FlaskClient) -> None:
         ({"origin": "x" * 5000, "destination": "EETLL"}, "is not a known port or region"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_answered_is_said_in_words(filled: FlaskClient, arguments: dict[str, str], words: str) -> None:
+def test_errors_are_explained_in_words(filled: FlaskClient, arguments: dict[str, str], words: str) -> None:
     answer = filled.get("/", query_string=arguments)
     assert answer.status_code == 200
     assert words in answer.text
@@ -178,7 +178,7 @@ def test_clients_find_files_at_fixed_addresses(filled: FlaskClient) -> None:
 COMPARED = {"origin": ["CNGGZ", "CNSGH"], "destination": ["EETLL", "NOOSL"], "interval": "week", **JANUARY}
 
 
-def test_a_workbook_has_every_lane_and_says_what_it_is(filled: FlaskClient) -> None:
+def test_a_workbook_has_every_lane_and_a_description(filled: FlaskClient) -> None:
     answer = filled.get("/rates.xlsx", query_string=COMPARED)
     name = "rates_CNGGZ-EETLL_CNSGH-NOOSL_2021-01-01_2021-01-31_week.xlsx"
     assert answer.headers["Content-Disposition"] == f'attachment; filename="{name}"'
@@ -236,7 +236,7 @@ def test_hostile_text_stays_text(filled: FlaskClient) -> None:
     assert "default-src 'none'; script-src 'self'" in page.headers["Content-Security-Policy"]
 
 
-def test_a_page_of_one_host_is_not_given_to_another(filled: FlaskClient) -> None:
+def test_a_page_of_one_host_is_not_served_to_another(filled: FlaskClient) -> None:
     question = {"origin": "CNGGZ", "destination": "EETLL"}
     for _ in range(2):
         for host in ("http://rates.example", "http://other.example"):
@@ -244,7 +244,7 @@ def test_a_page_of_one_host_is_not_given_to_another(filled: FlaskClient) -> None
             assert re.findall(r'curl "(http://[a-z.]+)/', answer.text) == [host]
 
 
-def test_assets_are_kept_for_ever_under_a_name_that_changes_with_them(client: FlaskClient) -> None:
+def test_assets_are_cached_under_a_name_that_changes_with_them(client: FlaskClient) -> None:
     style = re.search(r'href="(/static/[0-9a-f]{12}/style\.css)"', client.get("/").text)
     assert style is not None
     asset = client.get(style[1], headers={"Accept-Encoding": "br"})
@@ -269,7 +269,7 @@ def test_explore_agrees_with_the_api(filled: FlaskClient) -> None:
     assert re.findall(r"<td>(.*?)</td>", row[1])[1:4] == [str(total), "\N{EN DASH}", "31"]
 
 
-def test_movers_compare_the_last_week_with_the_one_before(filled: FlaskClient) -> None:
+def test_movers_compare_the_last_two_weeks(filled: FlaskClient) -> None:
     question = {"orig_code": "CNSGH", "dest_code": "NOOSL", "date_from": "2021-01-18", "date_to": "2021-01-31"}
     days = filled.get("/rates", query_string=question).json
     assert days is not None
@@ -304,7 +304,7 @@ def test_the_page_of_a_batch_lists_its_assumptions_and_that_of_its_rejects_what_
     assert (len(rejects["rejects"]), rejects["unlisted_rows"]) == (2, 3)
 
 
-def test_a_batch_s_events_end_with_the_batch_and_poll_when_there_is_no_room(
+def test_a_batchs_events_end_with_it_and_poll_beyond_the_limit(
     filled: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended = filled.get("/batches/1/events", buffered=True)
@@ -313,7 +313,7 @@ def test_a_batch_s_events_end_with_the_batch_and_poll_when_there_is_no_room(
     with psycopg.connect(filled.application.config["SAMPLE_SETTINGS"].database_url.get_secret_value()) as connection:
         connection.execute("UPDATE batches SET state = 'staging', ended_at = NULL")
     monkeypatch.setattr("rates_app.web.batches.MAX_STREAMS", 1)
-    with STREAMS.place(1):  # the only place
+    with STREAMS.place(1):  # the only stream
         events = filled.get("/batches/1/events", buffered=True).text
     assert events.count("event: state") == 1
     assert "still there" not in events, "the stream stayed"
@@ -325,7 +325,7 @@ def test_a_batch_s_events_end_with_the_batch_and_poll_when_there_is_no_room(
 
 
 @pytest.mark.parametrize("address", ["/", "/explore", "/batches", "/status"])
-def test_without_a_database_pages_say_so(address: str, tmp_path: Path) -> None:
+def test_without_a_database_pages_explain_it(address: str, tmp_path: Path) -> None:
     app = create_app(
         Settings.model_validate(
             {

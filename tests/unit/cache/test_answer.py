@@ -29,6 +29,6 @@ def test_the_tag_names_the_content_and_the_coding() -> None:
 
 
 @pytest.mark.parametrize("packed", [b"", b"{}", b"[]\nx", b"null\n", Answer.of(b"abc", "text/plain").pack()[:-1]])
-def test_what_is_no_answer_is_refused(packed: bytes) -> None:
+def test_invalid_packed_answers_are_refused(packed: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         Answer.unpack(packed)

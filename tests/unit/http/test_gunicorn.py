@@ -1,4 +1,4 @@
-"""What the worker and the master use of gunicorn that is not its public interface."""
+"""The private interfaces of gunicorn that the worker and the master use."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ USED = {
 }
 
 
-def test_this_is_the_version_that_the_server_was_written_for() -> None:
+def test_the_pinned_version_is_installed() -> None:
     assert gunicorn.__version__.startswith("27.0."), "run tests/security and this file, then raise the pin"
 
 

@@ -27,6 +27,6 @@ def test_a_window_ends_and_the_next_begins(now: list[float]) -> None:
     assert limiter.hit("a") == (True, 1, 60 - int(now[0]) % 60 + 1)
 
 
-def test_a_rate_that_is_none_is_refused() -> None:
+def test_an_invalid_limit_is_refused() -> None:
     with pytest.raises(ValueError, match="Expected COUNT/PERIOD"):
         Limiter("often", Redis(SETTINGS))

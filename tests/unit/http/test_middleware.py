@@ -24,7 +24,7 @@ VERSIONS = Versions(epoch="e", generation=7, published=0.0, slots={5: 4}, ids={}
 
 
 class Permission:
-    """A lease that holds or does not."""
+    """A lease that is valid or not."""
 
     def __init__(self) -> None:
         self.held: Versions | None = VERSIONS
@@ -34,7 +34,7 @@ class Permission:
 
 
 class Service:
-    """The middleware around an application that counts how often it is asked."""
+    """The middleware around an application that counts its requests."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -103,7 +103,7 @@ def test_a_change_elsewhere_leaves_the_answer(service: Service) -> None:
 
 
 @pytest.mark.parametrize("name", ["QUERY_STRING", "HTTP_ACCEPT", "HTTP_ACCEPT_ENCODING"])
-def test_requests_that_differ_in_a_header_have_entries_of_their_own(service: Service, name: str) -> None:
+def test_requests_that_differ_in_a_header_have_separate_entries(service: Service, name: str) -> None:
     service.get()
     service.get(exchange=None, **{name: "x"})
 
@@ -111,8 +111,8 @@ def test_requests_that_differ_in_a_header_have_entries_of_their_own(service: Ser
 
 
 @pytest.mark.parametrize("known", ['"abc-gzip"', 'W/"abc-gzip"', '"x", "abc-gzip"', "*"])
-def test_content_that_the_client_has_is_not_sent(service: Service, known: str) -> None:
-    for _ in range(2):  # from the application, then from memory
+def test_unchanged_content_is_not_sent_again(service: Service, known: str) -> None:
+    for _ in range(2):  # first from the application, then from memory
         status, headers, body = service.get(HTTP_IF_NONE_MATCH=known)
         assert (status, body) == ("304 NOT MODIFIED", b"")
         assert headers["ETag"] == '"abc-gzip"'

@@ -24,7 +24,7 @@ SETTINGS = Settings.model_validate({"database_url": "postgresql://nowhere/rates"
 
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
-    """A listener on which a client waits."""
+    """A listener with a waiting client."""
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
         server.setblocking(False)
         yield server
@@ -43,7 +43,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> EventWorker:
 
 
 @pytest.mark.parametrize("other", [-1, 3, 4])
-def test_a_worker_that_has_no_more_than_others_accepts_at_once(
+def test_a_worker_without_more_connections_accepts_immediately(
     worker: EventWorker, listener: socket.socket, monkeypatch: pytest.MonkeyPatch, other: int
 ) -> None:
     monkeypatch.setattr("rates_app.http.worker.time.sleep", lambda _seconds: pytest.fail("it waited"))
@@ -53,7 +53,7 @@ def test_a_worker_that_has_no_more_than_others_accepts_at_once(
 
 
 @pytest.mark.parametrize(("awake", "connections"), [(True, 3), (False, 4)])
-def test_a_worker_that_has_more_gives_others_a_moment(
+def test_a_worker_with_more_connections_waits_first(
     worker: EventWorker, listener: socket.socket, monkeypatch: pytest.MonkeyPatch, awake: bool, connections: int
 ) -> None:
     waits: list[float] = []

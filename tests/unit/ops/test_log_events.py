@@ -1,4 +1,4 @@
-"""The page on observability lists every event that the code logs and every metric that it keeps, and no other."""
+"""The page on observability lists exactly the events and metrics of the code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "observability.md").read_text()
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
-#: Events whose fields are given as a mapping.
+#: Events whose fields are passed as a mapping.
 WHOLE = {"notification_created": set(Notification.model_fields)}
 
 
@@ -26,12 +26,12 @@ def calls() -> Iterator[ast.Call]:
 
 
 def text(node: ast.expr) -> str:
-    """A string that stands in the code; empty for whatever else."""
+    """Return a string literal, or an empty text for other expressions."""
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
 
 
 def logged() -> dict[str, set[str]]:
-    """Events in the code with their fields; a request is logged by a function of its own."""
+    """Return the events in the code with their fields. A separate function logs requests."""
     found: dict[str, set[str]] = {}
     for call in calls():
         if not (isinstance(call.func, ast.Attribute) and call.func.attr in LEVELS):

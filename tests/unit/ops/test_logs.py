@@ -1,11 +1,11 @@
-"""A rush of requests does not drown the log, and hides no error."""
+"""A burst of requests neither floods the log nor hides errors."""
 
 from __future__ import annotations
 
 from rates_app.ops.logs import RequestSample
 
 
-def test_a_rush_is_sampled_and_says_how_many_are_missing() -> None:
+def test_a_burst_is_sampled_and_the_missing_lines_are_counted() -> None:
     sample = RequestSample(per_second=3)
     assert [sample.sample(200, 10.0 + step / 10) for step in range(8)] == [0, 0, 0, None, None, None, None, None]
     assert sample.sample(200, 11.0) == 5

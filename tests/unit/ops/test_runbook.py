@@ -1,4 +1,4 @@
-"""`rates runbook` finds a page however it is called, and prints commands that can be copied."""
+"""`rates runbook` finds a page by several names, and prints commands that can be copied."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_every_page_is_listed_with_what_it_means() -> None:
 @pytest.mark.parametrize(
     ("wanted", "suggestion"), [("replcia-lag", "replica-lag"), ("disk", "disk-full"), ("bloom", "lists them all")]
 )
-def test_an_unknown_name_is_answered_with_what_comes_near(
+def test_an_unknown_name_suggests_similar_ones(
     wanted: str, suggestion: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["rates", "runbook", wanted])
@@ -53,5 +53,5 @@ def test_the_terminal_shows_every_line_of_a_command_whole(page: runbook.Page) ->
     assert [line for line in commands if not line.startswith("sh ") and line not in shown] == []
 
 
-def test_what_is_no_terminal_gets_the_page_as_it_is_written() -> None:
+def test_without_a_terminal_the_page_is_printed_as_markdown() -> None:
     assert CliRunner().invoke(app, ["runbook", "CacheDown"]).stdout == (PAGES / "cache-down.md").read_text()

@@ -1,4 +1,4 @@
-"""Sets by column say what plain arithmetic on every price says, and binary rows what PostgreSQL takes."""
+"""Column-wise sets equal plain arithmetic on every price, and PostgreSQL accepts binary rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rates_app.rates.spread import Spread, spread
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# A world, two continents, a sub-region, ports at three depths and one outside of the tree.
+# A world, two continents, a sub-region, ports at three depths, and one outside the tree.
 PARENTS = [-1, 0, 0, 1, 3, 3, 1, 2, 2, -1]
 PORTS = [4, 5, 6, 7, 8, 9]
 

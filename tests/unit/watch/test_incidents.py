@@ -1,4 +1,4 @@
-"""Few notifications, and none missing, on a clock that the test turns."""
+"""Few notifications and none missing, with a clock that the test controls."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ START = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
 
 
 class Night:
-    """Incidents with a clock, and what was told."""
+    """Incidents with a clock, and their notifications."""
 
     def __init__(self, **settings: float) -> None:
         self.settings = WatchSettings(**settings)  # type: ignore[arg-type]  # numbers, checked by the class
         self.incidents = Incidents("prod", self.settings, lambda page: f"runbooks/{page}.md")
         self.now = START
-        self.told: list[str] = []
+        self.sent: list[str] = []
         self.facts: list[dict[str, str]] = []
 
     def see(self, pod: str, *rules: Rule, workload: str = "app") -> None:
@@ -30,22 +30,22 @@ class Night:
         while self.now < end:
             self.now = min(end, self.now + timedelta(seconds=5))
             for notification in self.incidents.collect_notifications(self.now, lambda _: ""):
-                self.told.append(f"{notification.state} {notification.key.removeprefix('prod/')}")
+                self.sent.append(f"{notification.state} {notification.key.removeprefix('prod/')}")
                 self.facts.append(notification.facts)
 
 
-def test_a_problem_is_told_once_when_it_lasts_and_once_when_it_is_over() -> None:
+def test_a_lasting_problem_has_one_notification_and_one_all_clear() -> None:
     night = Night()
     night.see("a", CRASH_LOOP)
     night.wait(25)
-    assert night.told == []
+    assert night.sent == []
     night.wait(3600)
-    assert night.told == ["firing rates/app/crash-loop"]
+    assert night.sent == ["firing rates/app/crash-loop"]
     night.see("a")
     night.wait(295)
-    assert len(night.told) == 1
+    assert len(night.sent) == 1
     night.wait(10)
-    assert night.told[1:] == ["resolved rates/app/crash-loop"]
+    assert night.sent[1:] == ["resolved rates/app/crash-loop"]
     assert night.incidents.open == 0
 
 
@@ -58,52 +58,52 @@ def test_all_pods_of_a_rollout_are_one_message() -> None:
     for number in range(60):
         night.see(f"pod-{number:02d}")
     night.wait(600)
-    assert night.told == ["firing rates/app/image-pull", "resolved rates/app/image-pull"]
+    assert night.sent == ["firing rates/app/image-pull", "resolved rates/app/image-pull"]
     assert night.facts[1]["pods"] == "60 in total"
 
 
-def test_what_is_over_before_it_lasted_is_not_told() -> None:
+def test_a_short_problem_is_not_notified() -> None:
     night = Night()
     night.see("a", CRASH_LOOP)
     night.wait(10)
     night.see("a")
     night.wait(3600)
-    assert night.told == []
+    assert night.sent == []
 
 
 def test_slow_flapping_becomes_one_long_incident() -> None:
     night = Night()
-    for _ in range(36):  # six hours of ten minutes each: broken for four of them, well for six
+    for _ in range(36):  # six hours in ten-minute cycles: four minutes broken, six minutes healthy
         night.see("a", CRASH_LOOP)
         night.wait(240)
         night.see("a")
         night.wait(360)
-    assert len(night.told) <= 5
+    assert len(night.sent) <= 5
     night.wait(3 * 3600)
-    assert night.told[-1] == "resolved rates/app/crash-loop"
-    assert night.told.count("firing rates/app/crash-loop") == night.told.count("resolved rates/app/crash-loop")
+    assert night.sent[-1] == "resolved rates/app/crash-loop"
+    assert night.sent.count("firing rates/app/crash-loop") == night.sent.count("resolved rates/app/crash-loop")
 
 
-def test_many_problems_at_once_are_told_as_one_after_the_first_few() -> None:
+def test_a_storm_becomes_one_notification_after_the_first_few() -> None:
     night = Night()
     for number in range(40):
         night.see(f"pod-{number}", CRASH_LOOP if number % 2 else OUT_OF_MEMORY, workload=f"app-{number:02d}")
     night.wait(900)
-    assert len(night.told) == 7
-    assert all("crash-loop" in line for line in night.told[:6])  # the gravest are told first
-    assert night.told[6] == "firing //storm"
+    assert len(night.sent) == 7
+    assert all("crash-loop" in line for line in night.sent[:6])  # the most severe come first
+    assert night.sent[6] == "firing //storm"
     assert night.facts[6]["problems"].endswith("and 29 more")
     for number in range(39):
         night.see(f"pod-{number}", workload=f"app-{number:02d}")
     night.wait(3600)
-    assert len(night.told) == 7 + 6  # one problem of the storm is left
+    assert len(night.sent) == 7 + 6  # one problem of the storm is left
     night.see("pod-39", workload="app-39")
     night.wait(3600)
-    assert night.told[13:] == ["resolved //storm"]
+    assert night.sent[13:] == ["resolved //storm"]
     assert night.incidents.open == 0
 
 
-def test_a_restart_neither_repeats_nor_forgets() -> None:
+def test_a_restart_repeats_and_loses_no_notification() -> None:
     night = Night()
     night.see("a", CRASH_LOOP)
     night.see("b", IMAGE_PULL)
@@ -112,4 +112,4 @@ def test_a_restart_neither_repeats_nor_forgets() -> None:
     later.incidents.restore(night.incidents.snapshot(), later.now)
     later.see("a", CRASH_LOOP)
     later.wait(3600)
-    assert later.told == ["resolved rates/app/image-pull"]
+    assert later.sent == ["resolved rates/app/image-pull"]

@@ -1,4 +1,4 @@
-"""The search finds what the rules name, in bounds; moto runs the query's time, groups, order and limit."""
+"""The log search finds the rules' problems within its bounds; moto applies time, groups, order and limit."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_it_finds_the_rules_problems_newest_first(logs: CloudWatchLogsClient) ->
     assert not search(logs, [GROUP], since=HOUR, limit=1).complete
 
 
-def test_it_finds_a_keyword_of_ones_own(logs: CloudWatchLogsClient) -> None:
+def test_it_finds_a_custom_keyword(logs: CloudWatchLogsClient) -> None:
     (hit,) = search(logs, [GROUP], since=HOUR, keywords=["is well"]).hits
     assert (hit.rule, hit.stream) == (None, "node-1")
 

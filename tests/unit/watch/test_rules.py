@@ -1,4 +1,4 @@
-"""The table of problems, read against statuses as kubelets write them."""
+"""The table of rules, applied to statuses in the kubelet's format."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def waiting(reason: str) -> dict[str, Any]:
 
 
 def evicted(**conditions: str) -> dict[str, Any]:
-    """A pod that had run since yesterday."""
+    """A pod that has run since yesterday."""
     return {
         "phase": "Failed",
         "reason": "Evicted",
@@ -67,8 +67,11 @@ def evicted(**conditions: str) -> dict[str, Any]:
         (container(waiting("ImagePullBackOff")), ["image-pull"]),
         (container(waiting("CreateContainerConfigError")), ["config-error"]),
         (container(RUNNING, killed("2026-11-24T03:55:00Z")), ["out-of-memory"]),
-        (container(RUNNING, killed("2026-11-24T03:45:00Z")), []),  # it has run for a quarter of an hour since
-        (container(waiting("CrashLoopBackOff"), killed("2026-11-24T03:45:00Z")), ["out-of-memory"]),  # nearer the cause
+        (container(RUNNING, killed("2026-11-24T03:45:00Z")), []),  # it has run for 15 minutes since
+        (
+            container(waiting("CrashLoopBackOff"), killed("2026-11-24T03:45:00Z")),
+            ["out-of-memory"],
+        ),  # closer to the cause
         ({"phase": "Pending"}, ["pending"]),
         (
             {"phase": "Pending", "initContainerStatuses": [{"name": "i", "state": waiting("ErrImagePull")}]},
@@ -96,7 +99,7 @@ def test_a_young_pod_may_be_pending() -> None:
     ("component", "finished", "rules"),
     [
         ("migrate", "2026-11-24T03:55:00Z", ["migration-failed"]),
-        ("migrate", "2026-11-24T03:45:00Z", []),  # what came of it was told long ago
+        ("migrate", "2026-11-24T03:45:00Z", []),  # it was notified long ago
         ("sample-data", "2026-11-24T03:55:00Z", []),
     ],
 )
@@ -116,7 +119,7 @@ def test_a_migrations_pod_that_failed_is_a_problem(component: str, finished: str
         ({"labels": {"sparkoperator.k8s.io/app-name": "batch-41"}}, "batch-41"),
     ],
 )
-def test_a_finding_names_what_a_person_would_roll_back(metadata: dict[str, Any], workload: str) -> None:
+def test_a_finding_names_the_workload_to_roll_back(metadata: dict[str, Any], workload: str) -> None:
     (finding,) = pod_findings(pod(container(waiting("ErrImagePull")), **metadata), NOW, WatchSettings())
     assert (finding.workload, finding.node, finding.container, finding.message) == (
         workload,
@@ -129,7 +132,7 @@ def test_a_finding_names_what_a_person_would_roll_back(metadata: dict[str, Any],
 @pytest.mark.parametrize(
     ("state", "count"), [("FAILED", 1), ("SUBMISSION_FAILED", 1), ("FAILING", 0), ("RUNNING", 0), ("COMPLETED", 0)]
 )
-def test_an_application_has_failed_only_for_good(state: str, count: int) -> None:
+def test_an_application_has_failed_only_after_its_last_retry(state: str, count: int) -> None:
     application = {
         "metadata": {"name": "batch-41", "namespace": "rates"},
         "status": {"applicationState": {"state": state}},

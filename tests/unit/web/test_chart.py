@@ -1,4 +1,4 @@
-"""The chart's geometry: round steps, gaps, a true time scale, positions that stay inside."""
+"""The chart's geometry: round steps, gaps, a linear time scale, positions inside the chart."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_lines_break_where_there_is_no_rate() -> None:
     assert len(chart.curves[0].dots) == 5
 
 
-def test_no_rate_is_no_figure() -> None:
+def test_without_rates_there_is_no_chart() -> None:
     assert draw([("lane", rates(None, None))]) is None
 
 
@@ -79,7 +79,7 @@ def test_everything_stays_inside(averages: list[float | None]) -> None:
         ("0001-01-01", "9999-12-31", ["1280", "2560", "3840", "5120", "6400", "7680", "8960"]),
     ],
 )
-def test_labels_stand_on_round_days(first: str, last: str, labels: list[str]) -> None:
+def test_labels_are_on_round_days(first: str, last: str, labels: list[str]) -> None:
     span = Rate(date.fromisoformat(first), date.fromisoformat(last), 3, 1.0, 1.0, 1.0, 1.0)
     chart = draw([("lane", [span])], "month")
     assert chart is not None
@@ -106,7 +106,7 @@ def test_a_line_is_dashed_where_there_are_few_prices() -> None:
     assert [len(line.split()) for line in chart.curves[0].lines] == [2, 2]
 
 
-def test_many_lanes_have_lines_and_a_scale_of_their_own_but_no_bands() -> None:
+def test_many_lanes_have_lines_and_a_scale_but_no_bands() -> None:
     few = draw([("lane", rates(1000, 1010))] * MAX_BANDS)
     many = draw([("lane", rates(1000, 1010))] * (MAX_BANDS + 1))
     assert few is not None
@@ -117,10 +117,10 @@ def test_many_lanes_have_lines_and_a_scale_of_their_own_but_no_bands() -> None:
 
 
 @pytest.mark.parametrize("average", [None, 1234.5])
-def test_the_script_gets_what_it_tells(average: float | None) -> None:
+def test_the_script_gets_the_values_it_shows(average: float | None) -> None:
     chart = draw([("A → B", rates(1000, average))])
     assert chart is not None
     series = orjson.loads(chart.series)
     assert series["from"] == series["to"] == ["2021-01-01", "2021-01-02"]
-    told = series["lanes"][0]["rates"][1]
-    assert told == [0] if average is None else told[:5] == [3, 1111.05, 1234.5, 1234.5, 1357.95]
+    values = series["lanes"][0]["rates"][1]
+    assert values == [0] if average is None else values[:5] == [3, 1111.05, 1234.5, 1234.5, 1357.95]

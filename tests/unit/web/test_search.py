@@ -1,4 +1,4 @@
-"""What the form means, whatever somebody writes into the address."""
+"""The form handles any address."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def test_the_last_lane_has_no_row_to_add() -> None:
     assert len(parse(*PAIR, *PAIR, ("do", "add")).lanes) == MAX_LANES
 
 
-def test_an_added_row_alone_asks_nothing() -> None:
+def test_an_added_row_alone_sends_no_query() -> None:
     assert not parse(("do", "add")).asked
 
 
-def test_addresses_leave_out_what_was_not_said() -> None:
+def test_addresses_omit_defaults() -> None:
     assert parse(*PAIR[:2]).address() == "/?origin=A&destination=B&interval=day"
 
 
@@ -53,7 +53,7 @@ def test_addresses_leave_out_what_was_not_said() -> None:
         max_size=12,
     )
 )
-def test_an_address_asks_the_same_again(pairs: list[tuple[str, str]]) -> None:
+def test_an_address_reproduces_its_query(pairs: list[tuple[str, str]]) -> None:
     search = parse(*pairs)
     assert len(search.lanes) <= MAX_LANES
     again = Search.parse(MultiDict(parse_qsl(urlsplit(search.address()).query, keep_blank_values=True)))

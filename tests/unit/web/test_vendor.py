@@ -1,4 +1,4 @@
-"""What others wrote is exactly what they published, with its licence beside it."""
+"""Vendored files are exactly as published and include their licence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes every answer of a release late but right; slow.pth has Python import it at its start."""
+"""Delay all responses of a release. slow.pth makes Python import this module at its start."""
 
 import time
 
@@ -9,10 +9,10 @@ SECONDS = 0.8
 answer = Flask.full_dispatch_request
 
 
-def answer_late(self, *arguments):  # type: ignore[no-untyped-def]
+def delay_responses(self, *arguments):  # type: ignore[no-untyped-def]
     if request.path == "/rates":
         time.sleep(SECONDS)
     return answer(self, *arguments)
 
 
-Flask.full_dispatch_request = answer_late  # type: ignore[method-assign]
+Flask.full_dispatch_request = delay_responses  # type: ignore[method-assign]
