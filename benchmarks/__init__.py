@@ -1,1 +1,1 @@
-"""Comparisons that anybody can run again."""
+"""Reproducible benchmarks."""

@@ -1,4 +1,4 @@
-"""Stores for a comparison: PostgreSQL with a replica, Redis, and the sample published."""
+"""Stores for a benchmark: PostgreSQL with a replica, Redis, and the published sample."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ SAMPLE = Path(__file__).parents[1] / "sample_data"
 
 @contextmanager
 def sample_stores() -> Iterator[Settings]:
-    """Run the stores for the time of the block, in a temporary folder.
+    """Run the stores in a temporary folder while the context is active.
 
     Yields:
-        The settings to reach them; ``data_dir`` is the folder.
+        The settings of the stores; ``data_dir`` is the folder.
     """
     folder = Path(tempfile.mkdtemp(prefix="rates-benchmark-"))
-    folder.chmod(0o711)  # run by root, the servers' account has to pass through
+    folder.chmod(0o711)  # for root's servers, which run as another account
     redis = RedisServer(folder / "redis")
     try:
         with primary_with_replica(folder, fast=True) as cluster, redis:

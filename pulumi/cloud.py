@@ -194,7 +194,7 @@ Budget(
     here,
 )
 
-# README.md beside this file describes each output.
+# README.md describes each output.
 serving_balancer = first.load_balancers[max(settings.clusters, key=lambda colour: settings.clusters[colour].weight)]
 pulumi.export(
     "url",

@@ -1,7 +1,7 @@
-"""What a stack costs a month, reckoned from the resources that it asks for and ``prices.json``.
+"""Compute a stack's cost per month from its resources and ``prices.json``.
 
-Only what is paid for by the hour or month is counted. Traffic, requests, logs, backups, objects in buckets and spot
-nodes are paid for by use; ``docs/capacity.md`` says what to expect of them.
+Only resources that are paid by the hour or month are counted. Traffic, requests, logs, backups, objects in buckets and
+spot nodes are paid by use; ``docs/capacity.md`` has estimates.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ FLAT: Mapping[str, tuple[str, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """Part of the bill: so many of something, at rest and with every node group at its limit."""
+    """Part of the cost: a number of units, at rest and with every node group at its limit."""
 
     group: str
     price: str

@@ -1,18 +1,19 @@
-"""Writes down what the stacks consist of and cost: ``make record``, whose diff shows a reviewer what a change does."""
+"""Record the resources and costs of the stacks (``make record``), so that a review shows the effect of a change."""
 
 from __future__ import annotations
 
 import json
-import re
 
 from cost import PRICE_LIST, monthly, total
 from rehearsal import ROOT, Rehearsal, rehearse, stack_config
+
+from docs.tables import format_row, format_table, replace_table
 
 STACKS = ("dev", "staging", "prod")
 SNAPSHOTS = ROOT / "tests" / "infra" / "snapshots"
 CAPACITY = ROOT / "docs" / "capacity.md"
 
-# What a reviewer wants to see change, beside which resources come and go.
+# Properties that a review should show, in addition to the resources.
 SHOWN = (
     "cidrBlock",
     "version",
@@ -45,10 +46,10 @@ SHOWN = (
 
 
 def snapshot(stack: Rehearsal) -> str:
-    """List a stack's resources, one a line, with the properties that matter in a review.
+    """List a stack's resources, one per line, with the properties that matter in a review.
 
     Args:
-        stack: What the stack's program asked for.
+        stack: The rehearsal of the stack's program.
 
     Returns:
         The lines, sorted by region, type and name.
@@ -62,10 +63,10 @@ def snapshot(stack: Rehearsal) -> str:
 
 
 def cost_table(stacks: list[Rehearsal]) -> str:
-    """Tell what the stacks cost.
+    """Format the costs of the stacks.
 
     Args:
-        stacks: What the stacks' programs asked for.
+        stacks: The rehearsals of the stacks' programs.
 
     Returns:
         A Markdown table in USD a month: at rest, and with every node group and disk at its limit.
@@ -74,33 +75,19 @@ def cost_table(stacks: list[Rehearsal]) -> str:
     groups = sorted({group for cost in costs for group in cost})
     rows = [[group, *(_span(cost.get(group, (0, 0))) for cost in costs)] for group in groups]
     totals = [_span(total(cost.values())) for cost in costs]
-    table = [["USD a month", *(stack.stack for stack in stacks)], ["---", *("---:" for _ in stacks)], *rows]
-    table.append(["**Total**", *(f"**{span}**" for span in totals)])
-    body = "\n".join("| " + " | ".join(row) + " |" for row in table)
+    rows.append(["**Total**", *(f"**{span}**" for span in totals)])
+    header = ["USD a month", *(stack.stack for stack in stacks)]
+    body = format_table(header, map(format_row, rows), numbers=range(1, len(header)))
     return f"{body}\n\nPrices of {PRICE_LIST['date']}, {PRICE_LIST['region']}, from `pulumi/prices.json`."
 
 
 def with_table(text: str, table: str) -> str:
-    """Put the table between its marks.
-
-    Args:
-        text: The page.
-        table: The new table.
-
-    Returns:
-        The page with the new table.
-
-    Raises:
-        ValueError: The marks are missing.
-    """
-    marked = re.compile(r"<!-- costs -->\n.*?<!-- /costs -->", re.DOTALL)
-    if not marked.search(text):
-        raise ValueError("the page has lost the marks <!-- costs --> and <!-- /costs --> that the table goes between")
-    return marked.sub(f"<!-- costs -->\n{table}\n<!-- /costs -->", text)
+    """Return the page with its table of costs replaced."""
+    return replace_table(text, "costs", table)
 
 
 def _span(cost: tuple[float, float]) -> str:
-    """One number, or two where they differ."""
+    """Format one number, or two if they differ."""
     low, high = (f"{part:,.0f}" for part in cost)
     return low if low == high else f"{low} to {high}"
 

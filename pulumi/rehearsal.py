@@ -73,13 +73,13 @@ class Resource:
 
     @property
     def key(self) -> str:
-        """Type and name, which tell resources apart in a stack."""
+        """Type and name, which identify a resource in a stack."""
         return f"{self.type} {self.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rehearsal:
-    """What a stack's program asked for."""
+    """The resources that a stack's program registered."""
 
     stack: str
     resources: list[Resource]
@@ -91,7 +91,7 @@ class Rehearsal:
 
 
 class _Answers(mocks.Mocks):
-    """Plausible outputs, every one of them unlike any other, so that a value tells where it came from."""
+    """Plausible outputs, all different, so that a value identifies its source."""
 
     def __init__(self, stack: str) -> None:
         self._stack = stack
@@ -159,7 +159,7 @@ class _Answers(mocks.Mocks):
 
 
 class _Recorder(mocks.MockMonitor):
-    """Keeps what the engine would be told about each resource."""
+    """Records the registration of each resource."""
 
     def __init__(self, answers: _Answers) -> None:
         super().__init__(answers)

@@ -1,6 +1,6 @@
 """The settings of one stack, typed: what ``Pulumi.<stack>.yaml`` may say under ``rates:``, and nothing else.
 
-The stack ``local`` has a model of its own: it needs a cluster, and nothing of AWS. A stack named ``dev-NAME`` is a
+The stack ``local`` has a separate model: it needs a cluster, and nothing of AWS. A stack named ``dev-NAME`` is a
 developer's own copy: it takes every setting from ``Pulumi.dev.yaml`` that its own file, if it has one, does not set,
 and puts ``NAME.`` in front of the domain.
 """
@@ -49,7 +49,7 @@ LOG_RETENTIONS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731)
 
 
 class SettingsError(Exception):
-    """A stack's settings are wrong or missing; the message names each key and what is allowed."""
+    """A stack's settings are wrong or missing; the message names each key and the allowed values."""
 
 
 class _Model(BaseModel):
@@ -150,7 +150,7 @@ class CacheSettings(_Model):
     """Redis-compatible cache on ElastiCache."""
 
     node_type: Annotated[str, StringConstraints(pattern=r"^cache\.")] = Field(description="ElastiCache node type.")
-    replicas: int = Field(ge=0, le=5, description="Replicas beside the primary, in other zones.")
+    replicas: int = Field(ge=0, le=5, description="Replicas in addition to the primary, in other zones.")
     snapshot_days: int = Field(ge=0, le=35, description="Days that snapshots are kept.")
 
 
@@ -161,7 +161,7 @@ class StandbySettings(_Model):
     cidr: IPv4Network = Field(description="Address range of its VPC, a /16 apart from the first's.")
     zone_ids: tuple[ZoneId, ...] = Field(min_length=3, max_length=3, description="Ids of the three zones to use there.")
     nodes: Scale = Field(description="Nodes of its cluster.")
-    promoted: bool = Field(default=False, description="Make its database a primary of its own. There is no way back.")
+    promoted: bool = Field(default=False, description="Promote its database to a primary. This cannot be reversed.")
 
     @model_validator(mode="after")
     def _zones_have_eks(self) -> StandbySettings:
@@ -208,7 +208,7 @@ class Settings(_Model):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
-        """Catch what no single key can tell."""
+        """Validate combinations of keys."""
         if self.log_days not in LOG_RETENTIONS:
             raise ValueError(f"logDays must be one of {LOG_RETENTIONS}, not {self.log_days}")
         if not any(cluster.weight for cluster in self.clusters.values()):
@@ -318,7 +318,7 @@ def load(stack: str, config: Mapping[str, str], folder: Path) -> Settings:
         The settings.
 
     Raises:
-        SettingsError: The name or a key is wrong or missing; the message names it and says what is allowed.
+        SettingsError: The name or a key is wrong or missing; the message names it and the allowed values.
     """
     match = STACK_NAME.fullmatch(stack)
     if not match:
@@ -349,7 +349,7 @@ def load_local(config: Mapping[str, str]) -> LocalSettings:
         The settings.
 
     Raises:
-        SettingsError: A key is wrong or missing; the message names it and says what is allowed.
+        SettingsError: A key is wrong or missing; the message names it and the allowed values.
     """
     return _validated(LocalSettings, "local", _values(config))
 
@@ -411,7 +411,7 @@ def _preset(folder: Path) -> dict[str, Any]:
 
 
 def _explain(settings: type[_Model], loc: tuple[int | str, ...], kind: str, message: str) -> str:
-    """Say which key is wrong, why, and what is allowed there."""
+    """Return a message with the wrong key, the reason and the allowed values."""
     model: Any = settings
     description = ""
     allowed: list[str] = []

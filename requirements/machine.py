@@ -96,7 +96,7 @@ def install(packages: list[str]) -> None:
 
 
 def main() -> int:
-    """Check, install what can be installed, and list what is missing.
+    """Check the programs, install missing ones if possible, and list the others.
 
     Returns:
         The exit status: 0 if nothing is missing.

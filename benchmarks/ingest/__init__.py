@@ -1,1 +1,1 @@
-"""How fast batches are loaded, compared with other ways to load the same rows."""
+"""Compare the speed of the ingest with other ways to load the same rows."""

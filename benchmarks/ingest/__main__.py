@@ -1,7 +1,7 @@
-"""Run the comparison: ``python -m benchmarks.ingest``; a quarter of an hour, and Java for the two ways through Spark.
+"""Run the comparison: ``python -m benchmarks.ingest``; it takes a quarter of an hour and needs Java for Spark.
 
-Servers and clients share this machine, so ratios tell more than numbers; and when others use it, seconds of cores that
-were busy for a way tell more than the time it took.
+Servers and clients share this machine, so ratios are more meaningful than absolute numbers. If other programs use the
+machine, busy core seconds are more meaningful than elapsed time.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ WORKERS = 2
 
 @dataclass(frozen=True)
 class Run:
-    """What one way has needed."""
+    """Measurements of one way."""
 
-    #: By part: how long it took, and how long cores were busy for it.
+    #: Elapsed seconds and busy core seconds of each part.
     seconds: dict[str, float]
-    #: Most memory that its processes had at once, shared pages counted once; the database's is not in it.
+    #: Peak memory of its processes without the database, with shared pages counted once.
     peak_mib: float
 
 
 def run(way: str, file: Path, url: str, folder: Path) -> Run:
-    """Let one way load one file."""
+    """Load a file in one way."""
     environment = os.environ | {
         "RATES_DATABASE_URL": url,
         "RATES_DATA_DIR": str(folder),
@@ -78,7 +78,7 @@ def run(way: str, file: Path, url: str, folder: Path) -> Run:
     output, _ = process.communicate()
     watcher.join()
     if process.returncode:
-        raise RuntimeError(f"{way} has failed: python -m benchmarks.ingest.contestants shows why")
+        raise RuntimeError(f"{way} failed: run python -m benchmarks.ingest.contestants to see the error")
     return Run(json.loads(output.splitlines()[-1]), peak / 2**20)
 
 
@@ -99,14 +99,14 @@ def split(file: Path, parts: int) -> None:
 
 
 def compare(rows: int, rounds: int, url: str, folder: Path) -> None:
-    """Load the same number of rows in every way, turn by turn, and print the medians."""
+    """Load the same number of rows in every way, in turn, and print the medians."""
     sample = read_sample(sample_file())
     best: dict[str, list[Run]] = {way: [] for way in WAYS}
     for number in range(rounds):
         file = folder / f"rows{number}.csv"
         generate(file, rows, sample=sample, seed=number)
         split(file, WORKERS)
-        other = folder / f"other{number}.csv"  # no content twice: the engine would do nothing
+        other = folder / f"other{number}.csv"  # different content: the engine skips known content
         generate(other, rows, sample=sample, seed=1000 + number)
         for way, runs in best.items():
             runs.append(run(way, other if way == "Spark engine" else file, url, folder))
@@ -158,14 +158,14 @@ def sizes(numbers: Sequence[int], url: str, folder: Path) -> None:
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Run the benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows that every way loads")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sizes", type=int, nargs="*", default=[10**4, 10**5, 10**6, 10**7])
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="rates-benchmark-"))
-    folder.chmod(0o711)  # run by root, the servers' account has to pass through
+    folder.chmod(0o711)  # for root's servers, which run as another account
     try:
         with PostgresServer(folder / "primary", fast=True) as server:
             migrate(server.url)

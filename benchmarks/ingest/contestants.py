@@ -1,7 +1,7 @@
-"""The ways to load a file, each a process of its own: ``python -m benchmarks.ingest.contestants WAY FILE``.
+"""The ways to load a file, each in a separate process: ``python -m benchmarks.ingest.contestants WAY FILE``.
 
-A way prints one line of JSON: the seconds that its parts took, and those that cores were busy for it, in its own
-processes and in the database's. What a process needs to start (Python, a Java machine) is not counted for any of them.
+A way prints one line of JSON: elapsed seconds and busy core seconds of its parts, in its processes and in the database.
+The start of processes (Python, Java) is not counted.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rates_app.batches.model import Batch
     from rates_app.batches.pipeline.workers import Workers
 
-#: What suppliers' rows need at least: no checks, no index, no write-ahead log.
+#: The minimum for suppliers' rows: no checks, no index, no write-ahead log.
 BARE = """
     DROP TABLE IF EXISTS {name};
     CREATE UNLOGGED TABLE {name} (orig_code text, dest_code text, day date, price integer)
@@ -50,7 +50,7 @@ def _bare(name: str) -> None:
 
 
 class Watch:
-    """Measures from its making on: the time, and how long cores were busy, which others on the machine change less."""
+    """Measures elapsed time and busy core time, which other programs on the machine affect less."""
 
     def __init__(self) -> None:
         with psycopg.connect(_url()) as connection:
@@ -63,12 +63,12 @@ class Watch:
         return sum(_busy(one) for root in roots for one in (root, *root.children(recursive=True)))
 
     def read(self, part: str) -> dict[str, float]:
-        """Give the seconds up to now as those of a part."""
+        """Record the seconds up to now for a part."""
         return {part: time.monotonic() - self._began, f"{part} cores": self._cores() - self._busy}
 
 
 def _busy(process: psutil.Process) -> float:
-    """Seconds of cores that a process and those of its children that have ended were busy."""
+    """Return the core seconds of a process and of its ended children."""
     try:
         times = process.cpu_times()
     except psutil.NoSuchProcess:
@@ -113,7 +113,7 @@ def one_copy(file: Path) -> dict[str, float]:
 
 
 def parallel_copy(file: Path) -> dict[str, float]:
-    """A psql for each worker, of files that were cut beforehand."""
+    """One psql per worker, with files that were split beforehand."""
     return _copies(sorted(file.parent.glob(f"{file.stem}.part*")))
 
 
@@ -157,7 +157,7 @@ def _engine(file: Path, workers: Workers) -> dict[str, float]:
 def in_process(file: Path) -> dict[str, float]:
     """Our engine, in processes of this machine."""
     workers = processes(load_settings())
-    workers(repr, [Slice(0, 0, 0)] * 2, lambda: None)  # what workers are forked from has started
+    workers(repr, [Slice(0, 0, 0)] * 2, lambda: None)  # the process from which workers are forked has started
     return _engine(file, workers)
 
 

@@ -1,1 +1,1 @@
-"""Do rollups tell the same as the rows they are made from?"""
+"""Compare rollups with the rows they are built from."""

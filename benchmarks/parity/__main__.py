@@ -11,7 +11,7 @@ from benchmarks.stores import sample_stores
 
 
 def main() -> None:
-    """Replay the questions and tell what was found; an answer that is too far off ends with a traceback."""
+    """Replay the questions and print the differences. Too large a difference raises an error."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--questions", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1)

@@ -1,4 +1,4 @@
-"""Ask random questions twice, of the rollups and of the rows as they were delivered, and compare the answers."""
+"""Answer random questions from rollups and from the delivered rows, and compare the answers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from rates_app.rates.model import Interval
     from rates_app.store.databases import Connection
 
-#: How far a percentile may be from the exact one, of regions over days or batches. Others are exact to the cent that
-#: they are rounded to: those of a lane, and those of a day of one batch.
+#: Maximum relative error of a percentile of regions over several days or batches. Others, of a lane or of a day of one
+#: batch, are exact to the cent.
 REGION_TOLERANCE = 0.01
 CENT = 0.0051
 
@@ -36,7 +36,7 @@ RAW = """
 
 @dataclass
 class Parity:
-    """What was compared, and what differed."""
+    """Number of comparisons and the largest differences."""
 
     questions: int = 0
     intervals: int = 0
@@ -54,7 +54,7 @@ class Parity:
             lane: Whether it is asked about two ports.
 
         Raises:
-            AssertionError: The two differ by more than they may.
+            AssertionError: The difference exceeds the limit.
         """
         count, average, percentiles, parts = raw
         self.intervals += 1
@@ -79,18 +79,18 @@ class Parity:
 
 
 def replay(connection: Connection, number: int, seed: int) -> Parity:
-    """Ask questions of the rollups and of the rows.
+    """Answer questions from rollups and from rows.
 
     Args:
         connection: A connection to a database with published batches.
         number: How many questions.
-        seed: Of the random numbers, to ask the same again.
+        seed: Seed of the random numbers, to repeat a run.
 
     Returns:
-        How much was compared and how far apart the worst were.
+        The number of comparisons and the largest differences.
 
     Raises:
-        AssertionError: An answer differs by more than it may.
+        AssertionError: A difference exceeds the limit.
     """
     chance = random.Random(seed)
     places = {
@@ -136,5 +136,5 @@ def _ask(connection: Connection, question: Question, interval: Interval, parity:
             assert raw is not None
             assert day.count == (raw[0] or None), (question, day, raw)
             assert (day.price is None) == (raw[0] < MIN_PRICES), (question, day, raw)
-            # The exact mean, as near as a float comes.
+            # The float closest to the exact mean.
             assert day.price is None or abs(day.price - float(raw[1])) < 1e-9, (question, day, raw)

@@ -1,1 +1,1 @@
-"""How fast answers are, compared with what a server can do at all and with what most would write first."""
+"""Compare the speed of reads with a minimal server and with a straightforward implementation."""

@@ -1,6 +1,6 @@
 """Run the comparison: ``python -m benchmarks.read``; it takes some minutes and needs wrk (``apt install wrk``).
 
-Everything runs on this machine's loopback, the load generator too, so ratios tell more than numbers.
+Everything, including the load generator, runs on this machine, so ratios are more meaningful than absolute numbers.
 """
 
 from __future__ import annotations
@@ -43,10 +43,9 @@ HERE = Path(__file__).parent
 HOT = "/rates?date_from=2021-01-01&date_to=2021-01-31&orig_code=CNGGZ&dest_code=EETLL"
 CONNECTIONS = (1, 8, 64, 256)
 ROUNDS = 5
-#: How long nothing is asked before everything is.
+#: Idle time before the sudden load.
 IDLE_SECONDS = 10
-#: How long nothing is asked after cold questions, since the server still has some whose clients have gone, and before
-#: workers are compared.
+#: Idle time after cold queries, whose last ones the server still computes, and before workers are compared.
 SETTLE_SECONDS = 2
 OURS, CHANGING, CONSTANT = "ours, hot", "ours, hot, a change every second", "Flask, constant bytes"
 SERVE = [sys.executable, "-c", "from rates_app.serve import serve; serve()"]
@@ -55,7 +54,7 @@ OTHER = [sys.executable, "-m", "benchmarks.read.others"]
 
 @dataclass(frozen=True)
 class Result:
-    """What one run of the load generator has measured; latencies in milliseconds."""
+    """Measurements of one run of the load generator; latencies in milliseconds."""
 
     requests: int
     seconds: float
@@ -72,7 +71,7 @@ class Result:
 
     @classmethod
     def of(cls, runs: list[Result]) -> Result:
-        """The median of several runs, each number's own: the run of most requests is not that of least latency."""
+        """Return the median of each number over several runs."""
         return cls(**{each.name: median(getattr(run, each.name) for run in runs) for each in fields(cls)})
 
 
@@ -98,7 +97,7 @@ class Bench:
 
     @contextmanager
     def server(self, command: list[str], **environment: str) -> Iterator[str]:
-        """Run a server for the time of the block and give its address."""
+        """Run a server while the context is active and yield its address."""
         port = free_port()
         with (self.folder / f"log-{port}").open("wb") as log:
             process = subprocess.Popen(
@@ -124,8 +123,8 @@ class Bench:
             process.wait(60)
 
     def load(self, url: str, connections: int, paths: str = "hot") -> Result:
-        """Ask as fast as a number of connections can."""
-        self._offset += 20_000  # cold questions of an earlier run would not be cold again
+        """Send requests as fast as possible over a number of connections."""
+        self._offset += 20_000  # queries of an earlier run would be cached
         run = subprocess.run(
             ["wrk", "-t1", f"-c{connections}", f"-d{self.seconds}s", "--timeout=30s", f"-s{HERE / 'load.lua'}", url],
             env={
@@ -144,7 +143,7 @@ class Bench:
 
     @contextmanager
     def publishing(self) -> Iterator[None]:
-        """Publish a batch that touches the hot lane, and withdraw it, turn by turn, a change a second."""
+        """Publish and withdraw a batch of the hot lane in turn, one change per second."""
         stop = threading.Event()
 
         def run() -> None:
@@ -172,7 +171,7 @@ class Bench:
 
 @contextmanager
 def bench(seconds: int) -> Iterator[Bench]:
-    """Start the stores and write down what will be asked."""
+    """Start the stores and write the files of queries."""
     with sample_stores() as settings:
         with psycopg.connect(settings.database_url.get_secret_value()) as connection:
             lanes = connection.execute(
@@ -181,7 +180,7 @@ def bench(seconds: int) -> Iterator[Bench]:
                 JOIN locations o ON o.id = origin_id JOIN locations d ON d.id = destination_id
                 """
             ).fetchall()
-            # What the aggregation reads: a plain table of rows, as a service without rollups would have.
+            # A plain table of rows for the aggregation, as in a service without rollups.
             connection.execute("CREATE TABLE plain_prices AS SELECT * FROM delivered")
             connection.execute("ANALYZE plain_prices")
         (settings.data_dir / "hot").write_text(HOT + "\n")
@@ -190,7 +189,7 @@ def bench(seconds: int) -> Iterator[Bench]:
 
 
 def _cold(lanes: list[tuple[str, str]]) -> list[str]:
-    """Write questions that are all different: any lane, any month-long range around the sample."""
+    """Return different queries: any lane, and any month-long range around the sample."""
     first = date(2020, 12, 1)
     paths = [
         f"/rates?date_from={first + timedelta(days=offset)}&date_to={first + timedelta(days=offset + 30)}"
@@ -223,7 +222,7 @@ def compare(bench: Bench) -> None:
     runs: dict[tuple[str, int], list[Result]] = defaultdict(list)
     with ExitStack() as stack:
         urls = {name: stack.enter_context(bench.server(command)) for name, command in servers.items()}
-        # Turn by turn, so that what else the machine does meets all of them alike.
+        # In turn, so that other load on the machine affects all of them equally.
         for connections in CONNECTIONS * ROUNDS:
             for name, url in urls.items():
                 runs[OURS if name == "ours" else name, connections].append(bench.load(url, connections))
@@ -243,30 +242,31 @@ def compare(bench: Bench) -> None:
 
 
 def workers(bench: Bench) -> None:
-    """Show what the number of worker processes and their threads does."""
+    """Measure numbers of worker processes and threads."""
     print("\n64 connections, by workers and threads:\n")
     print("| workers | threads | hot, requests/s | cold, requests/s |")
     print("| ---: | ---: | ---: | ---: |")
     for processes, threads in ((1, 8), (2, 1), (2, 4), (2, 8), (2, 32), (4, 8)):
         with bench.server(SERVE, RATES_WORKERS=str(processes), RATES_THREADS=str(threads)) as url:
-            time.sleep(SETTLE_SECONDS)  # one worker answers before the others have started
+            time.sleep(SETTLE_SECONDS)  # the first worker responds before the others have started
             hot, cold = bench.load(url, 64), bench.load(url, 64, "cold")
         print(f"| {processes} | {threads} | {hot.per_second:,.0f} | {cold.per_second:,.0f} |")
 
 
 def sudden(bench: Bench) -> None:
-    """Show that full load out of nothing meets no error."""
+    """Measure a sudden full load."""
     with bench.server(SERVE) as url:
         time.sleep(IDLE_SECONDS)
         result = bench.load(url, max(CONNECTIONS))
     print(
-        f"\nFrom nothing to {max(CONNECTIONS)} connections: {result.requests} answers, {result.refused} refused, "
+        f"\n{max(CONNECTIONS)} connections start at the same time: {result.requests} responses, "
+        f"{result.refused} refused, "
         f"{result.lost} lost, p99 {result.p99:.0f} ms."
     )
 
 
 def overload(bench: Bench) -> None:
-    """Show what a patient client sees while far more is asked than can be answered."""
+    """Measure a client's responses while the load exceeds the capacity."""
     with bench.server(SERVE, RATES_SHED_SECONDS="0.25") as url:
         latencies: list[float] = []
         refused = 0
@@ -287,13 +287,13 @@ def overload(bench: Bench) -> None:
         loading.join()
     latencies.sort()
     print(
-        "\n512 connections of cold questions, requests shed after 250 ms of waiting: a client beside them was\n"
-        f"answered {len(latencies)} times (slowest {latencies[-1]:.0f} ms), and refused {refused} times."
+        "\n512 connections of cold queries, requests shed after 250 ms in the queue: an independent client got\n"
+        f"{len(latencies)} responses (slowest {latencies[-1]:.0f} ms) and was refused {refused} times."
     )
 
 
 def main() -> None:
-    """Run everything, or less for a first look."""
+    """Run all measurements."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=int, default=3, help="length of each of the 134 measurements")
     arguments = parser.parse_args()

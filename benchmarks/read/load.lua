@@ -1,4 +1,4 @@
--- Ask for the paths in a file, one after the other and round again; print what was measured as JSON.
+-- Request the paths in a file in a loop; print the measurements as JSON.
 local paths = {}
 for line in io.lines(os.getenv("BENCHMARK_PATHS")) do paths[#paths + 1] = line end
 local position = tonumber(os.getenv("BENCHMARK_OFFSET"))

@@ -1,6 +1,6 @@
-"""What the service is compared with, behind the same server: constant answers, and the plain way to answer.
+"""Applications to compare the service with, in the same server: constant responses, and a plain implementation.
 
-``python -m benchmarks.read.others constant`` serves one of them as the environment says.
+``python -m benchmarks.read.others constant`` serves one of them, with settings from the environment.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ plain = Flask("plain")
 
 @constant.get("/rates")
 def constant_answer() -> Response:
-    """Answer with the same bytes as the service, without any work."""
+    """Return the service's bytes without any work."""
     return Response(BODY, content_type="application/json")
 
 

@@ -1,6 +1,6 @@
 """Who hears of an alarm: the stack's address by e-mail and, where there is one, the ticket system.
 
-The watchers in the clusters tell the same people: their secret names the topic, and whatever an operator adds to it.
+The watchers in the clusters notify the same topic: their secret names it, and further targets that an operator adds.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ class Cluster(pulumi.ComponentResource):
         application_log_group: Log group of the pods' output.
         security_group_id: Security group of all its nodes and pods.
         provider: Provider of its Kubernetes API.
-        platform: Nodes and add-ons, without which no pod runs; what is in the cluster is deleted before them.
+        platform: Nodes and add-ons, which every pod needs. Resources in the cluster are deleted before them.
     """
 
     name: pulumi.Output[str]

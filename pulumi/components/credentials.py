@@ -140,7 +140,7 @@ class Credentials(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(
                 parent=self,
                 depends_on=[permission, version, *([follower] if follower else [])],
-                # The rotation writes the addresses too, here and elsewhere: another set of them rotates at once.
+                # The rotation also writes the addresses, so a change of them triggers it immediately.
                 replacement_trigger=pulumi.Output.all(replicas, *secrets),
                 delete_before_replace=True,
             ),

@@ -27,7 +27,7 @@ PARAMETERS = {
     "shared_preload_libraries": "pg_stat_statements",
     "log_min_duration_statement": "1000",
     "idle_in_transaction_session_timeout": "60000",
-    # A long read on a replica is not cancelled at once, and does not hold back vacuum on the primary.
+    # A long read on a replica is cancelled only after this delay, and does not hold back vacuum on the primary.
     "max_standby_streaming_delay": "30000",
     "hot_standby_feedback": "1",
     "max_wal_size": "16384",
@@ -51,7 +51,7 @@ class DatabaseArgs:
     clients: Mapping[str, pulumi.Input[str]]
     """Security groups that may connect, by a name for each."""
     source_arn: pulumi.Input[str] | None = None
-    """Primary in another region to follow; leaving it out later promotes this one, for good."""
+    """Primary in another region to follow; omitting it later promotes this one permanently."""
 
 
 class Database(pulumi.ComponentResource):
@@ -191,10 +191,10 @@ class Database(pulumi.ComponentResource):
                 pulumi.ResourceOptions(parent=self, depends_on=[grant], ignore_changes=["engineVersion"]),
                 replicate_source_db=primary.identifier,
                 skip_final_snapshot=True,
-                # A replica holds nothing of its own, and removing one is a routine change.
+                # A replica holds no data of its primary's that is lost with it, and removing one is routine.
                 deletion_protection=False,
             )
-            # What follows another region's primary gets replicas of its own when it is promoted.
+            # A replica of another region's primary gets replicas when it is promoted.
             for number in range(1, 1 + (0 if args.source_arn else settings.replicas))
         ]
         self.arn = primary.arn

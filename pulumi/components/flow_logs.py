@@ -19,7 +19,7 @@ class FlowLogsArgs:
 
 
 class FlowLogs(pulumi.ComponentResource):
-    """Flow logs of a VPC in a log group of their own."""
+    """Flow logs of a VPC in a separate log group."""
 
     def __init__(self, name: str, args: FlowLogsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("rates:index:FlowLogs", name, None, opts)

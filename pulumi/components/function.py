@@ -1,4 +1,4 @@
-"""A Lambda function made of one folder of this repository, with a role of its own and nothing else."""
+"""A Lambda function from one folder of this repository, with a separate role."""
 
 from __future__ import annotations
 

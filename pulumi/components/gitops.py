@@ -20,7 +20,7 @@ NAMESPACE = "argocd"
 # Of Argo CD 3.1.9, whose kinds the tests hold the tree against.
 CHART_VERSION = "9.0.6"
 CHART_REPOSITORY = "https://argoproj.github.io/argo-helm"
-# What Argo CD is installed with and told to follow is the charts' to say.
+# The charts define Argo CD's values and root Application.
 TREE = Path(__file__).resolve().parents[2] / "helm" / "gitops"
 
 

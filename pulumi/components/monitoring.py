@@ -1,7 +1,7 @@
-"""CloudWatch: what is counted in the pods' logs, the alarms, and one dashboard.
+"""CloudWatch: metrics from the pods' logs, alarms, and a dashboard.
 
 Prometheus pages on the service's objectives; these alarms page on the same ones as the load balancer sees them, for
-when the cluster with its Prometheus is what is lost.
+when the cluster with its Prometheus is lost.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ class Monitoring(pulumi.ComponentResource):
     def _burn_rate(
         self, objective: Objective, colour: str, balancer: LoadBalancer, rate: float, window: str
     ) -> cloudwatch.MetricAlarm:
-        """Watch one window; it tells nobody, as it takes two of them."""
+        """Create the alarm of one window, without actions, because the composite of two windows notifies."""
         measured: list[cloudwatch.MetricAlarmMetricQueryArgsDict] = [
             {
                 "id": name,

@@ -58,7 +58,7 @@ class Network(pulumi.ComponentResource):
             opts=child,
         )
         self.vpc_id = self._vpc.id
-        # Whatever is created without a security group of its own reaches nothing.
+        # Resources without an explicit security group get this one, which permits nothing.
         ec2.DefaultSecurityGroup(f"{name}-default", vpc_id=self.vpc_id, opts=child)
         gateway = ec2.InternetGateway(f"{name}-internet", vpc_id=self.vpc_id, opts=child)
 

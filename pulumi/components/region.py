@@ -81,7 +81,7 @@ class Region(pulumi.ComponentResource):
         self.plan = args
         child = pulumi.ResourceOptions(parent=self)
         settings, key_arn, account_id = args.settings, args.encryption.key_arn, args.encryption.account_id
-        # The first region's names go without a prefix of their own.
+        # Names of the first region have no prefix.
         part = "" if name == "first" else f"{name}-"
         self.network = Network(
             f"{part}network",

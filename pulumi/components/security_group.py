@@ -1,4 +1,4 @@
-"""Who may connect to a store: the security groups of its clients, on its one port, and nobody else."""
+"""Permit only the security groups of a store's clients to connect to its port."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Standby:
     topic_arn: pulumi.Input[str]
     """Topic in the second region, which reports that it has taken over."""
     promoted: bool
-    """Whether the second region has taken over for good: the first one, if it comes back, must not serve old data."""
+    """Whether the second region has taken over permanently. The first one must not serve old data if it recovers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ class Traffic(pulumi.ComponentResource):
     def _unless_taken_over(self, name: str, serving: route53.HealthCheck, standby: Standby) -> route53.HealthCheck:
         """Count the first region as healthy only while the second one has not taken over.
 
-        Route 53 is changed through us-east-1 alone, which may be what is lost. So nothing is changed then: an operator
+        Route 53 is changed through us-east-1 only, which may be the lost region, so nothing is changed. An operator
         publishes the metric in the second region, and the health checkers, which run everywhere, see its alarm.
         """
         child = pulumi.ResourceOptions(parent=self)
@@ -119,7 +119,7 @@ class Traffic(pulumi.ComponentResource):
             cloudwatch_alarm_region=standby.region,
             # One data point is enough: without newer ones the last state holds.
             insufficient_data_health_status="LastKnownStatus",
-            # A check that is disabled counts as healthy; inverted besides, as failed for good.
+            # A disabled check counts as healthy; an inverted one then counts as permanently failed.
             disabled=standby.promoted,
             invert_healthcheck=standby.promoted,
             tags={"Name": f"{name}-taken-over"},

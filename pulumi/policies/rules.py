@@ -158,7 +158,7 @@ def no_wildcard_iam(args: ResourceValidationArgs, report: Report) -> None:
 
 
 def required_tags(args: ResourceValidationArgs, report: Report) -> None:
-    """Refuse resources that nobody could find the owner or the cost of."""
+    """Refuse resources without the tags for owner and cost."""
     if not args.resource_type.startswith("aws:") or args.resource_type in UNTAGGABLE:
         return
     missing = [tag for tag in REQUIRED_TAGS if not (args.props.get("tags") or {}).get(tag)]
@@ -171,7 +171,7 @@ def prod_survives(args: ResourceValidationArgs, report: Report) -> None:
     if (args.props.get("tags") or {}).get("environment") != "prod":
         return
     if args.resource_type == "aws:rds/instance:Instance":
-        # A replica in its primary's region holds nothing of its own. One in another region may be the last copy.
+        # A replica in its primary's region is not the only copy. One in another region may be.
         source = str(args.props.get("replicateSourceDb") or "")
         if not args.props.get("deletionProtection") and (not source or source.startswith("arn:")):
             report("is in prod without deletionProtection")

@@ -1,4 +1,4 @@
-"""A bad night on a real stack: exactly what broke is told, in order, and so is the end of each.
+"""Several incidents on a real stack: exactly these are notified, in order, each with its all-clear.
 
 The service runs on a primary, a replica and a Redis of the test's own. Its metrics are scraped as Prometheus would, one
 scrape standing for a minute, and Prometheus' own rule engine says which alerts fired when. The pods' statuses of a bad
@@ -44,20 +44,20 @@ ROOT = Path(__file__).parents[2]
 RECORDED = ROOT / "tests" / "integration" / "watch" / "recorded"
 RULES = sorted((ROOT / "helm" / "monitoring" / "rules").glob("*.yaml"))
 
-#: What Prometheus itself knows: every target answers all night.
+#: Series of Prometheus: every target is up all the time.
 UP = [
     'up{namespace="rates", service="rates-app-metrics", pod="a"}',
     'up{namespace="rates", service="rates-dispatcher-metrics", pod="b"}',
 ]
 
-#: Always firing, or about how fast this machine is.
+#: Alerts that always fire, or that depend on the speed of this machine.
 UNRELATED = "Watchdog|HighLatency|LatencyBudgetBurn"
 
 BEGIN = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
 
 
 class Night:
-    """A service that is asked and scraped, and a cluster that is watched, minute by minute."""
+    """A service under load that is scraped, and a watched cluster, minute by minute."""
 
     def __init__(self, client: FlaskClient) -> None:
         self._client = client
@@ -70,7 +70,7 @@ class Night:
         self.told: list[tuple[int, str]] = []  # by the watcher
 
     def replay(self, recording: str) -> None:
-        """Have the cluster's pods change as in a recording."""
+        """Change the cluster's pods as in a recording."""
         for line in (RECORDED / f"{recording}.jsonl").read_text().splitlines():
             event = json.loads(line)
             uid = event["object"]["metadata"]["uid"]
@@ -87,7 +87,7 @@ class Night:
         """Let time pass."""
         for _ in range(minutes):
             for _ in range(4):
-                day = date(2000, 1, 1) + timedelta(days=next(self._days))  # never asked before, so that no cache has it
+                day = date(2000, 1, 1) + timedelta(days=next(self._days))  # a new query, so that no cache has it
                 question = {"date_from": day, "date_to": day, "orig_code": "CNSGH", "dest_code": "north_europe_main"}
                 assert self._client.get("/rates", query_string=question).status_code == 200
             self._scrape()
@@ -113,7 +113,7 @@ class Night:
                     self.series[f"{sample.name}{{{name}}}"][self.minute] = sample.value
 
     def values(self) -> dict[str, str]:
-        """Give every series in promtool's notation."""
+        """Return every series in promtool's notation."""
         minutes = range(self.minute)
         return {name: " ".join(str(seen.get(minute, "_")) for minute in minutes) for name, seen in self.series.items()}
 
@@ -155,12 +155,12 @@ def client(stack: tuple[PostgresPair, RedisServer], tmp_path: Path) -> Iterator[
 
 
 def fired(night: Night, folder: Path) -> list[tuple[int, str]]:
-    """Have Prometheus say at which minute each alert began and ended."""
+    """Return the minutes at which each alert began and ended, according to Prometheus."""
     rules = folder / "rules.yaml"
     groups = [group for path in RULES for group in yaml.safe_load(path.read_text())]
     rules.write_text(yaml.safe_dump({"groups": groups}))
     series = {**night.values(), **dict.fromkeys(UP, f"1x{night.minute}")}
-    # promtool tells what it has evaluated where something else was expected: so nothing is, at any minute.
+    # promtool prints evaluated series only if they differ from the expected ones, so expect none at any minute.
     asked = f'group by (alertname) (ALERTS{{alertstate="firing", alertname!~"{UNRELATED}"}})'
     test = {
         "rule_files": [str(rules)],
@@ -223,7 +223,7 @@ def test_incidents_are_notified_in_order_with_their_all_clears(
             " VALUES ('stuck', 'acme', %s, 1, 'csv', 'none', 'staging')",
             (b"\1" * 32,),
         )
-    night.pass_time(45)  # half an hour of patience, and then some
+    night.pass_time(45)  # more than the half hour of the alert
     with psycopg.connect(cluster.primary.url) as connection:
         connection.execute("UPDATE batches SET state = 'refused', ended_at = now() WHERE name = 'stuck'")
     night.pass_time(3)

@@ -1,8 +1,8 @@
 """After any kill at any moment, a batch is complete, with every row once, or absent.
 
 Each batch replaces the previous one, so at any moment after the first publish exactly one batch is visible. The seed
-determines what is killed and when. The test that always runs is a short form of the demonstration, a hundred kills in
-about ten minutes: ``pytest tests/chaos/test_ingest.py -m demonstration``.
+determines the victims and the moments. The test that always runs is a short form of the demonstration, a hundred kills
+in about ten minutes: ``pytest tests/chaos/test_ingest.py -m demonstration``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SAMPLE = Path(__file__).parents[2] / "sample_data"
 ROWS = 40_000
 SLICE_BYTES = 128 * 1024
 
-#: Nothing may hang: far more than any step takes on a busy machine.
+#: Timeout of every step, far more than any step takes on a busy machine.
 PATIENCE_SECONDS = 120
 
 Victim = Literal["driver", "worker", "backend", "server"]
@@ -88,13 +88,13 @@ def start(server: PostgresServer, file: Path, data: Path, replaces: int | None) 
 
 
 def kill(victim: Victim, driver: psutil.Popen, server: PostgresServer, dice: random.Random) -> bool:
-    """Kill something of a running ingest, and say whether there was something."""
+    """Kill a process or connection of a running ingest; return whether there was one."""
     try:
         if victim == "driver":
             driver.kill()
             return True
         if victim == "worker":
-            # Python's own bookkeeper is spared: it does no work, and complains at length.
+            # Spare Python's resource tracker: it does no work and prints many errors.
             workers = [one for one in driver.children(recursive=True) if "resource_tracker" not in str(one.cmdline())]
             if workers:
                 dice.choice(workers).kill()
@@ -109,7 +109,7 @@ def kill(victim: Victim, driver: psutil.Popen, server: PostgresServer, dice: ran
             if victim == "backend":
                 connection.execute("SELECT pg_terminate_backend(%s)", (pid,))
         if victim == "server":
-            psutil.Process(pid).kill()  # the server notices, ends every connection and recovers
+            psutil.Process(pid).kill()  # the server terminates all connections and recovers
     except psutil.NoSuchProcess:
         return False
     return True
@@ -234,7 +234,7 @@ def torment(server: PostgresServer, folder: Path, seed: int, kills: int) -> dict
     return killed
 
 
-def test_a_batch_is_whole_or_absent_whatever_is_killed(server: PostgresServer, tmp_path: Path) -> None:
+def test_a_batch_is_complete_or_absent_whatever_is_killed(server: PostgresServer, tmp_path: Path) -> None:
     assert sum(torment(server, tmp_path, seed=1, kills=6).values()) == 6
 
 

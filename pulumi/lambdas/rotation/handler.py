@@ -22,7 +22,7 @@ def handle(event: dict[str, str], context: Any) -> None:
 
     Args:
         event: ``Step``, ``SecretId`` and ``ClientRequestToken``, as the Secrets Manager User Guide describes them.
-        context: Lambda's context, which tells the time that is left.
+        context: Lambda's context, which has the remaining time.
 
     Raises:
         ValueError: The step is none of the four, or the version is not in rotation.

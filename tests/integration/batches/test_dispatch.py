@@ -59,7 +59,7 @@ def batches(settings: Settings) -> list[Batch]:
 
 
 def arrive(settings: Settings, name: str, content: bytes, age: float = 60) -> Path:
-    """Have a file in the incoming folder since some seconds."""
+    """Write a file to the incoming folder with a modification time some seconds ago."""
     path = settings.data_dir / "incoming" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
@@ -78,7 +78,7 @@ def dispatching(settings: Settings, source: Source, applications: Applications |
 
 
 def retry_now(settings: Settings) -> None:
-    """Let the next attempt at every delivery be due."""
+    """Make the next attempt at every delivery due now."""
     with psycopg.connect(settings.database_url.get_secret_value()) as connection:
         connection.execute("UPDATE delivery_attempts SET next_attempt_at = now()")
 
@@ -177,7 +177,7 @@ def test_a_file_is_taken_by_one_process_and_after_its_release_by_another(setting
     assert second.claim(0) is not None
 
 
-def test_many_dispatchers_share_a_folder_and_stop_in_good_order(settings: Settings) -> None:
+def test_many_dispatchers_share_a_folder_and_stop_cleanly(settings: Settings) -> None:
     environment = os.environ | {
         "RATES_DATABASE_URL": settings.database_url.get_secret_value(),
         "RATES_DATA_DIR": str(settings.data_dir),
@@ -213,7 +213,7 @@ def test_many_dispatchers_share_a_folder_and_stop_in_good_order(settings: Settin
 def test_a_dispatcher_is_ready_while_it_works_on_its_first_delivery(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or else its update would wait for a batch that may take an hour."""
+    """Otherwise its update would wait for a batch that may take an hour."""
     arrive(settings, "a.csv", HEADER + GOOD)
     dispatcher = dispatching(settings, folders(settings), None)
     ready = []
@@ -518,7 +518,7 @@ def operator() -> Iterator[tuple[Operator, Applications]]:
         do_POST = do_DELETE = do_GET  # noqa: N815
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Suppress the request log."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -545,7 +545,7 @@ def big(settings: Settings, template: Path) -> Settings:
     return settings.model_copy(update={"spark_template": template, "spark_above_rows": 10})
 
 
-def test_a_big_batch_is_submitted_once_and_archived_when_it_has_ended(
+def test_a_large_batch_is_submitted_once_and_archived_at_its_end(
     big: Settings, operator: tuple[Operator, Applications]
 ) -> None:
     served, applications = operator
@@ -606,7 +606,7 @@ def test_a_batch_in_spark_whose_message_comes_twice_is_archived_once(
 
 
 @pytest.mark.parametrize("state", ["SUBMITTED", "SUBMISSION_FAILED", "FAILING", "PENDING_RERUN", "UNKNOWN"])
-def test_what_the_operator_will_try_again_is_waited_for(
+def test_an_application_that_the_operator_retries_is_followed(
     big: Settings, operator: tuple[Operator, Applications], state: str
 ) -> None:
     served, applications = operator
@@ -622,7 +622,9 @@ def test_what_the_operator_will_try_again_is_waited_for(
 
 
 @pytest.mark.parametrize("what", ["failed", "deleted"])
-def test_what_spark_gives_up_is_released(big: Settings, operator: tuple[Operator, Applications], what: str) -> None:
+def test_a_delivery_is_released_when_spark_gives_up(
+    big: Settings, operator: tuple[Operator, Applications], what: str
+) -> None:
     served, applications = operator
     path = arrive(big, "a.csv", HEADER + GOOD * 500)
     source = folders(big)

@@ -1,4 +1,4 @@
-"""Generated batches are like the sample, and spoilt just as they were asked to be."""
+"""Generated batches resemble the sample and have exactly the requested defects."""
 
 from __future__ import annotations
 

@@ -263,19 +263,19 @@ def test_a_file_that_cannot_be_read_is_refused_with_the_reason(
 
 
 @pytest.mark.parametrize("content", [b"", HEADER.decode().encode("utf-32")])
-def test_a_file_that_is_no_batch_at_all_is_an_error(settings: Settings, deliver: Deliver, content: bytes) -> None:
+def test_a_file_that_is_not_a_batch_is_an_error(settings: Settings, deliver: Deliver, content: bytes) -> None:
     with pytest.raises(Unreadable):
         ingest(settings, deliver("odd", content))
 
 
-def test_tolerated_bad_rows_are_left_out_and_listed(settings: Settings, deliver: Deliver) -> None:
+def test_tolerated_invalid_rows_are_omitted_and_listed(settings: Settings, deliver: Deliver) -> None:
     path = deliver("bad.csv", HEADER + GOOD * 5 + b"XXXXX,EETLL,2021-01-01,1\n")
     batch, _ = ingest(settings, path, terms=Terms(max_rejected_rows=1))
     assert (batch.state, batch.rows, batch.rejected) == ("published", 5, 1)
     assert [reject.line for reject in rejects(settings, batch.id)] == [7]
 
 
-def test_a_refused_file_is_taken_again_when_asked(settings: Settings, deliver: Deliver) -> None:
+def test_a_refused_file_is_ingested_again_on_request(settings: Settings, deliver: Deliver) -> None:
     path = deliver("bad.csv", HEADER + GOOD * 5 + b"XXXXX,EETLL,2021-01-01,1\n")
     refused, _ = ingest(settings, path)
     assert ingest(settings, path) == (refused, False)
@@ -284,7 +284,7 @@ def test_a_refused_file_is_taken_again_when_asked(settings: Settings, deliver: D
     assert batch.id != refused.id
 
 
-def test_withdraw_takes_the_prices_out_and_publishing_again_is_a_new_batch(
+def test_a_withdrawal_removes_the_prices_and_publishing_again_is_a_new_batch(
     settings: Settings, deliver: Deliver
 ) -> None:
     path = deliver("a.csv", HEADER + GOOD * 3)

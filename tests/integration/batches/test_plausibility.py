@@ -112,7 +112,7 @@ def held(settings: Settings, deliver: Deliver, terms: Terms = Terms()) -> int:  
     return batch.id
 
 
-def test_a_held_batch_is_published_by_a_person(settings: Settings, deliver: Deliver) -> None:
+def test_an_operator_publishes_a_held_batch(settings: Settings, deliver: Deliver) -> None:
     first, _ = ingest(settings, deliver("a.csv", content(*[(DAY, 100)] * 20)))
     number = held(settings, deliver)
     assert count(settings) == 20
@@ -120,7 +120,7 @@ def test_a_held_batch_is_published_by_a_person(settings: Settings, deliver: Deli
     with connect(settings) as connection:
         changes: Any = ledger.find_changes(connection, number)
         with pytest.raises(WrongState):
-            publish.publish(connection, number)  # no person has decided
+            publish.publish(connection, number)  # no operator has decided
         with pytest.raises(WrongState):
             publish.withdraw(connection, number)
         published = publish.publish(connection, number, by="op")
@@ -134,7 +134,7 @@ def test_a_held_batch_is_published_by_a_person(settings: Settings, deliver: Deli
         assert connection.execute("SELECT count(*) FROM delivered").fetchone() == (50,)
 
 
-def test_a_held_batch_is_refused_by_a_person(settings: Settings, deliver: Deliver) -> None:
+def test_an_operator_refuses_a_held_batch(settings: Settings, deliver: Deliver) -> None:
     ingest(settings, deliver("a.csv", content(*[(DAY, 100)] * 20)))
     number = held(settings, deliver)
     housekeep(settings)  # leaves it alone
