@@ -288,7 +288,7 @@ def test_movers_compare_the_last_two_weeks(filled: FlaskClient) -> None:
     assert row[3] == f"{sums[0][0] / sums[0][1]:,.2f}"
 
 
-def test_the_page_of_a_batch_lists_its_assumptions_and_that_of_its_rejects_what_is_missing(
+def test_the_page_of_a_batch_lists_its_assumptions_and_that_of_its_rejects_the_unlisted_rows(
     filled: FlaskClient, tmp_path: Path
 ) -> None:
     settings = filled.application.config["SAMPLE_SETTINGS"].model_copy(update={"max_rejects": 2})
