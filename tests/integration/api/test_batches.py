@@ -218,7 +218,7 @@ def test_rejects_in_every_form(client: FlaskClient, settings: Settings, tmp_path
 def test_a_batch_without_rejects_has_an_empty_report(client: FlaskClient, writer: dict[str, str]) -> None:
     number = deliver(client, GOOD, writer).json["id"]
 
-    assert client.get(f"/v1/batches/{number}/rejects").json == {"rejects": []}
+    assert client.get(f"/v1/batches/{number}/rejects").json == {"rejects": [], "unlisted_rows": 0}
     assert client.get(f"/v1/batches/{number}/rejects?format=ndjson").text == ""
     assert client.get(f"/v1/batches/{number}/rejects?format=csv").text == "line,field,reason,value\r\n"
 
