@@ -24,6 +24,7 @@ from rates_app.batches.content import OPEN_FLAGS, pin_file, verify
 from rates_app.batches.model import DEFAULT_SUPPLIER
 from rates_app.batches.sources.manifest import MAX_MANIFEST_BYTES
 from rates_app.batches.sources.names import IGNORED, MANIFEST_SUFFIX, folder_of, ignored, printable, supplier_of
+from rates_app.store.databases import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -49,24 +50,41 @@ WORK = ".work"
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+@contextmanager
+def _storing() -> Iterator[None]:
+    """Translate storage errors into Unavailable: the client should send the delivery again later."""
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(f"the incoming folder can't be written: {error.strerror or type(error).__name__}") from error
+
+
 class FolderUpload:
-    """A hidden file until it is complete."""
+    """A hidden file until it is complete.
+
+    Raises:
+        Unavailable: The disk is full or fails; the methods raise this, too.
+    """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._hidden = path.with_name(f".{path.name}.partial")
-        self._file = self._hidden.open("xb")
+        with _storing():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._hidden.open("xb", buffering=0)  # so that closing writes nothing and can't fail
 
     def write(self, chunk: bytes) -> None:
         """Append bytes."""
-        self._file.write(chunk)
+        rest = memoryview(chunk)
+        with _storing():
+            while rest:
+                rest = rest[self._file.write(rest) :]
 
     def commit(self) -> None:
         """Rename the file, once its bytes are on the disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._hidden.replace(self._path)
+        with _storing():
+            os.fsync(self._file.fileno())
+            self._hidden.replace(self._path)
 
     def abort(self) -> None:
         """Remove the hidden file."""

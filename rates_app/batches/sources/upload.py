@@ -68,7 +68,7 @@ def receive(
         DigestMismatch: The bytes are not those that the supplier sent.
         KeyReused: The key belongs to other content.
         QuotaExceeded: The supplier has used its quota.
-        Unavailable: The ledger or the bucket can't be reached; nothing was stored.
+        Unavailable: The ledger or the bucket can't be reached, or the folder can't be written; nothing was stored.
     """
     quota = ledger.Quota.of(settings)
     with databases.write() as connection:  # before the body is received

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,10 +13,10 @@ from rates_app.batches.content import ContentChanged, open_content
 from rates_app.batches.sources.folder import FileDelivery, FolderSource
 from rates_app.batches.sources.names import IGNORED, MAX_NAME_BYTES, archive_name, folder_of, supplier_of
 from rates_app.settings import Settings
+from rates_app.store.databases import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 OLD, NEW = b"the old content", b"the new content!"
 
@@ -217,6 +218,16 @@ def test_no_two_suppliers_share_a_folder(
     upload.commit()
     upload.abort()
     assert claim().supplier == supplier_of(folder)
+
+
+def test_a_full_disk_makes_an_upload_unavailable_and_leaves_nothing(source: FolderSource) -> None:
+    upload = source.upload("acme", "a.csv")
+    upload._file.close()
+    upload._file = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115 - closed by abort
+    with pytest.raises(Unavailable, match="No space left on device"):
+        upload.write(OLD)
+    upload.abort()
+    assert [path for path in source.incoming.rglob("*") if path.is_file()] == []
 
 
 def test_suppliers_take_turns(source: FolderSource, claim: Callable[[], FileDelivery]) -> None:
