@@ -20,7 +20,7 @@ err = Console(stderr=True)
 
 
 def dispatch() -> None:
-    """Take suppliers' files as they arrive and publish or refuse them, until SIGTERM.
+    """Publish or refuse suppliers' files as they arrive, until SIGTERM.
 
     Files are taken from `incoming` (or `incoming/SUPPLIER`) below RATES_DATA_DIR, or from the S3 bucket that
     RATES_INCOMING_BUCKET names. Write a file there under a name that begins with a dot, then rename it.
@@ -34,17 +34,18 @@ def dispatch() -> None:
 
 
 def housekeep() -> None:
-    """Make one pass of housekeeping: drop what withdrawn and refused batches left, merge small ones' partitions."""
+    """Run one pass of housekeeping: drop leftovers of batches, delete old rejects, merge small partitions."""
     from rates_app.batches.pipeline.housekeep import housekeep as make_pass  # noqa: PLC0415 - the other roles need none of it
 
     settings = load_settings()
     configure_logs(settings)
     done = make_pass(settings)
     if done is None:
-        err.print("Another process is at it.")
+        err.print("Another process is running a pass.")
     else:
         err.print(
-            f"Leftovers of {done.cleared} batches and {done.files} files are gone, {done.merged} partitions merged."
+            f"Removed leftovers of {done.cleared} batches, {done.files} files and {done.rejects} rejects; "
+            f"merged {done.merged} partitions."
         )
 
 
@@ -80,7 +81,7 @@ def generate(
     err.print(f"{file}: {rows:,} rows" + (f", of which {spoilt}" if spoilt else ""))
 
 
-profile = typer.Typer(no_args_is_help=True, help="How a supplier's files are read where the files leave it open.")
+profile = typer.Typer(no_args_is_help=True, help="Set how a supplier's files are read where the files are ambiguous.")
 
 Supplier = Annotated[str, typer.Argument(help="The supplier's name, as its batches show it.")]
 
