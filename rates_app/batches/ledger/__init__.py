@@ -1,6 +1,6 @@
 """The ledger: the state of every batch and of every slice."""
 
-from rates_app.batches.ledger.acceptance import accept, not_replaceable
+from rates_app.batches.ledger.acceptance import accept, find_check, not_replaceable
 from rates_app.batches.ledger.advice import next_step
 from rates_app.batches.ledger.equality import find_equal
 from rates_app.batches.ledger.layouts import find_layout, record_layout
@@ -31,6 +31,7 @@ __all__ = [
     "enter_slices",
     "find_batch",
     "find_changes",
+    "find_check",
     "find_equal",
     "find_layout",
     "iter_rejects",

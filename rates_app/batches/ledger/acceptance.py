@@ -72,6 +72,34 @@ def accept(
     return earlier, False
 
 
+def find_check(connection: Connection, source: Source, supplier: str, batch_id: int | None) -> Batch | None:
+    """Find the check that a file belongs to, if it was uploaded to be checked.
+
+    A check does not own its content: :func:`accept` would make a second batch from its file, and publish it.
+
+    Args:
+        connection: A connection to the primary.
+        source: The file, inspected.
+        supplier: Its supplier.
+        batch_id: The batch that an earlier attempt at the file has begun, if any.
+
+    Returns:
+        The check that the earlier attempt has begun, or else the supplier's oldest open check of this content, or None.
+    """
+    with connection.cursor(row_factory=class_row(Batch)) as cursor:
+        return cursor.execute(
+            sql.SQL(
+                """
+                SELECT {} FROM batches
+                WHERE check_only AND content_hash = %(content_hash)s AND supplier = %(supplier)s
+                  AND CASE WHEN %(id)s::bigint IS NULL THEN ended_at IS NULL ELSE id = %(id)s END
+                ORDER BY id LIMIT 1
+                """
+            ).format(BATCH_COLUMNS),
+            {"content_hash": source.content_hash, "supplier": supplier, "id": batch_id},
+        ).fetchone()
+
+
 def _insert(connection: Connection, source: Source, name: str, supplier: str, terms: Terms) -> Batch | None:
     with connection.cursor(row_factory=class_row(Batch)) as cursor:
         return cursor.execute(

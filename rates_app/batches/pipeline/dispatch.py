@@ -244,15 +244,18 @@ class Dispatcher:
             self._archive_unread(connection, delivery, str(error))
             return
         try:
-            terms = manifest.terms() if manifest is not None else Terms()
-            batch, _ = ledger.accept(
-                connection,
-                recognised,
-                name=delivery.name,
-                supplier=delivery.supplier,
-                terms=terms,
-                quota=ledger.Quota.of(self._settings),
-            )
+            begun = attempts.batch_of(connection, delivery.address)
+            batch = ledger.find_check(connection, recognised, delivery.supplier, begun)
+            if batch is None:
+                terms = manifest.terms() if manifest is not None else Terms()
+                batch, _ = ledger.accept(
+                    connection,
+                    recognised,
+                    name=delivery.name,
+                    supplier=delivery.supplier,
+                    terms=terms,
+                    quota=ledger.Quota.of(self._settings),
+                )
         except (NoSuchBatch, WrongState) as error:  # what the manifest wants to replace can't be replaced
             connection.rollback()
             self._archive_unread(connection, delivery, str(error))

@@ -250,6 +250,47 @@ def test_a_fault_that_does_not_pass_fails_the_batch_and_keeps_the_file(
     assert "rows differ" in str(batch.failure)
 
 
+def test_an_uploaded_check_is_checked_and_publishes_nothing(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    databases = Databases(settings)
+    databases.open()
+
+    def upload(terms: Terms, rows: int, supplier: str = "acme") -> Batch:
+        body = io.BytesIO(HEADER + GOOD * rows)
+        return receive(settings, databases, body, name="a.csv", supplier=supplier, terms=terms)[0]
+
+    check = upload(Terms(check=True), 3)
+    dispatch_all(settings)
+    assert [(batch.id, batch.state) for batch in batches(settings)] == [(check.id, "checked")]
+    assert names(settings, "processed")[0] == f"{check.id}-a.csv"
+
+    # A dispatcher ends before it has archived the file: the next one finds the check again.
+    interrupted = upload(Terms(check=True), 4)
+    with monkeypatch.context() as patch:
+        patch.setattr("rates_app.batches.pipeline.dispatch._archive", lambda *_: (_ for _ in ()).throw(SystemExit))
+        source = folders(settings)
+        delivery = source.claim(0)
+        assert delivery is not None
+        with pytest.raises(SystemExit):
+            dispatching(settings, source, None).handle(delivery)
+        delivery.defer(0)  # as the system unlocks the files of a process that has ended
+    assert batches(settings)[-1].state == "checked"
+    dispatch_all(settings)
+    assert names(settings, "incoming") == []
+    assert [(batch.id, batch.state) for batch in batches(settings)[1:]] == [(interrupted.id, "checked")]
+
+    # Equal content of another supplier, or delivered meanwhile, is a batch of its own.
+    upload(Terms(check=True), 5)
+    upload(Terms(), 5, supplier="other")
+    dispatch_all(settings)
+    assert sorted((batch.supplier, batch.state) for batch in batches(settings)[2:]) == [
+        ("acme", "checked"),
+        ("other", "published"),
+    ]
+    databases.close()
+
+
 @pytest.fixture
 def aws(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
     """Three buckets, and a queue that hears of what arrives in the first."""
