@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from rates_app.application import create_app
-from rates_app.http.server import Server
+from rates_app.http.server import HttpServer
 from rates_app.ops.logs import configure_logs
 from rates_app.ops.metrics import FOLDER_VARIABLE
 from rates_app.settings import load_settings
@@ -34,7 +34,7 @@ def main() -> None:
     folder = Path(os.environ[FOLDER_VARIABLE])
     master = os.getpid()
     try:
-        Server(settings, folder, create_app).run()
+        HttpServer(settings, folder, create_app).run()
     finally:
         if os.getpid() == master:
             shutil.rmtree(folder, ignore_errors=True)

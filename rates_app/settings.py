@@ -90,7 +90,7 @@ class Settings(ProcessSettings):
     )
     workers: PositiveInt = Field(default=2, description="Worker processes; about one per core.")
     threads: PositiveInt = Field(default=8, description="Concurrent requests per worker.")
-    upload_lanes: PositiveInt = Field(
+    upload_threads: PositiveInt = Field(
         default=4, description="Concurrent uploads per worker; further ones are refused with 503."
     )
     client_timeout_seconds: PositiveFloat = Field(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from flask import Flask, Response, jsonify, request
 
-from rates_app.http.server import Server
+from rates_app.http.server import HttpServer
 from rates_app.settings import load_settings
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def aggregate() -> Response:
     )
 
 
-class Other(Server):
+class Other(HttpServer):
     """The service's server around an application that has no stores to close."""
 
     def load(self) -> Any:

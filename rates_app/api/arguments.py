@@ -21,7 +21,7 @@ from pydantic import (
 from rates_app.batches.model import State
 from rates_app.rates.model import MAX_CODE, Interval
 
-#: Lanes of one request.
+#: Maximum number of lanes per request.
 MAX_LANES = 50
 _LANE = re.compile(r"[^:,/]{1,100}:[^:,/]{1,100}(/\*)?")
 _ISO_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -77,13 +77,13 @@ Day = Annotated[
 IsoDay = Annotated[
     date, BeforeValidator(_iso_day), WithJsonSchema({"type": "string", "format": "date", "examples": ["2021-01-31"]})
 ]
-#: Exactly as it is stored; ``/rates`` takes nothing else.
+#: A code in its exact spelling; ``/rates`` accepts no other.
 ExactCode = Annotated[
     str,
     Field(min_length=1, max_length=MAX_CODE, description="A port's UN/LOCODE or a region's slug.", examples=["CNSGH"]),
     AfterValidator(_no_nul),
 ]
-#: In any case and with blanks around it, where that names one location.
+#: A code in any case, with spaces around it.
 Code = Annotated[ExactCode, BeforeValidator(_bare)]
 Period = Annotated[str, BeforeValidator(_lower), Field(pattern=r"^([1-9][0-9]{0,3}d|ytd)$", examples=["30d", "ytd"])]
 AnyInterval = Annotated[Interval, BeforeValidator(_lower)]
@@ -105,8 +105,8 @@ class RatesArguments(BaseModel):
 
 
 def _plausible(value: datetime) -> datetime:
-    """Refuse what no calendar or database can convert to UTC and back."""
-    if not 2000 <= value.year < 2200:  # noqa: PLR2004 - centuries around every delivery there can be
+    """Refuse timestamps that some calendars or databases cannot convert to UTC and back."""
+    if not 2000 <= value.year < 2200:  # noqa: PLR2004 - includes all deliveries
         raise ValueError("is not between the years 2000 and 2199")
     return value
 
@@ -130,7 +130,7 @@ class RatesV1Arguments(_Strict):
         "days since 1 January.",
     )
     currency: Currency = Field("USD", description="Currency of the prices.")
-    interval: AnyInterval = Field("day", description="Length of the interval of a row; weeks are ISO 8601 weeks.")
+    interval: AnyInterval = Field("day", description="Length of an interval; weeks are ISO 8601 weeks.")
     format: Format | None = Field(None, description="Format of the response; the default follows the Accept header.")
 
 
@@ -138,8 +138,8 @@ class LatestArguments(_Strict):
     """Parameters of ``GET /v1/rates/latest``."""
 
     lanes: Annotated[str, Field(max_length=50 * (2 * MAX_CODE + 2)), AfterValidator(_lane_list)] = Field(
-        description="Up to 50 lanes as ORIGIN:DESTINATION, separated by commas. ORIGIN:DESTINATION/* stands for the "
-        "lanes to every port below the destination that has prices, up to 500.",
+        description="Up to 50 lanes as ORIGIN:DESTINATION, separated by commas. ORIGIN:DESTINATION/* selects the "
+        "lanes to all ports below the destination that have prices, up to 500.",
         examples=["china_main:scandinavia,CNGGZ:EETLL"],
     )
     format: Format | None = Field(None, description="Format of the response; the default follows the Accept header.")
@@ -149,7 +149,7 @@ class LocationsArguments(_Strict):
     """Parameters of ``GET /v1/locations``."""
 
     q: Annotated[str, Field(max_length=MAX_CODE), AfterValidator(_no_nul)] = Field(
-        "", description="Start of a code or of a word of the name; typing errors are allowed."
+        "", description="Prefix of a code or of a word of the name; typing errors are allowed."
     )
     limit: int = Field(20, ge=1, le=100, description="Maximum number of results.")
 
@@ -157,8 +157,8 @@ class LocationsArguments(_Strict):
 class LanesArguments(_Strict):
     """Parameters of ``GET /v1/lanes``."""
 
-    origin: Code | None = Field(None, description="Only lanes from this port, or from under this region.")
-    destination: Code | None = Field(None, description="Only lanes to this port, or to under this region.")
+    origin: Code | None = Field(None, description="Only lanes from this port, or from ports below this region.")
+    destination: Code | None = Field(None, description="Only lanes to this port, or to ports below this region.")
     limit: int = Field(20, ge=1, le=500, description="Maximum number of results.")
 
 
@@ -180,34 +180,45 @@ class RefusalArguments(_Strict):
     """Parameters of ``POST /v1/batches/{batch}/refuse``."""
 
     reason: Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_no_nul)] = Field(
-        "refused by an operator", description="Why, for the supplier."
+        "refused by an operator", description="The reason, for the supplier."
     )
 
 
-#: Previous names of parameters, which are still accepted.
+#: Deprecated names of parameters, accepted until version 2 of the contract.
 _OLD_NAMES = {"tolerance": "max_rejected_rows", "again": "resubmit"}
 
 
 class DeliveryArguments(_Strict):
     """Parameters of ``POST /v1/batches``."""
 
-    name: str = Field("delivery", min_length=1, max_length=200, description="What you call the file.")
+    name: str = Field("delivery", min_length=1, max_length=200, description="Your name for the file.")
     max_rejected_rows: int = Field(
-        0, ge=0, lt=2**63, description="Rejected rows up to which the batch is published without them."
+        0,
+        ge=0,
+        lt=2**63,
+        description="Maximum number of rejected rows; with more, the batch is refused. `tolerance` is its deprecated "
+        "name.",
     )
     deadline: Annotated[AwareDatetime, AfterValidator(_plausible)] | None = Field(
-        None, description="When it has to be published, with its offset from UTC."
+        None, description="Time by which the batch should be published, with an offset from UTC."
     )
-    resubmit: bool = Field(False, description="Ingest content again that was refused, failed or withdrawn.")
+    resubmit: bool = Field(
+        False,
+        description="Ingest content again that was refused, failed or withdrawn. `again` is its deprecated name.",
+    )
     replaces: int | None = Field(
         None,
         ge=1,
         lt=2**31,
-        description="Published batch that is withdrawn in the moment in which this one is published.",
+        description="Published batch that is withdrawn when this one is published, in the same transaction.",
     )
     check: bool = Field(False, description="Do everything except publishing, and report what would change.")
     rows: int | None = Field(
-        None, ge=0, lt=2**63, description="Rows of the file, without its header. With another number it is refused."
+        None,
+        ge=0,
+        lt=2**63,
+        description="Number of rows of the file, without its header. If the file has another number, the batch is "
+        "refused.",
     )
     total: Decimal | None = Field(
         None,
@@ -220,7 +231,7 @@ class DeliveryArguments(_Strict):
     @model_validator(mode="before")
     @classmethod
     def _old_names(cls, values: dict[str, object]) -> dict[str, object]:
-        """Accept the previous names of two arguments."""
+        """Accept the deprecated names of two parameters."""
         return {_OLD_NAMES.get(name, name): value for name, value in values.items()}
 
 
@@ -228,7 +239,7 @@ class DeliveryHeaders(BaseModel):
     """Headers of ``POST /v1/batches``."""
 
     idempotency_key: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_no_nul)] | None = Field(
-        None, alias="Idempotency-Key", description="Your own name for this delivery, to repeat it safely."
+        None, alias="Idempotency-Key", description="A unique key of this delivery, so that you can repeat it safely."
     )
     content_digest: str | None = Field(
         None,
@@ -240,5 +251,5 @@ class DeliveryHeaders(BaseModel):
         None,
         alias="Repr-Digest",
         max_length=1000,
-        description="Digest of the file as it was written, verified like Content-Digest.",
+        description="Digest of the file as you store it, verified like Content-Digest.",
     )

@@ -52,10 +52,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
 def _number(text: str) -> int:
-    """Take a batch's number from a path.
+    """Parse a batch's number from a path.
 
     Raises:
-        NotFound: It is no number that a batch can have.
+        NotFound: No batch can have this number.
     """
     number = batch_number(text)
     if number is None:
@@ -106,7 +106,7 @@ def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -
     summary="The newest batches",
     tag="Batches",
     query=BatchesArguments,
-    answers={200: Content("Batches, newest first; `next` leads to older ones", BatchesBody)},
+    answers={200: Content("Batches, newest first; `next` is the address of older ones", BatchesBody)},
     problems=(401,),
 )
 def batches(query: BatchesArguments) -> Response:
@@ -137,7 +137,7 @@ def batches(query: BatchesArguments) -> Response:
     problems=(401, 404),
 )
 def batch_by_number(batch: str) -> Response:
-    """Return a batch: its state, its progress and the time left; of a held or checked batch, what it would change."""
+    """Return a batch with its state, progress and time left; for a held or checked batch, also its effect."""
     found, progress = _find(batch)
     body = _body(found, progress)
     if found.state in {"held", "checked"}:
@@ -152,7 +152,7 @@ def batch_by_number(batch: str) -> Response:
     summary="The replacements of a batch",
     tag="Batches",
     path=BATCH,
-    answers={200: Content("The batches that it has replaced, itself, and those that replace it", BatchesBody)},
+    answers={200: Content("The batches that it has replaced, the batch, and those that replace it", BatchesBody)},
     problems=(401, 404),
 )
 def batch_lineage(batch: str) -> Response:
@@ -179,7 +179,7 @@ def batch_rejects(batch: str, query: RejectsArguments) -> Response:
         lambda connection: ledger.count_unlisted_rows(connection, found.id), prefer="primary"
     )
     pages = _pages(found.id)
-    first = next(pages)  # an error still has its own status
+    first = next(pages)  # before the response starts, so that an error has its own status
     return Response(
         stream_with_context(_FORMS[media_type](chain([first], pages), unlisted)),
         headers={"Cache-Control": "no-store", "Vary": "Accept"},
@@ -191,7 +191,7 @@ Pages = Iterator[list[Reject]]
 
 
 def _pages(number: int) -> Pages:
-    """Read the report page by page: neither a connection nor a snapshot is held while the client reads."""
+    """Read rejects in pages, so that no connection or snapshot is held while the client reads."""
     key: ledger.RejectKey | None = None
     while True:
         page, key = service().databases.read(partial(_read_page, number, key), prefer="primary")
@@ -256,26 +256,26 @@ _FORMS = {
     scope="batches:write",
     answers={
         200: Content("This content was delivered before: its batch", BatchBody),
-        202: Content("Taken in; Location leads to its progress", BatchBody),
+        202: Content("Accepted; Location is the address of its progress", BatchBody),
     },
     problems=(409, 413, 422),
 )
 def deliver(query: DeliveryArguments) -> Response:
-    """Deliver a file as it is, whatever its size: CSV, NDJSON or Parquet; plain, gzip or zstd.
+    """Deliver a file: CSV, NDJSON or Parquet; plain, gzip or zstd.
 
-    It needs the columns `orig_code`, `dest_code`, `day` and `price`. All of it is published, or nothing and
-    `/rejects` lists every bad value. The same content again is the same batch.
+    It needs the columns `orig_code`, `dest_code`, `day` and `price`. The batch is published completely or not at all;
+    `/rejects` lists every invalid value. Delivering the same content again returns the same batch.
     """
     token = require("batches:write")
     if not _NAME.fullmatch(query.name):
-        detail = "may have letters, digits, dots, dashes and underscores only, and not begin with a dot"
+        detail = "may contain only letters, digits, dots, dashes and underscores, and must start with a letter or digit"
         raise Problem("invalid-arguments", f"name: {detail}", errors=[{"parameter": "name", "detail": detail}])
     limit = service().settings.max_upload_bytes
-    request.max_content_length = limit  # a length that is too large is refused before a byte is read
+    request.max_content_length = limit  # an excessive Content-Length is refused before the body is read
     aliases = [field.alias for field in DeliveryHeaders.model_fields.values() if field.alias]
     given = {name: request.headers[name] for name in aliases if name in request.headers}
     headers = check_arguments(DeliveryHeaders, given)
-    assert isinstance(headers, DeliveryHeaders)  # noqa: S101 - what the model was asked for
+    assert isinstance(headers, DeliveryHeaders)  # noqa: S101 - the model's instance
     try:
         batch, new = receive(
             service().settings,
@@ -336,7 +336,7 @@ def withdraw(batch: str) -> Response:
     tag="Batches",
     path=BATCH,
     scope="operator",
-    answers={200: Content("The batch, published; or refused if the batch that it replaces is gone", BatchBody)},
+    answers={200: Content("The batch: published, or refused if the batch to replace is not published", BatchBody)},
     problems=(404, 409),
 )
 def publish_held(batch: str) -> Response:

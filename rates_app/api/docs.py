@@ -1,4 +1,4 @@
-"""The OpenAPI document; `web.reference` renders it for people."""
+"""The OpenAPI document; `web.reference` renders it as a page."""
 
 from __future__ import annotations
 

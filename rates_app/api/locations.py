@@ -9,7 +9,7 @@ from flask import Blueprint
 from werkzeug.exceptions import NotFound
 
 from rates_app.api.arguments import LanesArguments, LocationsArguments
-from rates_app.api.models import Lanes, Places, PlaceWithChildren
+from rates_app.api.models import LanesBody, LocationsBody, LocationWithChildren
 from rates_app.http.openapi import Content, operation
 from rates_app.http.responses import answer_question
 from rates_app.rates.locations import child_locations, find_locations, search_locations
@@ -31,14 +31,14 @@ JSON = "application/json"
     summary="Search ports and regions",
     tag="Locations",
     query=LocationsArguments,
-    answers={200: Content("What matches, the best first", Places)},
+    answers={200: Content("Matching locations, the best match first", LocationsBody)},
 )
 def search(query: LocationsArguments) -> Response:
-    """Find locations by the beginning of a code or of a word of the name, typing errors allowed."""
+    """Search locations by a prefix of a code or of a word of the name; typing errors are allowed."""
 
     def render(connection: Connection) -> bytes:
         found = search_locations(connection, query.q, query.limit)
-        return orjson.dumps({"locations": [place._asdict() for place in found]})
+        return orjson.dumps({"locations": [each._asdict() for each in found]})
 
     return answer_question(orjson.dumps(["locations", query.q, query.limit]).decode(), JSON, render)
 
@@ -48,20 +48,20 @@ def search(query: LocationsArguments) -> Response:
     summary="A port or a region",
     tag="Locations",
     path={"code": "A port's UN/LOCODE or a region's slug."},
-    answers={200: Content("The location and what lies right under it", PlaceWithChildren)},
+    answers={200: Content("The location and the locations directly below it", LocationWithChildren)},
     problems=(404,),
 )
 def location(code: str) -> Response:
-    """One location with the names of the regions above it and the locations right under it."""
+    """Return a location with the names of the regions above it and the locations directly below it."""
     if "\0" in code or len(code) > MAX_CODE:
-        raise NotFound("No location has such a code; search with /v1/locations?q=")
+        raise NotFound("No location has this code; search with /v1/locations?q=")
 
     def render(connection: Connection) -> bytes:
-        place = find_locations(connection, [code]).get(code)
-        if place is None:
+        found = find_locations(connection, [code]).get(code)
+        if found is None:
             raise NotFound(f"There is no port or region {code!r}; search with /v1/locations?q=")
         children = [child._asdict() for child in child_locations(connection, code)]
-        return orjson.dumps({**place._asdict(), "children": children})
+        return orjson.dumps({**found._asdict(), "children": children})
 
     return answer_question(orjson.dumps(["location", code]).decode(), JSON, render)
 
@@ -71,10 +71,10 @@ def location(code: str) -> Response:
     summary="The busiest lanes",
     tag="Locations",
     query=LanesArguments,
-    answers={200: Content("Lanes and how well they are covered, the busiest first", Lanes)},
+    answers={200: Content("Lanes and their coverage, those with most prices first", LanesBody)},
 )
 def busiest_lanes(query: LanesArguments) -> Response:
-    """Lanes between ports, the one with most prices first, and the days that have any."""
+    """List lanes between ports, those with most prices first, and their days with prices."""
 
     def render(connection: Connection) -> bytes:
         found = lanes(connection, query.origin, query.destination, query.limit)

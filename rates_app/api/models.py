@@ -26,7 +26,7 @@ class DayRates(BaseModel):
     rates: list[DayRate]
 
 
-class Place(BaseModel):
+class LocationBody(BaseModel):
     """A port or a region."""
 
     code: str
@@ -41,17 +41,17 @@ class IntervalRate(BaseModel):
     date_from: date
     date_to: date
     count: int
-    low: float | None = Field(description="10th percentile.")
+    low: float | None = Field(description="10th percentile (p10).")
     average: float | None
     median: float | None
-    high: float | None = Field(description="90th percentile.")
+    high: float | None = Field(description="90th percentile (p90).")
 
 
 class Rates(BaseModel):
     """Rates between two locations, oldest interval first."""
 
-    origin: Place
-    destination: Place
+    origin: LocationBody
+    destination: LocationBody
     currency: Literal["USD"]
     interval: Interval
     rates: list[IntervalRate]
@@ -62,7 +62,7 @@ class RateChange(BaseModel):
 
     days: int = Field(description="7 or 30.")
     ratio: float | None = Field(description="-0.069 is a fall of 6.9%.")
-    since: date = Field(description="Day that is compared with: the nearest of up to 3 days before with a rate.")
+    since: date = Field(description="Earlier day: without a rate there, the nearest of the 3 days before it.")
 
 
 class LatestRate(BaseModel):
@@ -72,34 +72,34 @@ class LatestRate(BaseModel):
     destination: str
     day: date = Field(description="The latest day with at least 3 prices.")
     count: int
-    low: float = Field(description="10th percentile.")
+    low: float = Field(description="10th percentile (p10).")
     average: float
     median: float
-    high: float = Field(description="90th percentile.")
+    high: float = Field(description="90th percentile (p90).")
     change: list[RateChange]
 
 
 class LatestRates(BaseModel):
-    """Latest rates, in the order of the request; lanes without a rate in 90 days are left out."""
+    """Latest rates, in the order of the request; lanes without a rate in 90 days are omitted."""
 
     currency: Literal["USD"]
     rates: list[LatestRate]
 
 
-class Places(BaseModel):
+class LocationsBody(BaseModel):
     """Locations, the best match first."""
 
-    locations: list[Place]
+    locations: list[LocationBody]
 
 
-class PlaceWithChildren(Place):
-    """A location and the locations right under it."""
+class LocationWithChildren(LocationBody):
+    """A location and the locations directly below it."""
 
-    children: list[Place]
+    children: list[LocationBody]
 
 
 class LaneCoverage(BaseModel):
-    """A lane and how well it is covered."""
+    """A lane and its coverage: the number of prices and of days with prices."""
 
     origin: str
     origin_name: str
@@ -111,14 +111,14 @@ class LaneCoverage(BaseModel):
     last_day: date
 
 
-class Lanes(BaseModel):
-    """Lanes, the busiest first."""
+class LanesBody(BaseModel):
+    """Lanes, those with most prices first."""
 
     lanes: list[LaneCoverage]
 
 
 class BatchProgress(BaseModel):
-    """How far a batch is."""
+    """Progress of a batch."""
 
     slices: int
     staged: int
@@ -133,12 +133,12 @@ class FindingBody(BaseModel):
 
     check: str
     action: Action
-    count: int = Field(description="Rows, or pairs of lane and day, that it concerns.")
+    count: int = Field(description="Number of rows, or of pairs of lane and day, that failed it.")
     message: str
 
 
 class LaneChange(BaseModel):
-    """A lane before and after a publish; medians in USD over the days of the batch, null without prices."""
+    """A lane before and after publication; medians in USD over the days of the batch, null without prices."""
 
     origin: str
     destination: str
@@ -150,7 +150,7 @@ class LaneChange(BaseModel):
 
 
 class Changes(BaseModel):
-    """What publishing a batch would change."""
+    """The effect of publishing a batch."""
 
     first_day: date
     last_day: date
@@ -168,15 +168,15 @@ class BatchBody(BaseModel):
     id: int
     name: str
     supplier: str
-    content_hash: str = Field(description="SHA-256 of the bytes as they were sent.")
+    content_hash: str = Field(description="SHA-256 of the file as delivered.")
     size_bytes: int
     format: Format
     compression: Compression
     state: State
     max_rejected_rows: int
-    replaces: int | None = Field(description="The batch whose place this one takes when it is published.")
-    replaced_by: int | None = Field(description="The batch that has taken its place.")
-    check_only: bool = Field(description="Whether it was only checked, and is never published.")
+    replaces: int | None = Field(description="The batch that is withdrawn when this one is published.")
+    replaced_by: int | None = Field(description="The batch that has replaced this one.")
+    check_only: bool = Field(description="Whether the batch is only checked, and never published.")
     findings: list[FindingBody] = Field(description="Plausibility checks that it has failed.")
     decided_by: str | None = Field(description="Who published or refused it after it was held.")
     next_step: str | None = Field(description="What to do next, if the batch is not published.")
@@ -186,9 +186,9 @@ class BatchBody(BaseModel):
     first_day: date | None
     last_day: date | None
     lanes: int | None
-    generation: int | None = Field(description="The generation that its publish or withdrawal began.")
+    generation: int | None = Field(description="The generation of its publication or withdrawal.")
     failure: str | None
-    assumptions: list[str] = Field(description="What was assumed about the file, a sentence each.")
+    assumptions: list[str] = Field(description="Assumptions about the file's format, one sentence each.")
     deadline: datetime | None
     received_at: datetime
     started_at: datetime | None
@@ -196,18 +196,18 @@ class BatchBody(BaseModel):
     published_at: datetime | None
     ended_at: datetime | None
     progress: BatchProgress | None = None
-    changes: Changes | None = Field(None, description="Of a batch that was held or checked.")
+    changes: Changes | None = Field(None, description="The effect of publishing it; held and checked batches only.")
 
 
 class BatchesBody(BaseModel):
     """Batches, newest first."""
 
     batches: list[BatchBody]
-    next: str | None = Field(description="Where older ones are; null at the end.")
+    next: str | None = Field(description="Address of older batches; null at the end.")
 
 
 class RejectBody(BaseModel):
-    """A value that cannot be taken."""
+    """An invalid value."""
 
     line: int
     field: str

@@ -1,4 +1,4 @@
-"""What the platform asks a pod: is it alive, can it serve, what does it measure."""
+"""Health checks and metrics."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ JSON = "application/json"
 
 @views.get("/healthz")
 def alive() -> Response:
-    """Answer as long as the process does: a database that is away is no reason to restart it."""
+    """Report that the process is alive, even without a database: a restart would not help."""
     return Response(b'{"status":"ok"}', content_type=JSON, headers={"Cache-Control": "no-store"})
 
 
 @views.get("/readyz")
 def ready() -> Response:
-    """Tell whether requests should be sent here, and what was checked."""
-    ok, checks = readiness(service().databases, service().redis, service().reads.note)
+    """Report whether this process can serve requests, and the result of each check."""
+    ok, checks = readiness(service().databases, service().redis, service().reads.record_generation)
     body = orjson.dumps({"status": "ok" if ok else "unavailable", "checks": checks})
     return Response(body, 200 if ok else 503, content_type=JSON, headers={"Cache-Control": "no-store"})
 
 
 @views.get("/metrics")
 def metrics() -> Response:
-    """Give the metrics of all workers, and of the stores, in Prometheus' text format."""
+    """Return the metrics of all workers and of the stores in Prometheus' text format."""
     databases = service().databases
     body, media_type = render_metrics(ReplicaLag(databases), LedgerCollector(databases))
     return Response(body, content_type=media_type)

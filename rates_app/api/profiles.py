@@ -23,7 +23,7 @@ views = Blueprint("profiles", __name__)
 
 SUPPLIER = {"supplier": "The supplier's name: that of its token."}
 
-#: Bytes of a profile, with ten thousand aliases.
+#: Maximum size of a profile: enough for ten thousand aliases.
 MAX_PROFILE_BYTES = 2**19
 
 
@@ -52,10 +52,10 @@ def _body(profile: Profile) -> Response:
     tag="Batches",
     path=SUPPLIER,
     scope="batches:write",
-    answers={200: Content("The profile; that of a supplier who has none leaves everything open", Profile)},
+    answers={200: Content("The profile; an empty one if the supplier has none", Profile)},
 )
 def profile(supplier: str) -> Response:
-    """Return how the supplier's files are read."""
+    """Return the profile: how the supplier's files are read."""
     _authorize(supplier)
 
     def read(connection: Connection) -> Profile:
@@ -98,11 +98,11 @@ def replace_profile(supplier: str) -> Response:
     tag="Batches",
     path=SUPPLIER,
     scope="batches:write",
-    answers={204: Content("The supplier has no profile any more")},
+    answers={204: Content("The profile is deleted")},
     problems=(404,),
 )
 def remove_profile(supplier: str) -> Response:
-    """Delete the supplier's profile, so that each file decides by itself."""
+    """Delete the supplier's profile. The format of each file is then detected from the file alone."""
     _authorize(supplier)
     with service().databases.write() as connection:
         if not delete_profile(connection, supplier):

@@ -28,8 +28,8 @@ views = Blueprint("rates", __name__)
 
 def _check_range(question: Question) -> None:
     days = (question.date_to - question.date_from).days + 1
-    if days > (most := service().settings.max_range_days):
-        detail = f"{days} days are too many; ask for {most} at most"
+    if days > (limit := service().settings.max_range_days):
+        detail = f"the range has {days} days; request {limit} at most"
         raise Problem("invalid-arguments", detail, errors=[{"parameter": "date_to", "detail": detail}])
 
 
@@ -41,9 +41,9 @@ def _check_range(question: Question) -> None:
     answers={200: Content("The averages", DayRates)},
 )
 def daily_rates(query: RatesArguments) -> Response:
-    """Every day from `date_from` to `date_to`, newest first.
+    """Return the average of every day from `date_from` to `date_to`, newest first.
 
-    An unknown location has no prices on any day; a range whose end is before its beginning has no days.
+    An unknown location has no prices on any day. A range that ends before it begins has no days.
     """
     question = Question(query.orig_code, query.dest_code, query.date_from, query.date_to)
     _check_range(question)
@@ -59,9 +59,9 @@ def daily_rates(query: RatesArguments) -> Response:
     problems=(406,),
 )
 def latest(query: LatestArguments) -> Response:
-    """The latest day with a rate of each lane, and its changes against 7 and 30 days before.
+    """Return the latest rate of each lane, and its changes against 7 and 30 days before.
 
-    A lane without a rate in the 90 days before its last price is left out.
+    A lane without a rate in the 90 days before its last price is omitted.
     """
     media_type = choose_media_type(query.format)
     wanted = []
@@ -90,9 +90,10 @@ def latest(query: LatestArguments) -> Response:
     problems=(406,),
 )
 def interval_rates(query: RatesV1Arguments) -> Response:
-    """Every interval from `date_from` to `date_to`, oldest first; a region stands for all ports under it.
+    """Return the rate of every interval from `date_from` to `date_to`, oldest first.
 
-    Low and high are the 10th and the 90th percentile. An interval with fewer than 3 prices has a count only.
+    A region stands for all ports below it. `low` and `high` are the 10th and 90th percentiles (p10, p90). An interval
+    with fewer than 3 prices has a count only.
     """
     media_type = choose_media_type(query.format)
     asked: RatesQuestion | OpenRatesQuestion
@@ -122,7 +123,7 @@ def _invalid(parameter: str, detail: str) -> Problem:
 
 
 def _answer(asked: RatesQuestion | OpenRatesQuestion, *codes: str, vary: str) -> Response:
-    # A version of a lane is known by its exact codes only: what another spelling names may change with every publish.
+    # Only exact codes identify a lane's slot: the location of another spelling may change with any publication.
     lane = (codes[0], codes[1]) if all(is_exact(code) for code in codes) or asked.interval is None else None
     return answer_question(asked.canonical(), CONTENT_TYPES[asked.media_type], asked.render, lane=lane, vary=vary)
 

@@ -39,7 +39,7 @@ class BackupError(Exception):
     """A backup or a restore cannot be done; the message says what to do."""
 
 
-class Kept(NamedTuple):
+class StoredFile(NamedTuple):
     """A file that is kept."""
 
     name: str
@@ -50,7 +50,7 @@ class Kept(NamedTuple):
 class Repository(Protocol):
     """What both places can do; names are relative, with slashes."""
 
-    def files(self, folder: str) -> list[Kept]:
+    def files(self, folder: str) -> list[StoredFile]:
         """List the files in a folder and below it, by name."""
 
     def open(self, name: str) -> IO[bytes]:
@@ -78,10 +78,10 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
 
-    def files(self, folder: str) -> list[Kept]:
+    def files(self, folder: str) -> list[StoredFile]:
         """List the files, without those that are still being written."""
         return sorted(
-            Kept(str(path.relative_to(self.path)), path.stat().st_size, _changed(path))
+            StoredFile(str(path.relative_to(self.path)), path.stat().st_size, _changed(path))
             for path in (self.path / folder).rglob("*")
             if path.is_file() and not any(part.startswith(UNFINISHED) for part in path.parts)
         )
@@ -141,14 +141,14 @@ class Bucket:
         self._prefix = f"{prefix}/" if prefix else ""
         self._s3: S3Client = Session().client("s3")
 
-    def files(self, folder: str) -> list[Kept]:
+    def files(self, folder: str) -> list[StoredFile]:
         """List the objects."""
         with self._reaching():
             pages = self._s3.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=f"{self._prefix}{folder}/"
             )
             return [
-                Kept(item["Key"].removeprefix(self._prefix), item["Size"], item["LastModified"])
+                StoredFile(item["Key"].removeprefix(self._prefix), item["Size"], item["LastModified"])
                 for page in pages
                 for item in page.get("Contents", [])
             ]

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from rates_app.backups.repository import AlreadyKeptError, BackupError, Kept, same
+from rates_app.backups.repository import AlreadyKeptError, BackupError, StoredFile, same
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,7 +50,7 @@ class Reach(NamedTuple):
 class Archive:
     """The archive's segments and timelines, as listed at one moment."""
 
-    segments: dict[str, Kept]
+    segments: dict[str, StoredFile]
     #: The ancestors of each timeline that has a history file, oldest first. Timeline 1 has none.
     ancestors: dict[int, tuple[Ancestor, ...]]
 

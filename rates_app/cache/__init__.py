@@ -1,1 +1,1 @@
-"""Answers kept ready to send, for as long as they are true."""
+"""Cached responses, in process memory and in Redis."""

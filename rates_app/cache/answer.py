@@ -1,4 +1,4 @@
-"""An answer as it is sent: bytes, their compressed forms, and the tag that names them."""
+"""A response body that is ready to send: its bytes, compressed variants and entity tag."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import orjson
 
 from rates_app.cache.versions import CONSTANT, Stamp
 
-#: Below this, compression saves less than its header costs.
+#: Minimum size for compression, in bytes. Below it, compression saves less than its header costs.
 MIN_COMPRESSED: Final = 1024
 
 
@@ -22,9 +22,9 @@ class Answer:
 
     Attributes:
         media_type: Value of Content-Type.
-        tag: What an ETag is made of: a hash of the content.
-        version: The version of the data that it is made from.
-        bodies: The body by content coding: ``identity``, and ``gzip`` and ``br`` where they are smaller.
+        tag: Hash of the content, from which entity tags are made.
+        version: The version of the data from which the body was computed.
+        bodies: The body by content coding: ``identity``, and for larger bodies ``gzip`` and ``br``.
     """
 
     media_type: str
@@ -34,7 +34,7 @@ class Answer:
 
     @classmethod
     def of(cls, body: bytes, media_type: str, version: Stamp = CONSTANT) -> Answer:
-        """Prepare a body for sending."""
+        """Create an answer from a body, and compress it."""
         bodies = {"identity": body}
         if len(body) >= MIN_COMPRESSED:
             bodies["gzip"] = gzip.compress(body, 5, mtime=0)
@@ -42,16 +42,16 @@ class Answer:
         return cls(media_type, hashlib.sha256(body).hexdigest()[:32], version, bodies)
 
     def etag(self, coding: str) -> str:
-        """Return the strong tag of one coding: other bytes, another tag (RFC 9110, 8.8.3.3)."""
+        """Return the strong entity tag of a content coding; each coding has its own (RFC 9110, 8.8.3.3)."""
         return f'"{self.tag}"' if coding == "identity" else f'"{self.tag}-{coding}"'
 
     @property
     def size(self) -> int:
-        """Bytes that keeping the answer takes, about."""
+        """Approximate size of the answer in memory, in bytes."""
         return sum(map(len, self.bodies.values())) + 500
 
     def pack(self) -> bytes:
-        """Make one string of bytes of the answer."""
+        """Serialize the answer."""
         head = {
             "type": self.media_type,
             "tag": self.tag,
@@ -62,10 +62,10 @@ class Answer:
 
     @classmethod
     def unpack(cls, packed: bytes) -> Answer:
-        """Read what :meth:`pack` has made.
+        """Deserialize the result of :meth:`pack`.
 
         Raises:
-            ValueError: The bytes are something else.
+            ValueError: The bytes are not a serialized answer.
         """
         head, _, rest = packed.partition(b"\n")
         try:
@@ -74,12 +74,12 @@ class Answer:
             at = 0
             for coding, size in fields["sizes"].items():
                 if not isinstance(size, int) or size < 0:
-                    raise ValueError("a packed answer has a part of no size")
+                    raise ValueError("a body of the packed answer has an invalid size")
                 bodies[coding] = rest[at : at + size]
                 at += size
             answer = cls(fields["type"], fields["tag"], Stamp(*fields["version"]), bodies)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError("not a packed answer") from error
         if at != len(rest):
-            raise ValueError("a packed answer was cut short")
+            raise ValueError("the packed answer is truncated")
         return answer

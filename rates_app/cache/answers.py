@@ -1,7 +1,6 @@
-"""Answers shared between processes and pods: Redis stores them by question and version of the data.
+"""Answers that processes and pods share in Redis, by query and version of the data.
 
-An entry of one version never changes, so none can be stale: a publish changes the version, and with it the key. Old
-entries expire.
+An entry never changes and cannot be stale: a publication changes the version, and with it the key. Old entries expire.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ if TYPE_CHECKING:
     from rates_app.cache.versions import Stamp
 
 #: Expire entries after a day. Publishing changes the key, so without a TTL old versions would stay until evicted.
-KEEP_SECONDS = 24 * 3600
-#: How long one process may take to compute before others stop waiting for it.
+TTL_SECONDS = 24 * 3600
+#: How long processes wait for another one that computes the answer.
 FLIGHT_SECONDS = 5.0
-#: Larger answers are sent and not stored.
-MAX_KEPT_BYTES = 2**20
+#: Larger answers are not stored.
+MAX_STORED_BYTES = 2**20
 
 Level = Literal["process", "redis", "database"]
 
@@ -41,16 +40,16 @@ class SharedAnswers:
         self._lock = threading.Lock()
 
     def get(self, question: str, version: Stamp, compute: Callable[[], Answer]) -> tuple[Answer, Level]:
-        """Return the answer to a question for a version of the data, or for a newer one.
+        """Return the answer to a query for a version of the data, or for a newer one.
 
         Args:
-            question: The question in its canonical form.
-            version: The version that the answer must have at least.
+            question: The query in its canonical form.
+            version: Minimum version of the answer.
             compute: Computes the answer from the database, at that version or a newer one. Its exception is raised in
                 every waiting caller.
 
         Returns:
-            The answer, and where it was found.
+            The answer and the cache level that had it.
         """
         key = _key(version, question)
         with self._lock:
@@ -74,15 +73,15 @@ class SharedAnswers:
         """Store an answer under the version that it was computed from, and release a lock."""
         key = _key(answer.version, question)
 
-        def keep(client: redis.Redis) -> None:
+        def store(client: redis.Redis) -> None:
             with client.pipeline(transaction=False) as pipeline:
-                if answer.size <= MAX_KEPT_BYTES:
-                    pipeline.set(key, self._redis.seal(key, answer.pack()), ex=KEEP_SECONDS)
+                if answer.size <= MAX_STORED_BYTES:
+                    pipeline.set(key, self._redis.seal(key, answer.pack()), ex=TTL_SECONDS)
                 if lock is not None:
                     pipeline.delete(lock)
                 pipeline.execute()
 
-        self._redis.call(keep)
+        self._redis.call(store)
 
     def _find(self, key: str, question: str, compute: Callable[[], Answer]) -> tuple[Answer, Level]:
         lock = key + ":flight"
@@ -94,7 +93,7 @@ class SharedAnswers:
                 found, claimed = pipeline.execute(raise_on_error=False)
             if isinstance(found, Exception):
                 raise found
-            if isinstance(claimed, redis.RedisError):  # it takes no writes: what it has is still true
+            if isinstance(claimed, redis.RedisError):  # Redis accepts no writes, but its entries are valid
                 self._redis.refused(claimed)
                 claimed = True
             return [found, claimed]
@@ -115,13 +114,13 @@ class SharedAnswers:
         return answer, "database"
 
     def _await(self, key: str, lock: str) -> Answer | None:
-        """Wait while another process computes; give up when it did, failed, or takes too long."""
+        """Wait for the process that computes the answer, until it succeeds, fails or takes too long."""
         deadline = time.monotonic() + FLIGHT_SECONDS
         pause = 0.002
         while self._redis.state == "ok" and time.monotonic() < deadline:
             if found := self._look_up(key):
                 return found
-            # A lock without an expiry is none of ours: waiting for it would never end.
+            # This service sets no lock without an expiry. To wait for one would never end.
             left = self._redis.call(lambda client: client.pttl(lock))
             if not isinstance(left, int) or left < 0:
                 return self._look_up(key)
@@ -133,7 +132,7 @@ class SharedAnswers:
         return self._unpack(key, self._redis.call(lambda client: client.get(key)))
 
     def _unpack(self, key: str, sealed: object) -> Answer | None:
-        """Read an entry of Redis; one of another version of the service, or of anyone else, is ignored."""
+        """Deserialize an entry of Redis; None if it is not authentic or has an unknown format."""
         packed = self._redis.unseal(key, sealed)
         if packed is None:
             return None
@@ -145,5 +144,5 @@ class SharedAnswers:
 
 
 def _key(version: Stamp, question: str) -> str:
-    # The braces keep an answer and its lock in one slot of a Redis cluster.
+    # The braces assign an answer and its lock to the same slot of a Redis cluster.
     return f"rates:answer:{{{version.epoch}:{version.generation}:{question}}}"

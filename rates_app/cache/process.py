@@ -1,7 +1,7 @@
-"""The nearest copy: finished responses in the memory of one process, for exactly the same request.
+"""Complete responses in the memory of one process, by request.
 
-An entry says what it depends on and which version of it; it is used only while the process's lease says that this is
-the version that counts. So nothing is removed when something is published, and nothing expires.
+An entry records its slot and the slot's version. It is used only while the process's lease confirms that this is the
+current version. So a publication removes no entry, and none expires.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 64 * 2**20
 
-#: What makes two requests the same: path, query, Accept and Accept-Encoding as they were sent.
+#: The identity of a request: path, query, Accept and Accept-Encoding, unchanged.
 Key = tuple[str, str, str | None, str | None]
 
 
 @dataclass(slots=True)
-class Kept:
+class CachedResponse:
     """A response that is ready to send.
 
     Attributes:
-        slot: What it depends on; None for everything.
-        version: The version of that.
-        question: The question in its canonical form.
+        slot: The slot that the response depends on; None if it depends on all data.
+        version: The version of the slot.
+        question: The query in its canonical form.
         route: The route's pattern.
         headers: All headers that do not depend on the request.
-        body: The body, compressed as the client likes it.
-        tag: What the entity tags of this content have in common, whatever its coding.
-        hits: How often it was used since that was last told.
+        body: The body in the client's preferred content coding.
+        tag: Its entity tag.
+        hits: Number of uses since the last report.
     """
 
     slot: int | None
@@ -45,43 +45,43 @@ class Kept:
 
 
 class ProcessAnswers:
-    """Responses by request, oldest out first when the memory they may take is full."""
+    """Responses by request; beyond :data:`MAX_BYTES`, the oldest are evicted."""
 
     def __init__(self) -> None:
-        self._entries: dict[Key, Kept] = {}
+        self._entries: dict[Key, CachedResponse] = {}
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def get(self, key: Key, versions: Versions) -> Kept | None:
-        """Return the response to a request if it is true.
+    def get(self, key: Key, versions: Versions) -> CachedResponse | None:
+        """Return the response to a request if it is current.
 
         Args:
             key: The request.
-            versions: What counts at this moment.
+            versions: The current versions.
         """
-        kept = self._entries.get(key)
-        if kept is None or versions.of(kept.slot) != kept.version:
+        cached = self._entries.get(key)
+        if cached is None or versions.of(cached.slot) != cached.version:
             return None
-        kept.hits += 1
-        return kept
+        cached.hits += 1
+        return cached
 
-    def put(self, key: Key, kept: Kept) -> None:
-        """Keep a response."""
-        size = len(kept.body) + 2000
+    def put(self, key: Key, response: CachedResponse) -> None:
+        """Store a response."""
+        size = len(response.body) + 2000
         with self._lock:
             if replaced := self._entries.pop(key, None):
                 self._bytes -= len(replaced.body) + 2000
-            self._entries[key] = kept
+            self._entries[key] = response
             self._bytes += size
             while self._bytes > MAX_BYTES:
                 oldest = next(iter(self._entries))
                 self._bytes -= len(self._entries.pop(oldest).body) + 2000
 
     def take_hits(self) -> dict[str, int]:
-        """Count the uses of each question since the last call."""
+        """Return the uses of each query since the last call, and reset the counts."""
         hits: dict[str, int] = {}
-        for kept in list(self._entries.values()):
-            if kept.hits:
-                hits[kept.question] = hits.get(kept.question, 0) + kept.hits
-                kept.hits = 0
+        for cached in list(self._entries.values()):
+            if cached.hits:
+                hits[cached.question] = hits.get(cached.question, 0) + cached.hits
+                cached.hits = 0
         return hits

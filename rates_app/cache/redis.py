@@ -1,7 +1,7 @@
-"""Redis as an optional store: short timeouts, no attempts for a second after it failed, and no trust in its content.
+"""Redis as an optional store: short timeouts, a circuit breaker, and authenticated content.
 
-A writer to Redis must not be able to change answers. Everything that is read back is authenticated with a keyed hash
-over the entry's name and content; an entry that fails is ignored, counted and logged.
+An attacker with write access to Redis must not be able to change responses. Entries are authenticated with a keyed
+hash of their name and content. An entry that is not authentic is ignored, counted and logged.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ Result = TypeVar("Result")
 
 log = structlog.get_logger()
 
-#: A slow Redis must not make a request slower than PostgreSQL would.
+#: A slow Redis must not make a request slower than PostgreSQL.
 TIMEOUT_SECONDS = 0.1
 RETRY_SECONDS = 1.0
 _TAG_BYTES = 16
 
-#: Errors of one entry that has another type than ours; Redis itself works.
+#: Errors of a single entry with an unexpected type; Redis itself works.
 _ENTRY_ERRORS = ("WRONGTYPE", "not an integer", "not a valid float")
-#: How often a full Redis is logged.
+#: Minimum time between two log events about a full Redis.
 FULL_SECONDS = 60.0
 
 
@@ -40,7 +40,7 @@ class Redis:
     """A connection pool with a circuit breaker around it.
 
     Args:
-        settings: The address and the cache's key; without an address every call finds Redis unavailable.
+        settings: The address and the key of the cache. Without an address, Redis is unavailable to every call.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -68,23 +68,23 @@ class Redis:
         return "unreachable" if self._down else "ok"
 
     def seal(self, name: str, content: bytes) -> bytes:
-        """Authenticate what is to be stored.
+        """Add an authentication tag to an entry.
 
         Args:
             name: The entry's name, so that an entry cannot be moved to another name.
-            content: What is stored.
+            content: The entry's content.
 
         Returns:
-            The content behind its tag.
+            The tag and the content.
         """
         return self._tag(name, content) + content
 
     def unseal(self, name: str, sealed: object) -> bytes | None:
-        """Return the content of an entry that :meth:`seal` has made, and None for anything else.
+        """Return the content of an authentic entry; None otherwise.
 
         Args:
             name: The entry's name.
-            sealed: What Redis returned; None where there is no entry.
+            sealed: The result of :meth:`seal` as returned by Redis; None if there is no entry.
         """
         if sealed is None:
             return None
@@ -96,7 +96,7 @@ class Redis:
         return None
 
     def reject(self, name: str, reason: str) -> None:
-        """Count and log an entry that is not what this service would have stored."""
+        """Count and log an entry that this service did not write."""
         CACHE.labels("redis", "invalid").inc()
         log.warning("cache_entry_rejected", name=name[:200], reason=reason)
 
@@ -109,19 +109,19 @@ class Redis:
     def call(self, use: Callable[[redis.Redis], Result]) -> Result | None:
         """Use Redis if it is available.
 
-        While it is not, one call per second tries again and the others return at once.
+        While it is unavailable, one call per second retries and the others return immediately.
 
         Args:
-            use: What to do with the client.
+            use: Called with the client.
 
         Returns:
-            What ``use`` returns, or None if Redis is unavailable or refused; :attr:`state` tells which.
+            The result of ``use``; None if Redis is unavailable or refused a write. :attr:`state` distinguishes them.
         """
         now = time.monotonic()
         if self.client is None or now < self._closed_until:
             return None
         if self._down:
-            self._closed_until = now + RETRY_SECONDS  # this call is the one that tries
+            self._closed_until = now + RETRY_SECONDS  # only this call retries
         try:
             result = use(self.client)
         except redis.exceptions.OutOfMemoryError as error:
@@ -135,19 +135,19 @@ class Redis:
                 self.refused(error)
             self._closed_until = time.monotonic() + RETRY_SECONDS
             if not self._down:
-                log.warning("redis unreachable", error=type(error).__name__)
+                log.warning("redis_unreachable", error=type(error).__name__)
             self._down = True
             return None
         if self._down:
-            log.info("redis is back")
+            log.info("redis_recovered")
             self._down, self._closed_until = False, 0.0
         return result
 
     def refused(self, error: redis.RedisError) -> None:
-        """Handle a write that the server refused, while its reads work.
+        """Handle a refused write; reads still work.
 
-        A server at its memory limit with the policy ``noeviction`` stays in use for reads. One that became a replica in
-        a failover keeps its connections, so they are closed: the address leads to the new primary.
+        A server at its memory limit with the policy ``noeviction`` stays in use for reads. A server that became a
+        replica in a failover keeps its connections. They are closed, because new ones reach the new primary.
         """
         if isinstance(error, redis.exceptions.ReadOnlyError) and self.client is not None:
             log.warning("redis_is_replica", error=str(error))

@@ -1,4 +1,4 @@
-"""Which version of the data an answer depends on."""
+"""Versions of the data, for cache keys."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from typing import NamedTuple
 #: Pairs of locations share this many slots (the SQL function ``lane_slot``).
 SLOTS = 8192
 
-#: The slot that stands for the tree of locations.
+#: The slot of the tree of locations.
 LOCATIONS_SLOT = -1
 
 
 class Stamp(NamedTuple):
-    """A generation within its epoch: what a cache entry is true for.
+    """A generation within its epoch: the version of a cache entry.
 
-    After a restore, numbers are drawn a second time. Stamps of different epochs are never equal, and have no order.
+    After a restore, generations are used a second time. Stamps of different epochs are never equal, and have no order.
     """
 
     epoch: str
     generation: int
 
     def includes(self, other: Stamp) -> bool:
-        """Return whether data of this stamp has everything that data of another one has."""
+        """Return whether data of this stamp includes all changes up to another stamp."""
         return self.epoch == other.epoch and self.generation >= other.generation
 
 
-#: The stamp of what depends on no data.
+#: The stamp of answers that depend on no data.
 CONSTANT = Stamp("", 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Versions:
-    """Which generation changed each lane last, as of a generation."""
+    """The last generation that changed each slot, as of a generation."""
 
     epoch: str
     generation: int
@@ -48,7 +48,7 @@ class Versions:
         return (first * 7919 + second) % SLOTS
 
     def of(self, slot: int | None) -> Stamp:
-        """Return the version of a slot; of everything if it is None."""
+        """Return the version of a slot; of all data if it is None."""
         if slot is None:
             return Stamp(self.epoch, self.generation)
         return Stamp(self.epoch, max(self.slots.get(slot, 0), self.slots.get(LOCATIONS_SLOT, 0)))

@@ -1,10 +1,10 @@
-"""Arguments that pages and API share."""
+"""Parameters that pages and API share."""
 
 from __future__ import annotations
 
 import re
 
-#: Numbers are PostgreSQL's integer; longer digits are not even converted.
+#: Batch numbers are of PostgreSQL's type integer; longer text is not converted.
 _NUMBER = re.compile(r"0{0,10}([0-9]{1,10})")
 _MAX_NUMBER = 2**31 - 1
 
@@ -16,7 +16,7 @@ def batch_number(text: str) -> int | None:
         text: The client's text.
 
     Returns:
-        The number; None for text that no batch can have as its number.
+        The number; None if the text cannot be a batch's number.
     """
     match = _NUMBER.fullmatch(text)
     number = int(match[1]) if match else _MAX_NUMBER + 1

@@ -22,7 +22,7 @@ def require(scope: Scope) -> Token:
     """Return the bearer token of the request if it has a scope.
 
     Args:
-        scope: What the request does.
+        scope: The scope that the request needs.
 
     Raises:
         Problem: 401 without a valid token, 403 if it lacks the scope.
@@ -30,7 +30,8 @@ def require(scope: Scope) -> Token:
     token = _authenticate(_bearer())
     if not token.allows(scope):
         challenge = f'Bearer realm="rates", error="insufficient_scope", scope="{scope}"'
-        raise Problem("forbidden", f"This needs the scope {scope}.", headers={"WWW-Authenticate": challenge})
+        detail = f"This requires a token with the scope {scope}."
+        raise Problem("forbidden", detail, headers={"WWW-Authenticate": challenge})
     return token
 
 
@@ -61,8 +62,8 @@ def _bearer() -> str | None:
 
 def _authenticate(secret: str | None) -> Token:
     if not secret:
-        raise Problem("unauthorized", "This needs a token.", headers={"WWW-Authenticate": 'Bearer realm="rates"'})
-    # Only the primary is certain to know of a token that was revoked a moment ago.
+        raise Problem("unauthorized", "This requires a token.", headers={"WWW-Authenticate": 'Bearer realm="rates"'})
+    # A replica may not have replayed a revocation yet.
     token = service().databases.read(lambda connection: find_token(connection, secret), prefer="primary")
     if token is None or token.expired:
         raise Problem(

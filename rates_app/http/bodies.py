@@ -1,4 +1,4 @@
-"""Request bodies that fail when they are incomplete or malformed, instead of ending early.
+"""Detect incomplete and malformed request bodies.
 
 gunicorn's reader returns what has arrived when a client closes the connection before its Content-Length: without this
 check a truncated body looks like a complete one.

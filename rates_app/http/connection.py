@@ -1,7 +1,7 @@
-"""One client's connection: what it has sent, what is still to be sent, and how long it may take.
+"""A client's connection: received and unsent bytes, and the client's deadlines.
 
-A connection belongs to the worker's event loop while it waits for the client, and to one thread while a request on it
-is handled; never to both. So nothing here needs a lock.
+A connection belongs to the event loop while it waits for the client, and to one thread while a request is handled. It
+never belongs to both, so nothing here needs a lock.
 """
 
 from __future__ import annotations
@@ -24,53 +24,57 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator
 
-#: More bytes than this without the end of a request's head are refused with 431.
+#: Maximum size of a request's head; a longer head is refused with 431.
 MAX_HEAD_BYTES = 64 * 2**10
 RECEIVE_BYTES = 64 * 2**10
 
-#: A streamed response is generated ahead of the client by this much.
+#: Buffer of a streamed response. Generation stops when the client is this far behind.
 MAX_UNSENT_BYTES = 64 * 2**10
 
-#: Parts handed to the kernel in one call; POSIX guarantees 16, Linux takes 1024.
+#: Buffers per call of sendmsg; POSIX guarantees 16, Linux accepts 1024.
 _PARTS_PER_SEND = 64
 
 
 class State(enum.Enum):
-    """What a connection waits for."""
+    """The state of a connection."""
 
-    #: The rest of a request's head; a fresh connection starts here.
+    #: Waits for the rest of a request's head; a new connection starts here.
     HEAD = enum.auto()
-    #: The next request on a connection that has served one.
+    #: Waits for the next request.
     IDLE = enum.auto()
-    #: A thread, or the end of its work.
+    #: Waits for a thread, or a thread handles it.
     HANDLED = enum.auto()
-    #: The client to read.
+    #: Waits until the client reads more of the response.
     SENDING = enum.auto()
-    #: The end of a pause in a streamed response.
+    #: Waits for the end of a pause in a streamed response.
     PAUSED = enum.auto()
-    #: The client to close its side, after the response.
+    #: Waits until the client closes its side, after the response.
     LINGERING = enum.auto()
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How slow a client may be.
+    """Time limits of slow clients.
 
     Attributes:
-        seconds: Time for a request's head, and time without any progress in a body, either way.
-        bytes_per_second: Least average rate of a body after that.
+        seconds: Time for a request's head, and maximum time without progress in a request or response body.
+        bytes_per_second: Minimum average rate of a body after that time.
     """
 
     seconds: float
     bytes_per_second: int
 
     def allowed(self, transferred: int) -> float:
-        """Return how many seconds a client may take for so many bytes."""
+        """Return the maximum duration of a transfer, in seconds.
+
+        Args:
+            transferred: Bytes transferred so far.
+        """
         return self.seconds + transferred / self.bytes_per_second
 
 
 class Outbox:
-    """Bytes that are to be sent; gunicorn's response writes to it as if it were the socket."""
+    """Buffer of unsent bytes; gunicorn's response writes to it instead of to the socket."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
@@ -86,23 +90,23 @@ class Outbox:
             self.unsent += len(data)
 
     def send(self, data: bytes) -> int:
-        """Keep ``100 Continue`` until the application reads the body: a request that is refused needs none."""
+        """Hold ``100 Continue`` back until the application reads the body: a refused request must not get it."""
         self._interim = data
         return len(data)
 
     def gettimeout(self) -> float:
-        """Behave as a socket that never waits."""
+        """Behave like a non-blocking socket."""
         return 0.0
 
     def send_interim(self) -> None:
-        """Send ``100 Continue`` now, if the client waits for it."""
+        """Send ``100 Continue`` if the client waits for it."""
         if self._interim:
             self.sendall(self._interim)
             self._interim = b""
             self.flush()
 
     def flush(self) -> bool:
-        """Send what the kernel takes without waiting.
+        """Send as much as the kernel accepts without blocking.
 
         Returns:
             Whether everything is sent.
@@ -128,9 +132,9 @@ class Outbox:
 
 
 class Inbox:
-    """Bytes of a request's body; gunicorn's parser reads from it as if it were the socket.
+    """Receive a request's body; gunicorn's parser reads from it instead of from the socket.
 
-    The head is complete before the parser sees it, so the parser reads from here for a body alone.
+    The parser gets a complete head, so it reads from here for the body only.
     """
 
     def __init__(self, sock: socket.socket, outbox: Outbox, limits: Limits) -> None:
@@ -142,10 +146,10 @@ class Inbox:
         self.open = False
 
     def recv(self, size: int) -> bytes:
-        """Receive some bytes of the body; none outside a body.
+        """Receive some bytes of the body; none if the request has no body.
 
         Raises:
-            RequestTimeout: The client is slower than it may be. Only the time spent waiting for it counts.
+            RequestTimeout: The client is too slow. Only the time spent waiting for the client counts.
         """
         if not self.open:
             return b""
@@ -183,7 +187,7 @@ class Connection:
         peer: The client's address and port.
         listener: The address that the client connected to.
         cfg: gunicorn's configuration, for its parser.
-        limits: How slow the client may be.
+        limits: Time limits of the client.
     """
 
     __slots__ = (
@@ -196,7 +200,6 @@ class Connection:
         "head",
         "iterator",
         "keep",
-        "lane",
         "listener",
         "outbox",
         "parser",
@@ -205,6 +208,7 @@ class Connection:
         "response",
         "socket",
         "state",
+        "upload",
     )
 
     def __init__(self, sock: socket.socket, peer: Any, listener: Any, cfg: Any, limits: Limits) -> None:
@@ -221,7 +225,7 @@ class Connection:
         self.begin()
 
     def begin(self) -> None:
-        """Begin a request, now that its head is complete."""
+        """Reset the state for a new request, whose head is complete."""
         self.context = contextvars.Context()
         self.exchange = Exchange(public=True)
         self.request: Any = None
@@ -229,7 +233,8 @@ class Connection:
         self.body: Any = None
         self.iterator: Iterator[bytes] | None = None
         self.has_body = False
-        self.lane = False
+        #: Whether the request occupies one of the upload threads.
+        self.upload = False
         self.keep = False
 
     def receive(self) -> bool:
@@ -250,7 +255,7 @@ class Connection:
 
     @property
     def head_complete(self) -> bool:
-        """Whether a whole head is here, or one that the parser refuses because its lines end wrongly."""
+        """Whether the head is complete, or has wrong line endings, which the parser refuses."""
         return b"\r\n\r\n" in self.head or b"\n\n" in self.head
 
     def parse(self) -> None:
@@ -272,11 +277,11 @@ class Connection:
         )
         if self.has_body:
             self._inbox.open = True
-            # The body may be left unread, and its rest would be taken for the next request.
+            # The application may not read the whole body. Its rest would be parsed as the next request.
             request.force_close()
 
     def take_pipelined(self) -> None:
-        """Start the next head with what the client has sent behind the last request."""
+        """Start the next head with the bytes that the client sent after the last request."""
         self.head += self.parser.unreader.take_buffered()
 
     def close(self) -> None:

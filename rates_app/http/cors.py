@@ -1,4 +1,4 @@
-"""Cross-origin reads: pages of any origin may read; writing is for programs, not for other sites' pages."""
+"""CORS headers: pages of any origin may read, but not write."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ READ_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def cors_headers(method: str, *, preflight: bool = False) -> list[tuple[str, str]]:
-    """Return the headers that let other origins' pages read a response.
+    """Return the headers that allow pages of other origins to read a response.
 
-    Nothing depends on cookies, so there is no session that such a page could use.
+    Credentials are not allowed, so such a page cannot use a user's session.
 
     Args:
         method: The request's method.
-        preflight: Whether a browser asks in advance what it may send.
+        preflight: Whether the request is a CORS preflight.
     """
     headers = []
     if method in READ_METHODS:

@@ -1,7 +1,7 @@
 """The state of one request that the server, the middleware and the endpoints share.
 
-It travels in the WSGI environment under one key. The server creates it when a request's head is complete, so that the
-time in the queue counts; under a test client the middleware creates it.
+It is stored in the WSGI environment under one key. The server creates it when a request's head is complete, so that
+time in the queue is measured. With a test client the middleware creates it.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 ENVIRON_KEY = "rates.exchange"
 
-#: Why a request is refused before the application sees it; each is a kind of problem.
+#: Reasons to refuse a request before it reaches the application; each is a kind of problem.
 Refusal = Literal["overloaded", "too-many-requests", "unknown-host"]
 
 
 class Cacheable(NamedTuple):
-    """What the middleware needs to keep a response in the process's memory.
+    """What the middleware needs to cache a response in process memory.
 
     Attributes:
-        slot: The slot of the lane that the response depends on; None if it depends on everything.
-        version: The generation that changed the slot last, within its epoch.
-        question: The question in its canonical form.
-        body: The body as it is sent.
+        slot: The slot of the lane that the response depends on; None if it depends on all data.
+        version: The generation that last changed the slot, within its epoch.
+        question: The query in its canonical form.
+        body: The response body, encoded.
     """
 
     slot: int | None
@@ -41,18 +41,18 @@ class Cacheable(NamedTuple):
 
 @dataclass(slots=True)
 class Exchange:
-    """One request and what is known about its response.
+    """One request, and what the layers know about its response.
 
     Attributes:
         received_at: When the request's head was complete, by ``time.perf_counter``.
-        queue_seconds: How long it waited for a thread after that.
-        request_id: The client's own id where it is harmless, else a new one.
-        route: The pattern of the route that answers; ``other`` for an unknown path.
-        served: Fields for the request's log line, such as the cache level and the generation.
-        cacheable: Set by endpoints whose response may be kept in memory.
-        streaming: Whether the response stays open by design, so that its duration says nothing about latency.
-        refusal: Why the request must be refused, where that is decided already.
-        public: Whether the request came in on the public port.
+        queue_seconds: Seconds that the request waited for a thread after that.
+        request_id: The client's request id if it is harmless in logs and headers, otherwise a new one.
+        route: The route's pattern; ``other`` for an unknown path.
+        served: Fields of the request's log line, such as the cache level and the generation.
+        cacheable: Set by endpoints whose response may be cached in process memory.
+        streaming: Whether the response stays open by design, so that its duration is not a latency.
+        refusal: Why the request is refused; None if it is not, or not yet.
+        public: Whether the request arrived on the public port.
     """
 
     received_at: float = field(default_factory=time.perf_counter)
@@ -67,7 +67,7 @@ class Exchange:
 
 
 def exchange_of(environ: WSGIEnvironment) -> Exchange:
-    """Return the exchange of a request, and create it where no server of ours did."""
+    """Return the exchange of a request; create it if another server runs the application."""
     exchange = environ.get(ENVIRON_KEY)
     if not isinstance(exchange, Exchange):
         exchange = environ[ENVIRON_KEY] = Exchange()

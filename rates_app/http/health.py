@@ -1,4 +1,4 @@
-"""Can this process serve? What load balancers and kubelets ask."""
+"""Readiness of this process, for load balancers and the kubelet."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from rates_app.store.databases import Databases, Server
 
 
-class Note(Protocol):
-    """Takes the generation that was read from a server."""
+class RecordGeneration(Protocol):
+    """Records the generation that was read from a server."""
 
     def __call__(self, newest: Stamp, *, is_primary: bool) -> None:
-        """Record a generation, as ``Reads.note`` does."""
+        """Record a generation, as ``Reads.record_generation`` does."""
 
 
-def _answers(server: Server, note: Note) -> str:
+def _check(server: Server, record_generation: RecordGeneration) -> str:
     if server.left_alone:
         return "unreachable"
     try:
@@ -34,24 +34,24 @@ def _answers(server: Server, note: Note) -> str:
             server.leave_alone(error)
         return "unreachable"
     if row is not None:
-        note(Stamp(*row), is_primary=server.name == "primary")
+        record_generation(Stamp(*row), is_primary=server.name == "primary")
     return "ok"
 
 
-def readiness(databases: Databases, redis: Redis, note: Note) -> tuple[bool, dict[str, str]]:
-    """Check what a request needs.
+def readiness(databases: Databases, redis: Redis, record_generation: RecordGeneration) -> tuple[bool, dict[str, str]]:
+    """Check whether this process can serve requests.
 
-    Redis is told of and not needed: without it answers come from the database.
+    The state of Redis is reported but not required: without Redis, responses are computed from the database.
 
     Args:
-        databases: One server that answers is enough.
-        redis: Its state as the last requests found it; a health check does not wait for it.
-        note: Takes each server's generation, so that a pod which nobody asks yet knows of publishes, too.
+        databases: The databases; one reachable server is enough.
+        redis: Its state is the one that the latest requests found; a health check does not wait for Redis.
+        record_generation: Called with each server's generation, so that a pod without requests follows publications.
 
     Returns:
-        Whether to send requests here, and each check's result.
+        Whether to send requests here, and the result of each check.
     """
-    servers = {server.name: _answers(server, note) for server in databases.servers}
+    servers = {server.name: _check(server, record_generation) for server in databases.servers}
     checks = {
         "server": "draining" if is_draining() else "ok",
         **servers,

@@ -1,7 +1,7 @@
-"""Request limits per client: each process counts, and adds its counts up in Redis a few times a second.
+"""Request limits per client. Each process counts, and exchanges its counts through Redis four times per second.
 
-A request never waits for Redis. The price: a client that spreads its requests over many processes can exceed its limit
-by what they accept between two exchanges. Without Redis each process limits by itself.
+A request never waits for Redis. A client that spreads its requests over many processes can therefore exceed its limit
+by the requests that they accept between two exchanges. Without Redis, each process applies the limit by itself.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 EXCHANGE_SECONDS = 0.25
 
-#: How long a token that was accepted has a limit of its own; revoking it ends that within this time.
+#: How long an accepted token has its own limit. After it is revoked, that ends within this time.
 TOKEN_SECONDS = 60.0
 
-#: A provider gives each IPv6 customer a network of this size at least, so the customer can use any address in it.
+#: Providers assign each IPv6 customer at least a network of this prefix length, with all its addresses.
 _IPV6_CLIENT_BITS = 64
 
 _PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
@@ -35,7 +35,7 @@ _MAX_TOTAL = 2**53
 
 
 class Decision(NamedTuple):
-    """Whether a request may pass, and what the client has left in the present window."""
+    """Whether a request is allowed, and the rest of the client's limit in the current window."""
 
     allowed: bool
     remaining: int
@@ -51,10 +51,10 @@ class _Count:
 
 @lru_cache(maxsize=16384)
 def client_network(address: str) -> str:
-    """Return what stands for one client: an IPv4 address, or the /64 network of an IPv6 address.
+    """Return the identity of a client: an IPv4 address, or the /64 network of an IPv6 address.
 
     Args:
-        address: The peer's address; what is no address stands for itself.
+        address: The peer's address. Other text is returned unchanged.
     """
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
@@ -68,17 +68,17 @@ def client_network(address: str) -> str:
 
 
 class Limiter:
-    """A fixed window for each client.
+    """Limits the requests of each client in fixed windows.
 
-    A client is a token where the request carries one that was accepted lately, else an address: a caller cannot escape
-    the limit of its address with invented tokens, and suppliers behind one address do not share a limit.
+    A client is identified by its token if the token was accepted recently, otherwise by its address. So invented
+    tokens don't evade the limit of an address, and suppliers behind one address don't share a limit.
 
     Args:
-        rate: As COUNT/PERIOD, for example ``1200/minute``.
-        redis: Where processes add up their counts.
+        rate: The limit as COUNT/PERIOD, for example ``1200/minute``.
+        redis: Where processes exchange their counts.
 
     Raises:
-        ValueError: The rate has another form.
+        ValueError: The rate is malformed.
     """
 
     def __init__(self, rate: str, redis: Redis) -> None:
@@ -95,7 +95,7 @@ class Limiter:
         self._lock = threading.Lock()
 
     def accept_token(self, secret: str) -> None:
-        """Give a token that authorization has accepted a limit of its own."""
+        """Give an accepted token its own limit."""
         now = time.monotonic()
         with self._lock:
             if len(self._tokens) > 10_000:  # noqa: PLR2004 - far more tokens than there are suppliers
@@ -103,11 +103,11 @@ class Limiter:
             self._tokens[_token_key(secret)] = now + TOKEN_SECONDS
 
     def client(self, address: str, authorization: str | None) -> str:
-        """Return the name under which a request counts.
+        """Return the name under which a request is counted.
 
         Args:
             address: The peer's address.
-            authorization: Value of the header of that name.
+            authorization: Value of the Authorization header.
         """
         if authorization and authorization[:7].lower() == "bearer ":
             key = _token_key(authorization[7:].strip())
@@ -122,19 +122,19 @@ class Limiter:
         with self._lock:
             if window != self._window:
                 self._window = window
-                self._counts = {}  # every client's window ends at the same time: memory is bounded by one window
+                self._counts = {}  # all windows end at the same time, so memory is bounded by one window
             count = self._counts.get(client)
             if count is None:
                 count = self._counts[client] = _Count()
             used = count.here + count.elsewhere
             allowed = used < self.amount
-            if allowed:  # a refused request is not counted: waiting for the window's end is enough
+            if allowed:  # refused requests are not counted, so a client has to wait for the window's end only
                 count.here += 1
                 used += 1
         return Decision(allowed, max(0, self.amount - used), int((window + 1) * self.period - now) + 1)
 
     def exchange(self) -> None:
-        """Add what was counted here since the last exchange to Redis, and read the totals of all processes."""
+        """Add the counts since the last exchange to Redis, and read the totals of all processes."""
         with self._lock:
             window = self._window
             news = [(client, count, count.here - count.reported) for client, count in self._counts.items()]

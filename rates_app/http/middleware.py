@@ -1,4 +1,4 @@
-"""What every request passes before and after the application: identity, limits, process cache, metrics, log."""
+"""Middleware of all requests: request id, limits, cache in process memory, metrics, log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from werkzeug.sansio.utils import host_is_trusted
 
-from rates_app.cache.process import Kept
+from rates_app.cache.process import CachedResponse
 from rates_app.http.bodies import check_body
 from rates_app.http.cors import cors_headers
 from rates_app.http.exchange import Exchange, exchange_of
@@ -34,25 +34,25 @@ if TYPE_CHECKING:
 
     Headers = list[tuple[str, str]]
 
-#: Health checks and metrics: not limited, logged or counted, so that objectives measure clients' requests alone.
+#: Health checks and metrics are not limited, logged or counted, so that objectives measure clients' requests only.
 OPERATIONS = frozenset({"/healthz", "/readyz", "/metrics"})
 
-#: Prepared files, which a page loads many of: they do not count towards a client's limit.
+#: Static files do not count towards a client's limit: a page loads several.
 _UNLIMITED = ("/static/", "/docs/redoc.js")
 
-#: The only schemes that a proxy may report; anything else would reach links and redirects.
+#: The schemes that a proxy may report. Any other would end up in links and redirects.
 _SCHEMES = frozenset({"http", "https"})
 
-#: Accepted from clients because it is harmless in logs and headers.
+#: Request ids that are accepted from clients: harmless in logs and headers.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:+/=-]{1,128}")
 
-#: Stands in a prepared page for the request's id.
+#: Placeholder of the request id in a prepared page.
 REQUEST_ID_MARK = b"{request-id}"
 
 _MISS = CACHE.labels("process", "miss")
 _HIT = CACHE.labels("process", "hit")
 
-#: Distinguishes the request ids of one process; the rest of their random bits are drawn once.
+#: Distinguishes the request ids of one process; their other random bits are drawn once.
 _count = itertools.count()
 _random = int.from_bytes(os.urandom(8))
 
@@ -116,7 +116,7 @@ class _Record:
 
 
 class _Body:
-    """A response's body that counts what was sent and notices when the server has finished with it."""
+    """A response body that counts the bytes sent, and finishes the record when the server closes it."""
 
     def __init__(self, chunks: Iterable[bytes], record: _Record) -> None:
         self._chunks = chunks
@@ -130,7 +130,7 @@ class _Body:
             yield chunk
 
     def close(self) -> None:
-        """Release the application's response, whether or not all of it was sent."""
+        """Close the application's response, whether or not all of it was sent."""
         try:
             if hasattr(self._chunks, "close"):
                 self._chunks.close()
@@ -143,12 +143,12 @@ class Middleware:
 
     Args:
         application: The service itself.
-        settings: Whether to require TLS, which hosts to answer for, and when to shed load.
-        limiter: Decides how many requests a client may make.
-        lease: Knows which version of the data counts.
-        answers: The responses that this process keeps.
-        find_route: Finds the pattern of the route that a refused request was for.
-        refusal_pages: A page for each reason to refuse, for browsers, with :data:`REQUEST_ID_MARK` in it.
+        settings: Whether TLS is required, the allowed hosts, and when to shed load.
+        limiter: Limits the requests of each client.
+        lease: Returns the current version of the data while it is valid.
+        answers: The responses in process memory.
+        find_route: Finds the route pattern of a refused request.
+        refusal_pages: For browsers, a page for each reason to refuse, with :data:`REQUEST_ID_MARK` in it.
         page_headers: Headers of those pages.
     """
 
@@ -194,19 +194,19 @@ class Middleware:
         try:
             path = environ["PATH_INFO"]
             if path in OPERATIONS:
-                return self._ask(environ, start_response, record, extra)
+                return self._call_application(environ, start_response, record, extra)
             extra += self._admit(environ, exchange, path)
             if exchange.refusal is None and environ["REQUEST_METHOD"] == "GET" and "HTTP_RANGE" not in environ:
-                kept = self._from_memory(environ, start_response, record, extra)
-                if kept is not None:
-                    return kept
-            return self._ask(environ, start_response, record, extra)
+                cached = self._from_memory(environ, start_response, record, extra)
+                if cached is not None:
+                    return cached
+            return self._call_application(environ, start_response, record, extra)
         except BaseException:
             record.finish()
             raise
 
     def _admit(self, environ: WSGIEnvironment, exchange: Exchange, path: str) -> Headers:
-        """Decide whether the application sees a request, and return headers that say so."""
+        """Set ``exchange.refusal`` if the request is refused, and return the headers of the decision."""
         if environ.get("wsgi.url_scheme") not in _SCHEMES:
             environ["wsgi.url_scheme"] = "http"
         if self._allowed_hosts and not host_is_trusted(environ.get("HTTP_HOST", ""), self._allowed_hosts):
@@ -233,19 +233,19 @@ class Middleware:
     def _from_memory(
         self, environ: WSGIEnvironment, start_response: StartResponse, record: _Record, extra: Headers
     ) -> Iterable[bytes] | None:
-        """Answer from this process's memory, if it holds the response and the lease says that it is current."""
+        """Respond from process memory if the response is there and current; None otherwise."""
         versions = self._lease.versions()
-        kept = self._answers.get(_key(environ), versions) if versions is not None else None
-        if kept is None or versions is None:
+        cached = self._answers.get(_key(environ), versions) if versions is not None else None
+        if cached is None or versions is None:
             _MISS.inc()
             return None
         _HIT.inc()
-        headers = kept.headers + extra
+        headers = cached.headers + extra
         if "HTTP_X_RATES_EXPLAIN" in environ:
             headers.append(_explain("process", versions.generation))
-        body = kept.body
+        body = cached.body
         record.status = 200
-        if (known := environ.get("HTTP_IF_NONE_MATCH")) and _matches(known, kept.tag):
+        if (known := environ.get("HTTP_IF_NONE_MATCH")) and _matches(known, cached.tag):
             record.status = 304
             body = b""
             headers = [each for each in headers if not each[0].startswith("Content-")]
@@ -253,15 +253,15 @@ class Middleware:
         else:
             start_response("200 OK", headers)
         record.sent = len(body)
-        record.exchange.route = kept.route
+        record.exchange.route = cached.route
         record.exchange.served = {"cache": "process", "generation": versions.generation}
         record.finish()
         return (body,)
 
-    def _ask(
+    def _call_application(
         self, environ: WSGIEnvironment, start_response: StartResponse, record: _Record, extra: Headers
     ) -> Iterable[bytes]:
-        """Have the application answer; keep what may be kept, and send 304 to clients that have it already."""
+        """Call the application; cache its response if allowed, and send 304 if the client has it already."""
         known = environ.pop("HTTP_IF_NONE_MATCH", None)
         exchange = record.exchange
 
@@ -273,7 +273,7 @@ class Middleware:
             if tag is not None and record.status == HTTPStatus.OK:
                 if (cacheable := exchange.cacheable) and environ["REQUEST_METHOD"] == "GET":
                     slot, version, question, body = cacheable
-                    entry = Kept(slot, version, question, exchange.route, headers, body, tag)
+                    entry = CachedResponse(slot, version, question, exchange.route, headers, body, tag)
                     self._answers.put(_key(environ), entry)
                 if known and _matches(known, tag):
                     record.not_modified, record.status, status = True, 304, "304 NOT MODIFIED"
@@ -290,7 +290,7 @@ class Middleware:
     def _refuse(
         self, environ: WSGIEnvironment, start: StartResponse, exchange: Exchange, refusal: Refusal
     ) -> list[bytes]:
-        """Refuse a request without the application, which may be too busy."""
+        """Refuse a request without calling the application, which may be overloaded."""
         exchange.route = self._find_route(environ)
         kind = KINDS[refusal]
         headers = cors_headers(environ["REQUEST_METHOD"])

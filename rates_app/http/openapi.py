@@ -1,7 +1,7 @@
-"""OpenAPI 3.1 from what the views are declared with, so that the description cannot differ from the code.
+"""Generate the OpenAPI 3.1 document from the declarations of the views, so that it cannot differ from the code.
 
-A view states its arguments and answers as pydantic models in :func:`operation`; the same models check requests and
-describe them. OpenAPI 3.1 uses JSON Schema as it is, so the models' own schemas go into the document unchanged.
+A view declares its parameters and responses as pydantic models in :func:`operation`. The same models validate and
+describe requests. OpenAPI 3.1 uses JSON Schema, so the models' schemas are included unchanged.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     View = Callable[..., ResponseReturnValue]
 
 TITLE = "Freight rates"
-#: Version of the contract, not of the release: 1 is in the addresses, and additions that break no client raise 1.x.
+#: Version of the contract, not of the release: the major version is in the paths, additions increment the minor one.
 API_VERSION = "1.1.0"
 DESCRIPTION = """\
 Market prices for one container between ports and regions. A location is a port (UN/LOCODE) or a region (slug); a region
@@ -47,14 +47,14 @@ TAGS = {
     "Locations": "Ports, regions, and the lanes between them.",
     "Batches": "Deliveries of suppliers.",
 }
-#: Examples of what stands in a path.
+#: Examples of path parameters.
 PATH_EXAMPLES = {"code": "CNSGH", "batch": "1", "supplier": "acme"}
 
 SCHEMAS = "#/components/schemas/{model}"
 
 
 class ProblemBody(BaseModel):
-    """What went wrong (RFC 9457)."""
+    """An error (RFC 9457)."""
 
     type: str
     title: str
@@ -67,7 +67,7 @@ class ProblemBody(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What an answer consists of: a JSON model, or text of other media types as well."""
+    """The content of a response: a JSON model, and text of other media types."""
 
     description: str
     model: type[BaseModel] | None = None
@@ -89,25 +89,26 @@ class Operation:
     problems: tuple[int, ...] = ()
 
 
-def _complaint(error: Any, model: type[BaseModel]) -> dict[str, str]:
+def _describe(error: Any, model: type[BaseModel]) -> dict[str, str]:
     name = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return {"parameter": name, "detail": f"is not known here; there are {', '.join(model.model_fields)}"}
+        supported = ", ".join(model.model_fields)
+        return {"parameter": name, "detail": f"is an unknown parameter. Supported parameters: {supported}"}
     if error["type"] == "missing":
         return {"parameter": name, "detail": "is missing"}
     return {"parameter": name, "detail": error["msg"].removeprefix("Value error, ")}
 
 
 def check_arguments(model: type[BaseModel], values: dict[str, str]) -> BaseModel:
-    """Check arguments and convert them.
+    """Validate and convert arguments.
 
     Raises:
-        Problem: With one entry in ``errors`` for each argument that does not fit.
+        Problem: With one entry in ``errors`` for each invalid parameter.
     """
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        errors = [_complaint(each, model) for each in error.errors(include_url=False, include_input=False)]
+        errors = [_describe(each, model) for each in error.errors(include_url=False, include_input=False)]
         detail = "; ".join(
             f"{each['parameter']}: {each['detail']}" if each["parameter"] else each["detail"] for each in errors
         )
@@ -115,7 +116,7 @@ def check_arguments(model: type[BaseModel], values: dict[str, str]) -> BaseModel
 
 
 def _refuse_repeated(given: MultiDict[str, str]) -> None:
-    """Refuse parameters that are given more than once: taking one of the values would answer another question."""
+    """Refuse parameters that are given more than once: to choose one value could answer a different query."""
     repeated = [name for name, values in given.lists() if len(values) > 1]
     if repeated:
         errors = [{"parameter": name, "detail": "is given more than once"} for name in repeated]
@@ -135,18 +136,18 @@ def operation(
     scope: str | None = None,
     problems: tuple[int, ...] = (),
 ) -> Callable[[View], View]:
-    """Describe a view, and give it its checked arguments as ``query``.
+    """Describe a view, and pass it the validated query parameters as ``query``.
 
     Args:
-        summary: What it does, in a line.
-        tag: The chapter of the description that it belongs to.
-        answers: What it answers, by status.
-        query: The parameters in the query string. A model that forbids unknown parameters refuses repeated ones, too.
-        path: What each variable part of the path means.
-        headers: Request headers to describe; the view reads them itself.
-        body: The request body's ``content``, as OpenAPI writes it.
-        scope: The scope that a token needs.
-        problems: Further statuses that come with a problem object.
+        summary: The operation in one line.
+        tag: The section of the document.
+        answers: Successful responses by status.
+        query: Model of the query parameters. If it forbids unknown parameters, repeated ones are refused, too.
+        path: The meaning of each path parameter.
+        headers: Model of the request headers, for the document; the view reads them itself.
+        body: The request body's ``content`` as in OpenAPI.
+        scope: The scope that the token must have.
+        problems: Further statuses with a problem object.
     """
 
     def decorate(view: View) -> View:
@@ -191,7 +192,7 @@ def _parameters(model: type[BaseModel], place: str) -> list[dict[str, Any]]:
 
 
 def _parameter_schema(schema: dict[str, Any]) -> dict[str, Any]:
-    """Take null out of an optional parameter's schema: in an address a value is there or not."""
+    """Remove null from an optional parameter's schema: a query string has no null."""
     kept = {key: value for key, value in schema.items() if key not in {"title", "anyOf"}}
     for alternative in schema.get("anyOf", []):
         if alternative != {"type": "null"}:
@@ -209,7 +210,7 @@ def _response(content: Content) -> dict[str, Any]:
 
 
 def _named(status: int) -> str:
-    """Name the kinds of problem that a status stands for."""
+    """List the kinds of problem with a status."""
     kinds = [f"{kind.title} (`{name}`)" for name, kind in KINDS.items() if kind.status == status]
     return ". ".join(kinds) or HTTPStatus(status).phrase
 
@@ -251,7 +252,7 @@ def _operation(described: Operation, name: str, doc: str) -> dict[str, Any]:
 
 
 def document(app: Flask) -> dict[str, Any]:
-    """Describe all of an application's views that carry an :func:`operation`.
+    """Describe all views of an application that are declared with :func:`operation`.
 
     Returns:
         The OpenAPI 3.1 document.

@@ -1,7 +1,7 @@
-"""Probes, metrics and the status page, on a port and threads of their own.
+"""Probes, metrics and the status page, on a separate port with separate threads.
 
-Clients of the service cannot keep the kubelet or Prometheus waiting: these connections share no thread with theirs,
-and a network policy keeps the public from the port.
+Clients of the service cannot delay the kubelet or Prometheus: their connections share no thread with these. A network
+policy closes the port to the public.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
     from flask import Flask
 
-#: Answered on the operations port alone.
+#: Served on the operations port only.
 PRIVATE = frozenset({"/metrics", "/status"})
-#: Answered on both: health checks of DNS and of other regions come from outside.
+#: Served on both ports: health checks of DNS and of other regions come from outside.
 PROBES = frozenset({"/healthz", "/readyz"})
 
-#: A client of this port that stands still for so long loses its connection.
+#: Timeout of a connection to this port without progress.
 TIMEOUT_SECONDS = 5
 _BACKLOG = 64
 
@@ -33,11 +33,11 @@ class _Handler(WSGIRequestHandler):
     timeout = TIMEOUT_SECONDS
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-        """Keep probes out of the log: there are several each minute."""
+        """Log nothing: there are several probes per minute."""
 
 
 class _Server(ThreadingWSGIServer):
-    """A server on a listener that several processes accept from."""
+    """A server on a listener that several processes share."""
 
     def __init__(self, listener: socket.socket, application: WSGIApplication) -> None:
         host, port = listener.getsockname()[:2]
@@ -50,9 +50,9 @@ class _Server(ThreadingWSGIServer):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open the listener; call it before a fork, so that all workers accept from it."""
+    """Open the listener. Call it before the fork, so that all workers share it."""
     listener = socket.create_server((host, port), backlog=_BACKLOG)
-    # Every worker wakes up for a connection. The one that comes too late must not wait for the next.
+    # Every worker wakes up for a connection, and only one accepts it. The others must not block in accept.
     listener.setblocking(False)
     return listener
 
@@ -64,7 +64,7 @@ def _send(start_response: StartResponse, status: str, text: str) -> list[bytes]:
 
 
 def serve_operations(listener: socket.socket, app: Flask) -> None:
-    """Answer on the operations port in threads of this process; call it after a fork."""
+    """Serve the operations port in threads of this process. Call it after the fork."""
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path = environ["PATH_INFO"]

@@ -1,4 +1,4 @@
-"""Errors as application/problem+json (RFC 9457): what is wrong, and what to do."""
+"""Error responses as application/problem+json (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class Kind(NamedTuple):
-    """A kind of problem that clients may want to tell apart, and its page's advice."""
+    """A kind of problem that clients can distinguish by its ``type``, and the advice on its page."""
 
     status: int
     title: str
@@ -34,15 +34,17 @@ class Kind(NamedTuple):
 
 KINDS = {
     "invalid-arguments": Kind(
-        400, "Arguments are missing or do not fit", "The member `errors` names each one and says what fits."
+        400, "Invalid request parameters", "Correct the parameters; the member `errors` lists each with the reason."
     ),
     "unknown-location": Kind(
         400,
-        "A location is not known",
-        "The member `errors` names it and suggests near ones; `/v1/locations?q=` finds any by code or name.",
+        "Unknown location",
+        "Correct the location; the member `errors` suggests similar ones. `/v1/locations?q=` searches by code or name.",
     ),
     "not-acceptable": Kind(
-        406, "No such representation", "Accept application/json, text/csv or application/x-ndjson, or set `format`."
+        406,
+        "Unsupported media type in Accept",
+        "Accept application/json, text/csv or application/x-ndjson, or set `format`.",
     ),
     "incomplete-body": Kind(400, "The request body is incomplete", "Nothing was stored. Send the request again."),
     "malformed-body": Kind(
@@ -55,28 +57,32 @@ KINDS = {
         "The content does not match its digest",
         "Nothing was stored. Compute Content-Digest (RFC 9530) over the bytes that you send, and send them again.",
     ),
-    "unreadable": Kind(422, "The delivery is no batch", "Deliver CSV, NDJSON or Parquet, plain, gzip or zstd."),
-    "too-large": Kind(413, "The delivery is too large", "Deliver it in parts."),
-    "key-reused": Kind(422, "The Idempotency-Key is taken", "Use a new key for new content."),
-    "wrong-state": Kind(409, "The batch is in another state", "Look at it first: `/v1/batches/{batch}`."),
-    "unauthorized": Kind(
-        401, "A token is needed", "Send `Authorization: Bearer TOKEN`; whoever runs the service makes tokens."
+    "unreadable": Kind(422, "The delivery is not a batch", "Deliver CSV, NDJSON or Parquet, plain, gzip or zstd."),
+    "too-large": Kind(413, "The delivery is too large", "Deliver the content in several files."),
+    "key-reused": Kind(422, "The Idempotency-Key was used before", "Use a new key for new content."),
+    "wrong-state": Kind(
+        409, "The batch's state does not allow this", "Read the batch's state from `/v1/batches/{batch}`."
     ),
-    "forbidden": Kind(403, "The token does not allow this", "Ask for a token with the scope that `detail` names."),
+    "unauthorized": Kind(
+        401, "A valid token is required", "Send `Authorization: Bearer TOKEN`. Ask your operator for a token."
+    ),
+    "forbidden": Kind(
+        403, "The token lacks a scope", "Ask your operator for a token with the scope that `detail` names."
+    ),
     "too-many-requests": Kind(
-        429, "Too many requests", "Wait for the seconds in Retry-After; RateLimit headers say how much is left."
+        429,
+        "Too many requests",
+        "Wait for the seconds in Retry-After. RateLimit headers report the rest of the limit.",
     ),
     "quota-exceeded": Kind(
         429,
         "The supplier's quota is used up",
         "Nothing was stored. Wait for the seconds in Retry-After. If the limit is the number, deliver larger files.",
     ),
-    "too-slow": Kind(
-        503, "The question takes too long", "Ask for fewer days or a longer interval, or try again later."
-    ),
-    "unavailable": Kind(503, "No database can answer", "Try again after the seconds in Retry-After."),
-    "unknown-host": Kind(400, "Unknown host", "Use the service's own address; the Host header names another."),
-    "overloaded": Kind(503, "The service is beyond its capacity", "Try again after the seconds in Retry-After."),
+    "too-slow": Kind(503, "The query takes too long", "Request fewer days or a longer interval, or try again later."),
+    "unavailable": Kind(503, "No database is reachable", "Try again after the seconds in Retry-After."),
+    "unknown-host": Kind(400, "Unknown host", "Send requests to the service's own address; the Host header differs."),
+    "overloaded": Kind(503, "The service is overloaded", "Try again after the seconds in Retry-After."),
 }
 
 
@@ -85,9 +91,9 @@ class Problem(Exception):
 
     Args:
         kind: The kind's name.
-        detail: What is wrong in this case.
-        errors: One object for each argument that does not fit.
-        headers: Further headers of the answer.
+        detail: The cause in this case, with the value and the next step.
+        errors: One object for each invalid parameter.
+        headers: Further headers of the response.
     """
 
     def __init__(
@@ -154,12 +160,12 @@ def _on_problem(problem: Problem) -> Response:
 
 def _on_unavailable(error: Unavailable) -> Response:
     name = "too-slow" if isinstance(error, QueryTooSlow) else "unavailable"
-    log.warning("request not answered", reason=str(error))
+    log.warning("request_not_served", reason=str(error))
     return _on_problem(Problem(name, str(error), headers={"Retry-After": "2"}))
 
 
 def on_http_error(error: HTTPException) -> ResponseReturnValue:
-    """Answer what the framework or a view says about a request, as a problem."""
+    """Respond to an HTTP error of the framework or a view with a problem object."""
     if error.code is None or error.code < HTTPStatus.BAD_REQUEST:  # a redirect is no error
         return error
     response = _respond(error.code, error.name, error.description or error.name)
@@ -170,23 +176,23 @@ def on_http_error(error: HTTPException) -> ResponseReturnValue:
 
 
 def _on_bug(_error: Exception) -> Response:
-    log.exception("unexpected error")
+    log.exception("request_failed")
     return _respond(
-        500, "Internal Server Error", f"Something went wrong here; tell whoever runs it the request id {g.request_id}."
+        500, "Internal Server Error", f"The request failed. Send the request id {g.request_id} to your operator."
     )
 
 
 @pages.get("/problems/<name>")
 def explain(name: str) -> Response:
-    """Say what a kind of problem means: where its `type` leads."""
+    """Show the advice for a kind of problem; the member `type` of problem objects links here."""
     kind = KINDS.get(name)
     if kind is None:
-        raise NotFound(f"There is no such kind of problem; there are {', '.join(KINDS)}.")
+        raise NotFound(f"Unknown kind of problem. Known kinds: {', '.join(KINDS)}.")
     return Response(f"{kind.title} (status {kind.status})\n\n{kind.advice}\n", content_type="text/plain; charset=utf-8")
 
 
 def register(app: Flask) -> None:
-    """Answer every error of an application with a problem."""
+    """Respond to every error of an application with a problem object."""
     app.register_blueprint(pages)
     app.register_error_handler(Problem, _on_problem)
     app.register_error_handler(Unavailable, _on_unavailable)

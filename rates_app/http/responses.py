@@ -1,4 +1,4 @@
-"""Send answers: media types, content codings and entity tags."""
+"""Create responses: media types, content codings and entity tags."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rates_app.http.service import service
 if TYPE_CHECKING:
     from rates_app.cache.answer import Answer
     from rates_app.rates.answers import MediaType
-    from rates_app.rates.reads import Lane, Render
+    from rates_app.rates.reads import LaneCodes, Render
 
-#: At equal quality the smallest is sent.
+#: Content codings, smallest first: the order decides if the client accepts several with equal quality.
 CODINGS = ("br", "gzip", "identity")
 
-#: Forms of a table by their names in the argument ``format``.
+#: Media types by their names in the parameter ``format``.
 MEDIA_TYPES: dict[str, MediaType] = {"json": "application/json", "csv": "text/csv", "ndjson": "application/x-ndjson"}
 
 
@@ -27,18 +27,18 @@ def choose_coding(answer: Answer) -> str:
     """Choose the content coding that the client prefers (RFC 9110, 12.5.3)."""
     accepted = request.accept_encodings
     qualities = {coding: accepted.quality(coding) for coding in CODINGS if coding in answer.bodies}
-    best = max(qualities, key=lambda coding: qualities[coding])  # the first of equals: CODINGS puts the smallest first
+    best = max(qualities, key=lambda coding: qualities[coding])  # the first of equals
     return best if qualities[best] > 0 else "identity"
 
 
 def choose_media_type(wanted: str | None) -> MediaType:
-    """Choose how a table is written.
+    """Choose a response's media type.
 
     Args:
-        wanted: The argument ``format``; without it Accept decides, and without that it is JSON.
+        wanted: The parameter ``format``. If it is None, Accept decides; without Accept, the type is JSON.
 
     Raises:
-        Problem: The client accepts none of the forms there are.
+        Problem: The client accepts no supported media type.
     """
     if wanted is not None:
         return MEDIA_TYPES[wanted]
@@ -48,14 +48,15 @@ def choose_media_type(wanted: str | None) -> MediaType:
     for media_type in MEDIA_TYPES.values():
         if media_type == best:
             return media_type
-    raise Problem("not-acceptable", f"There are {', '.join(MEDIA_TYPES.values())}.")
+    supported = ", ".join(MEDIA_TYPES.values())
+    raise Problem("not-acceptable", f"Unsupported media type in Accept. Supported: {supported}.")
 
 
 def send(answer: Answer, *, vary: str = "Accept-Encoding") -> Response:
-    """Make a response of an answer.
+    """Create a response from an answer.
 
-    ``no-cache`` lets clients and proxies store the answer but revalidate it each time, so that a publish is visible at
-    once.
+    ``no-cache`` allows clients and proxies to store the response, but they revalidate it each time. So a publication
+    is visible immediately.
     """
     coding = choose_coding(answer)
     headers = {
@@ -75,10 +76,9 @@ def send(answer: Answer, *, vary: str = "Accept-Encoding") -> Response:
 
 
 def _cut_to_range(response: Response, length: int) -> None:
-    """Keep the bytes that the Range header asks for: status 206, or 416 for a range outside the body (RFC 9110, 14).
+    """Reduce the body to the requested byte range: status 206, or 416 for a range outside the body (RFC 9110, 14).
 
-    If-Range with another entity tag than the response's gets the whole body. Of several ranges the whole body is sent,
-    which RFC 9110 allows.
+    The whole body is sent if If-Range has a different entity tag, or for several ranges, which RFC 9110 allows.
     """
     ranges = request.range
     if ranges is None or ranges.units != "bytes" or len(ranges.ranges) != 1:
@@ -99,16 +99,16 @@ def _cut_to_range(response: Response, length: int) -> None:
 
 
 def answer_question(
-    question: str, media_type: str, render: Render, *, lane: Lane | None = None, vary: str = "Accept-Encoding"
+    question: str, media_type: str, render: Render, *, lane: LaneCodes | None = None, vary: str = "Accept-Encoding"
 ) -> Response:
-    """Answer a question through the caches, and record for log and process cache where the answer came from.
+    """Respond to a query through the caches, and record the source of the answer for the log and the process cache.
 
     Args:
-        question: Its canonical form.
-        media_type: The answer's media type.
-        render: Renders the body on a database connection.
-        lane: The locations that it depends on alone; None if it depends on more.
-        vary: The request headers that the answer depends on.
+        question: The query in its canonical form.
+        media_type: The response's media type.
+        render: Renders the body, with a database connection.
+        lane: Origin and destination if the response depends on their prices and names only; otherwise None.
+        vary: The request headers that the response depends on.
     """
     served = service().reads.answer(question, media_type, render, lane)
     response = send(served.answer, vary=vary)

@@ -1,8 +1,8 @@
-"""Run the HTTP service under gunicorn, and stop it without losing a request.
+"""Run the HTTP service with gunicorn, and stop it without losing a request.
 
-On SIGTERM gunicorn's master would close its listeners at once, while load balancers still send requests for some
-seconds. Here it first turns unready and continues to accept for ``RATES_DRAIN_SECONDS``; then the workers finish what
-is in progress within ``RATES_GRACE_SECONDS``.
+On SIGTERM, gunicorn's master closes its listeners immediately, but load balancers send requests for some more seconds.
+This master first becomes unready and continues to accept for ``RATES_DRAIN_SECONDS``. Then the workers complete the
+requests in progress within ``RATES_GRACE_SECONDS``.
 """
 
 from __future__ import annotations
@@ -36,45 +36,45 @@ class DrainingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     stop_at: float | None = None
 
     def handle_term(self) -> None:
-        """Turn unready now, and note when to stop; a second SIGTERM does not make it sooner."""
+        """Become unready and schedule the stop; a second SIGTERM changes nothing."""
         if self.stop_at is None:
             begin_draining()
             self.stop_at = time.monotonic() + self.app.settings.drain_seconds
-            self.log.info("draining")
+            self.log.info("draining_started")
 
     def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
-        """Wait for signals, and stop when the time of draining is over."""
+        """Wait for signals, and stop when draining is over."""
         if self.stop_at is None:
             return list(super().wait_for_signals(timeout))
         left = self.stop_at - time.monotonic()
         if left <= 0:
-            raise StopIteration  # the master's loop takes this for the order to stop gracefully
+            raise StopIteration  # the master's loop then stops gracefully
         return list(super().wait_for_signals(min(timeout, left)))
 
 
 class Balance:
-    """How many connections each worker has open, in memory that all of them share; -1 where none accepts any."""
+    """The number of open connections per worker, in shared memory; -1 if a worker accepts none."""
 
-    def __init__(self, places: int) -> None:
-        self.open = RawArray("i", [-1] * places)
+    def __init__(self, workers: int) -> None:
+        self.open = RawArray("i", [-1] * workers)
 
     def least(self) -> int:
-        """Return how many the worker with the fewest has."""
+        """Return the lowest number of open connections of any worker."""
         return min((count for count in self.open if count >= 0), default=0)
 
 
-class Server(BaseApplication):  # type: ignore[misc]
-    """gunicorn with this service's configuration instead of a file or flags."""
+class HttpServer(BaseApplication):  # type: ignore[misc]
+    """gunicorn, configured by this service's settings instead of a file or flags."""
 
     def __init__(self, settings: Settings, metrics_folder: Path, create_app: Callable[[Settings], Flask]) -> None:
         self.settings = settings
         self.create_app = create_app
         self.metrics_folder = metrics_folder
-        self.balance = Balance(2 * settings.workers)  # a reload has the new ones beside the old for a moment
+        self.balance = Balance(2 * settings.workers)  # during a reload, old and new workers run
         super().__init__()
 
     def load_config(self) -> None:
-        """Set what gunicorn calls settings."""
+        """Set gunicorn's settings."""
         values: dict[str, Any] = {
             "bind": f"{self.settings.host}:{self.settings.port}",
             "workers": self.settings.workers,
@@ -87,8 +87,8 @@ class Server(BaseApplication):  # type: ignore[misc]
             "control_socket_disable": True,
             "forwarded_allow_ips": "",
             "pre_request": _close_while_draining,
-            "pre_fork": self._place,
-            "child_exit": self._forget,
+            "pre_fork": self._assign_index,
+            "child_exit": self._remove_worker,
             "worker_exit": _close_application,
         }
         for name, value in values.items():
@@ -106,12 +106,12 @@ class Server(BaseApplication):  # type: ignore[misc]
         with listen(self.settings.host, self.settings.operations_port) as self.operations:
             DrainingArbiter(self).run()
 
-    def _place(self, arbiter: Arbiter, worker: EventWorker) -> None:
-        taken = {other.place for other in arbiter.WORKERS.values()}
-        worker.place = min(set(range(len(self.balance.open))) - taken)
+    def _assign_index(self, arbiter: Arbiter, worker: EventWorker) -> None:
+        taken = {other.index for other in arbiter.WORKERS.values()}
+        worker.index = min(set(range(len(self.balance.open))) - taken)
 
-    def _forget(self, _arbiter: Arbiter, worker: EventWorker) -> None:
-        self.balance.open[worker.place] = -1
+    def _remove_worker(self, _arbiter: Arbiter, worker: EventWorker) -> None:
+        self.balance.open[worker.index] = -1
         remove_worker(worker.pid, self.metrics_folder)
 
 
@@ -121,5 +121,5 @@ def _close_while_draining(_worker: EventWorker, request: Any) -> None:
 
 
 def _close_application(_arbiter: Arbiter, worker: EventWorker) -> None:
-    if isinstance(worker.app, Server) and hasattr(worker.app, "app"):
+    if isinstance(worker.app, HttpServer) and hasattr(worker.app, "app"):
         worker.app.app.extensions["rates"].close()

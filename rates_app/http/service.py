@@ -1,4 +1,4 @@
-"""What the views of one process share."""
+"""The stores and helpers that the views of one process share."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Service:
     housekeeping: Periodic
 
     def close(self) -> None:
-        """Let go of every connection and thread."""
+        """Close all connections and stop all threads."""
         self.lease.stop()
         self.housekeeping.stop()
         self.databases.close()
@@ -40,5 +40,5 @@ class Service:
 
 
 def service() -> Service:
-    """Return the service of the application that handles the present request."""
+    """Return the service of the application that handles the current request."""
     return cast("Service", current_app.extensions[_KEY])

@@ -1,9 +1,10 @@
 """A gunicorn worker whose threads never wait for a client.
 
-An event loop owns every connection that waits: for a request's head, for a client that reads slowly, for a pause in a
-stream to end. A thread gets a connection when a whole head is there, and gives it back when the kernel takes no more
-bytes. So a silent or slow client costs a file descriptor and, at its deadline, its connection. The only exception is a
-body that the application reads: it has bounded lanes of its own. See docs/decisions/0056-slow-clients.md.
+An event loop owns every connection that waits: for a request's head, for a client that reads slowly, for the end of a
+pause in a stream. A thread gets a connection when its head is complete, and returns it when the kernel accepts no more
+bytes. So a silent or slow client occupies a file descriptor only, and loses its connection at its deadline. The
+exception is a body that the application reads: separate threads, limited in number, receive bodies. See
+docs/decisions/0056-slow-clients.md.
 """
 
 from __future__ import annotations
@@ -35,20 +36,20 @@ from rates_app.ops.metrics import CONNECTIONS, CONNECTIONS_CLOSED
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    #: What the event loop does next with a connection.
+    #: The event loop's next action on a connection.
     Step = Callable[[Connection], None]
-    #: Part of a request's work, in a thread.
+    #: A part of a request's handling, in a thread.
     Work = Callable[[Connection], Step]
 
-#: Idle connections are kept this long: longer than a load balancer keeps its own (60 s in AWS), so that it is never
-#: this side that closes one on which a request is already on its way.
+#: Timeout of idle connections. It exceeds the load balancer's (60 s in AWS), so that the server never closes a
+#: connection on which a request is already on its way.
 KEEPALIVE_SECONDS = 75.0
-#: A stopping worker keeps idle connections this long, for a request that is already on its way.
+#: Timeout of idle connections of a stopping worker, for a request that is already on its way.
 STOP_LINGER_SECONDS = 2.0
-#: After the last response, unread input is discarded for this long: closing at once would reset the connection, and
-#: the client could lose the response.
+#: After the last response, unread input is discarded for this long. Closing immediately would reset the connection,
+#: and the client could lose the response.
 LINGER_SECONDS = 2.0
-#: How long a worker leaves a new connection to one that has fewer: time enough to wake up and accept it.
+#: How long a worker leaves a new connection to a worker with fewer connections: enough to wake up and accept it.
 TURN_SECONDS = 0.0005
 MAX_CONNECTIONS = 4000
 BACKLOG = 2048
@@ -58,20 +59,20 @@ _OTHER_FILES = 256
 
 
 class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
-    """The event loop, the threads that handle requests, and the lanes that receive bodies."""
+    """The event loop, the threads that handle requests, and the threads that receive bodies."""
 
-    place = 0  #: Where in the balance it counts.
+    index = 0  #: Its index in the balance.
 
     def init_process(self) -> None:
-        """Prepare what must not be shared between processes, then run."""
+        """Create the state that processes must not share, then run."""
         settings = self.app.settings
         self._limits = Limits(settings.client_timeout_seconds, settings.client_bytes_per_second)
         self._per_client = -(-settings.connections_per_client // settings.workers)
         self._max_connections = _raise_file_limit(MAX_CONNECTIONS)
         self._selector = selectors.DefaultSelector()
         self._threads = ThreadPoolExecutor(settings.threads, "request")
-        self._lanes = threading.BoundedSemaphore(settings.upload_lanes)
-        self._uploads = ThreadPoolExecutor(settings.upload_lanes, "upload")
+        self._free_uploads = threading.BoundedSemaphore(settings.upload_threads)
+        self._uploads = ThreadPoolExecutor(settings.upload_threads, "upload")
         self._calls: deque[Callable[[], None]] = deque()
         self._wake_reader, self._wake_writer = os.pipe()
         os.set_blocking(self._wake_reader, False)
@@ -102,7 +103,7 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     # The event loop
 
     def run(self) -> None:
-        """Serve until SIGTERM, then finish what is in progress."""
+        """Serve until SIGTERM, then complete the requests in progress."""
         self._selector.register(self._wake_reader, selectors.EVENT_READ, self._run_calls)
         while self.alive:
             self.notify()
@@ -123,7 +124,7 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self._uploads.shutdown(wait=False)
 
     def _turn(self) -> None:
-        self.app.balance.open[self.place] = self.connections if self.alive else -1
+        self.app.balance.open[self.index] = self.connections if self.alive else -1
         busy = self._waiting or self._idle or self._lingering or self._sending or self._paused
         for key, _ in self._selector.select(_SWEEP_SECONDS if busy else 1.0):
             key.data()
@@ -149,7 +150,7 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self._discard(connection)
 
     def _wait(self, connection: Connection, state: State, deadline: float, then: Step) -> None:
-        """Have the event loop own a connection until something happens on it."""
+        """Give a connection to the event loop until an event or its deadline."""
         connection.state = state
         connection.deadline = deadline
         self._groups[state][connection] = None
@@ -162,7 +163,7 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             then(connection)
 
     def _leave(self, connection: Connection) -> None:
-        """Take a connection out of the event loop's hands."""
+        """Take a connection from the event loop."""
         self._groups[connection.state].pop(connection)
         self._selector.unregister(connection.socket)
         connection.state = State.HANDLED
@@ -193,15 +194,16 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self._accepting = accepting
 
     def _accept(self, listener: socket.socket) -> bool:
-        """Accept a connection, unless a worker with fewer does: the kernel wakes all, and the busy ones win too often.
+        """Accept a connection, but leave it to a worker with fewer connections if there is one.
 
-        Clients keep their connections, so that one worker would have all the work, and the others none, for long.
+        The kernel wakes all workers, and busy ones win too often. Clients keep their connections, so one worker would
+        have all the load for a long time.
 
         Returns:
-            Whether a connection was there.
+            Whether there was a connection.
         """
         if self.alive:
-            self.app.balance.open[self.place] = self.connections
+            self.app.balance.open[self.index] = self.connections
             if self.connections > self.app.balance.least():
                 time.sleep(TURN_SECONDS)
         try:
@@ -225,7 +227,7 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         return True
 
     def _accept_backlog(self) -> None:
-        """Before the listener is left for good, accept what the kernel has queued: closing would reset it."""
+        """Accept the connections in the kernel's queue before the listener is closed, which would reset them."""
         for listener in self.sockets:
             for _ in range(BACKLOG):
                 if not self._accept(listener):
@@ -273,7 +275,7 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self._submit(connection, self._handle)
 
     def _send(self, connection: Connection) -> None:
-        """Send more of a response, now that the client reads, and have a thread continue when all of it is sent."""
+        """Send more of a response now that the client reads; when all is sent, a thread continues."""
         sent = connection.outbox.sent
         try:
             done = connection.outbox.flush()
@@ -296,7 +298,7 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self._wait(connection, State.PAUSED, time.monotonic() + seconds, self._notice_disconnect)
 
     def _notice_disconnect(self, connection: Connection) -> None:
-        """End a paused stream whose client has gone; what it sends meanwhile ends the stream, too."""
+        """End a paused stream when its client disconnects or sends anything."""
         self._discard(connection)
 
     def _finish(self, connection: Connection) -> None:
@@ -332,13 +334,13 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     # Handling a request, in threads
 
     def _submit(self, connection: Connection, work: Work) -> None:
-        pool = self._uploads if connection.lane else self._threads
+        pool = self._uploads if connection.upload else self._threads
         pool.submit(self._work, connection, work)
 
     def _work(self, connection: Connection, work: Work) -> None:
-        """Do a part of a request's work, then give the connection back to the event loop.
+        """Run a part of a request's handling in a thread, then return the connection to the event loop.
 
-        All parts of a request share one context, whichever threads they run in.
+        All parts of a request share one context, in whichever threads they run.
         """
         try:
             then = connection.context.run(work, connection)
@@ -349,7 +351,7 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self._wake()
 
     def _handle(self, connection: Connection) -> Step:
-        """Parse a request and have the application answer it."""
+        """Parse a request and pass it to the application."""
         if not connection.head_complete:
             util.write_error(connection.outbox, 431, "Request Header Fields Too Large", "")
             return self._flush(connection)
@@ -357,11 +359,11 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             connection.parse()
         except (NoMoreData, StopIteration):
             return self._close
-        except Exception as error:  # noqa: BLE001 - whatever the application raises is answered or logged
+        except Exception as error:  # noqa: BLE001 - any error of the application gets a response or a log event
             return self._fail(connection, error)
         if connection.has_body:
-            if self._lanes.acquire(blocking=False):
-                connection.lane = True
+            if self._free_uploads.acquire(blocking=False):
+                connection.upload = True
                 return partial(self._submit, work=self._answer)
             connection.exchange.refusal = "overloaded"
         return self._answer(connection)
@@ -380,12 +382,12 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
                 connection.response.force_close()
             connection.body = self.wsgi(environ, connection.response.start_response)
             connection.iterator = iter(connection.body)
-        except Exception as error:  # noqa: BLE001 - whatever the application raises is answered or logged
+        except Exception as error:  # noqa: BLE001 - any error of the application gets a response or a log event
             return self._fail(connection, error)
         return self._continue(connection)
 
     def _continue(self, connection: Connection) -> Step:
-        """Generate more of a response, until the client is behind, the application pauses, or there is no more."""
+        """Generate more of a response until the client is behind, the application pauses, or the response ends."""
         assert connection.iterator is not None  # noqa: S101 - a response is being sent
         try:
             for part in connection.iterator:
@@ -397,21 +399,21 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
                 if connection.outbox.unsent >= MAX_UNSENT_BYTES and not connection.outbox.flush():
                     return self._await_reader
             connection.response.close()
-        except Exception as error:  # noqa: BLE001 - whatever the application raises is answered or logged
+        except Exception as error:  # noqa: BLE001 - any error of the application gets a response or a log event
             return self._fail(connection, error)
         self._end_body(connection)
         connection.keep = not connection.response.should_close()
         return self._flush(connection)
 
     def _flush(self, connection: Connection) -> Step:
-        """Send what is left of a complete response, here or, when the client is behind, in the event loop."""
+        """Send the rest of a complete response; if the client is behind, leave that to the event loop."""
         try:
             return self._finish if connection.outbox.flush() else self._await_reader
         except OSError:
             return self._close
 
     def _fail(self, connection: Connection, error: Exception) -> Step:
-        """Answer a malformed request or a failure of the application; when the response has begun, cut it short."""
+        """Respond to a malformed request or an error of the application; truncate a response that has begun."""
         self._end_body(connection)
         if isinstance(error, OSError) and connection.response is not None:
             return self._close  # the client has gone
@@ -427,7 +429,7 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         return self._close
 
     def _end_body(self, connection: Connection) -> None:
-        """Have the application release what the response held."""
+        """Close the application's response, and free the upload thread."""
         body, connection.body, connection.iterator = connection.body, None, None
         try:
             if hasattr(body, "close"):
@@ -435,19 +437,19 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         except Exception:
             self.log.exception("response_not_closed")
         finally:
-            if connection.lane:
-                connection.lane = False
-                self._lanes.release()
+            if connection.upload:
+                connection.upload = False
+                self._free_uploads.release()
 
 
 def _raise_file_limit(connections: int) -> int:
-    """Allow the process as many open files as its connections need.
+    """Raise the process's limit of open files to what its connections need.
 
     Args:
-        connections: How many connections it should be able to hold.
+        connections: Wanted number of connections.
 
     Returns:
-        How many it can hold.
+        Possible number of connections.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + _OTHER_FILES

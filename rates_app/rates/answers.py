@@ -1,7 +1,7 @@
-"""The questions that have a place in every cache, and their answers as bytes.
+"""Cacheable queries of rates, and their rendered answers.
 
-A question has a canonical form that says all that its answer depends on besides the data; whoever has it can make the
-answer again: the service when it is asked, and a publisher before anybody asks.
+The canonical form of a query contains everything that its answer depends on besides the data. So both the service and
+a publisher, which warms the cache, can compute the answer from it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MediaType = Literal["application/json", "text/csv", "application/x-ndjson"]
 
-#: Values of Content-Type: a CSV response says that it has a header (RFC 4180), which some readers need to be told.
+#: Values of Content-Type. A CSV response declares its header (RFC 4180), which some programs require.
 CONTENT_TYPES: dict[MediaType, str] = {
     "application/json": "application/json",
     "text/csv": "text/csv; charset=utf-8; header=present",
@@ -41,10 +41,10 @@ DEFAULT_DAYS = 30
 
 
 class UnknownLocation(Exception):
-    """A question names locations that do not exist.
+    """A query names locations that do not exist.
 
     Attributes:
-        unknown: What was asked for, as origin or destination, and codes that look like it.
+        unknown: For origin or destination: the unknown code, and similar codes.
     """
 
     def __init__(self, unknown: dict[str, tuple[str, list[str]]]) -> None:
@@ -54,12 +54,12 @@ class UnknownLocation(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RatesQuestion:
-    """A question about rates and the form of its answer.
+    """A query of rates and the format of its answer.
 
     Attributes:
         question: The locations and days.
-        interval: What one row of ``/v1/rates`` stands for; None asks for the averages of ``/rates``.
-        media_type: The form of the answer.
+        interval: Length of an interval of ``/v1/rates``; None for the averages of ``/rates``.
+        media_type: Format of the answer.
     """
 
     question: Question
@@ -67,7 +67,7 @@ class RatesQuestion:
     media_type: MediaType = "application/json"
 
     def canonical(self) -> str:
-        """Write the question so that equal ones are equal strings."""
+        """Return the same string for equal queries."""
         asked = self.question
         return orjson.dumps(
             [asked.origin, asked.destination, asked.date_from, asked.date_to, self.interval, self.media_type]
@@ -78,13 +78,13 @@ class RatesQuestion:
         """Read the canonical form.
 
         Raises:
-            ValueError: The text is no canonical form, or asks for something that no request could ask for.
+            ValueError: The text is not a canonical form, or no valid request has it.
         """
         try:
             origin, destination, first, last, interval, media_type = orjson.loads(canonical)
             question = Question(origin, destination, date.fromisoformat(first), date.fromisoformat(last))
         except (TypeError, AttributeError) as error:
-            raise ValueError(f"not a question: {canonical[:100]!r}") from error
+            raise ValueError(f"not a query: {canonical[:100]!r}") from error
         for code in (origin, destination):
             if not isinstance(code, str) or not 0 < len(code) <= MAX_CODE or "\0" in code:
                 raise ValueError(f"not a location: {code!r:.100}")
@@ -93,13 +93,13 @@ class RatesQuestion:
         return cls(question, interval, media_type)
 
     def render(self, connection: Connection) -> bytes:
-        """Answer the question.
+        """Compute and render the answer.
 
         Args:
             connection: A connection, in a transaction with one snapshot.
 
         Raises:
-            UnknownLocation: ``/v1/rates`` is asked about a location that does not exist.
+            UnknownLocation: A location of a query of ``/v1/rates`` does not exist.
         """
         if self.interval is None:
             days = daily_averages(connection, self.question)
@@ -111,14 +111,14 @@ class RatesQuestion:
 
 
 class RangeError(Exception):
-    """An open range has too many days or no day; the message says why."""
+    """An open range has too many days or no day; the message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenRatesQuestion:
-    """A question about rates up to the last day that has prices.
+    """A query of rates up to the last day that has prices.
 
-    The range is resolved in the snapshot that answers it, so that a publish moves it at once.
+    The range is resolved in the snapshot of the answer, so a publication changes it immediately.
 
     Attributes:
         origin: Code or slug.
@@ -141,11 +141,11 @@ class OpenRatesQuestion:
     max_days: int
 
     def canonical(self) -> str:
-        """Return the same string for equal questions."""
+        """Return the same string for equal queries."""
         return orjson.dumps(["open", *astuple(self)]).decode()
 
     def render(self, connection: Connection) -> bytes:
-        """Answer the question; without prices and without a last day there are no intervals.
+        """Compute and render the answer; without prices and without a last day, it has no intervals.
 
         Args:
             connection: A connection, in a transaction with one snapshot.

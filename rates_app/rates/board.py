@@ -38,7 +38,7 @@ class BoardLane(NamedTuple):
 
 
 class Board(NamedTuple):
-    """Some lanes over the days of the board, the last of which is the latest that any of the lanes has prices for."""
+    """Lanes over the days of the board; the last day is the latest with prices of any of the lanes."""
 
     date_from: date
     date_to: date
@@ -59,7 +59,7 @@ _NAMED = """
     ORDER BY number
 """
 
-#: Each lane's daily sums, from the covering index alone: as many index pages as one question about each lane.
+#: Each lane's daily sums, with an index-only scan per lane.
 DAYS = """
     SELECT number::integer, day, count, cents
     FROM unnest(%(origins)s::text[], %(destinations)s::text[]) WITH ORDINALITY lanes (origin, destination, number)

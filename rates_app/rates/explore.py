@@ -63,7 +63,7 @@ def region_lanes(connection: Connection, limit: int) -> list[Lane]:
 
     Args:
         connection: A connection to any server.
-        limit: How many to return at most.
+        limit: Maximum number of results.
 
     Returns:
         The pair with most prices first.
@@ -128,10 +128,10 @@ def counterparts(connection: Connection, code: str, role: Literal["origin", "des
 
 
 def coverage(connection: Connection, under: str | None = None) -> list[Coverage]:
-    """Say how well regions are covered.
+    """Return the coverage of regions.
 
-    Every port lies under exactly one region at the top, so what is between a region and those at the top is all its
-    prices, once.
+    Every port is under exactly one top-level region, so the prices between a region and all top-level regions are all
+    of its prices, each counted once.
 
     Args:
         connection: A connection to any server.
@@ -178,10 +178,10 @@ def movers(connection: Connection, limit: int) -> list[Mover]:
 
     Args:
         connection: A connection to any server.
-        limit: How many to return at most.
+        limit: Maximum number of results.
 
     Returns:
-        The biggest change first; lanes with too few prices in either week are left out.
+        The largest change first; lanes with too few prices in either week are omitted.
     """
     rows = connection.execute(
         """

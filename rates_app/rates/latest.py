@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rates_app.rates.queries import Lane
     from rates_app.store.databases import Connection
 
-#: Lanes that one origin and every destination of a region may stand for.
+#: Maximum number of lanes from one origin to the ports of a region.
 MAX_EXPANDED = 500
 #: Days back of each change.
 CHANGE_DAYS = (7, 30)
@@ -27,7 +27,7 @@ COLUMNS = ("origin", "destination", "day", "count", "low", "average", "median", 
 
 
 class UnknownCodes(Exception):
-    """Some codes name no location; they are the arguments."""
+    """Unknown codes, which are the exception's arguments."""
 
 
 def latest_body(connection: Connection, wanted: Sequence[tuple[str, str, bool]], media_type: MediaType) -> bytes:
@@ -35,11 +35,11 @@ def latest_body(connection: Connection, wanted: Sequence[tuple[str, str, bool]],
 
     Args:
         connection: A connection, in a transaction with one snapshot.
-        wanted: Origin, destination, and whether the destination stands for the ports below it.
+        wanted: Origin, destination, and whether the destination is expanded to the ports below it.
         media_type: Format of the response.
 
     Raises:
-        UnknownCodes: A code names no location.
+        UnknownCodes: A code does not exist.
     """
     rates = [_record(found) for found in _read(connection, wanted) if found.latest is not None]
     if media_type == "application/json":
@@ -65,7 +65,7 @@ def _read(connection: Connection, wanted: Sequence[tuple[str, str, bool]]) -> li
         codes = (known[origin].code, known[destination].code)
         found = port_lanes(connection, *codes, MAX_EXPANDED) if expanded else named_lanes(connection, [codes])
         lanes |= {(lane.origin, lane.destination): lane for lane in found}
-    # Lanes end on different days, and each is read up to its own last day: grouped, most end together.
+    # Each lane is read up to its last day. Most lanes have the same last day, so they are grouped by it.
     ends = {lane.last_day for lane in lanes.values()}
     read = [
         found
@@ -78,7 +78,7 @@ def _read(connection: Connection, wanted: Sequence[tuple[str, str, bool]]) -> li
 
 def _record(found: BoardLane) -> dict[str, Any]:
     latest = found.latest
-    assert latest is not None  # noqa: S101 - the caller has left out lanes without a rate
+    assert latest is not None  # noqa: S101 - the caller omits lanes without a rate
     return {
         "origin": found.lane.origin,
         "destination": found.lane.destination,

@@ -17,7 +17,7 @@ _LOCODE = re.compile(r"[A-Z]{2}[A-Z0-9]{3}")
 
 
 class LocationsError(Exception):
-    """A file of ports or regions does not make a tree; the message says where."""
+    """A file of ports or regions is invalid; the message names the position."""
 
 
 class Location(NamedTuple):
@@ -59,14 +59,14 @@ def read_locations(ports: Path, regions: Path) -> list[_Row]:
         Every location, regions first, each after its parent.
 
     Raises:
-        LocationsError: A column or a value is missing, a code stands twice, a parent does not exist or is its own
+        LocationsError: A column or a value is missing, a code occurs twice, a parent does not exist or is its own
             ancestor.
     """
     rows = [*_read(regions, "region", "slug"), *_read(ports, "port", "code")]
     by_code = {row.code: row for row in rows}
     if len(by_code) < len(rows):
         codes = [row.code for row in rows]
-        raise LocationsError(f"the code {next(code for code in codes if codes.count(code) > 1)} stands twice")
+        raise LocationsError(f"the code {next(code for code in codes if codes.count(code) > 1)} occurs twice")
     ordered: dict[str, _Row] = {}
 
     def place(row: _Row, below: tuple[str, ...]) -> None:
@@ -86,14 +86,14 @@ def read_locations(ports: Path, regions: Path) -> list[_Row]:
 
 
 def store_locations(connection: Connection, rows: list[_Row]) -> bool:
-    """Add new locations and take over changed names and parents; locations that are not named stay.
+    """Add new locations and update names and parents; stored locations that are not in the tree remain.
 
     Args:
         connection: A connection to the primary, inside a transaction.
-        rows: The tree, parents first, as :func:`read_locations` gives it.
+        rows: The tree, parents first, as returned by :func:`read_locations`.
 
     Returns:
-        Whether a location that was known hangs under another region now, so that rollups must be made again.
+        Whether the parent of a stored location has changed, so that all rollups must be rebuilt.
     """
     changed = False
     for row in rows:
@@ -135,20 +135,20 @@ _WITH_PATH = """
 
 
 def find_locations(connection: Connection, codes: list[str]) -> dict[str, Location]:
-    """Look up locations by their exact code or slug; a code that is not known is not in the answer."""
+    """Look up locations by their exact code or slug; the result omits unknown codes."""
     rows = connection.execute(_WITH_PATH + "WHERE code = ANY(%s)", (codes,)).fetchall()
     return {row[0]: Location(*row) for row in rows}
 
 
 def resolve_codes(connection: Connection, texts: Iterable[str]) -> dict[str, Location]:
-    """Look up codes and slugs as people write them: in any case, with blanks around them or between words.
+    """Look up codes and slugs in any case, with spaces around them or between words.
 
     Args:
         connection: A connection to any server.
-        texts: Codes as they were entered.
+        texts: Codes as users enter them.
 
     Returns:
-        The location of each text that names one; an exact code wins over another spelling.
+        The location of each text that has one; an exact code takes precedence over another spelling.
     """
     spellings = {text: _spellings(text) for text in texts}
     known = find_locations(connection, [code for codes in spellings.values() for code in codes])
@@ -175,7 +175,7 @@ def _spellings(text: str) -> list[str]:
 
 
 def child_locations(connection: Connection, code: str) -> list[Location]:
-    """List the locations right under a region, by name."""
+    """List the locations directly below a region, by name."""
     rows = connection.execute(
         f"{_WITH_PATH} WHERE parent_id = (SELECT id FROM locations WHERE code = %s) ORDER BY name, code",  # noqa: S608 - no input
         (code,),
@@ -184,15 +184,15 @@ def child_locations(connection: Connection, code: str) -> list[Location]:
 
 
 def search_locations(connection: Connection, text: str, limit: int) -> list[Location]:
-    """Find ports and regions by the beginning of a code or a word, or by a name with a typing error in it.
+    """Search ports and regions by a prefix of a code or a word, or by a similar name.
 
     Args:
         connection: A connection to any server.
-        text: What somebody typed; empty for the regions at the top, then everything by name.
-        limit: How many to return at most.
+        text: The user's input. If it is empty, top-level regions are returned first, then all locations by name.
+        limit: Maximum number of locations.
 
     Returns:
-        The best match first: the exact code, then beginnings, then names that look alike.
+        The best match first: the exact code, then prefixes, then similar names.
     """
     typed = text.strip().lower()
     pattern = typed.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"

@@ -1,4 +1,4 @@
-"""Questions about rates, and the parts of their answers."""
+"""Queries of rates, and the parts of their answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Interval = Literal["day", "week", "month"]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a consumer asks: the rates between two locations over some days, both ends included."""
+    """A query of the rates between two locations over a range of days, both ends included."""
 
     origin: str
     destination: str
@@ -28,7 +28,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class DayAverage:
-    """A day's average, as ``GET /rates`` gives it: USD, None under three prices; count None without any."""
+    """A day's average in USD as in ``GET /rates``; None with fewer than three prices. Count is None without prices."""
 
     day: date
     count: int | None

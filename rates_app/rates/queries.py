@@ -1,4 +1,4 @@
-"""Answer questions from the rollups."""
+"""Compute rates from the rollups."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class _Part(NamedTuple):
-    """What one batch contributes to a day, in cents."""
+    """A batch's contribution to a day, in cents."""
 
     day: date
     prices: int
@@ -36,7 +36,7 @@ class _Part(NamedTuple):
 
 
 class Lane(NamedTuple):
-    """A lane and how well the published batches cover it."""
+    """A lane and its coverage by published batches."""
 
     origin: str
     origin_name: str
@@ -56,18 +56,18 @@ _VISIBLE = """
 """
 
 
-#: What each day's average is made of.
+#: Count and sum of each day.
 AVERAGES = f"SELECT day, sum(count)::bigint, sum(total_cents)::bigint {_VISIBLE} GROUP BY day"
 
-#: What each batch brings to each day, with the spread of its own prices.
+#: Each batch's contribution to each day, with its spread.
 PARTS = f"SELECT day, count, total_cents, low_cents, median_cents, high_cents {_VISIBLE} ORDER BY day"
 
-#: The prices of some days, as weighted sets.
+#: The prices of several days, as weighted sets.
 SETS = f"SELECT day, count, prices {_VISIBLE} AND day = ANY(%(days)s) ORDER BY day"
 
 
 def query_parameters(question: Question) -> dict[str, object]:
-    """Write a question as the parameters of :data:`AVERAGES` and :data:`PARTS`."""
+    """Return a query's parameters of :data:`AVERAGES` and :data:`PARTS`."""
     return {name: getattr(question, name) for name in ("origin", "destination", "date_from", "date_to")}
 
 
@@ -75,7 +75,7 @@ def daily_averages(connection: Connection, question: Question) -> list[DayAverag
     """Average the prices of each day: the contract of ``GET /rates``.
 
     Returns:
-        Every day of the question, newest first. The average is exact: both sums are whole numbers of cents.
+        Every day of the query, newest first. The average is exact: the sum is an integer of cents.
     """
     rows = connection.execute(AVERAGES, query_parameters(question)).fetchall()
     found = {day: (count, cents) for day, count, cents in rows}
@@ -89,7 +89,7 @@ def daily_averages(connection: Connection, question: Question) -> list[DayAverag
 
 
 def interval_averages(connection: Connection, question: Question, interval: Interval) -> dict[date, float]:
-    """Average the prices of each calendar interval from the covering index alone, without percentiles.
+    """Average the prices of each calendar interval with an index-only scan, without percentiles.
 
     Args:
         connection: A connection to any server.
@@ -97,7 +97,7 @@ def interval_averages(connection: Connection, question: Question, interval: Inte
         interval: Length of an interval.
 
     Returns:
-        The average in USD by the first day of its calendar interval; intervals under three prices are left out.
+        The average in USD by the first day of its calendar interval; intervals with too few prices are omitted.
     """
     sums: dict[date, tuple[int, int]] = {}
     for day, count, cents in connection.execute(AVERAGES, query_parameters(question)):
@@ -108,18 +108,18 @@ def interval_averages(connection: Connection, question: Question, interval: Inte
 
 
 def rates(connection: Connection, question: Question, interval: Interval) -> list[Rate]:
-    """Count, average and spread of each day, week or month: the contract of ``GET /v1/rates``.
+    """Compute count, average and spread of each day, week or month: the contract of ``GET /v1/rates``.
 
     Args:
         connection: A connection, in a transaction with one snapshot.
         question: The locations and days.
-        interval: What one rate stands for.
+        interval: Length of an interval.
 
     Returns:
-        Every interval of the question, oldest first; money in USD, to the cent.
+        Every interval of the query, oldest first; money in USD, rounded to the cent.
     """
 
-    def first_day(row: tuple[Any, ...]) -> date:  # of the interval, as far as it was asked for
+    def first_day(row: tuple[Any, ...]) -> date:  # of the interval, within the query's range
         return max(interval_start(row[0], interval), question.date_from)
 
     rows = (
@@ -128,7 +128,7 @@ def rates(connection: Connection, question: Question, interval: Interval) -> lis
     )
     parts = {first: list(some) for first, some in groupby(rows, key=first_day)}
     enough = {first: some for first, some in parts.items() if sum(part.prices for part in some) >= MIN_PRICES}
-    # The spread of a single part is stored. Spreads of several parts do not add up: they need the prices.
+    # The spread of a single part is stored. Percentiles of several parts can only be computed from their prices.
     known = {first: some[0].spread for first, some in enough.items() if len(some) == 1}
     days = [part.day for first, some in enough.items() if first not in known for part in some]
     spreads = known | _spreads(connection, question, days, first_day)
@@ -140,10 +140,10 @@ def rates(connection: Connection, question: Question, interval: Interval) -> lis
 def _spreads(
     connection: Connection, question: Question, days: list[date], first_day: Callable[[tuple[Any, ...]], date]
 ) -> dict[date, Spread]:
-    """Make spreads from the prices of some days, one for all days with the same first day."""
+    """Compute spreads from the prices of some days, one for each interval."""
     if not days:
         return {}
-    # Server-side: a wide question's prices never sit in memory at once.
+    # A server-side cursor: the prices of a long range may not fit into memory.
     with connection.cursor("sets", binary=True) as cursor:
         cursor.itersize = 500
         cursor.execute(SETS, query_parameters(question) | {"days": days})
@@ -167,7 +167,7 @@ def lanes(connection: Connection, origin: str | None, destination: str | None, l
         connection: A connection to any server.
         origin: Only lanes from this port or from under this region.
         destination: Only lanes to this port or to under this region.
-        limit: How many to return at most.
+        limit: Maximum number of lanes.
     """
     rows = connection.execute(
         """

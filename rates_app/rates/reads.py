@@ -1,4 +1,4 @@
-"""The way of a read: find out which version of the data counts now, then take the nearest copy of the answer to it."""
+"""Read path: determine the current version of the data, then return the answer from the nearest cache that has it."""
 
 from __future__ import annotations
 
@@ -22,18 +22,25 @@ if TYPE_CHECKING:
     from rates_app.store.databases import Connection, Databases
     from rates_app.store.lease import Lease
 
-    #: Runs queries in one snapshot and renders what they give.
+    #: Runs queries in one snapshot and renders the results.
     Render = Callable[[Connection], bytes]
-    Lane = tuple[str, str]
+    #: Codes of origin and destination.
+    LaneCodes = tuple[str, str]
 
 
-class Served(NamedTuple):
-    """An answer, where it came from, and the version of what it depends on."""
+class ReadResult(NamedTuple):
+    """An answer and its source.
+
+    Attributes:
+        answer: The answer.
+        source: The cache level or the database server that it came from.
+        generation: The current generation when it was read.
+        slot: The slot that it depends on; None if it depends on all data.
+    """
 
     answer: Answer
     source: str
     generation: int
-    #: What it depends on, None for everything.
     slot: int | None
 
 
@@ -43,15 +50,16 @@ class _Computed(NamedTuple):
 
 
 class Reads:
-    """Answers that are never older than what anybody may have seen before the question was asked.
+    """Reads answers that are never older than any answer that a client may have received before.
 
-    While a process holds its lease it knows what counts; else it asks the primary. While it cannot reach the primary
-    either, it caches nothing: it answers from a replica that shows at least the newest generation it has seen.
+    While the process holds its lease, it knows the current version. Otherwise it reads the version from the primary.
+    While the primary is unreachable, it caches nothing and reads from a replica that has replayed at least the newest
+    generation that this process has seen.
 
     Args:
-        databases: Where answers come from in the end.
-        redis: Where they are shared.
-        lease: Tells the present version without asking anybody, when it can.
+        databases: Where answers are computed.
+        redis: Where answers are shared.
+        lease: Knows the current version while it is valid.
     """
 
     def __init__(self, databases: Databases, redis: Redis, lease: Lease) -> None:
@@ -62,22 +70,22 @@ class Reads:
         self._past_epochs: set[str] = set()
         self._lock = threading.Lock()
 
-    def answer(self, question: str, media_type: str, render: Render, lane: Lane | None = None) -> Served:
-        """Answer a question.
+    def answer(self, question: str, media_type: str, render: Render, lane: LaneCodes | None = None) -> ReadResult:
+        """Answer a query.
 
         Args:
-            question: Its canonical form: equal for equal questions, and different for others.
-            media_type: What the answer is.
-            render: Makes its body on a database connection; it may run more than once.
-            lane: The locations whose prices and names are all that it depends on; None if it depends on more.
+            question: The query in its canonical form.
+            media_type: Media type of the answer.
+            render: Renders the body with a database connection; it may run more than once.
+            lane: Origin and destination if the answer depends on their prices and names only; otherwise None.
 
         Raises:
-            Unavailable: No database can answer, or none that is recent enough.
+            Unavailable: No database is reachable, or none is recent enough.
         """
-        version = self._present(lane)
+        version = self._current(lane)
         if version is None:
             computed, server = self._compute(lane, media_type, render, self._seen)
-            return self._served(computed.answer, server, computed.version, lane)
+            return self._result(computed.answer, server, computed.version, lane)
         source = ""
 
         def compute() -> Answer:
@@ -87,38 +95,38 @@ class Reads:
 
         wanted = version.newest if lane is None else version.lane
         answer, level = self._shared.get(question, wanted, compute)
-        return self._served(answer, source or level, version, lane)
+        return self._result(answer, source or level, version, lane)
 
     @staticmethod
-    def _served(answer: Answer, source: str, version: Version, lane: Lane | None) -> Served:
-        return Served(answer, source, version.newest.generation, None if lane is None else version.slot)
+    def _result(answer: Answer, source: str, version: Version, lane: LaneCodes | None) -> ReadResult:
+        return ReadResult(answer, source, version.newest.generation, None if lane is None else version.slot)
 
-    def _present(self, lane: Lane | None) -> Version | None:
-        """Find the version that counts now; None when only the primary knows and it cannot be reached."""
+    def _current(self, lane: LaneCodes | None) -> Version | None:
+        """Return the current version; None if only the primary knows it and is unreachable."""
         if versions := self._lease.versions():
             slot = versions.slot(*lane) if lane else 0
             version = Version(versions.of(None), slot, versions.of(slot))
             PUBLISHED.set(versions.published)
         else:
             if self._databases.primary.left_alone:
-                return None  # it failed a moment ago: requests must not queue up behind attempts to connect
+                return None  # it failed recently: requests must not queue behind attempts to connect
             try:
                 version = self._databases.primary.read(lambda connection: _version(connection, lane))
             except PoolTimeout as error:
-                # It is there but busy: what it has published meanwhile would be missed if another were asked.
+                # It works but is busy. A replica may not have replayed its latest publication.
                 raise Unavailable("all connections to the primary are busy") from error
             except psycopg.OperationalError as error:
-                if is_busy(error):  # it works, so what it has published meanwhile counts
+                if is_busy(error):  # it works, so a replica may not have replayed its latest publication
                     raise Busy("the primary database is busy") from error
                 return None
-        self.note(version.newest, is_primary=True)
+        self.record_generation(version.newest, is_primary=True)
         return version
 
-    def note(self, newest: Stamp, *, is_primary: bool) -> None:
-        """Record a generation that was read: nothing older is answered from now on.
+    def record_generation(self, newest: Stamp, *, is_primary: bool) -> None:
+        """Record a generation that was read: from now on, no older answer is returned.
 
-        An epoch begins on the primary, so from there it replaces what was read before, whatever its number is. A
-        replica may still be in the last one.
+        An epoch begins on the primary. A new epoch of the primary replaces the recorded one, whatever its generation.
+        A replica may still be in the previous epoch.
         """
         with self._lock:
             seen = self._seen
@@ -134,10 +142,10 @@ class Reads:
             GENERATION.set(newest.generation)
 
     def _compute(
-        self, lane: Lane | None, media_type: str, render: Render, least: Stamp | None
+        self, lane: LaneCodes | None, media_type: str, render: Render, least: Stamp | None
     ) -> tuple[_Computed, str]:
         def read(connection: Connection) -> _Computed:
-            if connection.isolation_level is None:  # the primary's are for writing, too
+            if connection.isolation_level is None:  # connections to the primary are not read-only
                 connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             version = _version(connection, lane)
             if least is not None and not version.newest.includes(least):
@@ -146,9 +154,9 @@ class Reads:
             return _Computed(Answer.of(render(connection), media_type, own), version)
 
         computed, server = self._databases.read_from(read)
-        self.note(computed.version.newest, is_primary=server == "primary")
+        self.record_generation(computed.version.newest, is_primary=server == "primary")
         return computed, server
 
 
-def _version(connection: Connection, lane: Lane | None) -> Version:
+def _version(connection: Connection, lane: LaneCodes | None) -> Version:
     return lane_version(connection, *(lane or ("", "")))

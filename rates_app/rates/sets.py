@@ -1,7 +1,7 @@
-"""Weighted sets of prices, thousands at a time: a column for each of their parts instead of an object for each set.
+"""Weighted sets of prices, in columns: one array for each field instead of one object for each set.
 
-A set is kept as numbers of four bytes: its prices, ascending, as often as they occur; or pairs of a price and how often
-it occurs, where that is shorter. There are as many numbers as prices in the first form, and fewer in the second.
+A set is stored as 32-bit integers: either all its prices, ascending, or pairs of a price and its number of
+occurrences, whichever is shorter. The first form has as many integers as prices, the second has fewer.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from rates_app.rates.spread import spreads
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: A set of more prices than this is rounded, unless it is a lane's.
+#: Sets with more prices are rounded, except those of a single lane between ports.
 EXACT_PRICES = 512
 
-#: Ratio of neighbouring steps of a rounded set.
+#: Ratio between adjacent values of a rounded set.
 STEP = 1.01
 
 Integers = NDArray[np.integer[Any]]
@@ -27,50 +27,50 @@ Column = NDArray[np.int64]
 
 
 class Sets(NamedTuple):
-    """Some sets of prices."""
+    """Several sets of prices."""
 
-    #: What each set is for.
+    #: Key of each set.
     codes: Column
-    #: How many prices it stands for, and their sum; exact even where the prices are rounded.
+    #: Number of prices and their sum in cents; exact even if the prices are rounded.
     counts: Column
     totals: Column
-    #: Rows of their lows, medians and highs, exact even where the prices are rounded.
+    #: Rows of lows, medians and highs in cents; exact even if the prices are rounded.
     spreads: Column
-    #: How many numbers it is kept as, and these, one set after the other.
+    #: Number of stored integers per set, and the integers of all sets.
     sizes: Column
     numbers: NDArray[np.int32]
 
 
-class Lanes:
-    """The prices of some lanes, to be added up in many ways.
+class LanePrices:
+    """The prices of lanes, from which sets of several groupings are built.
 
-    They are put in ascending order once. A stable sort by what they are added up to keeps that order in each set, and
-    is a matter of two bytes, which NumPy sorts in linear time.
+    They are sorted once. A stable sort by group keeps that order within each set. Groups are 16-bit numbers, which
+    NumPy sorts in linear time.
 
     Args:
-        codes: What lane each price is for.
-        cents: Each price.
+        codes: Key of each price's lane.
+        cents: Each price in cents.
     """
 
     def __init__(self, codes: Integers, cents: Integers) -> None:
         order = _order(cents)
         self._cents = cents[order].astype(np.int32)
         self._rounded = _rounded(self._cents)
-        #: The lanes, ascending.
+        #: Keys of the lanes, ascending.
         self.codes, lane = _numbered(codes[order])
         self._lane = lane.astype(np.int32)
         self.counts = np.bincount(lane, minlength=len(self.codes))
         self.totals = _sums(lane, self._cents, len(self.codes))
 
     def sets(self) -> Sets:
-        """Give each lane's own set, which is never rounded."""
+        """Return the set of each lane, not rounded."""
         return _collect(self.codes, self.counts, self.totals, self._lane, exact=self._cents, kept=self._cents)
 
     def add_up(self, codes: Column) -> Sets:
-        """Put lanes together that get the same code; round what becomes large.
+        """Merge lanes that get the same key, and round large sets.
 
         Args:
-            codes: The new code of each lane, negative for one that is left out.
+            codes: The new key of each lane; negative to omit the lane.
         """
         taken = np.flatnonzero(codes >= 0)
         found, numbers = _numbered(codes[taken])
@@ -88,7 +88,16 @@ class Lanes:
 def _collect(
     codes: Column, counts: Column, totals: Column, place: Integers, *, exact: NDArray[np.int32], kept: NDArray[np.int32]
 ) -> Sets:
-    """Make sets of ascending prices, given where the set of each stands among the codes, exact and as it is kept."""
+    """Create sets from ascending prices.
+
+    Args:
+        codes: Key of each set.
+        counts: Number of prices of each set.
+        totals: Sum of each set's prices in cents.
+        place: Index of each price's set.
+        exact: Each price in cents.
+        kept: Each price as it is stored: exact or rounded.
+    """
     order = _order(place)
     firsts = np.cumsum(counts) - counts
     spread = spreads(counts, lambda places: exact[order[firsts + places]])
@@ -109,7 +118,7 @@ def _collect(
 
 
 def combine(parts: Sequence[Sets]) -> Sets:
-    """Put columns of sets behind one another; no code is in two parts."""
+    """Concatenate sets; no key may be in two parts."""
     return Sets(*(np.concatenate(columns, axis=-1) for columns in zip(*parts, strict=True)))
 
 
@@ -130,7 +139,7 @@ def read_set(count: int, numbers: bytes) -> tuple[Integers, Integers]:
 
 
 def _order(numbers: Integers) -> NDArray[np.intp]:
-    """Find the ascending order of numbers that are not negative, equal ones in the order they had."""
+    """Return the stable ascending order of non-negative numbers."""
     order = np.argsort(numbers.astype(np.uint16), kind="stable")
     for shift in range(16, int(numbers.max(initial=0)).bit_length(), 16):
         digits = (numbers >> shift).astype(np.uint16)
@@ -139,14 +148,14 @@ def _order(numbers: Integers) -> NDArray[np.intp]:
 
 
 def _new(ordered: Integers) -> NDArray[np.bool_]:
-    """Tell which numbers differ from the one before."""
+    """Mark the numbers that differ from their predecessor."""
     new = np.ones(len(ordered), dtype=bool)
     np.not_equal(ordered[1:], ordered[:-1], out=new[1:])
     return new
 
 
 def _numbered(codes: Integers) -> tuple[Column, NDArray[np.intp]]:
-    """Find the different codes, ascending, and which of them each is (``numpy.unique``, in linear time)."""
+    """Return the distinct codes, ascending, and the index of each code among them, in linear time."""
     order = _order(codes)
     ordered = codes[order]
     new = _new(ordered)
@@ -156,14 +165,14 @@ def _numbered(codes: Integers) -> tuple[Column, NDArray[np.intp]]:
 
 
 def _sums(groups: NDArray[np.intp], values: Integers, number: int) -> Column:
-    """Add up whole numbers by group, exactly (``bincount`` would go through floating point)."""
+    """Sum integers by group, exactly; ``bincount`` uses floating point."""
     sums = np.zeros(number, dtype=np.int64)
-    np.add.at(sums, groups, values.astype(np.int64))  # without a cast on the way it takes its quick way
+    np.add.at(sums, groups, values.astype(np.int64))  # the fast path of NumPy needs equal types
     return sums
 
 
 def _rounded(cents: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Round prices to the middle of their steps, at most half a step away."""
+    """Round prices to the nearest power of :data:`STEP`."""
     different, numbers = _numbered(cents)
     steps = np.round(np.log(different) / np.log(STEP))
     rounded: NDArray[np.int32] = np.rint(STEP**steps).astype(np.int32)[numbers]

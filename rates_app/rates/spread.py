@@ -2,7 +2,7 @@
 
 They are the continuous percentiles of SQL:2003 (PostgreSQL's ``percentile_cont``): the value at position
 ``fraction * (n - 1)`` of the ordered prices, interpolated between its two neighbours; rounded to the cent, half up.
-Whole numbers alone are used on the way, so that a set gives the same wherever it is asked.
+Only integers are used, so the result is the same on every machine.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Prices = Sequence[int] | NDArray[np.integer[Any]]
 
-#: The tenths that low, median and high stand for.
+#: Low, median and high, in tenths.
 LOW, MEDIAN, HIGH = 1, 5, 9
 
 
@@ -35,14 +35,14 @@ def spread(parts: Iterable[tuple[Prices, Prices]]) -> Spread:
     """Compute the spread of the union of weighted sets.
 
     Args:
-        parts: Sets of prices as (prices in cents, how often each occurs).
+        parts: Sets of prices as (prices in cents, number of occurrences of each).
 
     Raises:
-        ValueError: There is no price at all.
+        ValueError: The sets are empty.
     """
     prices, weights = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     order = np.argsort(prices)
-    ends = np.cumsum(weights[order])  # how many prices are at or below each value
+    ends = np.cumsum(weights[order])  # number of prices at or below each value
     ordered = prices[order]
     found = spreads(ends[-1:], lambda places: ordered[np.searchsorted(ends, places, side="right")])
     return Spread(*found[:, 0].tolist())
@@ -54,8 +54,8 @@ def spreads(
     """Compute the spreads of many sets.
 
     Args:
-        counts: How many prices each set has, at least one.
-        prices: Gives, for a place in each set's ascending prices, the price in cents.
+        counts: Number of prices of each set, at least one.
+        prices: Returns the price in cents at an index of each set's ascending prices.
 
     Returns:
         Rows of lows, medians and highs, in cents, with a column for each set.

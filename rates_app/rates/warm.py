@@ -1,4 +1,4 @@
-"""Prepare the answers to the most frequent questions before a publish, so that no request waits for them."""
+"""Warm the cache before a publication: compute the answers to the most frequent queries."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-#: Questions that are prepared, and the time that a publish may spend on them.
+#: Maximum number of answers, and the maximum time that a publication spends on them.
 MAX_QUESTIONS = 100
 MAX_SECONDS = 2.0
 PERIOD_SECONDS = 60
 
 
-#: What authenticates the members of the sets; the same in every period, as counts are added up over two.
+#: Name under which members of the sets are authenticated: the same in every period, because two periods are merged.
 _NAME = "rates:hot"
 
 
 def _key(period: int) -> str:
-    return f"rates:{{hot}}:{period}"  # one slot of a Redis cluster: they are merged
+    return f"rates:{{hot}}:{period}"  # all in one slot of a Redis cluster, so that they can be merged
 
 
 def report_hits(redis: Redis, hits: dict[str, int]) -> None:
-    """Add to the counts of how often questions are asked."""
+    """Add to the number of requests of each query."""
 
     def add(client: Client) -> None:
         key = _key(int(time.time() // PERIOD_SECONDS))
@@ -53,10 +53,10 @@ def report_hits(redis: Redis, hits: dict[str, int]) -> None:
 
 
 def warmer(redis: Redis) -> Warm:
-    """Create the function by which a publisher prepares answers that its transaction changes.
+    """Create the function with which a publisher computes the answers that its transaction changes.
 
-    The answers are stored under the generation that the transaction has drawn. No request asks for it before the
-    commit, and none ever does if the transaction rolls back.
+    The answers are stored under the transaction's generation. No request reads it before the commit, and none ever
+    does if the transaction rolls back.
 
     Args:
         redis: Where to store the answers; nothing is done while it is unreachable.
@@ -64,7 +64,7 @@ def warmer(redis: Redis) -> Warm:
 
     def warm(connection: Connection) -> None:
         try:
-            with connection.transaction():  # what fails here must not fail the publish
+            with connection.transaction():  # an error here must not fail the publication
                 prepare(connection)
         except Exception:
             log.exception("cache_warming_failed")
@@ -80,13 +80,13 @@ def warmer(redis: Redis) -> Warm:
                 break
             if (question := redis.unseal(_NAME, name)) is not None:
                 warmed += _prepare(shared, connection, question.decode())
-        log.info("hot answers prepared", answers=warmed)
+        log.info("cache_warmed", answers=warmed)
 
     return warm
 
 
 def _prepare(shared: SharedAnswers, connection: Connection, canonical: str) -> bool:
-    """Answer a question if the transaction changes its answer."""
+    """Compute and store an answer if the transaction changes it."""
     try:
         asked = RatesQuestion.parse(canonical)
     except ValueError:  # of another version of the service, or not about rates

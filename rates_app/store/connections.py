@@ -1,7 +1,7 @@
-"""Connections to PostgreSQL with limits on both sides, for every process that makes one.
+"""Connections to PostgreSQL with timeouts on both sides, for all processes.
 
-A server that hangs (a stopped process, a frozen host, storage that no longer answers) keeps its TCP connections alive:
-neither keepalives nor its own timeouts end a statement. So this side looks at the server whenever it waits.
+A server that hangs (a stopped process, a frozen host, unresponsive storage) keeps its TCP connections alive: neither
+keepalives nor its own timeouts end a statement. So the client probes the server while it waits.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
-#: The request whether a server speaks TLS, which it answers by one byte before any login (PostgreSQL documentation,
-#: "Message Formats", SSLRequest).
+#: The request for TLS, which a server answers with one byte before any login (PostgreSQL documentation, "Message
+#: Formats", SSLRequest).
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 
-#: Limits that the server applies. Milliseconds, as PostgreSQL counts them.
+#: Timeouts that the server applies, in milliseconds.
 LOCK_TIMEOUT_MS = 30_000
 IDLE_IN_TRANSACTION_TIMEOUT_MS = 300_000
 
 
 class ServerHangs(psycopg.OperationalError):
-    """The server accepts connections and does not answer: its processes or its host are stopped."""
+    """The server accepts connections but does not respond: its processes or its host are stopped."""
 
 
 def _always() -> bool:
@@ -39,20 +39,20 @@ def _always() -> bool:
 
 @dataclass
 class Health:
-    """Whether a server hangs, for all connections that share this: they stop waiting when one finds out."""
+    """Whether a server hangs, shared by its connections: all stop waiting when one detects it."""
 
-    #: Seconds without an answer to a statement before the server itself is examined, and in which it has to answer
-    #: then. Batches can wait: a busy machine must not be taken for one that hangs.
+    #: Seconds without a response to a statement after which the server is probed, and the timeout of the probe. Batches
+    #: can wait, and a busy machine must not be mistaken for one that hangs.
     doubt_seconds: float = 10.0
     probe_seconds: float = 10.0
-    #: Seconds that a statement may take in all: the server's own limit and a margin. No limit if None.
+    #: Maximum duration of a statement: the server's own timeout and a margin. No limit if None.
     limit_seconds: float | None = None
-    #: Whether another server could answer; if not, a statement has its full time.
+    #: Whether another server could respond; if not, a statement gets its full time.
     alternative: Callable[[], bool] = _always
     hangs: bool = False
 
-    def examine(self, host: str, port: int) -> bool:
-        """Return whether the server answers; if not, record that it hangs."""
+    def probe(self, host: str, port: int) -> bool:
+        """Return whether the server responds; if not, record that it hangs."""
         if self.alternative() and not responds(host, port, self.probe_seconds):
             self.hangs = True
         return not self.hangs
@@ -61,7 +61,7 @@ class Health:
 class GuardedConnection(psycopg.Connection[TupleRow]):
     """A connection whose statements end when the server hangs."""
 
-    #: Shared by all connections of a pool; None for one that stands alone.
+    #: Shared by all connections of a pool; None outside a pool.
     shared_health: ClassVar[Health | None] = None
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -70,7 +70,7 @@ class GuardedConnection(psycopg.Connection[TupleRow]):
 
     @classmethod
     def connect(cls, conninfo: str = "", **parameters: Any) -> Self:
-        """Connect as psycopg does; a server that accepts a connection and no login hangs."""
+        """Connect as psycopg does; a server that accepts the connection but not the login hangs."""
         try:
             return super().connect(conninfo, **parameters)
         except psycopg.errors.ConnectionTimeout:
@@ -79,24 +79,24 @@ class GuardedConnection(psycopg.Connection[TupleRow]):
             raise
 
     def wait(self, gen: Generator[Any, Any, Value], *arguments: Any, **options: Any) -> Value:
-        """Wait for the server as psycopg does, and examine it when it is silent."""
+        """Wait for the server as psycopg does, and probe it when it does not respond."""
         return super().wait(self._watch(gen), *arguments, **options)
 
     def _watch(self, steps: Generator[Any, Any, Value]) -> Generator[Any, Any, Value]:
-        began = examined = time.monotonic()
+        began = probed = time.monotonic()
         health = self._health
         try:
             state = next(steps)
             while True:
                 ready = yield state
-                if not ready:  # a tenth of a second without an answer
+                if not ready:  # a tenth of a second without a response
                     now = time.monotonic()
                     if health.hangs or (health.limit_seconds is not None and now - began > health.limit_seconds):
                         self._give_up()
-                    if now - examined > health.doubt_seconds:
-                        if not health.examine(self.info.hostaddr or self.info.host, self.info.port):
+                    if now - probed > health.doubt_seconds:
+                        if not health.probe(self.info.hostaddr or self.info.host, self.info.port):
                             self._give_up()
-                        examined = time.monotonic()
+                        probed = time.monotonic()
                 state = steps.send(ready)
         except StopIteration as end:
             value: Value = end.value
@@ -104,17 +104,17 @@ class GuardedConnection(psycopg.Connection[TupleRow]):
 
     def _give_up(self) -> None:
         server = f"{self.info.host}:{self.info.port}"
-        self.pgconn.finish()  # a statement is under way, so the connection cannot be used any more
-        raise ServerHangs(f"{server} accepts connections but does not answer")
+        self.pgconn.finish()  # a statement is in progress, so the connection is unusable
+        raise ServerHangs(f"{server} accepts connections but does not respond")
 
 
 def responds(host: str, port: int, seconds: float) -> bool:
-    """Return whether a server answers at all, without logging in.
+    """Return whether a server responds, without logging in.
 
     Args:
         host: Its address, or the folder of its Unix socket.
         port: Its port.
-        seconds: How long to wait for the connection, and then for the answer.
+        seconds: Timeout of the connection, and of the response.
     """
     local = host.startswith("/")
     address: Any = f"{host}/.s.PGSQL.{port}" if local else (host, port)
@@ -127,7 +127,7 @@ def responds(host: str, port: int, seconds: float) -> bool:
     except TimeoutError:
         return False
     except OSError:
-        return True  # refused or reset: the server is gone, which the connection itself finds out
+        return True  # refused or reset: the server is gone, which the connection itself detects
 
 
 def _family(host: str) -> socket.AddressFamily:
@@ -137,17 +137,17 @@ def _family(host: str) -> socket.AddressFamily:
 def limits(
     name: str, *, statement_seconds: float | None = None, lock_timeout_ms: int = LOCK_TIMEOUT_MS
 ) -> dict[str, Any]:
-    """Return the parameters that every connection has.
+    """Return the parameters of all connections.
 
     Args:
         name: The application's name in the server's statistics.
-        statement_seconds: Time of a statement; no limit if None, as for statements that handle whole batches.
-        lock_timeout_ms: How long a statement waits for a lock.
+        statement_seconds: Statement timeout; None for no timeout, as for statements on whole batches.
+        lock_timeout_ms: Lock timeout.
     """
     options = {
         "lock_timeout": lock_timeout_ms,
         "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_TIMEOUT_MS,
-        # The server's side: it rolls back the transaction of a client that was cut off, and releases its locks.
+        # With these, the server rolls back the transaction of a disconnected client and releases its locks.
         "tcp_keepalives_idle": 5,
         "tcp_keepalives_interval": 2,
         "tcp_keepalives_count": 3,
@@ -157,7 +157,7 @@ def limits(
         options["statement_timeout"] = int(statement_seconds * 1000)
     return {
         "application_name": name,
-        "connect_timeout": 2,  # the least that libpq knows
+        "connect_timeout": 2,  # libpq's minimum
         "keepalives_idle": 5,
         "keepalives_interval": 2,
         "keepalives_count": 3,
@@ -174,17 +174,17 @@ def connect(
     statement_seconds: float | None = None,
     lock_timeout_ms: int = LOCK_TIMEOUT_MS,
 ) -> GuardedConnection:
-    """Connect outside of a pool, as workers, drivers and commands do.
+    """Connect outside a pool, for workers, drivers and commands.
 
     Args:
         url: The server.
         name: The application's name in the server's statistics.
-        autocommit: Whether each statement is a transaction of its own.
-        statement_seconds: Time of a statement; no limit if None.
-        lock_timeout_ms: How long a statement waits for a lock.
+        autocommit: Whether each statement is a separate transaction.
+        statement_seconds: Statement timeout; None for no timeout.
+        lock_timeout_ms: Lock timeout.
 
     Raises:
-        psycopg.OperationalError: The server cannot be reached.
+        psycopg.OperationalError: The server is unreachable.
     """
     parameters = limits(name, statement_seconds=statement_seconds, lock_timeout_ms=lock_timeout_ms)
     return GuardedConnection.connect(url, autocommit=autocommit, **parameters)

@@ -1,10 +1,10 @@
-"""The primary and its replicas behind two calls: ``write`` and ``read``.
+"""The primary and its replicas behind two functions: ``write`` and ``read``.
 
-A write goes to the primary, once: it is never repeated blindly. A read goes to a replica, and to the next server if
-that one fails, is busy, or has not replayed what the reader may already have seen.
+A write is sent to the primary once and never retried blindly. A read is sent to a replica, and to the next server if
+that one fails, is busy, or has not replayed a generation that the client may already have seen.
 
-PostgreSQL's error codes decide what an error means. A server that is *lost* or *hangs* gets no requests until a thread
-of its own has reached it again. A server that is *busy* (a lock, a deadlock, a full disk, too many connections) answers
+PostgreSQL's error codes classify errors. A server that is *lost* or *hangs* gets no requests until a separate thread
+has reached it again. A server that is *busy* (a lock, a deadlock, a full disk, too many connections) still responds to
 other requests, so it stays in use.
 """
 
@@ -37,32 +37,33 @@ Result = TypeVar("Result")
 
 log = structlog.get_logger()
 
-READS = Counter("rates_database_reads", "Reads by the server that was asked.", ["server", "result"])
+READS = Counter("rates_database_reads", "Reads by server and result.", ["server", "result"])
 
-#: After the first time without an answer, a connection examines the server, which has the second time to respond.
-#: Together less than RATES_SHED_SECONDS: requests behind those that found out must not be refused meanwhile.
+#: After the first time without a response, a connection probes the server. The second is the timeout of the probe.
+#: Together they are less than RATES_SHED_SECONDS: requests that wait meanwhile must not be refused.
 DOUBT_SECONDS = 0.3
 PROBE_SECONDS = 0.5
-#: The server ends a statement at RATES_QUERY_TIMEOUT_SECONDS; one that hangs has so much longer.
+#: The server cancels a statement at RATES_QUERY_TIMEOUT_SECONDS. A server that does not is considered to hang after
+#: this margin.
 LIMIT_MARGIN_SECONDS = 1.0
-#: A replica that replays a statement's exclusive lock blocks its readers: they try the next server after this time.
+#: A replica that replays an exclusive lock blocks its readers: they try the next server after this time.
 REPLICA_LOCK_TIMEOUT_MS = 500
-#: A read has no other server than the primary left, and a write may have to wait for another one.
+#: The primary is the last server for a read, and a write may have to wait for another one.
 PRIMARY_LOCK_TIMEOUT_MS = 3_000
-#: How long a busy server is the last choice.
+#: How long a busy server is used only if no other server is left.
 BUSY_SECONDS = 1.0
 
 
 class Unavailable(Exception):
-    """No server could answer; trying again in a moment may work."""
+    """No server is available; a retry may succeed."""
 
 
 class Busy(Unavailable):
-    """The server works but cannot do this now: a lock, a conflict, a full disk; nothing was written."""
+    """The server works but cannot do this now: a lock, a conflict, a full disk. Nothing was written."""
 
 
 class QueryTooSlow(Unavailable):
-    """A query ran into its deadline (``RATES_QUERY_TIMEOUT_SECONDS``)."""
+    """A query exceeded its timeout (``RATES_QUERY_TIMEOUT_SECONDS``)."""
 
 
 class Stale(Exception):
@@ -70,23 +71,23 @@ class Stale(Exception):
 
 
 def is_busy(error: psycopg.Error) -> bool:
-    """Return whether a server that works has refused, by the class of its error code (PostgreSQL, appendix A).
+    """Return whether an error is a refusal of a server that works, by its error code (PostgreSQL, appendix A).
 
-    A lost connection has no code, or one of the classes 08 and 57 (an operator's or the server's own shutdown).
+    A lost connection has no code, or one of the classes 08 and 57 (a shutdown by an operator or by the server).
     """
     code = error.sqlstate or ""
-    # A transaction rolled back, resources that are used up, an object in use, the operating system's errors (I/O).
+    # Transaction rolled back, insufficient resources, object in use, system error (I/O).
     return code[:2] in {"40", "53", "55", "58"}
 
 
 class Server:
-    """One PostgreSQL server and the connections a process keeps to it.
+    """A PostgreSQL server and a process's connections to it.
 
     Args:
-        name: How it is called in metrics and logs.
+        name: Its name in metrics and logs.
         url: Its address.
-        settings: The limits on connections and time.
-        alternative: Returns whether another server could answer reads.
+        settings: Limits of connections, and timeouts.
+        alternative: Returns whether another server could serve reads.
         read_only: Whether it is a replica.
     """
 
@@ -124,12 +125,12 @@ class Server:
 
     @property
     def left_alone(self) -> bool:
-        """Whether the server failed a moment ago and is given time to recover."""
+        """Whether the server failed recently or hangs, and should get no requests."""
         return self._health.hangs or time.monotonic() < self._left_alone_until
 
     @property
     def hangs(self) -> bool:
-        """Whether the server accepts connections without answering."""
+        """Whether the server accepts connections but does not respond."""
         return self._health.hangs
 
     @property
@@ -145,9 +146,9 @@ class Server:
             psycopg.OperationalError: The server cannot be reached, or no connection came free in time.
         """
         if self._health.hangs:
-            raise ServerHangs(f"{self.name} does not answer; it is examined until it does")
+            raise ServerHangs(f"{self.name} does not respond; a thread probes it until it does")
         if not self._reachable:
-            # A pool waits its whole timeout for a server that is down; a connection of our own is refused at once.
+            # A pool waits its whole timeout for a server that is down. A direct connection is refused immediately.
             GuardedConnection.connect(self._url, **self._options).close()
             self.pool.check()
             self._reachable = True
@@ -155,7 +156,7 @@ class Server:
             yield self._lend(lent)
 
     def _lend(self, lent: ExitStack) -> Connection:
-        """Wait for a connection of the pool, but no longer when the server turns out to hang."""
+        """Wait for a connection of the pool, until its timeout or until the server is found to hang."""
         deadline = time.monotonic() + self._timeout
         while True:
             remaining = deadline - time.monotonic()
@@ -163,24 +164,25 @@ class Server:
                 return lent.enter_context(self.pool.connection(timeout=max(0.0, min(remaining, DOUBT_SECONDS))))
             except PoolTimeout:
                 if self._health.hangs:
-                    raise ServerHangs(f"{self.name} does not answer") from None
+                    raise ServerHangs(f"{self.name} does not respond") from None
                 if remaining <= DOUBT_SECONDS:
                     raise
 
     def close(self) -> None:
-        """Close the pool, and stop waiting for the server's recovery."""
+        """Close the pool, and stop the thread that waits for the server's recovery."""
         self._closed.set()
         self.pool.close()
         if self._recovery is not None:
             self._recovery.join()
 
     def leave_alone(self, error: psycopg.OperationalError) -> None:
-        """Record a failure: the server becomes the last choice for ``RATES_REPLICA_RETRY_SECONDS``.
+        """Record a failure: for ``RATES_REPLICA_RETRY_SECONDS``, the server is used only if no other is left.
 
-        If it hangs, it gets no requests at all: each would wait for a limit. A thread examines it until it answers.
+        If it hangs, it gets no requests at all, because each would wait for a timeout. A thread probes it until it
+        responds.
         """
         if isinstance(error, PoolTimeout):
-            return  # every connection is in use: the server itself is well
+            return  # all connections are in use; the server itself works
         if is_busy(error):
             self._busy_until = time.monotonic() + BUSY_SECONDS
             log.warning("database_busy", server=self.name, code=error.sqlstate, error=_first_line(error))
@@ -192,11 +194,11 @@ class Server:
         log.warning("database_unreachable", server=self.name, error=_first_line(error))
 
     def read(self, read: Callable[[Connection], Result]) -> Result:
-        """Run a read, a second time on a new connection when the first was lost.
+        """Run a read; retry it once on a new connection if the connection was lost.
 
         Raises:
-            psycopg.OperationalError: The server cannot be reached, or is busy.
-            QueryTooSlow: The read ran into its deadline.
+            psycopg.OperationalError: The server is unreachable or busy.
+            QueryTooSlow: The read exceeded its timeout.
         """
         try:
             try:
@@ -211,7 +213,7 @@ class Server:
                 with self.connection() as connection:
                     return read(connection)
         except psycopg.errors.QueryCanceled as error:
-            raise QueryTooSlow("the query took longer than it may") from error
+            raise QueryTooSlow("the query exceeded its timeout") from error
         except psycopg.OperationalError as error:
             self.leave_alone(error)
             raise
@@ -224,7 +226,7 @@ class Server:
                 self._recovery.start()
 
     def _recover(self) -> None:
-        """Try to log in until the server answers; then let requests use it again."""
+        """Try to log in until the server responds; then let requests use it again."""
         while not self._closed.wait(self._retry_seconds):
             try:
                 with GuardedConnection.connect(self._url, **self._options) as connection:
@@ -239,7 +241,7 @@ class Server:
 
 
 def _read_only(connection: Connection) -> None:
-    """Begin every transaction as a read of one snapshot, without a statement for it on the wire."""
+    """Make every transaction read-only with one snapshot, without a separate statement."""
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     connection.read_only = True
 
@@ -252,7 +254,7 @@ class Databases:
     """The primary and the replicas of one stack, for one process.
 
     Args:
-        settings: Where the servers are, and the limits on connections and time.
+        settings: Addresses of the servers, limits of connections, and timeouts.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -268,12 +270,12 @@ class Databases:
         return any(server.name != name and not server.left_alone for server in self.servers)
 
     def open(self) -> None:
-        """Start the pools; call it after a fork, not before. Connections are made when they are needed."""
+        """Start the pools. Call it after a fork. Connections are opened when they are needed."""
         for server in self.servers:
             server.pool.open()
 
     def close(self) -> None:
-        """Give every connection back to its server."""
+        """Close all connections."""
         for server in self.servers:
             server.close()
 
@@ -285,30 +287,30 @@ class Databases:
     def read(
         self, read: Callable[[Connection], Result], *, prefer: Literal["replica", "primary"] = "replica"
     ) -> Result:
-        """Answer a read from the first server that can, as :meth:`read_from` does."""
+        """Run a read on the first server that can serve it, as :meth:`read_from` does."""
         return self.read_from(read, prefer=prefer)[0]
 
     def read_from(
         self, read: Callable[[Connection], Result], *, prefer: Literal["replica", "primary"] = "replica"
     ) -> tuple[Result, str]:
-        """Answer a read from the first server that can, and say which it was.
+        """Run a read on the first server that can serve it, and return the server's name, too.
 
         Args:
-            read: Runs the queries on the connection it is given. It may run again on another, so it only reads;
-                it raises :class:`Stale` where the server's data is too old for it.
-            prefer: Which to ask first; the other kind is asked when it cannot answer.
+            read: Runs the queries on the given connection. It may run again on another connection, so it must not
+                write. It raises :class:`Stale` if the server's data is too old.
+            prefer: The kind of server to use first; the other kind is used if that fails.
 
         Returns:
-            What ``read`` returns, and the server's name.
+            The result of ``read``, and the server's name.
 
         Raises:
-            Unavailable: No server could answer.
-            QueryTooSlow: A server ran into the deadline; another would too, so none is asked.
+            Unavailable: No server could serve the read.
+            QueryTooSlow: The read exceeded its timeout; it would on another server, too, so none is tried.
         """
         turn = next(self._turn)
         replicas = [self.replicas[(turn + i) % len(self.replicas)] for i in range(len(self.replicas))]
         order = [*replicas, self.primary] if prefer == "replica" else [self.primary, *replicas]
-        # Servers that failed a moment ago go last: when no other is left they are the only hope.
+        # Servers that failed recently are tried last.
         for server in sorted(order, key=lambda server: server.order):
             try:
                 result = server.read(read)
@@ -322,20 +324,20 @@ class Databases:
             else:
                 READS.labels(server.name, "ok").inc()
                 return result, server.name
-        raise Unavailable("no database can answer at the moment")
+        raise Unavailable("no database is available")
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """Open one transaction on the primary; it commits when the block ends and rolls back when it raises.
+        """Open a transaction on the primary; it commits when the block ends, and rolls back on an exception.
 
         Raises:
-            Busy: The primary could not do it now; nothing was written.
-            Unavailable: The primary could not be reached, was lost, or is a standby that waits for its promotion;
-                unless it was lost in the very moment of the commit, nothing was written.
+            Busy: The primary is busy; nothing was written.
+            Unavailable: The primary is unreachable, was lost, or is a standby that waits for its promotion. Nothing was
+                written, unless it was lost during the commit.
         """
         try:
             if not self.primary.hangs:
-                self.primary.pool.check()  # a write is never repeated, so it does not start on a dead connection
+                self.primary.pool.check()  # a write is never retried, so it must not start on a dead connection
             with self.primary.connection() as connection, connection.transaction():
                 connection.execute("SELECT 1")
                 yield connection
@@ -344,5 +346,5 @@ class Databases:
         except psycopg.OperationalError as error:
             self.primary.leave_alone(error)
             if is_busy(error):
-                raise Busy(f"the database is busy ({_first_line(error)}): nothing was written, try again") from error
-            raise Unavailable("the primary database cannot be reached") from error
+                raise Busy(f"the database is busy ({_first_line(error)}). Nothing was written; try again") from error
+            raise Unavailable("the primary database is unreachable") from error

@@ -1,7 +1,7 @@
-"""Raise the generation: the one way in which what readers see may change.
+"""Increment the generation: every change that readers can see does so.
 
-Everything that changes answers (publish, withdraw, another tree of locations) ends its transaction with
-:func:`increment_generation`. How that makes every process's cache true is told in docs/decisions/0012-read-lease.md.
+All transactions that change responses (publish, withdraw, a new tree of locations) end with
+:func:`increment_generation`. docs/decisions/0012-read-lease.md describes how that keeps every cache correct.
 """
 
 from __future__ import annotations
@@ -20,40 +20,39 @@ if TYPE_CHECKING:
 
     from rates_app.store.databases import Connection
 
-    #: Prepares answers for the generation that is about to begin; sees the transaction's changes.
+    #: Computes answers for the next generation within the transaction, so that it sees the changes.
     Warm = Callable[[Connection], None]
 
 log = structlog.get_logger()
 
-#: Advisory lock: a publisher holds it from before it asks caches to stop until its commit; a process holds it in
-#: shared mode for the moment in which it takes or renews its lease.
+#: Advisory lock. A publisher holds it from before it suspends the caches until its commit. A process holds it in
+#: shared mode while it acquires or renews its lease.
 PUBLISH_LOCK = 7_246_003
 
-#: Channel on which processes are asked to stop answering from memory.
+#: Channel for the notification that makes processes release their leases.
 SUSPEND_CHANNEL = "rates_suspend"
 
-#: How long a process may answer from memory without renewing its lease: the longest that one which hangs can delay a
-#: publish.
+#: Duration of a lease: the longest time for which a process that hangs can delay a publication.
 LEASE_SECONDS = 5.0
 
 
 class Version(NamedTuple):
-    """What an answer depends on, in a transaction's snapshot."""
+    """The version of a lane's data in a transaction's snapshot."""
 
     #: The newest generation.
     newest: Stamp
-    #: The slot of the lane, or :data:`LOCATIONS_SLOT` when a location is not known.
+    #: The lane's slot, or :data:`LOCATIONS_SLOT` if a location is unknown.
     slot: int
-    #: The generation that changed the slot or the tree of locations last.
+    #: The last generation that changed the slot or the tree of locations.
     lane: Stamp
 
 
 def lane_version(connection: Connection, origin: str, destination: str) -> Version:
-    """Read which generation counts, and which one changed a lane last.
+    """Read the current generation, and the last one that changed a lane.
 
     Args:
         connection: A connection to any server.
-        origin: Code or slug; an unknown one is fine.
+        origin: Code or slug; it may be unknown.
         destination: The same.
     """
     row = connection.execute(
@@ -66,16 +65,16 @@ def lane_version(connection: Connection, origin: str, destination: str) -> Versi
         """,
         (origin, destination),
     ).fetchone()
-    assert row is not None  # noqa: S101 - the first migration puts the row there
+    assert row is not None  # noqa: S101 - the first migration inserts the row
     epoch, number, slot, lane = row
     return Version(Stamp(epoch, number), slot, Stamp(epoch, lane))
 
 
 def record_batch_lanes(connection: Connection, batch_id: int) -> None:
-    """Note between which locations a batch has rollups; done when it is verified, and again when the tree changes.
+    """Record the lanes that a batch has rollups for: when it is verified, and again when the tree changes.
 
     Args:
-        connection: A connection to the primary, inside a transaction in which no other tree can come.
+        connection: A connection to the primary, inside a transaction that has locked the tree of locations.
         batch_id: The batch.
     """
     connection.execute("DELETE FROM batch_lanes WHERE batch_id = %s", (batch_id,))
@@ -99,16 +98,16 @@ def record_batch_lanes(connection: Connection, batch_id: int) -> None:
 
 
 def increment_generation(connection: Connection, batches: Sequence[int] | None, warm: Warm | None = None) -> int:
-    """Raise the generation for a change of what readers see; call it last, and commit right after.
+    """Increment the generation for a change that readers can see. Call it last, and commit immediately after.
 
-    The generation's row is locked until the commit, so generations follow one another in commit order. When this
-    returns, no process answers from its memory any more, and none will before the transaction ends: so whoever sees
-    the new generation cannot be followed by one who is shown the old.
+    The generation's row is locked until the commit, so generations increase in commit order. When this returns, no
+    process answers from memory, and none will before the transaction ends. So after one reader has seen the new
+    generation, no reader gets an older one.
 
     Args:
         connection: A connection to the primary, inside the transaction that makes the change.
-        batches: The batches that become visible or invisible; None when the location tree changes.
-        warm: Prepares answers that are asked for often, before anybody waits for them.
+        batches: The batches that become visible or invisible; None if the tree of locations changes.
+        warm: Computes the answers to frequent queries before requests need them.
 
     Returns:
         The new generation.
@@ -122,7 +121,7 @@ def increment_generation(connection: Connection, batches: Sequence[int] | None, 
         UPDATE generation SET number = nextval('generations'), changed_at = clock_timestamp() RETURNING number
         """
     ).fetchone()
-    assert row is not None  # noqa: S101 - the first migration puts the row there
+    assert row is not None  # noqa: S101 - the first migration inserts the row
     generation = int(row[0])
     connection.execute(
         """
@@ -141,12 +140,12 @@ def increment_generation(connection: Connection, batches: Sequence[int] | None, 
 
 
 def begin_epoch(connection: Connection) -> None:
-    """Begin an epoch: the data may not be what the last epoch's numbers meant.
+    """Begin an epoch: the data of a generation may differ from that of the same generation in the previous epoch.
 
-    :func:`increment_generation` does this when it finds itself on another server or timeline. After a storage snapshot,
-    a crash that lost commits, or a switch to a copy, nothing in the data shows it: an operator runs `rates epoch`.
+    :func:`increment_generation` does this on another server or timeline. After a restored storage snapshot, a crash
+    that lost commits, or a switch to a copy, the database cannot detect it: an operator runs `rates epoch`.
 
-    Leases of the last moments may be missing from this data, so their full time is waited for.
+    The newest leases may be missing from this data, so this waits for the full duration of a lease.
 
     Args:
         connection: A connection to the primary, inside a transaction that ends with :func:`increment_generation`.
@@ -157,25 +156,25 @@ def begin_epoch(connection: Connection) -> None:
 
 
 def _suspend_caches(connection: Connection) -> None:
-    """Wait until no process holds a lease, and keep all from taking one until the transaction ends.
+    """Wait until no process holds a lease, and prevent new leases until the transaction ends.
 
-    A process that hangs, or that cannot be reached, cannot renew its lease while the gate is closed: it is waited for
-    :data:`LEASE_SECONDS` at most.
+    A process that hangs or is unreachable cannot renew its lease while this transaction holds :data:`PUBLISH_LOCK`, so
+    the wait is limited to :data:`LEASE_SECONDS`.
     """
     connection.execute("SELECT pg_advisory_xact_lock(%s)", (PUBLISH_LOCK,))
     started = time.monotonic()
     if _leases(connection):
-        # A notification leaves at its transaction's end, and this one's must come later: so another connection.
+        # PostgreSQL sends a notification at commit. This transaction commits later, so another connection sends it.
         own = connection.info
         address = make_conninfo(**{**own.get_parameters(), "password": own.password})
         with connect(address, "rates-suspend", autocommit=True) as other:
             other.execute("SELECT pg_notify(%s, '')", (SUSPEND_CHANNEL,))
         pause = 0.001
-        # By this clock, too: the server's may be set back, and no lease is renewed while the gate is closed.
+        # Limited by this clock as well: the server's clock may be set back.
         while _leases(connection) and time.monotonic() - started < LEASE_SECONDS:
             time.sleep(pause)
             pause = min(pause * 1.5, 0.05)
-        connection.execute("DELETE FROM cache_leases")  # what is left has expired
+        connection.execute("DELETE FROM cache_leases")  # all remaining leases have expired
     if (waited := time.monotonic() - started) > 1:
         log.warning("lease_release_timed_out", seconds=round(waited, 1))
 

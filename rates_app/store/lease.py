@@ -1,8 +1,8 @@
-"""A process's permission to answer from its memory: a lease that ends before any publish does.
+"""The lease with which a process may answer from memory without asking the primary.
 
-While it holds, nothing can be published, so what was true when it was taken is true still, and no server need be
-asked. A publisher asks for it back and waits; a process that does not hear loses it by the clock. See
-docs/decisions/0012-read-lease.md for why no answer can be stale.
+While any lease is valid, no publication can commit, so the versions read with the lease are still current. A publisher
+requests the release of all leases and waits; a lease that is not released expires. docs/decisions/0012-read-lease.md
+proves that no answer can be stale.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 RENEW_SECONDS = 1.0
-#: How long an order to stop may go unheard.
+#: Maximum delay until a request to release the lease is noticed.
 LISTEN_SECONDS = 0.1
-#: By how much the database server's clock may be set forward, or run faster than ours, within a lease.
+#: By how much the database server's clock may be set forward, or run faster than this one, during a lease.
 MARGIN_SECONDS = 1.0
 RETRY_SECONDS = 1.0
 
 
 class Lease:
-    """Keeps a lease in a thread of its own, on a connection of its own.
+    """Holds a lease in a separate thread with a separate connection.
 
     Args:
         database_url: The primary.
-        application_name: How the connection is called in the server's statistics.
+        application_name: The connection's name in the server's statistics.
     """
 
     def __init__(self, database_url: str, application_name: str) -> None:
@@ -52,37 +52,37 @@ class Lease:
         self._thread = threading.Thread(target=self._run, name="cache-lease", daemon=True)
 
     def start(self) -> None:
-        """Begin; call it after a fork, not before."""
+        """Start the thread. Call it after a fork."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Give the lease back."""
+        """Release the lease and stop the thread."""
         self._stop.set()
         self._thread.join()
 
     def versions(self) -> Versions | None:
-        """Return the versions that count at this moment, or None when only the database can tell."""
+        """Return the current versions; None without a valid lease."""
         if time.monotonic() >= self._valid_until:
             return None
         return self._versions
 
     def _run(self) -> None:
-        told = False
+        logged = False
         while not self._stop.is_set():
             try:
                 with connect(self._url, f"{self._name}-lease", autocommit=True) as connection:
-                    told = False
+                    logged = False
                     self._hold(connection)
             except psycopg.Error as error:
-                if not told:
+                if not logged:
                     log.warning("lease_not_acquired", reason=str(error).strip().splitlines()[:1])
-                    told = True
+                    logged = True
                 self._stop.wait(RETRY_SECONDS)
             finally:
                 self._valid_until = 0.0
 
     def _hold(self, connection: Connection) -> None:
-        # This may be another server than before, which lacks what the last one had not replicated.
+        # After a failover this is another server, which may lack changes that were not replicated.
         self._versions = Versions("", 0, 0.0, {}, {})
         connection.execute(f"LISTEN {SUSPEND_CHANNEL}")
         renew_at = self._acquire(connection)
@@ -99,10 +99,14 @@ class Lease:
         connection.execute("DELETE FROM cache_leases WHERE holder = %s", (self._holder,))
 
     def _acquire(self, connection: Connection) -> float:
-        """Wait for a publish that is under way, then take a lease, learn what has changed, and say when to renew."""
+        """Wait for a publication in progress, then acquire a lease and read the changed versions.
+
+        Returns:
+            When to renew the lease, by the monotonic clock.
+        """
         known = self._versions
-        sent = time.monotonic()  # before the server reads its clock: ours never runs longer
-        # Sent together, as requests ask the database until all of it is answered.
+        sent = time.monotonic()  # before the server reads its clock, so that this side's lease ends first
+        # Pipelined, because requests have to ask the database until the lease is acquired.
         with connection.pipeline(), connection.transaction():
             connection.execute("SELECT pg_advisory_xact_lock_shared(%s)", (PUBLISH_LOCK,))
             connection.execute(
@@ -124,22 +128,22 @@ class Lease:
             ids = known.ids
             if not ids or any(slot == LOCATIONS_SLOT for slot, _ in changed):
                 ids = dict(connection.execute("SELECT code, id FROM locations").fetchall())
-        # In this order: whoever sees the lease as valid sees these versions or newer ones.
+        # In this order: a thread that sees the lease as valid must see these versions or newer ones.
         epoch, number, published = row
         self._versions = Versions(epoch, number, published, {**known.slots, **dict(changed)}, ids)
         self._valid_until = sent + LEASE_SECONDS - MARGIN_SECONDS
         return sent + RENEW_SECONDS
 
     def _renew(self, connection: Connection) -> bool:
-        """Extend the lease; refused while a publisher holds the gate, after it has expired, and in another epoch."""
+        """Extend the lease; not possible while a publisher holds the lock, after it expired, and in another epoch."""
         sent = time.monotonic()
         renewed = connection.execute(
             """
             UPDATE cache_leases SET expires_at = clock_timestamp() + %(time)s * interval '1 second'
             WHERE holder = %(holder)s AND expires_at > clock_timestamp() AND epoch = (SELECT epoch FROM generation)
-              AND pg_try_advisory_xact_lock_shared(%(gate)s)
+              AND pg_try_advisory_xact_lock_shared(%(lock)s)
             """,
-            {"holder": self._holder, "time": LEASE_SECONDS, "gate": PUBLISH_LOCK},
+            {"holder": self._holder, "time": LEASE_SECONDS, "lock": PUBLISH_LOCK},
         ).rowcount
         if renewed:
             self._valid_until = sent + LEASE_SECONDS - MARGIN_SECONDS

@@ -1,4 +1,4 @@
-"""What the databases' servers tell when metrics are collected."""
+"""Metrics of the databases."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def measure_pools(databases: Databases) -> None:
-    """Note how many connections this process has, how many are idle, and how many requests wait for one."""
+    """Record this process's open and idle connections, and the requests that wait for one."""
     for server in databases.servers:
         stats = server.pool.get_stats()
         for state, name in (("open", "pool_size"), ("idle", "pool_available"), ("awaited", "requests_waiting")):
@@ -27,20 +27,20 @@ def measure_pools(databases: Databases) -> None:
 
 
 class ReplicaLag(Collector):
-    """How far each replica is behind; a replica that cannot be asked has no value."""
+    """Collects the lag of each replica; an unreachable replica has no value."""
 
     def __init__(self, databases: Databases) -> None:
         self._databases = databases
 
     def collect(self) -> Iterator[Metric]:
-        """Ask every replica (PostgreSQL documentation, "Recovery Information Functions")."""
+        """Read the lag of every replica (PostgreSQL documentation, "Recovery Information Functions")."""
         lag = GaugeMetricFamily(
-            "rates_replica_lag_seconds", "How far a replica is behind the primary.", labels=["server"]
+            "rates_replica_lag_seconds", "Replication lag of a replica, in seconds.", labels=["server"]
         )
         for replica in self._databases.replicas:
             try:
                 with replica.connection() as connection:
-                    # The last replayed commit says nothing while nothing is written: then the positions are equal.
+                    # Without writes, the last replayed commit gets old although the replica is up to date.
                     row = connection.execute(
                         """
                         SELECT CASE WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0

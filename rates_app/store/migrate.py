@@ -1,8 +1,7 @@
-"""Bring a database to the schema of this version.
+"""Upgrade a database to the schema of this version.
 
-Migrations are Alembic scripts in ``migrations/versions``, written as plain SQL. They only expand (add) or, one
-release later, contract (remove what no running version reads), so the old and the new version of the service run
-side by side during a rollout.
+Migrations are Alembic scripts in ``migrations/versions``, written in SQL. They only expand (add) or, one release later,
+contract (remove parts that no running version reads). So both versions of the service work during a rollout.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from rates_app.store.connections import connect
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
-#: Key of the advisory lock that makes migrations started at once wait for each other.
+#: Key of the advisory lock with which concurrent migrations wait for each other.
 MIGRATION_LOCK = 7_246_001
 #: How long a migration waits for another one; statements wait for tables for a shorter time (``env.py``).
 MIGRATION_LOCK_TIMEOUT_MS = 600_000
@@ -28,7 +27,7 @@ MIGRATION_LOCK_TIMEOUT_MS = 600_000
 def _config(url: str) -> Config:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
-    # The driver reads the address: SQLAlchemy knows none with several hosts.
+    # The driver parses the address, because SQLAlchemy does not support several hosts.
     config.attributes["engine"] = sqlalchemy.create_engine(
         "postgresql+psycopg://",
         creator=lambda: connect(url, "rates-migrate", lock_timeout_ms=MIGRATION_LOCK_TIMEOUT_MS),
@@ -38,21 +37,21 @@ def _config(url: str) -> Config:
 
 
 def migrate(url: str, revision: str = "head") -> None:
-    """Upgrade a database; harmless when it is up to date or when several processes do it at once.
+    """Upgrade a database. It may be up to date, and several processes may do this concurrently.
 
     Args:
         url: The primary, as ``postgresql://user:password@host:port/name``.
-        revision: The revision to stop at.
+        revision: The last revision to apply.
 
     Raises:
-        sqlalchemy.exc.DBAPIError: The database cannot be reached, or a migration failed and was rolled back; those
-            before it stay.
+        sqlalchemy.exc.DBAPIError: The database is unreachable, or a migration failed and was rolled back; earlier
+            migrations remain applied.
     """
     command.upgrade(_config(url), revision)
 
 
 def pending(url: str) -> list[str]:
-    """Say which migrations a database lacks.
+    """List the migrations that a database lacks.
 
     Args:
         url: The database, as for :func:`migrate`; a replica will do.
@@ -66,5 +65,5 @@ def pending(url: str) -> list[str]:
         current = MigrationContext.configure(connection).get_current_revision()
     known = [revision.revision for revision in script.walk_revisions()]
     if current is not None and current not in known:
-        return []  # a newer version has migrated already: expand-only, so this version still runs on it
+        return []  # a newer version has migrated it; migrations only expand, so this version works with it
     return [revision.revision for revision in reversed(list(script.iterate_revisions("head", current)))]

@@ -49,7 +49,7 @@ class Token(NamedTuple):
 
 
 def _hash(secret: str) -> bytes:
-    # 256 random bits cannot be guessed, so a slow hash would add nothing.
+    # 256 random bits cannot be guessed, so a slow hash is unnecessary.
     return hashlib.sha256(secret.encode()).digest()
 
 
@@ -66,18 +66,19 @@ def create_token(
     Args:
         connection: A connection to the primary, inside a transaction.
         name: The token's unique name.
-        scopes: What it allows.
+        scopes: Its scopes.
         expires_at: When it expires; None for never.
-        supplier: The owner of the batches that are delivered with it; the name if not given.
+        supplier: The owner of the batches that are delivered with it; the token's name by default.
 
     Returns:
-        The secret, which cannot be shown again.
+        The secret, which is not stored and cannot be read again.
 
     Raises:
-        TokenError: The name is taken, or a scope does not exist.
+        TokenError: The name is in use, or a scope does not exist.
     """
     if not scopes or (unknown := set(scopes) - set(SCOPES)):
-        raise TokenError(f"scopes are {', '.join(SCOPES)}; not {', '.join(sorted(unknown)) if scopes else 'none'}")
+        given = ", ".join(sorted(unknown)) if scopes else "none"
+        raise TokenError(f"invalid scopes: {given}. Supported scopes: {', '.join(SCOPES)}")
     secret = PREFIX + secrets.token_urlsafe(32)
     try:
         connection.execute(
@@ -85,7 +86,7 @@ def create_token(
             (name, supplier or name, _hash(secret), scopes, expires_at),
         )
     except psycopg.errors.UniqueViolation:
-        raise TokenError(f"there is a token {name!r} already: revoke it first, or take another name") from None
+        raise TokenError(f"the token {name!r} exists already: revoke it first, or choose another name") from None
     return secret
 
 
@@ -101,7 +102,7 @@ def revoke_token(connection: Connection, name: str) -> None:
     """Invalidate a token immediately.
 
     Raises:
-        TokenError: There is none of that name.
+        TokenError: The token does not exist.
     """
     if connection.execute("DELETE FROM tokens WHERE name = %s", (name,)).rowcount == 0:
         raise TokenError(f"there is no token {name!r}; 'rates token list' shows all")

@@ -121,7 +121,7 @@ def _not_found(error: NotFound) -> ResponseReturnValue:
 
 @views.errorhandler(Unavailable)
 def _unavailable(error: Unavailable) -> Response:
-    log.warning("page_unavailable", reason=str(error))
+    log.warning("page_not_served", reason=str(error))
     if isinstance(error, QueryTooSlow):
         return _problem(
             503, "The query takes too long", "It was cancelled at its deadline.",

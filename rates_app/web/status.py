@@ -46,7 +46,7 @@ class Ledger(NamedTuple):
 def status_page() -> Response:
     """Show how this pod and its stores are; it answers whatever is away."""
     databases = service().databases
-    ready, checks = readiness(databases, service().redis, service().reads.note)
+    ready, checks = readiness(databases, service().redis, service().reads.record_generation)
     samples = [sample for metric in ReplicaLag(databases).collect() for sample in metric.samples]
     try:
         ledger = databases.read(_ledger, prefer="primary")

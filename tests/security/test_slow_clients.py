@@ -33,7 +33,7 @@ GOOD = f"GET {QUESTION} HTTP/1.1\r\nHost: rates\r\n\r\n".encode()
 def pod(start_pod: Callable[..., AbstractContextManager[PodUnderTest]]) -> Iterator[PodUnderTest]:
     """A pod of two workers with two threads each, and a client timeout of two seconds."""
     patient = {"RATES_SHED_SECONDS": "30", "RATES_PUBLIC_BATCHES": "true"}
-    with start_pod(RATES_THREADS="2", RATES_CLIENT_TIMEOUT_SECONDS="2", RATES_UPLOAD_LANES="2", **patient) as pod:
+    with start_pod(RATES_THREADS="2", RATES_CLIENT_TIMEOUT_SECONDS="2", RATES_UPLOAD_THREADS="2", **patient) as pod:
         yield pod
 
 

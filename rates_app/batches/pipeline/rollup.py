@@ -24,7 +24,7 @@ from rates_app.batches.model import WrongState
 from rates_app.batches.pipeline.binary import Integers, Packed, decode_arrays, encode
 from rates_app.batches.pipeline.tables import staged_rows
 from rates_app.ops.traces import tracer
-from rates_app.rates.sets import Lanes, Sets, combine, read_set
+from rates_app.rates.sets import LanePrices, Sets, combine, read_set
 from rates_app.store.connections import connect
 from rates_app.store.generation import record_batch_lanes
 
@@ -121,7 +121,7 @@ def roll_up(database_url: str, part: Part) -> int:
         tree = _read_tree(connection)
         day, origin, destination, cents = _read_prices(connection, part)
         days = np.unique(day)
-        lanes = Lanes(_codes(days, tree, day, origin, destination), cents)
+        lanes = LanePrices(_codes(days, tree, day, origin, destination), cents)
         with ThreadPoolExecutor(1) as sender:  # COPY the ports' sets while those of regions are made
             sent = sender.submit(_write, connection, part.batch_id, days, tree, lanes.sets())
             regions = region_sets(lanes, tree)
@@ -163,7 +163,7 @@ def rebuild_for_tree(connection: Connection) -> int:
     return len(batches)
 
 
-def region_sets(lanes: Lanes, tree: Tree) -> Sets:
+def region_sets(lanes: LanePrices, tree: Tree) -> Sets:
     """Add up lanes to every pair of locations above them.
 
     Each location has one above it at each depth of the tree, so lanes are added up once for each pair of depths.
@@ -262,7 +262,7 @@ def _write(connection: Connection, batch_id: int, days: Integers, tree: Tree, se
         copy.write(data)
 
 
-def _read_lanes(connection: Connection, batch_id: int, tree: Tree) -> Iterator[tuple[int, Lanes]]:
+def _read_lanes(connection: Connection, batch_id: int, tree: Tree) -> Iterator[tuple[int, LanePrices]]:
     """Read the rollups of a batch between ports, day by day (in days since 2000-01-01)."""
     with connection.cursor("lanes", binary=True) as cursor:
         cursor.execute(
@@ -276,4 +276,4 @@ def _read_lanes(connection: Connection, batch_id: int, tree: Tree) -> Iterator[t
             _, origins, destinations, counts, sets = zip(*rows, strict=True)
             codes = _codes(np.array([day]), tree, np.full(len(origins), day), np.array(origins), np.array(destinations))
             prices = [np.repeat(*read_set(count, packed)) for count, packed in zip(counts, sets, strict=True)]
-            yield day, Lanes(np.repeat(codes, counts), np.concatenate(prices))
+            yield day, LanePrices(np.repeat(codes, counts), np.concatenate(prices))

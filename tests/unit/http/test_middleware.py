@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from rates_app.cache.process import Kept, ProcessAnswers
+from rates_app.cache.process import CachedResponse, ProcessAnswers
 from rates_app.cache.redis import Redis
 from rates_app.cache.versions import Stamp, Versions
 from rates_app.http.exchange import ENVIRON_KEY, Cacheable, Exchange, exchange_of
@@ -151,7 +151,7 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rates_app.cache.process.MAX_BYTES", 10 * 3000)
     answers = ProcessAnswers()
     for number in range(20):
-        answers.put((str(number), "", None, None), Kept(5, Stamp("e", 4), "q", "/", [], b"x" * 1000, "tag"))
+        answers.put((str(number), "", None, None), CachedResponse(5, Stamp("e", 4), "q", "/", [], b"x" * 1000, "tag"))
 
     held = [number for number in range(20) if answers.get((str(number), "", None, None), VERSIONS)]
     assert held == list(range(10, 20))

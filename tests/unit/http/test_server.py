@@ -11,7 +11,7 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
 from rates_app.application import create_app
-from rates_app.http.server import Balance, Server
+from rates_app.http.server import Balance, HttpServer
 from rates_app.http.worker import TURN_SECONDS, EventWorker
 from rates_app.settings import Settings, load_settings
 
@@ -93,15 +93,15 @@ def test_a_full_worker_closes_the_connection_that_has_waited_longest(worker: Eve
 
 def test_a_worker_takes_the_place_of_one_that_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RATES_DATABASE_URL", "postgresql://nobody@localhost/none")
-    server = Server(load_settings(), tmp_path, create_app)
+    server = HttpServer(load_settings(), tmp_path, create_app)
     workers: dict[int, Any] = {pid: SimpleNamespace(pid=pid, place=0) for pid in (11, 12, 13)}
     arbiter = SimpleNamespace(WORKERS={})
     for pid in (11, 12):
         server.cfg.pre_fork(arbiter, workers[pid])
         arbiter.WORKERS[pid] = workers[pid]
-        server.balance.open[workers[pid].place] = 5
+        server.balance.open[workers[pid].index] = 5
 
     server.cfg.child_exit(arbiter, arbiter.WORKERS.pop(11))
     assert server.balance.least() == 5
     server.cfg.pre_fork(arbiter, workers[13])
-    assert (workers[12].place, workers[13].place) == (1, 0)
+    assert (workers[12].index, workers[13].index) == (1, 0)

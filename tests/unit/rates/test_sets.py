@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from rates_app.batches.formats.values import MAX_PRICE_CENTS
 from rates_app.batches.pipeline.rollup import Tree, region_sets
-from rates_app.rates.sets import EXACT_PRICES, Lanes, Sets, read_set
+from rates_app.rates.sets import EXACT_PRICES, LanePrices, Sets, read_set
 from rates_app.rates.spread import Spread, spread
 
 if TYPE_CHECKING:
@@ -91,9 +91,9 @@ def plain(rows: Mapping[tuple[int, int, int, int], int]) -> dict[int, Counter[in
     return found
 
 
-def lanes(rows: list[tuple[int, int, int, int]]) -> Lanes:
+def lanes(rows: list[tuple[int, int, int, int]]) -> LanePrices:
     columns = np.array(rows, dtype=np.int64).reshape(-1, 4).T
-    return Lanes((columns[0] * 10 + columns[1]) * 10 + columns[2], columns[3])
+    return LanePrices((columns[0] * 10 + columns[1]) * 10 + columns[2], columns[3])
 
 
 @settings(deadline=None)
@@ -161,7 +161,7 @@ def test_the_spread_of_several_sets_is_that_of_all_their_prices(parts: list[dict
     [([7], [7]), ([7, 7], [7, 7]), ([7, 7, 7], [7, 3]), ([7, 7, 8, 8], [7, 7, 8, 8]), ([7, 7, 8, 8, 8], [7, 2, 8, 3])],
 )
 def test_a_set_is_kept_in_the_shorter_form(prices: list[int], numbers: list[int]) -> None:
-    sets = Lanes(np.zeros(len(prices), dtype=np.int64), np.array(prices)).sets()
+    sets = LanePrices(np.zeros(len(prices), dtype=np.int64), np.array(prices)).sets()
     assert sets.numbers.tolist() == numbers
     cents, weights = read_set(len(prices), sets.numbers.tobytes())
     assert np.repeat(cents, weights).tolist() == prices
@@ -169,5 +169,5 @@ def test_a_set_is_kept_in_the_shorter_form(prices: list[int], numbers: list[int]
 
 def test_a_lane_of_many_prices_stays_exact_and_short() -> None:
     cents = np.tile([100, 101, 250], 10 * EXACT_PRICES)
-    sets = Lanes(np.zeros(len(cents), dtype=np.int64), cents).sets()
+    sets = LanePrices(np.zeros(len(cents), dtype=np.int64), cents).sets()
     assert sets.numbers.tolist() == [100, 10 * EXACT_PRICES, 101, 10 * EXACT_PRICES, 250, 10 * EXACT_PRICES]
