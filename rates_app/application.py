@@ -1,4 +1,4 @@
-"""Put the service together."""
+"""Compose the HTTP service."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 
 
 def create_app(settings: Settings) -> Flask:
-    """Create the WSGI application of one process; call it after a fork.
+    """Create the WSGI application of one process. Call it after a fork.
 
     Args:
-        settings: Where the stores are, and the limits.
+        settings: The addresses of the stores, and the limits.
 
     Returns:
         The application; ``app.extensions["rates"].close()`` closes its connections.
@@ -67,9 +67,9 @@ def create_app(settings: Settings) -> Flask:
     app.extensions["rates"] = Service(settings, databases, redis, reads, lease, limiter, housekeeping)
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # its redirects would repeat the client's Host header
-    app.before_request(_note_request)
-    app.after_request(_share)
-    app.teardown_request(_forget_request)
+    app.before_request(_record_request)
+    app.after_request(_add_cors_headers)
+    app.teardown_request(_clear_context)
     for views in (
         rates.views,
         locations.views,
@@ -98,30 +98,30 @@ def create_app(settings: Settings) -> Flask:
     return app
 
 
-def _note_request() -> None:
+def _record_request() -> None:
     exchange = current_exchange()
     g.request_id = exchange.request_id
     structlog.contextvars.bind_contextvars(request_id=g.request_id)
     if request.url_rule is not None:
         if exchange.public and request.url_rule.rule in PRIVATE:
-            raise NotFound("This is served on the operations port.")
+            raise NotFound("This page is served on the operations port.")
         exchange.route = request.url_rule.rule
 
 
-def _forget_request(_error: BaseException | None) -> None:
+def _clear_context(_error: BaseException | None) -> None:
     """Clear the request id from this thread's logging context."""
     structlog.contextvars.unbind_contextvars("request_id")
 
 
-def _share(response: Response) -> Response:
-    """Let other origins' pages read (CORS)."""
+def _add_cors_headers(response: Response) -> Response:
+    """Allow pages of other origins to read the response (CORS)."""
     preflight = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
     response.headers.update(cors_headers(request.method, preflight=preflight))
     return response
 
 
 def _find_route(routes: MapAdapter, environ: WSGIEnvironment) -> str:
-    """Find the pattern of the route that a request is for."""
+    """Return the pattern of a request's route."""
     path = environ["PATH_INFO"].encode("latin1").decode(errors="replace")
     try:
         rule, _ = routes.match(path, environ["REQUEST_METHOD"], return_rule=True)
@@ -131,7 +131,7 @@ def _find_route(routes: MapAdapter, environ: WSGIEnvironment) -> str:
 
 
 def _refusal_pages(app: Flask) -> dict[Refusal, bytes]:
-    """Render the pages that refuse a request once, so that refusing costs nothing."""
+    """Render the pages of refused requests in advance, so that a refusal is cheap."""
     rendered: dict[Refusal, bytes] = {}
     refusals: tuple[Refusal, ...] = get_args(Refusal)
     with app.test_request_context("/"):

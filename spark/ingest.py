@@ -1,8 +1,8 @@
-"""Ingest a big batch with Spark: the driver plans and publishes, executors stage slices and roll days up.
+"""Ingest a large batch with Spark: the driver plans and publishes, executors stage slices and compute rollups.
 
-In a cluster the dispatcher submits it for a batch that is in the ledger; on one machine it takes a file:
-``python spark/ingest.py big.csv``. What is staged is in the ledger, so Spark may lose executors, try tasks again and
-run them twice (speculation): each slice has one winner.
+In a cluster, the dispatcher submits this program for a batch in the ledger. On one machine it reads a file:
+``python spark/ingest.py big.csv``. The ledger records staged slices, so Spark may lose executors, retry tasks and run
+them twice (speculation): one attempt per slice succeeds.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ PROGRESS_SECONDS = 1.0
 
 
 def in_spark(context: SparkContext) -> Workers:
-    """Work in Spark's executors, a task for each item.
+    """Return a function that runs items in Spark's executors, one task per item.
 
-    Totals are not kept in accumulators: an executor that is lost after its commit and before its report has staged
-    its rows, and only the ledger knows.
+    Totals are not in accumulators: an executor that is lost between its commit and its report has staged its rows, and
+    only the ledger contains that.
     """
 
     def work(task: Callable[[Item], object], items: Sequence[Item], done: Callable[[], None]) -> None:
         def attempt(item: Item) -> BatchError | None:
             try:
                 task(item)
-            except BatchError as error:  # Spark would repeat the task, which can't help: the driver decides
+            except BatchError as error:  # a retry by Spark cannot succeed, so the driver handles it
                 return error
             return None
 
@@ -77,7 +77,7 @@ def in_spark(context: SparkContext) -> Workers:
             try:
                 errors = [error for error in job.result() if error]
             except Py4JError as error:
-                raise WorkersLost(f"Spark gave up the tasks: {error}") from error
+                raise WorkersLost(f"Spark stopped retrying the tasks: {error}") from error
         if errors:
             raise errors[0]
         for _ in range(reported, len(items)):
@@ -95,11 +95,11 @@ def _completed(context: SparkContext, group: str) -> int:
 
 
 def session(settings: Settings) -> SparkSession:
-    """Connect to the cluster that spark-submit names, or begin one inside this process."""
+    """Connect to the cluster of spark-submit, or start Spark in this process."""
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.appName("rates-ingest")
-    # Set by spark-submit for the programs that it starts. What it was told is known to Java alone until there is a
-    # session, so that SparkConf does not show it here.
+    # spark-submit sets this variable for its programs. Until there is a session, only Java knows the arguments of
+    # spark-submit, so SparkConf does not contain them here.
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         builder = (
             builder.master(f"local[{settings.ingest_workers}]")
@@ -116,12 +116,12 @@ def _report(step: Step, done: int, total: int) -> None:
 
 
 def main() -> int:
-    """Run one batch to its end.
+    """Ingest one batch.
 
     Returns:
-        0 if it has ended, published or refused; 1 if running it again may help.
+        Exit status: 0 if the batch has ended, published or refused; 1 if a retry may succeed.
     """
-    parser = argparse.ArgumentParser(description="Ingest a big batch with Spark.")
+    parser = argparse.ArgumentParser(description="Ingest a large batch with Spark.")
     parser.add_argument("file", nargs="?", help="path or S3 address of a file that is not in the ledger yet")
     parser.add_argument("--batch", type=int, help="number of a batch in the ledger")
     parser.add_argument("--source", help="pinned address of that batch's file")

@@ -1,4 +1,4 @@
-"""Base backups: take, list, verify, and remove expired ones."""
+"""Base backups: create, list, verify, and remove expired ones."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import psycopg
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from rates_app.backups import wal
 from rates_app.backups.repository import DESCRIPTION, BackupError, Folder
 from rates_app.backups.tools import run, tool, without_password
+from rates_app.store.connections import connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rates_app.backups.repository import Repository
 
-#: What pg_basebackup writes.
+#: The files that pg_basebackup writes.
 FILES = ("backup_manifest", "base.tar.gz", "pg_wal.tar.gz")
 
 
@@ -32,39 +32,44 @@ class Backup(BaseModel):
 
     label: str
     started: AwareDatetime
-    #: From this moment on, points in time can be restored from it.
+    #: The earliest point in time that can be restored from it.
     ended: AwareDatetime
     #: The WAL segment that contains its start.
     first_segment: str
-    #: Position in the WAL, in bytes, from which on it is consistent.
+    #: Position in the WAL, in bytes, from which it is consistent.
     end_position: int
     #: Length of a WAL segment of its server.
     segment_bytes: int
     server_version: str
-    #: Bytes of the data when it is unpacked.
+    #: Size of the unpacked data.
     data_bytes: int
     kept_bytes: int
-    #: Whether the server archived its WAL; without that, only the moment of the backup's end can be restored.
+    #: Whether the server archived its WAL. Otherwise only the end of the backup can be restored.
     archiving: bool
 
     @property
     def timeline(self) -> int:
-        """The timeline that its server was on."""
+        """The server's timeline."""
         return int(self.first_segment[:8], 16)
 
 
 class Retention(NamedTuple):
-    """Which base backups remain: those that either rule asks for."""
+    """Retention of base backups: a backup is kept if either rule requires it."""
 
-    #: The newest backups, by number.
+    #: Number of newest backups to keep.
     backups: int
-    #: Any moment of this period can be restored.
+    #: Period of which every point in time can be restored.
     period: timedelta = timedelta(0)
 
     def expired(self, backups: Sequence[Backup], now: datetime) -> list[Backup]:
-        """Return the backups, of all oldest first, that neither rule needs.
+        """Return the backups that neither rule requires.
 
-        A moment is restored from the backup before it, so that one remains although it is older than the period.
+        A point in time is restored from the backup before it, so that backup is kept although it is older than the
+        period.
+
+        Args:
+            backups: All backups, oldest first.
+            now: The current time.
         """
         surplus = max(0, len(backups) - self.backups)
         return [
@@ -84,25 +89,25 @@ class _Manifest(BaseModel):
     ranges: list[_WalRange] = Field(alias="WAL-Ranges")
 
 
-def take(
+def create_backup(
     kept: Repository,
     database_url: str,
     keep: Retention,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Backup:
-    """Take a base backup, verify it, store it, and remove the backups that retention no longer asks for.
+    """Create, verify and store a base backup, and remove expired backups.
 
     Args:
         kept: The repository.
-        database_url: The server, for a role that has REPLICATION.
-        keep: Which base backups remain.
-        progress: Receives the number of bytes done, and of all bytes.
+        database_url: The server, with a role that has REPLICATION.
+        keep: Retention of base backups.
+        progress: Called with the number of bytes done, and of all bytes.
 
     Raises:
-        BackupError: It could not be made, or is damaged; nothing of it is left.
-        psycopg.OperationalError: The server cannot be reached.
+        BackupError: The backup failed or is damaged; nothing of it remains.
+        psycopg.OperationalError: The server is unreachable.
     """
-    with psycopg.connect(database_url, connect_timeout=5, application_name="rates-backup") as connection:
+    with connect(database_url, "rates-backup") as connection:
         row = connection.execute(
             """
             SELECT current_setting('server_version'), current_setting('archive_mode') <> 'off',
@@ -118,7 +123,9 @@ def take(
     making = kept.workspace()
     if (free := shutil.disk_usage(making).free) < data_bytes:
         making.rmdir()
-        raise BackupError(f"{making.parent} has {free:,} bytes left, the data are {data_bytes:,}: make room there")
+        raise BackupError(
+            f"{making.parent} has {free:,} bytes free, and the backup needs {data_bytes:,}: free some space"
+        )
     try:
         address, password = without_password(database_url)
         run(
@@ -155,8 +162,8 @@ def take(
         (making / DESCRIPTION).write_text(backup.model_dump_json(indent=2))
         kept.add_folder(f"base/{label}", making)
     finally:
-        shutil.rmtree(making, ignore_errors=True)  # in a folder it has been renamed
-    backups = found(kept)
+        shutil.rmtree(making, ignore_errors=True)  # a local repository has renamed it
+    backups = find_backups(kept)
     expired = keep.expired(backups, backup.ended)
     for old in expired:
         _remove(kept, old.label)
@@ -164,11 +171,11 @@ def take(
     return backup
 
 
-def found(kept: Repository) -> list[Backup]:
+def find_backups(kept: Repository) -> list[Backup]:
     """List the base backups, oldest first.
 
     Raises:
-        BackupError: A description cannot be read.
+        BackupError: A description is unreadable.
     """
     backups = []
     for file in kept.files("base"):
@@ -177,36 +184,40 @@ def found(kept: Repository) -> list[Backup]:
                 try:
                     backups.append(Backup.model_validate_json(source.read()))
                 except ValidationError as error:
-                    raise BackupError(f"{file.name} is damaged, and its backup with it: remove it ({error})") from error
+                    raise BackupError(
+                        f"{file.name} is damaged, so its backup is unusable: remove it ({error})"
+                    ) from error
     return sorted(backups, key=lambda backup: backup.started)
 
 
 def verify(kept: Repository, backup: Backup) -> wal.Reach:
-    """Check every byte of a base backup against its manifest, and that the archive continues from it without a gap.
+    """Verify every byte of a base backup against its manifest, and that the WAL archive has no gap after it.
 
     Args:
         kept: The repository.
         backup: The backup.
 
     Returns:
-        How far the archive continues, on the timeline that the service uses.
+        The archived WAL after the backup, on the timeline that the service uses.
 
     Raises:
-        BackupError: Something is missing or damaged.
+        BackupError: A file is missing or damaged.
     """
     with tempfile.TemporaryDirectory(prefix="rates-verify-") as folder:
         for name in FILES:
             source = f"base/{backup.label}/{name}"
             if isinstance(kept, Folder):
                 if not (kept.path / source).exists():
-                    raise BackupError(f"{source} is missing: the backup {backup.label} is of no use; make a new one")
+                    raise BackupError(
+                        f"{source} is missing: backup {backup.label} is unusable; create a new one with 'rates backup'"
+                    )
                 (Path(folder) / name).symlink_to(kept.path / source)
             else:
                 with kept.open(source) as stream, (Path(folder) / name).open("wb") as copy:
                     shutil.copyfileobj(stream, copy)
         run([tool("pg_verifybackup"), "--no-parse-wal", folder])
     archive = wal.Archive.read(kept)
-    return archive.reach(backup, archive.timeline_for(found(kept)))
+    return archive.reach(backup, archive.timeline_for(find_backups(kept)))
 
 
 def _wal_range(folder: Path) -> tuple[int, int, int]:
@@ -219,6 +230,6 @@ def _wal_range(folder: Path) -> tuple[int, int, int]:
 
 
 def _remove(kept: Repository, label: str) -> None:
-    """Remove a base backup: its description first, so that a half removed one is never taken for a whole."""
+    """Remove a base backup: its description first, so that a partly removed backup never looks complete."""
     for name in (DESCRIPTION, *FILES):
         kept.remove(f"base/{label}/{name}")

@@ -27,12 +27,12 @@ err = Console(stderr=True)
 
 app = typer.Typer(
     invoke_without_command=True,
-    help="""Back up a PostgreSQL that we run ourselves; without a command, take a base backup now.
+    help="""Back up a self-managed PostgreSQL server. Without a command, create a base backup now.
 
-    The backup is made by pg_basebackup, verified by pg_verifybackup, and kept in RATES_BACKUP_URL. The newest
-    RATES_BACKUP_KEEP are kept, those that the last RATES_BACKUP_KEEP_DAYS need, and the WAL that continues from them.
+    pg_basebackup creates the backup, pg_verifybackup verifies it, and it is stored in RATES_BACKUP_URL. The newest
+    RATES_BACKUP_KEEP backups are kept, and those needed to restore the last RATES_BACKUP_KEEP_DAYS, with their WAL.
 
-    To restore to any moment in between, the server has to archive its WAL. Into a folder:
+    For restores to a point in time, the server must archive its WAL. Into a folder:
     `archive_library = 'basic_archive'` with `basic_archive.archive_directory = 'FOLDER/wal'`; into a bucket:
     `archive_command = 'rates backup archive %p'`; and for both `archive_mode = on`, `archive_timeout = 300`.
     """,
@@ -41,39 +41,48 @@ app = typer.Typer(
 
 @app.callback()
 def backup(context: typer.Context) -> None:
-    """Take a base backup if no command was given."""
+    """Create a base backup if no command is given."""
     if context.invoked_subcommand is not None:
         return
     settings = read_settings(BackupSettings)
     if settings.database_url is None:
-        raise SettingsError("RATES_BACKUP_DATABASE_URL: say which server to back up, for a role with REPLICATION")
+        raise SettingsError(
+            "RATES_BACKUP_DATABASE_URL is not set: set it to the server to back up, with a role that has REPLICATION"
+        )
     with _progress() as show:
-        taken = base.take(
+        created = base.create_backup(
             repository(settings.url),
             settings.database_url.get_secret_value(),
             base.Retention(settings.keep, timedelta(days=settings.keep_days)),
             lambda done, total: show("backing up", done, total),
         )
     out.print(
-        f"Backup {taken.label} is verified and kept: {taken.kept_bytes:,} bytes in {settings.url}", soft_wrap=True
+        f"Backup {created.label} is verified and stored: {created.kept_bytes:,} bytes in {settings.url}", soft_wrap=True
     )
-    if not taken.archiving:
+    if not created.archiving:
         err.print(
-            "The server does not archive its WAL, so only the moment of this backup can be restored: "
-            "'rates backup --help' tells how to set it up.",
+            "The server does not archive its WAL, so only the end of this backup can be restored. "
+            "'rates backup --help' describes how to set up archiving.",
             soft_wrap=True,
         )
 
 
 @app.command("list")
 def list_backups() -> None:
-    """List the base backups, and until when the archive continues from each on each timeline."""
+    """List the base backups, and for each timeline the latest time that can be restored from them."""
     kept = repository(read_settings(BackupSettings).url)
     table = Table(
-        Column("Backup", no_wrap=True), "Ended", "Timeline", "Restorable until", "PostgreSQL", "Data", "Kept", box=None
+        Column("Backup", no_wrap=True),
+        "Ended",
+        "Timeline",
+        "Restorable until",
+        "PostgreSQL",
+        "Data",
+        "Stored",
+        box=None,
     )
     archive = wal.Archive.read(kept)
-    backups = base.found(kept)
+    backups = base.find_backups(kept)
     for each in backups:
         sizes = (f"{size / 2**20:,.1f} MiB" for size in (each.data_bytes, each.kept_bytes))
         for timeline in archive.timelines(each):
@@ -90,10 +99,10 @@ def list_backups() -> None:
 @app.command()
 def verify(
     label: Annotated[
-        str | None, typer.Argument(help="The backup, from `rates backup list`; the newest if none.")
+        str | None, typer.Argument(help="Label of the backup, from `rates backup list`; by default the newest.")
     ] = None,
 ) -> None:
-    """Check every byte of a backup, and that no WAL after it is missing, across timelines."""
+    """Verify every byte of a backup, and that no WAL after it is missing, across timelines."""
     kept = repository(read_settings(BackupSettings).url)
     chosen = restoring.plan(kept, None, label).backup
     reach = base.verify(kept, chosen)
@@ -108,7 +117,7 @@ def verify(
 
 @app.command()
 def archive(file: Annotated[Path, typer.Argument(help="The WAL file: %p in archive_command.", exists=True)]) -> None:
-    """Keep a WAL file: the server's `archive_command = 'rates backup archive %p'`, for a bucket."""
+    """Store a WAL file in a bucket: for the server's `archive_command = 'rates backup archive %p'`."""
     wal.archive(repository(read_settings(BackupSettings).url), file)
 
 
@@ -118,21 +127,21 @@ def restore(
         datetime | None,
         typer.Option(
             formats=["%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S.%f", "%Y-%m-%d %H:%M:%S"],
-            help="The point in time (UTC); the latest that is archived if not given.",
+            help="Point in time (UTC); by default the latest that is archived.",
         ),
     ] = None,
     label: Annotated[
-        str | None, typer.Option("--backup", help="Begin with this base backup, not the last before the time.")
+        str | None, typer.Option("--backup", help="Label of the base backup; by default the last one before the time.")
     ] = None,
     timeline: Annotated[
-        int | None, typer.Option(help="Follow this timeline, not the one that the service used at the time.")
+        int | None, typer.Option(help="Timeline to follow; by default the one that the service used at the time.")
     ] = None,
 ) -> None:
-    """Restore a backup into a new data directory, as of a point in time, and verify it by replaying it.
+    """Restore a backup into a new data directory at a point in time, and verify it by replaying its WAL.
 
-    The server that was backed up is not touched. The restored one is stopped, and on a new timeline: start it with
-    `pg_ctl -D INTO start`, compare, and only then let the service use it. Stop the old server before the new one
-    archives, and take a base backup of the new one: `rates backup`.
+    The original server is not changed. The restored server is stopped and on a new timeline. Start it with
+    `pg_ctl -D INTO start`, compare the data, and only then let the service use it. Stop the old server before the new
+    one archives, and create a base backup of the new one: `rates backup`.
 
     Example: `rates restore /var/lib/postgresql/restored --at 2026-11-24T03:00:00`
     """

@@ -1,7 +1,7 @@
-"""The place that backups are kept in: a folder or a prefix of an S3 bucket, with the same names in both.
+"""Backup repositories: a folder, or a prefix of an S3 bucket, with the same names in both.
 
-``wal/`` holds archived segments under PostgreSQL's names. ``base/LABEL/`` holds a base backup's files; ``backup.json``
-is written last, so a backup without one is not whole.
+``wal/`` contains archived segments under PostgreSQL's names. ``base/LABEL/`` contains the files of a base backup.
+``backup.json`` is written last, so a backup without it is incomplete.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 
-#: Is written last.
+#: The file that is written last.
 DESCRIPTION = "backup.json"
-#: How names begin that are being written; PostgreSQL's basic_archive calls them so, too.
+#: Prefix of unfinished files, as in PostgreSQL's basic_archive.
 UNFINISHED = "archtemp."
 INTERRUPTED_AFTER = timedelta(days=1)
 
-#: What is sent to S3 in one piece, so that it can be told not to replace anything.
-ONE_PIECE_BYTES = 64 * 2**20
+#: Maximum size of a file that is sent to S3 in one request, in which S3 can refuse to replace an object.
+MAX_SINGLE_PUT_BYTES = 64 * 2**20
 
 
 class BackupError(Exception):
-    """A backup or a restore cannot be done; the message says what to do."""
+    """A backup or restore failed; the message includes the next step."""
 
 
 class StoredFile(NamedTuple):
-    """A file that is kept."""
+    """A file in a repository."""
 
     name: str
     size: int
@@ -48,38 +48,38 @@ class StoredFile(NamedTuple):
 
 
 class Repository(Protocol):
-    """What both places can do; names are relative, with slashes."""
+    """A backup repository; names are relative, with slashes."""
 
     def files(self, folder: str) -> list[StoredFile]:
         """List the files in a folder and below it, by name."""
 
     def open(self, name: str) -> IO[bytes]:
-        """Read a file from its beginning to its end."""
+        """Open a file for sequential reading."""
 
     def add(self, name: str, file: Path) -> None:
-        """Keep a copy of a file, whole or not at all; never over another one."""
+        """Store a copy of a file atomically; never replace another one."""
 
     def workspace(self) -> Path:
-        """Make a folder to make a backup in."""
+        """Create a temporary folder for a new backup."""
 
     def add_folder(self, name: str, folder: Path) -> None:
-        """Keep a folder from the workspace, ``backup.json`` last or all at once."""
+        """Store a folder from the workspace: atomically, or with ``backup.json`` last."""
 
     def drop_interrupted(self) -> None:
-        """Remove what interrupted backups have left, a day later: before that, one may be under way."""
+        """Remove remains of interrupted backups after a day; newer ones may be in progress."""
 
     def remove(self, name: str) -> None:
-        """Forget a file."""
+        """Remove a file."""
 
 
 class Folder:
-    """A folder of this machine, or of a disk that it mounts."""
+    """A folder of this machine or of a mounted disk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
 
     def files(self, folder: str) -> list[StoredFile]:
-        """List the files, without those that are still being written."""
+        """List the files, without unfinished ones."""
         return sorted(
             StoredFile(str(path.relative_to(self.path)), path.stat().st_size, _changed(path))
             for path in (self.path / folder).rglob("*")
@@ -91,7 +91,7 @@ class Folder:
         return (self.path / name).open("rb")
 
     def add(self, name: str, file: Path) -> None:
-        """Copy under another name, flush to the disk, link: a link never replaces a file."""
+        """Copy to a temporary name, flush to the disk, then link: a link never replaces a file."""
         path = self.path / name
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial = path.with_name(f"{UNFINISHED}{path.name}.{os.getpid()}")
@@ -107,7 +107,7 @@ class Folder:
         _flush(path.parent)
 
     def workspace(self) -> Path:
-        """Make the folder where the backup will stay, so that no second place is needed for it."""
+        """Create the folder on the backup's file system, so that the backup can be renamed instead of copied."""
         base = self.path / "base"
         base.mkdir(mode=0o700, parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=base))
@@ -159,11 +159,11 @@ class Bucket:
             return cast("IO[bytes]", self._s3.get_object(Bucket=self._bucket, Key=self._prefix + name)["Body"])
 
     def add(self, name: str, file: Path) -> None:
-        """Upload with a checksum; S3 itself refuses to replace an object, of those that are sent in one piece."""
+        """Upload with a checksum; S3 refuses to replace an object if the file is sent in one request."""
         key = self._prefix + name
         with self._reaching():
-            if file.stat().st_size > ONE_PIECE_BYTES:
-                # Files of this size are a base backup's, which has a label of its own.
+            if file.stat().st_size > MAX_SINGLE_PUT_BYTES:
+                # Files of this size belong to a base backup, whose label is unique.
                 self._s3.upload_file(str(file), self._bucket, key, ExtraArgs={"ChecksumAlgorithm": "SHA256"})
                 return
             try:
@@ -177,7 +177,7 @@ class Bucket:
                 raise
 
     def workspace(self) -> Path:
-        """Make a folder for temporary files (``TMPDIR``)."""
+        """Create a temporary folder (in ``TMPDIR``)."""
         return Path(tempfile.mkdtemp(prefix="rates-backup-"))
 
     def add_folder(self, name: str, folder: Path) -> None:
@@ -186,7 +186,7 @@ class Bucket:
             self.add(f"{name}/{path.name}", path)
 
     def drop_interrupted(self) -> None:
-        """Remove old files that were never described."""
+        """Remove old files of backups without ``backup.json``."""
         files = self.files("base")
         whole = {file.name.rpartition("/")[0] for file in files if file.name.endswith(f"/{DESCRIPTION}")}
         for file in files:
@@ -207,11 +207,11 @@ class Bucket:
 
 
 class AlreadyKeptError(BackupError):
-    """There is a file of that name."""
+    """A file of that name exists."""
 
 
 def repository(url: str) -> Repository:
-    """Return the place of an address, as in ``RATES_BACKUP_URL``."""
+    """Return the repository of an address, as in ``RATES_BACKUP_URL``."""
     if url.startswith("s3://"):
         bucket, _, prefix = url.removeprefix("s3://").rstrip("/").partition("/")
         return Bucket(bucket, prefix)
@@ -219,7 +219,7 @@ def repository(url: str) -> Repository:
 
 
 def same(kept: Repository, name: str, file: Path) -> bool:
-    """Tell whether a file that is kept has the content of another."""
+    """Return whether a stored file has the same content as a local one."""
     with kept.open(name) as one, file.open("rb") as other:
         while True:
             left, right = one.read(2**20), other.read(2**20)
@@ -230,7 +230,7 @@ def same(kept: Repository, name: str, file: Path) -> bool:
 
 
 def _exists(name: str) -> AlreadyKeptError:
-    return AlreadyKeptError(f"{name} is there already, and a backup never replaces a file")
+    return AlreadyKeptError(f"{name} exists already, and a backup never replaces a file")
 
 
 def _changed(path: Path) -> datetime:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from rates_app.backups import wal
-from rates_app.backups.base import found
+from rates_app.backups.base import find_backups
 from rates_app.backups.repository import AlreadyKeptError, BackupError, Folder
 from rates_app.backups.tools import embedded, run, tool
 from rates_app.backups.wal import Archive
@@ -33,21 +33,21 @@ if TYPE_CHECKING:
 
     Progress = Callable[[str, int, int], None]
 
-#: How often a restore is repeated if another one takes its timeline number.
+#: Attempts of a restore if another one uses its timeline number first.
 MAX_ATTEMPTS = 3
-#: Folder within the new data directory for WAL from a bucket, until it is replayed.
+#: Folder in the new data directory for WAL from a bucket, until it is replayed.
 FETCHED = "restored_wal"
 LAST_TRANSACTION = re.compile(r"last completed transaction was at log time (.+)")
 POLL_SECONDS = 0.2
 
 
 class Plan(NamedTuple):
-    """What a restore begins with, and which WAL it replays."""
+    """The base backup and the WAL of a restore."""
 
     backup: Backup
     archive: Archive
     timeline: int
-    #: What is replayed from a backup whose server archived its WAL; None if the backup is restored by itself.
+    #: The archived WAL to replay; None if the backup is restored without.
     reach: Reach | None
 
 
@@ -65,15 +65,15 @@ def plan(kept: Repository, at: datetime | None, label: str | None = None, timeli
 
     Args:
         kept: The repository.
-        at: The point in time to restore; the latest that is archived if None.
-        label: The base backup to begin with.
-        timeline: The timeline to follow; the one that the service used at that time if None.
+        at: The point in time to restore; None for the latest that is archived.
+        label: Label of the base backup; None to choose it.
+        timeline: The timeline to follow; None for the one that the service used at that time.
 
     Raises:
         BackupError: There is no such backup, or the archive has a gap.
     """
     archive = Archive.read(kept)
-    backups = found(kept)
+    backups = find_backups(kept)
     if timeline is None:
         timeline = archive.timeline_for(backups, at)
     fitting = [
@@ -84,7 +84,7 @@ def plan(kept: Repository, at: datetime | None, label: str | None = None, timeli
     if not fitting:
         what = f"backup {label}" if label else "backup"
         when = f" that had ended at {at:%Y-%m-%d %H:%M:%S %Z}" if at else ""
-        raise BackupError(f"there is no {what} of timeline {timeline}{when}: 'rates backup list' shows what there is")
+        raise BackupError(f"there is no {what} of timeline {timeline}{when}: 'rates backup list' lists all")
     backup = fitting[-1]
     # A gap after the time doesn't matter; a gap before it is an error that PostgreSQL reports.
     reach = archive.reach(backup, timeline, up_to_gap=at is not None) if backup.archiving else None
@@ -92,20 +92,20 @@ def plan(kept: Repository, at: datetime | None, label: str | None = None, timeli
 
 
 def restore(kept: Repository, chosen: Plan, into: Path, at: datetime | None, progress: Progress) -> Restored:
-    """Make a data directory as it was at a point in time: verified, on a new timeline, and stopped.
+    """Restore a data directory to a point in time: verified, on a new timeline, and stopped.
 
     The new timeline's history file is archived before the directory appears. Without it, a later restore could not
     follow the timeline, and another one would take the same number.
 
     Args:
         kept: The repository.
-        chosen: What to restore, from :func:`plan`.
+        chosen: The result of :func:`plan`.
         into: The new data directory; it must not exist. It appears when the restore is complete.
-        at: The point in time; the end of the archive if None.
-        progress: Receives the step, how much of it is done, and how much there is.
+        at: The point in time; None for the end of the archive.
+        progress: Called with the step, the amount done and the total.
 
     Raises:
-        BackupError: It cannot be done; nothing is left.
+        BackupError: The restore failed; nothing of it remains.
     """
     if into.exists():
         raise BackupError(f"{into} exists: name a new folder, so that nothing is overwritten")
@@ -114,7 +114,7 @@ def restore(kept: Repository, chosen: Plan, into: Path, at: datetime | None, pro
     segments = chosen.reach.segments if chosen.reach else ()
     needed = backup.data_bytes + (0 if isinstance(kept, Folder) else len(segments) * backup.segment_bytes)
     if (free := shutil.disk_usage(into.parent).free) < needed:
-        raise BackupError(f"{into.parent} has {free:,} bytes left and {needed:,} are needed: make room there")
+        raise BackupError(f"{into.parent} has {free:,} bytes free, and the restore needs {needed:,}: free some space")
     building = into.with_name(f"{into.name}.building")
     try:
         for attempt in range(1, MAX_ATTEMPTS + 1):
@@ -126,7 +126,7 @@ def restore(kept: Repository, chosen: Plan, into: Path, at: datetime | None, pro
             last = _replay(building, archive, chosen, at, progress)
             try:
                 timeline = _archive_history(kept, building)
-            except AlreadyKeptError:  # another restore or promotion took the number meanwhile
+            except AlreadyKeptError:  # another restore or promotion has used the number meanwhile
                 if attempt == MAX_ATTEMPTS:
                     raise
             else:
@@ -150,7 +150,7 @@ def _archive_history(kept: Repository, folder: Path) -> int:
 def _unpack(kept: Repository, backup: Backup, folder: Path, progress: Progress) -> None:
     done = 0
     for name, below in (("base.tar.gz", folder), ("pg_wal.tar.gz", folder / "pg_wal")):
-        # gzip reads a file of several members, as pg_basebackup writes them; tarfile by itself would not.
+        # pg_basebackup writes several gzip members, which gzip reads and tarfile does not.
         with (
             kept.open(f"base/{backup.label}/{name}") as source,
             gzip.open(source) as plain,
@@ -179,9 +179,9 @@ def _fetch(kept: Repository, segments: Sequence[str], folder: Path, progress: Pr
 
 
 def _replay(folder: Path, archive: Path, chosen: Plan, at: datetime | None, progress: Progress) -> str:
-    """Run a server without clients on the folder until it has replayed the WAL and been promoted, then stop it."""
+    """Run a server without clients on the folder until it has replayed the WAL and is promoted, then stop it."""
     for name, text in (("postgresql.conf", ""), ("pg_hba.conf", "local all all peer\n")):
-        if not (folder / name).exists():  # distributions keep these elsewhere
+        if not (folder / name).exists():  # some distributions store these elsewhere
             (folder / name).write_text(text)
     (folder / "recovery.signal").touch(mode=0o600)
     options = {
@@ -190,7 +190,7 @@ def _replay(folder: Path, archive: Path, chosen: Plan, at: datetime | None, prog
         "recovery_target_action": "promote",
         "listen_addresses": "",
         "logging_collector": "off",
-        # This server must not archive segments, or wait for the replicas, of the server that was backed up.
+        # This server must not archive segments, or wait for replicas, of the original server.
         "archive_mode": "off",
         "synchronous_standby_names": "",
     }
@@ -246,7 +246,7 @@ def _is_in_production(folder: Path) -> bool:
 
 
 def _why(log: str, at: datetime | None) -> str:
-    """Explain from its log why the server stopped."""
+    """Return the reason from the log of a server that has stopped."""
     if at is not None and "before configured recovery target was reached" in log:
         last = LAST_TRANSACTION.findall(log)
         end = f"at {last[-1]}" if last else "where the backup does"
@@ -254,4 +254,4 @@ def _why(log: str, at: datetime | None) -> str:
             f"the archive ends {end}, before {at:%Y-%m-%d %H:%M:%S %Z}: wait until the WAL of that time is archived "
             "(archive_timeout, or SELECT pg_switch_wal()), or restore without --at"
         )
-    return "\n  ".join(["PostgreSQL could not replay the WAL; it said:", *log.splitlines()[-15:]])
+    return "\n  ".join(["PostgreSQL failed to replay the WAL. The end of its log:", *log.splitlines()[-15:]])

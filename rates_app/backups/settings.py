@@ -1,4 +1,4 @@
-"""Where backups are kept, and of which server."""
+"""Settings of backups: the repository, the server and the retention."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class BackupSettings(BaseSettings):
 
     @field_validator("url")
     @classmethod
-    def _place(cls, value: str) -> str:
-        """Refuse what is neither a bucket nor a folder, which a typing error would otherwise make."""
+    def _check_url(cls, value: str) -> str:
+        """Refuse addresses that are neither a bucket nor a folder: a misspelled address would become a folder."""
         if not value or ("://" in value and not value.startswith("s3://")):
             raise ValueError("is neither s3://bucket/prefix nor a folder")
         return value

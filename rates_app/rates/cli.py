@@ -1,11 +1,10 @@
-"""`rates rate`: the rates of a lane in the terminal, as a table with bars or as JSON."""
+"""The command `rates rate`: print the rates of a lane as a table with bars, or as JSON."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
 import orjson
-import psycopg
 import typer
 from rich.bar import Bar
 from rich.console import Console
@@ -16,6 +15,7 @@ from rates_app.ops.logs import configure_logs
 from rates_app.rates.answers import OpenRatesQuestion, RangeError, UnknownLocation
 from rates_app.rates.model import Interval
 from rates_app.settings import load_settings
+from rates_app.store.connections import connect
 
 #: Characters of the bar of the highest average.
 BAR_WIDTH = 24
@@ -23,7 +23,7 @@ BAR_WIDTH = 24
 
 def rate(
     origin: Annotated[str, typer.Argument(help="UN/LOCODE of a port or slug of a region.")],
-    destination: Annotated[str, typer.Argument(help="The same for the destination.")],
+    destination: Annotated[str, typer.Argument(help="UN/LOCODE of a port or slug of a region.")],
     last: Annotated[str, typer.Option(help="Range up to the last day with prices: 30d, or ytd.")] = "30d",
     interval: Annotated[Interval, typer.Option(help="Length of an interval.")] = "day",
     *,
@@ -42,7 +42,7 @@ def rate(
         origin, destination, None, None, period, interval, "application/json", settings.max_range_days
     )
     try:
-        with psycopg.connect(settings.database_url.get_secret_value(), application_name="rates-cli") as connection:
+        with connect(settings.database_url.get_secret_value(), "rates-cli") as connection:
             body = question.render(connection)
     except UnknownLocation as error:
         unknown = [
@@ -69,12 +69,12 @@ def _show(answer: dict[str, Any]) -> None:
     for title in (answer["interval"].capitalize(), "Average", "Low", "Median", "High", "Prices"):
         table.add_column(title, justify="left" if title == answer["interval"].capitalize() else "right")
     table.add_column("Average from 0")
-    most = max((each["average"] or 0 for each in rates), default=0)
+    highest = max((each["average"] or 0 for each in rates), default=0)
     for each in reversed(rates):
         days = (
             each["date_from"] if each["date_from"] == each["date_to"] else f"{each['date_from']} to {each['date_to']}"
         )
         money = ("-" if each[key] is None else f"{each[key]:,.2f}" for key in ("average", "low", "median", "high"))
-        bar = Bar(most, 0, each["average"], width=BAR_WIDTH) if each["average"] else ""
+        bar = Bar(highest, 0, each["average"], width=BAR_WIDTH) if each["average"] else ""
         table.add_row(days, *money, f"{each['count']:,}", bar)
     print_table(table)

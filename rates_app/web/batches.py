@@ -35,12 +35,12 @@ PAGE = 50
 REJECTS = 200
 MAX_SEARCH = 100
 
-#: A stream ends after this time, so that a stopping pod waits for none; the browser opens the next.
+#: Duration of a stream, limited so that a stopping pod does not wait long; the browser then reconnects.
 STREAM_SECONDS = 20.0
-#: Open streams of one process; each reads the ledger once a second.
+#: Maximum number of open streams per process; each reads the ledger once a second.
 MAX_STREAMS = 64
 POLL_SECONDS = 1.0
-#: Sent first: how long browsers wait before they come back.
+#: First line of a stream: after how many milliseconds browsers reconnect.
 RETRY = b"retry: 2000\n\n"
 
 
@@ -87,7 +87,7 @@ def batch_page(batch: str) -> Response:
 def batch_events(batch: str) -> Response:
     """Stream a batch's state as server-sent events until it has ended, or for a time (HTML Living Standard, 9.2).
 
-    Where too many streams are open, one state is sent and the browser asks again.
+    If too many streams are open, one state is sent and the browser reconnects.
     """
     supplier = _supplier()
     _find(batch, supplier)  # raises before the status is sent
@@ -122,8 +122,8 @@ def _positive(text: str) -> int | None:
     return number if (number := batch_number(text)) else None
 
 
-class _Found(NamedTuple):
-    """What the pages show of a batch."""
+class _BatchDetails(NamedTuple):
+    """A batch and its details, as the pages show it."""
 
     batch: Batch
     progress: ledger.Progress
@@ -139,13 +139,13 @@ def _supplier() -> str | None:
         abort(redirect(sign_in_address()))
 
 
-def _find(batch: str, supplier: str | None) -> _Found:
+def _find(batch: str, supplier: str | None) -> _BatchDetails:
     number = _positive(batch) or 0
 
-    def read(connection: Connection) -> _Found:
+    def read(connection: Connection) -> _BatchDetails:
         found = ledger.find_batch(connection, number, supplier=supplier)
         changes = ledger.find_changes(connection, number) if found.state in {"held", "checked"} else None
-        return _Found(found, ledger.progress(connection, number), ledger.next_step(found), changes)
+        return _BatchDetails(found, ledger.progress(connection, number), ledger.next_step(found), changes)
 
     try:
         return service().databases.read(read, prefer="primary")
@@ -154,15 +154,19 @@ def _find(batch: str, supplier: str | None) -> _Found:
 
 
 class _Streams:
-    """Counts the open streams of this process."""
+    """Limits the open streams of this process."""
 
     def __init__(self) -> None:
         self._open = 0
         self._lock = threading.Lock()
 
     @contextmanager
-    def place(self, limit: int) -> Iterator[bool]:
-        """Take a place for a stream; whether there was one is what the block gets."""
+    def opened(self, limit: int) -> Iterator[bool]:
+        """Count a stream for the duration of the block, unless the limit is reached.
+
+        Yields:
+            Whether the stream is within the limit.
+        """
         with self._lock:
             free = self._open < limit
             self._open += free
@@ -180,18 +184,18 @@ def _events(batch: str, supplier: str | None) -> Iterator[bytes]:
     yield RETRY
     deadline = time.monotonic() + STREAM_SECONDS
     last: Any = None
-    with STREAMS.place(MAX_STREAMS) as free:
+    with STREAMS.opened(MAX_STREAMS) as free:
         while True:
             try:
                 found = _find(batch, supplier)
             except Unavailable:
-                return  # the browser comes back, and finds out how things stand then
+                return  # the browser reconnects and gets the current state
             if found != last:
                 last = found
                 name = "state" if found.batch.ended_at is None else "ended"
                 yield _event(name, render_template("_batch.html", **found._asdict()))
             else:
-                yield b": still there\n\n"
+                yield b": unchanged\n\n"
             if found.batch.ended_at or not free or is_draining() or time.monotonic() > deadline:
                 return
             yield Pause(POLL_SECONDS)

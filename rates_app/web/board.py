@@ -1,4 +1,4 @@
-"""The home page's board as the template shows it: a sparkline and a sentence for each lane, and how old prices are."""
+"""The board of the home page, for the template: a sparkline and a sentence for each lane, and the age of prices."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import date
 
-#: Prices older than this are called out, on the whole board or on a lane that is behind the others.
+#: Age in days from which the board, or a lane that is behind the others, shows how old its prices are.
 STALE_DAYS = 7
 #: Size of a sparkline's coordinates; it is stretched to the room it gets.
 WIDTH, HEIGHT = 300, 60
@@ -41,7 +41,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """What the template shows: rows, the days they cover, and the age of the newest prices if it is too high."""
+    """The board's rows and days, and the age of the newest prices if it is too high."""
 
     rows: list[Row]
     date_from: date

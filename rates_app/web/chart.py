@@ -1,8 +1,8 @@
 """Geometry of the chart: lines for averages and medians, a band from low to high, bars for the number of prices.
 
 The chart is drawn on the server, so that it is the same on a page, on paper and as a picture. Horizontal positions are
-in percent of the width, so that text keeps its size on every screen; lines stretch in a square of :data:`SIDE` units.
-Time runs to scale: an interval is drawn in the middle of its days, whatever its length.
+in percent of the width, so that text has the same size on every screen; lines stretch in a square of :data:`SIDE`
+units. The time axis is linear: an interval is drawn in the middle of its days, whatever its length.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 SIDE = 1000
 #: Positions of the highest and the lowest price step; the days are below.
 TOP, BOTTOM = 60, 880
-#: The lowest price step, and the top of the bars, where bars are drawn below the prices.
+#: Positions of the lowest price step and of the top of the bars, if bars are drawn below the prices.
 BOTTOM_ABOVE_BARS, BARS = 740, 780
 
 PRICE_LABELS = 5
 MAX_DAY_LABELS = 7
-#: More dots than this merge into a thick line.
+#: Maximum number of dots; more of them merge into a thick line.
 MAX_DOTS = 62
-#: Bands and medians of more lanes than this cover each other.
+#: Maximum number of lanes with bands and medians; more of them cover each other.
 MAX_BANDS = 2
 #: Labels at the ends of lines are at least this far apart, in percent of the height.
 LABEL_GAP = 5.5
@@ -86,7 +86,7 @@ class Label(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """What the template draws."""
+    """The elements of the chart, for the template."""
 
     curves: list[Curve]
     days: list[Mark]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rates_app.store.databases import Connection
 
 BOARD_LANES = 12
-#: Lanes offered where a query has one end only.
+#: Number of lanes offered for a query with one end only.
 COUNTERPARTS = 24
 #: Locations that browsers offer without JavaScript.
 OFFERED = 500
@@ -152,7 +152,7 @@ def _today() -> date:
 
 
 def search_key(search: Search) -> list[object]:
-    """Return everything that the result of a search depends on besides the data, for keys of caches."""
+    """Return everything that the result of a search depends on besides the data, for cache keys."""
     return [search.lanes, search.date_from, search.date_to, search.interval, search.span]
 
 

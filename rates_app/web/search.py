@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from rates_app.rates.model import Interval
     from rates_app.store.databases import Connection
 
-#: More lines than this cannot be told apart in one figure.
+#: Maximum number of lanes in one chart; more lines are hard to distinguish.
 MAX_LANES = 4
 INTERVALS: tuple[Interval, ...] = ("day", "week", "month")
-#: Locations that a name or its beginning is looked up among.
+#: Maximum number of candidates for a name or prefix.
 MAX_ALIKE = 20
-#: Ranges that end with the last day that has prices, in days; 0 is everything there is.
+#: Ranges that end with the last day with prices, in days; 0 for all days.
 SPANS = {"7": "Week", "30": "Month", "90": "Quarter", "365": "Year", "0": "All"}
 
 _LABEL = re.compile(r"\(([^()]+)\)$")
@@ -32,7 +32,7 @@ _LABEL = re.compile(r"\(([^()]+)\)$")
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """The rates page's form as it was sent, made harmless but not yet understood."""
+    """The form of the rates page as sent: sanitized, but its locations are not resolved."""
 
     lanes: tuple[tuple[str, str], ...]
     date_from: str
@@ -42,7 +42,7 @@ class Search:
 
     @classmethod
     def parse(cls, arguments: MultiDict[str, str]) -> Self:
-        """Read the address; the button that was pressed has its effect on the lanes here."""
+        """Parse the query string, and apply the pressed button to the lanes."""
 
         def text(value: str) -> str:
             return value.replace("\0", "").strip()[:MAX_CODE]
@@ -69,11 +69,11 @@ class Search:
 
     @property
     def asked(self) -> bool:
-        """Whether there is anything to answer; a row that was only just added asks nothing."""
+        """Whether any lane has a location; an added row is empty."""
         return any(any(lane) for lane in self.lanes)
 
     def address(self, path: str = "/", **changes: str) -> str:
-        """Write the address that asks the same, or the same but for some changes."""
+        """Return the address of this query, with changes."""
         asked = replace(self, **changes)  # type: ignore[arg-type]
         lanes = [part for lane in asked.lanes for part in zip(("origin", "destination"), lane, strict=True)]
         rest = (("date_from", asked.date_from), ("date_to", asked.date_to), ("interval", asked.interval))
@@ -81,15 +81,15 @@ class Search:
 
 
 def label(place: Location) -> str:
-    """Write a location as the fields show it; :func:`resolve` understands it."""
+    """Return a location's text in the form's fields; :func:`resolve` accepts it."""
     return f"{place.name} ({place.code})"
 
 
 def resolve(connection: Connection, texts: Iterable[str]) -> dict[str, Location]:
-    """Understand what was typed: a code in any case, a label, or a name, or its beginning, that only one location has.
+    """Resolve the user's texts: a code in any case, a label, or a name or prefix that only one location has.
 
     Returns:
-        The location of each text that is understood.
+        The location of each text that is resolved.
     """
     found = {}
     for text in texts:

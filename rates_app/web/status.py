@@ -1,4 +1,4 @@
-"""What is serving, for operators: version, generation, how requests fare, stores, caches, batches under way."""
+"""The status page for operators: version, generation, requests, stores, caches and batches."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from rates_app.store.databases import Connection
 
 
-#: What the objective calls a quick read; the histogram has a bucket that ends there.
+#: Duration of a quick read as in the service's objective; the histogram has a bucket with this bound.
 QUICK_SECONDS = 0.25
 
 
 class Requests(NamedTuple):
-    """How requests fared since this pod started; the shares are those of the objectives, and None before the first."""
+    """Requests since this pod started, with the shares of the objectives; a share is None without requests."""
 
     answered: int
-    #: Share that ended in a server error.
+    #: Share of requests with a server error.
     failed: float | None
-    #: Share of the reads that were answered within :data:`QUICK_SECONDS`.
+    #: Share of reads with a response within :data:`QUICK_SECONDS`.
     quick: float | None
 
 
 class Ledger(NamedTuple):
-    """What the primary says: the generation, and how many batches are in each state."""
+    """The generation, and the number of batches in each state."""
 
     generation: int
     changed_at: datetime
@@ -44,7 +44,7 @@ class Ledger(NamedTuple):
 
 @views.get("/status")
 def status_page() -> Response:
-    """Show how this pod and its stores are; it answers whatever is away."""
+    """Show the state of this pod and its stores; it also works without any store."""
     databases = service().databases
     ready, checks = readiness(databases, service().redis, service().reads.record_generation)
     samples = [sample for metric in ReplicaLag(databases).collect() for sample in metric.samples]
@@ -69,7 +69,7 @@ def status_page() -> Response:
 
 def _ledger(connection: Connection) -> Ledger:
     row = connection.execute("SELECT number, changed_at FROM generation").fetchone()
-    assert row is not None  # noqa: S101 - the first migration puts the row there
+    assert row is not None  # noqa: S101 - the first migration inserts the row
     batches: dict[State, int] = dict(
         connection.execute("SELECT state, count(*) FROM batches GROUP BY state ORDER BY state").fetchall()
     )
@@ -93,7 +93,7 @@ def _requests() -> Requests:
 
 
 def _hits() -> dict[str, float | None]:
-    """Share of the look-ups in each level of the cache that found an answer, over all workers; None before any."""
+    """Return the hit ratio of each cache level over all workers; None without lookups."""
     counts: dict[str, dict[str, float]] = {"process": {}, "redis": {}}
     for metric in registry().collect():
         for sample in metric.samples:

@@ -130,7 +130,7 @@ def test_event_streams_hold_no_thread(pod: PodUnderTest, attacked: Database) -> 
                 received += follower.recv(65536)
         assert [httpx.get(pod.url + QUESTION, timeout=10).status_code for _ in range(20)] == [200] * 20
         received = b""
-        while b": still there" not in received:  # after the first pause
+        while b": unchanged" not in received:  # after the first pause
             received += followers[0].recv(65536)
 
 

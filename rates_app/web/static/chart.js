@@ -1,5 +1,5 @@
-// Reads values out of the chart: under the pointer or finger, or interval by interval with the arrow keys. A drag
-// across, or two fingers, choose a range; a lane of the legend is shown alone.
+// Shows the chart's values under the pointer or finger, or interval by interval with the arrow keys. Dragging across,
+// or two fingers, select a range. A lane of the legend can be shown alone.
 
 const money = new Intl.NumberFormat("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
 const whole = new Intl.NumberFormat("en");

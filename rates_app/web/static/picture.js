@@ -1,4 +1,4 @@
-// Turns the figure's picture into one that slides and documents take.
+// Converts the chart's picture to PNG, for slides and documents.
 
 const SCALE = 2;
 

@@ -1,4 +1,4 @@
-// The rates page: fields that complete, answers that arrive in place, a figure to point at.
+// The rates page: autocompletion, results without a page load, and the interactive chart.
 
 import "./vendor/auto-complete-element/bundle.js";
 import { readable } from "./chart.js";
@@ -30,7 +30,7 @@ function prepare() {
 
 function arrive() {
   prepare();
-  // Whoever cannot see the change is brought to it: to the answer, or to what is missing.
+  // Move the focus to the result, or to the missing field, for users of screen readers.
   const place = document.getElementById("result") ?? main.querySelector("[role=alert]:not([hidden])") ?? main;
   const empty = [...main.querySelectorAll(".lane + .lane input")].find((input) => !input.value);
   (empty ?? place).focus({ preventScroll: true });
@@ -66,15 +66,15 @@ main.addEventListener("click", async (event) => {
   scrollTo(0, 0);
 });
 
-// Enter takes the first option. The element marks it only when its list is open already, so it is marked here as well.
-// Results that arrive after the focus has left the field must not open the list: it would cover the page.
+// Enter selects the first option. The element marks it only if its list is already open, so it is marked here as well.
+// Results that arrive after the field has lost the focus must not open the list: it would cover the page.
 main.addEventListener("load", ({ target }) => {
   if (!target.matches("auto-complete")) return;
   if (!target.contains(document.activeElement)) target.open = false;
   target.querySelector("[role=option]")?.setAttribute("data-combobox-option-default", "true");
 }, true);
 
-// The list of options closes when the reader goes elsewhere, with the keyboard or the pointer.
+// Close the list of options when the user leaves the field with the keyboard or the pointer.
 main.addEventListener("focusout", (event) => {
   const box = event.target.closest("auto-complete");
   if (box && event.relatedTarget && !box.contains(event.relatedTarget)) box.open = false;
@@ -86,7 +86,7 @@ document.addEventListener("pointerdown", (event) => {
 followHistory(arrive);
 addEventListener("offline", () => {
   const place = document.getElementById("progress");
-  place.textContent = "You are offline. What is shown stays; new questions need a connection.";
+  place.textContent = "You are offline. The page shows the last result; new queries need a connection.";
   place.hidden = false;
 });
 addEventListener("online", () => (document.getElementById("progress").hidden = true));

@@ -90,7 +90,7 @@ def restored(server: PostgresServer, folder: Path, name: str, *options: str, arc
 
 def test_any_moment_since_the_backup_can_be_restored(archiving: PostgresServer, folder: Path) -> None:
     execute(archiving.url, "CREATE TABLE kept AS SELECT 1 AS answer")
-    assert "is verified and kept" in rates(archiving, "backup")
+    assert "is verified and stored" in rates(archiving, "backup")
     execute(archiving.url, "INSERT INTO kept VALUES (2)")
     moment = now(archiving)
     execute(archiving.url, "DELETE FROM kept")

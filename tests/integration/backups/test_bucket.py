@@ -56,7 +56,7 @@ def test_a_segment_is_stored_once_and_never_replaced(tmp_path: Path, url: str) -
 def test_a_backup_in_a_bucket_is_restored_with_its_wal(archiving: PostgresServer, folder: Path) -> None:
     kept = repository(URL)
     execute(archiving.url, "CREATE TABLE kept AS SELECT 1 AS answer")
-    taken = base.take(kept, archiving.backup_url, keep=base.Retention(1))
+    taken = base.create_backup(kept, archiving.backup_url, keep=base.Retention(1))
     execute(archiving.url, "INSERT INTO kept VALUES (2)")
     archive_everything(archiving)
     assert archiving.backups
@@ -73,12 +73,12 @@ def test_a_backup_in_a_bucket_is_restored_with_its_wal(archiving: PostgresServer
     with server:
         assert rows(server.url) == [1, 2]
 
-    base.take(kept, archiving.backup_url, keep=base.Retention(1))
-    assert taken.label not in {each.label for each in base.found(kept)}
+    base.create_backup(kept, archiving.backup_url, keep=base.Retention(1))
+    assert taken.label not in {each.label for each in base.find_backups(kept)}
     assert not [file for file in kept.files("base") if taken.label in file.name]
 
 
 @pytest.mark.usefixtures("_bucket")
 def test_a_missing_bucket_is_named() -> None:
     with pytest.raises(BackupError, match="the bucket nowhere of RATES_BACKUP_URL"):
-        base.found(repository("s3://nowhere/rates"))
+        base.find_backups(repository("s3://nowhere/rates"))

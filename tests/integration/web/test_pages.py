@@ -312,10 +312,10 @@ def test_a_batchs_events_end_with_it_and_poll_beyond_the_limit(
     with psycopg.connect(filled.application.config["SAMPLE_SETTINGS"].database_url.get_secret_value()) as connection:
         connection.execute("UPDATE batches SET state = 'staging', ended_at = NULL")
     monkeypatch.setattr("rates_app.web.batches.MAX_STREAMS", 1)
-    with STREAMS.place(1):  # the only stream
+    with STREAMS.opened(1):  # the only stream
         events = filled.get("/batches/1/events", buffered=True).text
     assert events.count("event: state") == 1
-    assert "still there" not in events, "the stream stayed"
+    assert "unchanged" not in events, "the stream stayed"
     assert filled.get("/batches/77/events", buffered=True).status_code == 404
     metrics = filled.get("/metrics").text
     assert 'rates_http_requests_total{method="GET",route="/batches/<batch>/events",status="200"}' in metrics
