@@ -129,15 +129,15 @@ def dev(
 
 @app.command(rich_help_panel="Roles")
 def epoch() -> None:
-    """Make every cache forget what it holds; run it when the database was replaced by a copy of itself.
+    """Invalidate all caches. Run this after the database was replaced by a copy of itself.
 
-    After a promotion, `rates restore`, pg_upgrade or a logical restore the next publish does this. After the restore of
-    a storage snapshot, a crash that lost commits, or a switch to a copy (blue/green), nothing in the data shows it.
+    After a promotion, `rates restore`, pg_upgrade or a logical restore, the next publication does this. It cannot
+    detect a restored storage snapshot, a crash that lost commits, or a switch to a copy (blue/green).
     """
     with _connect(_settings()) as connection:
         begin_epoch(connection)
         number = increment_generation(connection, None)
-    out.print(f"A new epoch has begun with generation {number}: no cache holds anything of it.")
+    out.print(f"A new epoch has begun with generation {number}. All earlier cache entries are invalid.")
 
 
 @app.command(rich_help_panel="Batches")
@@ -159,26 +159,34 @@ def locations(
 
 @app.command(rich_help_panel="Batches")
 def ingest(  # noqa: PLR0917 - typer passes options by name
-    file: Annotated[str, typer.Argument(help="CSV, NDJSON or Parquet; gzip or zstd if you like. A path or s3://…")],
-    supplier: Annotated[str, typer.Option(help="Supplier that the file is from.")] = DEFAULT_SUPPLIER,
+    file: Annotated[str, typer.Argument(help="CSV, NDJSON or Parquet; plain, gzip or zstd. A path or s3://…")],
+    supplier: Annotated[str, typer.Option(help="The supplier that delivers it.")] = DEFAULT_SUPPLIER,
     max_rejected_rows: Annotated[
         int,
         typer.Option(
-            "--max-rejected-rows", "--tolerance", min=0, help="Rejected rows up to which the rest is published."
+            "--max-rejected-rows",
+            "--tolerance",
+            min=0,
+            help="Maximum number of rejected rows; with more, the batch is refused. --tolerance is deprecated.",
         ),
     ] = 0,
-    deadline: Annotated[datetime | None, typer.Option(help="When it has to be published (UTC).")] = None,
+    deadline: Annotated[datetime | None, typer.Option(help="Time by which it should be published (UTC).")] = None,
     resubmit: Annotated[
-        bool, typer.Option("--resubmit", "--again", help="Ingest content again that was refused, failed or withdrawn.")
+        bool,
+        typer.Option(
+            "--resubmit",
+            "--again",
+            help="Ingest content again that was refused, failed or withdrawn. --again is deprecated.",
+        ),
     ] = False,
     replaces: Annotated[
-        int | None, typer.Option(metavar="BATCH", min=1, help="Published batch to withdraw in the same moment.")
+        int | None, typer.Option(metavar="BATCH", min=1, help="Published batch to withdraw in the same transaction.")
     ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Do everything except publishing; report what would change.")
     ] = False,
 ) -> None:
-    """Ingest a file of prices: publish all of it, or nothing and report the reason.
+    """Ingest a file of prices: publish it completely, or refuse it and report the reason.
 
     The file needs the columns orig_code, dest_code, day and price, in any order. Ingesting the same content again does
     nothing. After an interruption, run the command again to resume.
@@ -338,7 +346,7 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmat
 
 @app.command("publish", rich_help_panel="Batches")
 def publish_held(batch: BatchNumber, yes: Yes = False) -> None:
-    """Publish a held batch, after a look at what it would change."""
+    """Publish a held batch, after showing what it would change."""
     settings = _settings()
     with _connect(settings) as connection:
         found = ledger.find_batch(connection, batch)
@@ -355,7 +363,7 @@ def publish_held(batch: BatchNumber, yes: Yes = False) -> None:
 @app.command("refuse", rich_help_panel="Batches")
 def refuse_held(
     batch: BatchNumber,
-    reason: Annotated[str, typer.Option(help="Why, for the supplier.")] = "refused by an operator",
+    reason: Annotated[str, typer.Option(help="The reason, for the supplier.")] = "refused by an operator",
 ) -> None:
     """Refuse a held batch."""
     with _connect(_settings()) as connection:
@@ -381,9 +389,9 @@ app.add_typer(tokens, name="token", rich_help_panel="Operations")
 @tokens.command("create")
 def token_create(
     name: Annotated[str, typer.Argument(help="A unique name, for the list and to revoke it.")],
-    scope: Annotated[list[str], typer.Option(help=f"What it allows, repeated: {', '.join(SCOPES)}.")],
-    supplier: Annotated[str | None, typer.Option(help="Owner of its batches; the token's name if not given.")] = None,
-    days: Annotated[int | None, typer.Option(min=1, help="Days until it expires; never if not given.")] = None,
+    scope: Annotated[list[str], typer.Option(help=f"Scope of the token; repeat it for several: {', '.join(SCOPES)}.")],
+    supplier: Annotated[str | None, typer.Option(help="Owner of its batches; by default the token's name.")] = None,
+    days: Annotated[int | None, typer.Option(min=1, help="Days until it expires; by default never.")] = None,
 ) -> None:
     """Create a token and print it once: only its hash is stored.
 
@@ -396,12 +404,12 @@ def token_create(
     with _connect(_settings()) as connection:
         secret = create_token(connection, name, scope, expires, supplier=supplier)
     sys.stdout.write(secret + "\n")
-    err.print("Store it now: it cannot be shown again.")
+    err.print("Store this token now. It cannot be displayed again.")
 
 
 @tokens.command("list")
 def token_list() -> None:
-    """List the tokens: names, scopes and expiry, never a secret."""
+    """List the tokens with their scopes and expiry, but without secrets."""
     table = Table("Name", "Supplier", "Scopes", "Created", "Expires", box=None)
     with _connect(_settings()) as connection:
         for token in list_tokens(connection):

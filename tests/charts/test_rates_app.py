@@ -31,7 +31,7 @@ def environment_of(manifests: list[Manifest]) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     "shutdown",
-    [{}, {"preStopSeconds": 0, "drainSeconds": 0, "graceSeconds": 1}, {"preStopSeconds": 40, "graceSeconds": 120}],
+    [{}, {"drainSeconds": 0, "graceSeconds": 1}, {"drainSeconds": 40, "graceSeconds": 120}],
 )
 def test_the_grace_period_exceeds_the_shutdown_of_a_pod(shutdown: dict[str, int]) -> None:
     manifests = render(
@@ -40,10 +40,10 @@ def test_the_grace_period_exceeds_the_shutdown_of_a_pod(shutdown: dict[str, int]
         {"shutdown": shutdown, "ingress": {"enabled": True, "host": "rates.example.com"}},
     )
     spec = workload(manifests)["spec"]["template"]["spec"]
-    pre_stop = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert "lifecycle" not in spec["containers"][0], "the process drains; a sleeping hook would delay it"
     variables = environment_of(manifests)
     drain, grace = float(variables["RATES_DRAIN_SECONDS"]), float(variables["RATES_GRACE_SECONDS"])
-    assert spec["terminationGracePeriodSeconds"] >= pre_stop + drain + grace + 10
+    assert spec["terminationGracePeriodSeconds"] >= drain + grace + 10
     attributes = the(manifests, "Ingress")["metadata"]["annotations"][
         "alb.ingress.kubernetes.io/target-group-attributes"
     ]

@@ -49,9 +49,9 @@ app.kubernetes.io/part-of: freight-rates
 {{- end -}}
 {{- end -}}
 
-{{/* preStop, then the service's drain and grace periods, then time to exit, so that SIGKILL never ends a request. */}}
+{{/* The drain and grace periods, then time to exit, so that SIGKILL never ends a request. */}}
 {{- define "rates-app.terminationSeconds" -}}
-{{ add .Values.shutdown.preStopSeconds .Values.shutdown.drainSeconds .Values.shutdown.graceSeconds 10 }}
+{{ add .Values.shutdown.drainSeconds .Values.shutdown.graceSeconds 10 }}
 {{- end -}}
 
 {{- define "rates-app.usesALB" -}}

@@ -112,9 +112,6 @@ spec:
         periodSeconds: 5
         timeoutSeconds: 3
         failureThreshold: 2
-      lifecycle:
-        # Load balancers remove a pod later than Kubernetes stops it. Continue to serve until they have.
-        preStop: { sleep: { seconds: {{ .Values.shutdown.preStopSeconds }} } }
       resources:
         {{- toYaml .Values.resources | nindent 8 }}
       securityContext:

@@ -273,5 +273,5 @@ def test_a_failed_backup_leaves_nothing(folder: Path) -> None:
         assert "pg_basebackup failed" in rates(server, "backup", fails=True)
         assert not list((folder / "backups" / "base").iterdir())
         execute(server.admin_url, "ALTER ROLE replicator REPLICATION")
-        assert "only the moment of this backup can be restored" in rates(server, "backup")
+        assert "only the end of this backup can be restored" in rates(server, "backup")
         assert "its end only" in rates(server, "backup", "list")
