@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import psycopg
 import typer
 from rich.console import Console
 
@@ -15,6 +14,10 @@ from rates_app.batches.ledger import profiles
 from rates_app.ops.logs import configure_logs
 from rates_app.ops.traces import configure_traces
 from rates_app.settings import load_settings
+from rates_app.store.connections import connect
+
+if TYPE_CHECKING:
+    from rates_app.store.databases import Connection
 
 err = Console(stderr=True)
 
@@ -22,8 +25,8 @@ err = Console(stderr=True)
 def dispatch() -> None:
     """Publish or refuse suppliers' files as they arrive, until SIGTERM.
 
-    Files are taken from `incoming` (or `incoming/SUPPLIER`) below RATES_DATA_DIR, or from the S3 bucket that
-    RATES_INCOMING_BUCKET names. Write a file there under a name that begins with a dot, then rename it.
+    Files are read from `incoming` (or `incoming/SUPPLIER`) below RATES_DATA_DIR, or from the S3 bucket
+    RATES_INCOMING_BUCKET. Write a file under a name that begins with a dot, then rename it.
     """
     from rates_app.batches.pipeline.dispatch import run  # noqa: PLC0415 - the other roles need none of it
 
@@ -52,15 +55,15 @@ def housekeep() -> None:
 def generate(
     file: Annotated[Path, typer.Argument(help="CSV file to write; compressed if it ends in .gz or .zst.")],
     *,
-    rows: Annotated[int, typer.Option(min=1, help="How many rows.")] = 100_000,
-    days: Annotated[int, typer.Option(min=1, help="How many days the prices are spread over.")] = 365,
-    first_day: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="The first of them.")] = datetime(
+    rows: Annotated[int, typer.Option(min=1, help="Number of rows.")] = 100_000,
+    days: Annotated[int, typer.Option(min=1, help="Number of days with prices.")] = 365,
+    first_day: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="First day.")] = datetime(
         2021, 1, 1, tzinfo=UTC
     ),
-    defect: Annotated[list[str] | None, typer.Option(help="NAME=SHARE of rows to spoil; see below.")] = None,
+    defect: Annotated[list[str] | None, typer.Option(help="Share of invalid rows as NAME=SHARE; see below.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same file.")] = 1,
 ) -> None:
-    """Write a batch like the sample, of any size.
+    """Generate a batch of any size that resembles the sample.
 
     Example: `rates generate big.csv --rows 10000000 --defect unknown-port=0.0001 --defect missing=0.00001`
 
@@ -77,17 +80,17 @@ def generate(
         defects=generator.parse_defects(defect or []),
         seed=seed,
     )
-    spoilt = ", ".join(f"{count:,} {name}" for name, count in done.items())
-    err.print(f"{file}: {rows:,} rows" + (f", of which {spoilt}" if spoilt else ""))
+    invalid = ", ".join(f"{count:,} {name}" for name, count in done.items())
+    err.print(f"{file}: {rows:,} rows" + (f", with {invalid}" if invalid else ""))
 
 
 profile = typer.Typer(no_args_is_help=True, help="Set how a supplier's files are read where the files are ambiguous.")
 
-Supplier = Annotated[str, typer.Argument(help="The supplier's name, as its batches show it.")]
+Supplier = Annotated[str, typer.Argument(help="The supplier's name.")]
 
 
-def _connect() -> psycopg.Connection:
-    return psycopg.connect(load_settings().database_url.get_secret_value(), application_name="rates-cli")
+def _connect() -> Connection:
+    return connect(load_settings().database_url.get_secret_value(), "rates-cli")
 
 
 def _print_profile(supplier: str, found: Profile) -> None:
@@ -97,7 +100,10 @@ def _print_profile(supplier: str, found: Profile) -> None:
 @profile.command("set")
 def profile_set(
     supplier: Supplier,
-    setting: Annotated[list[str], typer.Argument(metavar="FIELD=VALUE...", help="The profile; it replaces all of it.")],
+    setting: Annotated[
+        list[str],
+        typer.Argument(metavar="FIELD=VALUE...", help="Fields of the new profile, which replaces the previous one."),
+    ],
 ) -> None:
     """Set a supplier's profile. It applies to batches whose staging has not begun.
 
@@ -118,7 +124,7 @@ def profile_show(supplier: Supplier) -> None:
 
 @profile.command("list")
 def profile_list() -> None:
-    """Print every profile as JSON, a line each."""
+    """Print all profiles as JSON, one per line."""
     with _connect() as connection:
         for supplier, found in profiles.list_profiles(connection).items():
             _print_profile(supplier, found)
@@ -126,7 +132,7 @@ def profile_list() -> None:
 
 @profile.command("delete")
 def profile_delete(supplier: Supplier) -> None:
-    """Delete a supplier's profile, so that each file decides by itself."""
+    """Delete a supplier's profile. The format of each file is then detected from the file alone."""
     with _connect() as connection:
         if not profiles.delete_profile(connection, supplier):
             err.print(f"{supplier} has no profile.", markup=False)
