@@ -184,7 +184,7 @@ class RefusalArguments(_Strict):
     )
 
 
-#: Deprecated names of parameters, accepted until version 2 of the contract.
+#: Deprecated names of parameters, accepted for one more release.
 _OLD_NAMES = {"tolerance": "max_rejected_rows", "again": "resubmit"}
 
 
