@@ -61,7 +61,7 @@ def average_cents(total: int, count: int) -> int:
 
 
 def interval_start(day: date, interval: Interval) -> date:
-    """Find the first day of the calendar interval (ISO weeks start on Monday) that a day lies in."""
+    """Return the first day of the calendar interval that contains a day (ISO weeks start on Monday)."""
     if interval == "week":
         return day - timedelta(days=day.weekday())
     return day.replace(day=1) if interval == "month" else day
@@ -75,10 +75,10 @@ def interval_end(start: date, interval: Interval) -> date:
 
 
 def intervals(question: Question, interval: Interval) -> list[tuple[date, date]]:
-    """Cut a question's days into intervals.
+    """Split the days of a query into intervals.
 
     Returns:
-        First and last day of each, oldest first, the outer ones cut to the days that were asked for.
+        First and last day of each, oldest first, the outer ones limited to the days of the query.
     """
     spans: list[tuple[date, date]] = []
     for offset in range((question.date_to - question.date_from).days + 1):

@@ -124,7 +124,7 @@ class Lease:
                 "SELECT slot, generation FROM lane_versions WHERE generation > %s", (known.generation,)
             )
             row, changed = newest.fetchone(), changes.fetchall()
-            assert row is not None  # noqa: S101 - the first migration puts the row there
+            assert row is not None  # noqa: S101 - the first migration inserts the row
             ids = known.ids
             if not ids or any(slot == LOCATIONS_SLOT for slot, _ in changed):
                 ids = dict(connection.execute("SELECT code, id FROM locations").fetchall())
