@@ -280,7 +280,7 @@ def test_an_uploaded_check_is_checked_and_publishes_nothing(
     assert names(settings, "incoming") == []
     assert [(batch.id, batch.state) for batch in batches(settings)[1:]] == [(interrupted.id, "checked")]
 
-    # Equal content of another supplier, or delivered meanwhile, is a batch of its own.
+    # Equal content of another supplier, or delivered meanwhile, is a separate batch.
     upload(Terms(check=True), 5)
     upload(Terms(), 5, supplier="other")
     dispatch_all(settings)
