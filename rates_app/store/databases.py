@@ -346,5 +346,5 @@ class Databases:
         except psycopg.OperationalError as error:
             self.primary.leave_alone(error)
             if is_busy(error):
-                raise Busy(f"the database is busy ({_first_line(error)}). Nothing was written; try again") from error
+                raise Busy(f"the database is busy ({_first_line(error)}): nothing was written; try again") from error
             raise Unavailable("the primary database is unreachable") from error
