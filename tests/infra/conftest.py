@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from functools import cache
 from pathlib import Path
@@ -20,10 +21,16 @@ STACKS = ("dev", "staging", "prod", "dev-anna")
 
 
 @cache
-def _rehearsed(stack: str) -> Rehearsal:
+def _pickled(stack: str) -> bytes:
     from rehearsal import rehearse, stack_config  # noqa: PLC0415 - after sys.path
 
-    return rehearse(stack, stack_config("dev" if stack == "dev-anna" else stack))
+    return pickle.dumps(rehearse(stack, stack_config("dev" if stack == "dev-anna" else stack)))
+
+
+def _rehearsed(stack: str) -> Rehearsal:
+    """Return a copy, so that no test sees what another has changed in it."""
+    rehearsal: Rehearsal = pickle.loads(_pickled(stack))
+    return rehearsal
 
 
 @pytest.fixture(params=STACKS)

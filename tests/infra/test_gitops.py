@@ -48,10 +48,15 @@ def test_each_cluster_registers_with_what_the_charts_need(stack: Rehearsal) -> N
         empty |= set() if "standby" in name else {"standby"}
         assert {f"rates.io/{key}" for key in empty} == {k for k, v in metadata["annotations"].items() if not v}
         labels = metadata["labels"]
-        assert labels.pop("argocd.argoproj.io/secret-type") == "cluster"
+        assert labels["argocd.argoproj.io/secret-type"] == "cluster"
         assert labels["rates.io/colour"] == name.rpartition("-")[2]
         assert labels["rates.io/environment"] == stack.stack.partition("-")[0]
-        assert set(labels) == {"rates.io/environment", "rates.io/colour", "rates.io/size"}
+        assert set(labels) == {
+            "argocd.argoproj.io/secret-type",
+            "rates.io/environment",
+            "rates.io/colour",
+            "rates.io/size",
+        }
 
 
 def test_the_gitops_tree_needs_only_registered_facts() -> None:
