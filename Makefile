@@ -7,6 +7,8 @@ export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/bin:$(PATH)
 HELM := helm.sh/helm/v3@v3.22.0
 KUBECTL := k8s.io/kubectl@v0.34.1
 ARGO_CD := github.com/argoproj/argo-cd/v3@v3.1.9
+# Pulumi's engine, of the version of its Python SDK in requirements/dev.txt.
+PULUMI := github.com/pulumi/pulumi/pkg/v3@v3.250.0
 PROMTOOL := github.com/prometheus/prometheus@v0.316.0
 # Tools for the charts and runbooks, built once for all checkouts; one that is on the PATH already is used instead.
 CHART_TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/freight-rates/bin
@@ -15,7 +17,7 @@ BUILD := docker build
 COMPILE := uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate
 
 .PHONY: help run test test-cluster cluster-images cluster-platform cluster-stores drill check record lock lock-check clean chart-tools \
-  chart-docs golden release promote transitions
+  chart-docs golden release promote transitions engine preflight
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -23,7 +25,7 @@ help: ## List the targets
 run: .venv/.ready ## Run the whole system on this machine: PostgreSQL with a replica, Redis, the service, the sample data
 	@exec rates dev
 
-test: machine-test .venv/.ready chart-tools ## Set up everything the tests need and run them
+test: machine-test .venv/.ready chart-tools engine ## Set up everything the tests need and run them
 	@python -m pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered
 
 test-cluster: .venv/.ready chart-tools ## Test in the cluster that KUBECONFIG names; SUITE=smoke: the short part; RECORD=yes
@@ -51,8 +53,11 @@ check: .venv/.ready ## Lint, types, and whether the lock files match pyproject.t
 drill: .venv/.ready ## Rehearse failures of the local stack under load and record the results in docs/drills.md; NAME=failover for one
 	@python -m drills --record $(NAME)
 
-transitions: .venv/.ready ## Take every stack through its life in an emulated AWS account; STACKS="dev prod" for some
-	@PYTHONPATH=pulumi python -m tests.infra.emulator.transitions $(STACKS)
+transitions: .venv/.ready $(if $(ENGINE),engine) ## Take stacks through their life in an emulated AWS account; STACKS="dev prod", ENGINE=yes
+	@PYTHONPATH=pulumi python -m tests.infra.emulator.transitions $(if $(ENGINE),--engine) $(STACKS)
+
+preflight: .venv/.ready ## STACK=dev  Check tools, credentials, permissions, quotas, names and versions before the first `pulumi up`
+	@python pulumi/preflight.py "$(STACK)"
 
 record: .venv/.ready ## Record the resources and costs of the stacks, for review in the diff
 	@python pulumi/record.py
@@ -90,6 +95,17 @@ chart-tools: | .tools/bin/uv ## Build helm, kubectl and promtool from their Go m
 	    'func main() { cli.RunNoErrOutput(cmd.NewDefaultKubectlCommand()) }' >main.go; \
 	  { go get "$(KUBECTL)" && go mod tidy; } >/dev/null 2>&1; mkdir -p "$(CHART_TOOLS)"; \
 	  go build -trimpath -o "$(CHART_TOOLS)/kubectl" .; }
+
+engine: | .tools/bin/uv ## Build Pulumi's command from its Go module, unless it is there already
+	@command -v go >/dev/null || { echo "Installing Go, which builds Pulumi's command"; \
+	  .tools/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/compiler.txt; }
+	@# Its libraries are a module of the same version; the module replaces it by a folder, which holds only inside it.
+	@command -v pulumi >/dev/null || { echo "Building pulumi ($(PULUMI)) into $(CHART_TOOLS), three minutes"; \
+	  build=$$(mktemp -d); trap 'rm -rf "$$build"' EXIT; cd "$$build"; go mod init build >/dev/null 2>&1; \
+	  go mod edit -require="$(PULUMI)" -require="$(subst /pkg/,/sdk/,$(PULUMI))"; mkdir -p "$(CHART_TOOLS)"; \
+	  CGO_ENABLED=0 go build -mod=mod -trimpath -o "$(CHART_TOOLS)/pulumi" \
+	    -ldflags "-s -w -X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=$(lastword $(subst @v, ,$(PULUMI)))" \
+	    "$(firstword $(subst @, ,$(PULUMI)))/cmd/pulumi" >log 2>&1 || { cat log >&2; exit 1; }; }
 
 machine-%: # What no package brings: installed by root on Debian, otherwise listed
 	@python3 requirements/machine.py $*

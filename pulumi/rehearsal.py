@@ -143,6 +143,9 @@ class _Answers(mocks.Mocks):
         answers: dict[str, dict[str, Any]] = {
             "aws:autoscaling/getAmiIds:getAmiIds": {"names": [], "arns": []},
             "aws:ecr/getRepository:getRepository": {"repositoryUrl": f"{ACCOUNT}.dkr.ecr.test/{given.get('name')}"},
+            "aws:secretsmanager/getSecretVersion:getSecretVersion": {
+                "secretString": json.dumps({"username": "user", "password": f"password-of-{given.get('secretId')}"})
+            },
             "aws:route53/getZone:getZone": {"zoneId": f"Z-{given.get('name')}"},
         }
         return answers[args.token]

@@ -189,6 +189,10 @@ class Settings(_Model):
     ticket_url: Https | None = Field(default=None, description="REST address that takes a ticket by POST.")
     owner: str = Field(min_length=1, max_length=60, description="Team that answers for the stack, kept as a tag.")
     repository: Https = Field(description="Git repository that Argo CD follows.")
+    repository_secret: str | None = Field(
+        default=None,
+        description="Secret in Secrets Manager, in each region, with username and password of a private repository.",
+    )
     revision: str = Field(default="main", description="Branch, tag or commit that Argo CD follows.")
     api_access: tuple[IPv4Network, ...] = Field(min_length=1, description="Networks that may call the Kubernetes API.")
     admins: tuple[RoleArn, ...] = Field(default=(), description="IAM roles that administer the clusters.")

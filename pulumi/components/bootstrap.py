@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pulumi
 from components.gitops import AwsAnnotations, ClusterLabels, GitOps, GitOpsArgs
 from components.identity import Identity, IdentityArgs
+from pulumi_aws import secretsmanager
 
 if TYPE_CHECKING:
     from components.credentials import Credentials
@@ -45,12 +46,18 @@ class Bootstrap(pulumi.ComponentResource):
             ),
             pulumi.ResourceOptions(parent=self),
         )
+        credential = None
+        if settings.repository_secret:
+            credential = secretsmanager.get_secret_version_output(
+                secret_id=settings.repository_secret, opts=pulumi.InvokeOutputOptions(parent=self)
+            ).secret_string
         for colour, cluster in region.clusters.items():
             GitOps(
                 f"{name}-{colour}",
                 GitOpsArgs(
                     repository=settings.repository,
                     revision=settings.revision,
+                    credential=credential,
                     labels=ClusterLabels(environment=settings.environment, colour=colour, size=settings.size),
                     annotations=AwsAnnotations(
                         region=plan.region,

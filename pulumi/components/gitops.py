@@ -5,6 +5,7 @@ It needs a Kubernetes provider and nothing of AWS, so it bootstraps any cluster.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,6 +86,8 @@ class GitOpsArgs:
     """What must stand before anything runs in the cluster."""
     chart: str | None = None
     """Folder of Argo CD's chart; by default it comes from its public repository."""
+    credential: pulumi.Output[str] | None = None
+    """JSON with the keys ``username`` and ``password`` for a private repository."""
 
 
 class GitOps(pulumi.ComponentResource):
@@ -126,6 +129,9 @@ class GitOps(pulumi.ComponentResource):
             },
             opts=child,
         )
+        known = [registration]
+        if args.credential:
+            known.append(self._repository(name, namespace, args.repository, args.credential))
         root = yaml.safe_load((TREE / "root-application.yaml").read_text())
         # The stack's own repository and revision take the place of the file's, for the root and what follows from it.
         root["spec"]["source"] |= {"repoURL": args.repository, "targetRevision": args.revision}
@@ -137,9 +143,32 @@ class GitOps(pulumi.ComponentResource):
             metadata=root["metadata"],
             spec=root["spec"],
             # The chart brings the definition of an Application.
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[argocd, registration]),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[argocd, *known]),
         )
         self.register_outputs({})
+
+    def _repository(
+        self, name: str, namespace: core.v1.Namespace, url: str, credential: pulumi.Output[str]
+    ) -> core.v1.Secret:
+        """Give Argo CD the credential of the repository."""
+        return core.v1.Secret(
+            f"{name}-repository",
+            metadata={
+                "name": "repository",
+                "namespace": namespace.metadata.name,
+                "labels": {"argocd.argoproj.io/secret-type": "repository"},
+            },
+            string_data=pulumi.Output.secret(credential).apply(
+                lambda text: {"type": "git", "url": url, **_login(text)}
+            ),
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+
+
+def _login(text: str) -> dict[str, str]:
+    """Return user and token of a secret's JSON; other keys may belong to other programs."""
+    values = json.loads(text)
+    return {key: values[key] for key in ("username", "password")}
 
 
 def _kebab(fields: ClusterLabels | ClusterAnnotations) -> Mapping[str, pulumi.Input[str]]:

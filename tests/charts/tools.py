@@ -21,11 +21,11 @@ MODULES = {
 
 
 def program(name: str) -> str:
-    """Return the path of a program that `make chart-tools` provides."""
+    """Return the path of a program that `make chart-tools` or `make engine` provides."""
     cache_home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     search = os.pathsep.join([os.environ["PATH"], f"{cache_home}/freight-rates/bin"])
     found = shutil.which(name, path=search)
-    assert found, f"{name} is not installed: run 'make chart-tools'"
+    assert found, f"{name} is not installed: run 'make {'engine' if name == 'pulumi' else 'chart-tools'}'"
     return found
 
 

@@ -6,7 +6,10 @@ import json
 import re
 
 import pytest
-from rehearsal import ROOT, Rehearsal
+import yaml
+from rehearsal import ROOT, Rehearsal, rehearse, stack_config
+
+from tests.charts.tools import module
 
 pytestmark = pytest.mark.xdist_group("infra")
 
@@ -111,6 +114,29 @@ def test_the_root_application_follows_the_repository(stack: Rehearsal) -> None:
         )
         assert source["targetRevision"] == source["helm"]["valuesObject"]["revision"] == "main"
         assert root.inputs["spec"]["syncPolicy"]["automated"] == {"prune": True, "selfHeal": True}
+
+
+def test_a_private_repository_s_credential_reaches_argo_cd_before_the_root_application() -> None:
+    made = rehearse("dev", {**stack_config("dev"), "rates:repositorySecret": "git"})
+    credential = made.of_type("kubernetes:core/v1:Secret")["first-blue-repository"]
+    assert credential.inputs["metadata"]["labels"] == {"argocd.argoproj.io/secret-type": "repository"}
+    assert credential.inputs["stringData"] == {
+        "type": "git",
+        "url": "https://git.rehearsal.test/freight-rates.git",
+        "username": "user",
+        "password": "password-of-git",
+    }
+    (root,) = made.of_type("kubernetes:argoproj.io/v1alpha1:Application").values()
+    assert credential.urn in root.depends_on
+
+
+def test_argo_cd_s_parameters_are_documented_ones() -> None:
+    page = (module("argo-cd") / "docs/operator-manual/argocd-cmd-params-cm.yaml").read_text()
+    values = yaml.safe_load((ROOT / "helm/gitops/argocd-values.yaml").read_text())
+    known = yaml.safe_load(page)["data"].keys()
+    assert [name for name in values["configs"]["params"] if name not in known] == []
+    # A sync that waits forever for a pod that never starts would also ignore each later commit.
+    assert int(values["configs"]["params"]["controller.sync.timeout.seconds"]) > 0
 
 
 def test_the_bootstrap_runs_on_any_cluster() -> None:

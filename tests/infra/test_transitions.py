@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.infra.emulator import transitions
+from tests.infra.emulator.deployment import Deployment
 
-pytestmark = pytest.mark.xdist_group("infra")
+pytestmark = [pytest.mark.demonstration, pytest.mark.xdist_group("infra")]
 
 
 @pytest.mark.timeout(1200)

@@ -98,6 +98,7 @@ class Account:
 
     Attributes:
         lost: Regions in which every call fails.
+        secrets: Values of secrets that an operator has created, by region and name.
         kept: What remains after a deletion on purpose or by AWS's own doing: snapshots, volumes, log groups.
         delegated: Domains whose parent zone names the account's name servers.
         refusals: Names of the rules that refused a call, in order.
@@ -111,6 +112,7 @@ class Account:
         self.away: set[str] = set()
         self.kept: dict[str, list[str]] = {}
         self.delegated: set[str] = set()
+        self.secrets: dict[tuple[str, str], str] = {}
         self.images: dict[str, int] = {}
         self.objects: dict[str, int] = {}
         self.refusals: list[str] = []
@@ -276,7 +278,7 @@ class Account:
                 account="" if kind.service == "s3" else self.number,
                 resource=kind.arn.format_map({**known, "id": id_}),
             )
-        id_ = id_ or kind.id.format_map({**known, "arn": arn})
+        id_ = id_ or kind.id.format_map(known | ({"arn": arn} if arn else {}))
         outputs = json.loads(json.dumps(kind.outputs(id_, inputs, region)).replace("{account}", self.number))
         return Live(type_, id_, region, inputs, {**({"arn": arn} if arn else {}), **outputs})
 
@@ -306,6 +308,8 @@ class Account:
         if function == "getAvailabilityZones":
             ids = [zone for zone in ZONES[region] if zone not in self.away]
             return {"names": [f"{region}{'abcdef'[ZONES[region].index(zone)]}" for zone in ids], "zoneIds": ids}
+        if function == "getSecretVersion" and (region, args["secretId"]) in self.secrets:
+            return {"secretString": self.secrets[region, args["secretId"]]}
         if function == "getAmiIds":
             wanted = {entry["name"]: set(entry["values"]) for entry in args.get("filters", [])}
             names = [

@@ -20,7 +20,7 @@ from rehearsal import plain, run_program
 
 from . import shapes
 from .account import Account, Refused, kind_of
-from .kinds import NAMES, Properties
+from .kinds import NAME_PREFIXES, NAMES, Properties, inner
 from .settings import change
 
 if TYPE_CHECKING:
@@ -98,10 +98,17 @@ class Deployment:
             return run.outcome(refusal)
         return run.outcome()
 
-    def refresh(self) -> None:
+    def refresh(self) -> Outcome:
         """Take over what exists now, as ``pulumi refresh`` does."""
-        for deployed in self.state.values():
-            deployed.inputs = copy.deepcopy(deployed.live.inputs)
+        touched = []
+        for urn, deployed in list(self.state.items()):
+            live = deployed.live
+            if (live.region, live.type, live.id) in self.account.live:
+                deployed.inputs = copy.deepcopy(live.inputs)
+            else:
+                del self.state[urn]
+                touched.append(f"delete {live.type} {deployed.name}")
+        return Outcome({"delete": len(touched)}, touched=tuple(touched))
 
     def of_type(self, type_: str) -> dict[str, Live]:
         """Return the deployed resources of a type by logical name."""
@@ -262,7 +269,7 @@ class _Run(mocks.Mocks):
         replaced_by = kind_of(type_).replaced_by
         nested = {path for path in replaced_by if "." in path}
         if any(key in replaced_by for key in changed) or any(
-            _inner(old.inputs, path) != _inner(inputs, path) for path in nested
+            inner(old.inputs, path) != inner(inputs, path) for path in nested
         ):
             return "replace"
         if trigger != old.trigger:
@@ -308,14 +315,17 @@ class _Run(mocks.Mocks):
     def _name(self, type_: str, name: str, inputs: Properties, old: _Deployed | None) -> None:
         key = NAMES.get(type_)
         if key and not inputs.get(key):
-            inputs[key] = old.inputs[key] if old else f"rates-{self._deployment.name}-{name}-{'a' * 6}"
+            inputs[key] = old.inputs[key] if old else self._proposed(type_, name, "a")
 
     def _renamed(self, type_: str, name: str, inputs: Properties, old: _Deployed) -> Properties:
         """Give a replacement a new name, if the program leaves the name to the engine."""
         key = NAMES.get(type_)
-        if key and inputs[key] == old.inputs.get(key) == f"rates-{self._deployment.name}-{name}-{'a' * 6}":
-            return {**inputs, key: f"rates-{self._deployment.name}-{name}-{'b' * 6}"}
+        if key and inputs[key] == old.inputs.get(key) == self._proposed(type_, name, "a"):
+            return {**inputs, key: self._proposed(type_, name, "b")}
         return inputs
+
+    def _proposed(self, type_: str, name: str, digit: str) -> str:
+        return f"{NAME_PREFIXES.get(type_, '')}rates-{self._deployment.name}-{name}-{digit * 6}"
 
 
 def _known(value: Any) -> Any:
@@ -346,9 +356,3 @@ def _keep_ignored(inputs: Properties, old: Properties | None, paths: Any) -> Non
             target[last] = source[last]
         else:
             target.pop(last, None)
-
-
-def _inner(value: Any, path: str) -> Any:
-    for part in path.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value

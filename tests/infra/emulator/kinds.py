@@ -27,6 +27,7 @@ class Kind:
         outputs: Further outputs, from the id and the inputs.
         aliases: Member of the operation's shape by input, where the names differ.
         unchecked: Inputs that another operation takes, or the provider itself.
+        recomputed: Outputs that each update changes, and that a preview therefore does not know.
     """
 
     operation: tuple[str, str] | None = None
@@ -36,6 +37,7 @@ class Kind:
     outputs: Callable[[str, Properties, str], Properties] = lambda id_, inputs, region: {}
     aliases: Mapping[str, str] = field(default_factory=dict)
     unchecked: frozenset[str] = frozenset()
+    recomputed: frozenset[str] = frozenset()
 
     @property
     def service(self) -> str:
@@ -47,6 +49,13 @@ class Kind:
 def digest(*parts: str, length: int = 17) -> str:
     """Return hexadecimal digits that depend on the parts alone, so that a run can be repeated."""
     return hashlib.sha256("/".join(parts).encode()).hexdigest()[:length]
+
+
+def inner(value: Any, path: str) -> Any:
+    """Return the value at a path of names with dots between them, or None."""
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
 
 
 def _kind(
@@ -174,6 +183,7 @@ KINDS: Mapping[str, Kind] = {
         "lt-",
         "name",
         arn="launch-template/{id}",
+        recomputed=frozenset({"latestVersion"}),
         outputs=lambda id_, inputs, region: {"latestVersion": 1, "defaultVersion": 1},
     ),
     "aws:ec2/natGateway:NatGateway": _kind("ec2 CreateNatGateway", "nat-", "allocationId subnetId connectivityType"),
@@ -474,3 +484,6 @@ NAMES: Mapping[str, str] = {
     ),
 }
 """The input that names a resource. A name that the program leaves out is the one that the engine proposes."""
+
+NAME_PREFIXES: Mapping[str, str] = {"aws:kms/alias:Alias": "alias/"}
+"""What the real provider puts in front of a name that the engine proposes."""

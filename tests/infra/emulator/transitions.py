@@ -1,14 +1,13 @@
 """Take every stack through its life cycle, from the first preview to its removal, and print a table.
 
-``make transitions`` runs them and prints it; ``STACKS="dev prod"`` for some.
+``make transitions`` runs them and prints it; ``STACKS="dev prod"`` for some, ``ENGINE=yes`` on Pulumi's engine.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rehearsal import stack_config
 
@@ -20,8 +19,16 @@ EAST, WEST = "us-east-1", "us-west-2"
 KINDS = ("create", "update", "replace", "delete")
 DATABASE = "aws:rds/instance:Instance"
 NODES = "aws:eks/nodeGroup:NodeGroup"
+QUEUE = "aws:sqs/queue:Queue"
 
-Act = Callable[[Deployment], Outcome]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from .engine import Stack
+
+    Stackish = Deployment | Stack
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,7 @@ class Step:
     name: str
     outcome: Outcome
     fault: str = ""
+    expected: str = ""
 
     @property
     def ok(self) -> bool:
@@ -46,13 +54,13 @@ class Step:
 def deploy(name: str) -> Deployment:
     """Prepare a stack in a new account; a developer's copy in one where dev is deployed."""
     config = stack_config("dev" if name.startswith("dev-") else name)
-    deployment = Deployment(name, config, Account(config["rates:account"]))
+    account = Account(config["rates:account"])
     if name.startswith("dev-"):
-        deployment.account.create("aws:ecr/repository:Repository", "dev", {"name": "rates-dev"}, EAST)
-    return deployment
+        account.create("aws:ecr/repository:Repository", "dev", {"name": "rates-dev"}, EAST)
+    return make(name, config, account)
 
 
-def run(deployment: Deployment) -> Iterator[Step]:
+def run(deployment: Stackish) -> Iterator[Step]:
     """Take a stack through its transitions.
 
     Args:
@@ -64,9 +72,19 @@ def run(deployment: Deployment) -> Iterator[Step]:
     account, config = deployment.account, deployment.config
     domain = config.get("rates:domain")
 
-    def step(name: str, act: Callable[[], Outcome] = deployment.up, fault: Callable[[], str] = lambda: "") -> Step:
+    def step(
+        name: str,
+        act: Callable[[], Outcome] = deployment.up,
+        fault: Callable[[], str] = lambda: "",
+        *,
+        expected: str = "",
+        still: bool = False,
+    ) -> Step:
         outcome = act()
-        return Step(deployment.name, name, outcome, "" if outcome.refused else fault())
+        wrong = "" if outcome.refused else fault()
+        if still and outcome.touched:
+            wrong = f"changes without a reason: {', '.join(outcome.touched[:3])}"
+        return Step(deployment.name, name, outcome, wrong, expected)
 
     def configured(name: str, fault: Callable[[], str] = lambda: "", **values: Any) -> Step:
         for path, value in values.items():
@@ -75,12 +93,15 @@ def run(deployment: Deployment) -> Iterator[Step]:
 
     if domain:
         deployment.set("delegated", False)
+    deployment.set("account", "999999999999")
+    yield step("another account", expected="account-guard")
+    deployment.set("account", account.number)
     yield step("preview", deployment.preview)
-    yield step("up")
+    yield from _interrupted(deployment, step)
     if domain:
         account.delegate(domain)
         yield configured("domain delegated", delegated=True)
-    yield step("second up", fault=lambda: _changed(deployment))
+    yield step("second up", still=True)
     account.work()
     yield from _routine(deployment, step, configured)
     if "green" in config["rates:clusters"]:
@@ -92,15 +113,35 @@ def run(deployment: Deployment) -> Iterator[Step]:
         yield configured("standby added", standby={**standby, "nodes": {"min": 1, "max": 3}})
         yield configured("standby protection off", database__protect=False)
         yield configured("standby removed", standby=None)
-    deployment.refresh()
-    yield step("up after refresh", fault=lambda: _changed(deployment))
+    yield step("refresh", deployment.refresh, still=True)
+    yield step("up after refresh", still=True)
+    yield from _drifted(deployment, step)
     if config["rates:database"]["protect"]:
         yield configured("protection off", database__protect=False)
     account.work()
     yield step("destroy", deployment.destroy, lambda: _left(deployment))
 
 
-def _routine(deployment: Deployment, step: Callable[..., Step], configured: Callable[..., Step]) -> Iterator[Step]:
+def _interrupted(deployment: Stackish, step: Callable[..., Step]) -> Iterator[Step]:
+    """Fail at the first database instance, and continue."""
+    quotas = deployment.account.quotas
+    wanted, quotas["DB instances"] = quotas["DB instances"], 0
+    yield step("up, interrupted by a quota", expected="quota")
+    quotas["DB instances"] = wanted
+    yield step("up, continued")
+
+
+def _drifted(deployment: Stackish, step: Callable[..., Step]) -> Iterator[Step]:
+    """Delete a queue by hand; a refresh notices, and an update creates it again."""
+    queue = deployment.of_type(QUEUE)["incoming"]
+    del deployment.account.live[queue.region, queue.type, queue.id]
+    yield step("refresh after a deletion by hand", deployment.refresh)
+    yield step(
+        "repair", fault=lambda: "" if "incoming" in deployment.of_type(QUEUE) else "the queue was not created again"
+    )
+
+
+def _routine(deployment: Stackish, step: Callable[..., Step], configured: Callable[..., Step]) -> Iterator[Step]:
     account, config = deployment.account, deployment.config
     account.autoscale(config["rates:nodes"]["max"])
     running = {group.id: group["scalingConfig"]["desiredSize"] for group in account.find(NODES)}
@@ -117,7 +158,7 @@ def _routine(deployment: Deployment, step: Callable[..., Step], configured: Call
     yield configured("replica removed", database__replicas=config["rates:database"]["replicas"] - 1)
     yield configured("cache type", lambda: _pending(deployment), cache__nodeType="cache.r6g.large")
     account.away.add(config["rates:network"]["zoneIds"][0])
-    yield step("a zone is away", fault=lambda: _changed(deployment))
+    yield step("a zone is away", still=True)
     account.away.clear()
 
 
@@ -130,7 +171,7 @@ def _colours(configured: Callable[..., Step]) -> Iterator[Step]:
         yield configured(f"weights {blue}:{green}", clusters__blue__weight=blue, clusters__green__weight=green)
 
 
-def _regions(deployment: Deployment, step: Callable[..., Step], configured: Callable[..., Step]) -> Iterator[Step]:
+def _regions(deployment: Stackish, step: Callable[..., Step], configured: Callable[..., Step]) -> Iterator[Step]:
     account = deployment.account
     account.lost.add(EAST)
     deployment.set("standby.promoted", True)
@@ -144,17 +185,12 @@ def _regions(deployment: Deployment, step: Callable[..., Step], configured: Call
     yield step("first region back")
 
 
-def _changed(deployment: Deployment) -> str:
-    outcome = deployment.preview()
-    return f"changes without a reason: {outcome.touched[:3]}" if outcome.touched else ""
-
-
-def _pending(deployment: Deployment) -> str:
+def _pending(deployment: Stackish) -> str:
     waiting = [live.id for live in deployment.account.live.values() if live.pending]
     return f"waits for the maintenance window: {waiting}" if waiting else ""
 
 
-def _left(deployment: Deployment) -> str:
+def _left(deployment: Stackish) -> str:
     kept = dict(deployment.account.kept)
     wanted = deployment.config["rates:database"].get("finalSnapshot", True)
     snapshots, keys = kept.pop("snapshots", []), kept.pop("retained", [])
@@ -167,26 +203,53 @@ def _left(deployment: Deployment) -> str:
     return f"left in the account: {left[:5]} {kept}" if left or kept else ""
 
 
-def table(steps: list[Step]) -> str:
+def table(steps: Iterable[Step]) -> str:
     """Write steps as a Markdown table."""
+    return "\n".join(_rows(steps))
+
+
+def _rows(steps: Iterable[Step]) -> Iterator[str]:
     head = ["stack", "transition", *KINDS, "refused by rule, or wrong after it"]
-    rows = [
-        [
-            one.stack,
-            one.name,
-            *(str(one.outcome.changes.get(kind, 0)) for kind in KINDS),
-            ", ".join(one.outcome.refused) or one.fault,
-        ]
-        for one in steps
-    ]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
+    yield _row(head)
+    yield _row(["---"] * len(head))
+    for one in steps:
+        refused = [f"{rule} (expected)" if rule == one.expected else rule for rule in one.outcome.refused]
+        numbers = [str(one.outcome.changes.get(kind, 0)) for kind in KINDS]
+        yield _row([one.stack, one.name, *numbers, ", ".join(refused) or one.fault])
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _all_steps(names: Iterable[str], *, engine: bool) -> Iterator[Step]:
+    for name in names:
+        if engine:
+            from .engine import Stack  # noqa: PLC0415 - only there is Pulumi's command needed
+
+            with deploy(name, Stack) as stack:
+                yield from run(stack)
+        else:
+            yield from run(deploy(name, Deployment))
 
 
 def main() -> None:
-    """Run the stacks named on the command line, or all, and print the table."""
-    steps = [one for name in sys.argv[1:] or STACKS for one in run(deploy(name))]
-    sys.stdout.write(f"{table(steps)}\n")
-    sys.exit(0 if all(one.ok for one in steps) else 1)
+    """Run the stacks named on the command line, or all, and print the table; ``--engine`` runs them on the engine."""
+    names = [name for name in sys.argv[1:] if name != "--engine"] or STACKS
+    steps: list[Step] = []
+
+    def noted() -> Iterator[Step]:
+        for one in _all_steps(names, engine="--engine" in sys.argv[1:]):
+            steps.append(one)
+            yield one
+
+    for row in _rows(noted()):
+        sys.stdout.write(f"{row}\n")
+        sys.stdout.flush()
+    failed = [one for one in steps if not one.ok]
+    for one in failed:
+        sys.stderr.write(f"{one.stack}, {one.name}: {one.outcome.message or one.fault}\n")
+    sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":
