@@ -68,7 +68,7 @@ class Problem:
     """What would stop the deployment.
 
     Attributes:
-        text: What is wrong, with the value.
+        text: The fault, with the value.
         remedy: What to do about it.
     """
 

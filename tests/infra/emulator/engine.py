@@ -108,7 +108,7 @@ class Stack:
         return {key: output.value for key, output in self._stack.outputs().items()}
 
     def of_type(self, type_: str) -> dict[str, Live]:
-        """Return what is deployed of a type, by logical name."""
+        """Return the deployed resources of a type, by logical name."""
         found = {}
         for resource in self._resources():
             live = self.account.get(type_, resource.get("id", "")) if resource["type"] == type_ else None
