@@ -151,6 +151,9 @@ class GitOps(pulumi.ComponentResource):
         self, name: str, namespace: core.v1.Namespace, url: str, credential: pulumi.Output[str]
     ) -> core.v1.Secret:
         """Give Argo CD the credential of the repository."""
+        # Secret in Pulumi's state, too.
+        hidden: pulumi.Output[str] = pulumi.Output.secret(credential)
+        content: pulumi.Output[dict[str, str]] = hidden.apply(lambda text: {"type": "git", "url": url, **_login(text)})
         return core.v1.Secret(
             f"{name}-repository",
             metadata={
@@ -158,9 +161,7 @@ class GitOps(pulumi.ComponentResource):
                 "namespace": namespace.metadata.name,
                 "labels": {"argocd.argoproj.io/secret-type": "repository"},
             },
-            string_data=pulumi.Output.secret(credential).apply(
-                lambda text: {"type": "git", "url": url, **_login(text)}
-            ),
+            string_data=content,
             opts=pulumi.ResourceOptions(parent=self),
         )
 

@@ -11,7 +11,7 @@ from tests.charts.tools import program
 from tests.infra.emulator import transitions
 from tests.infra.emulator.engine import Stack
 
-pytestmark = pytest.mark.xdist_group("infra")
+pytestmark = pytest.mark.xdist_group("engine")
 
 
 def test_the_engine_has_the_version_of_the_sdk() -> None:

@@ -48,15 +48,16 @@ class Aws:
         self._stubs[service].add_client_error(operation, code)
         return self
 
-    def unused(self) -> list[str]:
-        return [name for name, stub in self._stubs.items() if stub._queue]
+    def check_used(self) -> None:
+        for stub in self._stubs.values():
+            stub.assert_no_pending_responses()
 
 
 @pytest.fixture
 def aws() -> Iterator[Aws]:
     aws = Aws()
     yield aws
-    assert aws.unused() == []
+    aws.check_used()
 
 
 @pytest.fixture

@@ -127,7 +127,8 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         live = self._account.live.get((self._region, type_of(request.urn), request.id))
         if live is None:
             return provider_pb2.ReadResponse(id="")
-        inputs = {key: value for key, value in state(live).items() if key in live.inputs}
+        # Without what AWS adds inside an input, such as the security group of a cluster's network settings.
+        inputs = without_cluster(live.inputs)
         return provider_pb2.ReadResponse(id=live.id, properties=struct(state(live)), inputs=struct(inputs))
 
     def Delete(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -202,7 +203,7 @@ class Plugins:
 
     def _serve(self, connection: socket.socket) -> None:
         server = grpc.server(futures.ThreadPoolExecutor(8), options=[("grpc.max_receive_message_length", 1 << 28)])
-        provider_pb2_grpc.add_ResourceProviderServicer_to_server(Provider(self._account), server)  # type: ignore[no-untyped-call]
+        provider_pb2_grpc.add_ResourceProviderServicer_to_server(Provider(self._account), server)
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         with connection:
@@ -217,8 +218,13 @@ def type_of(urn: str) -> str:
 
 
 def state(live: Live) -> Properties:
-    """Return a resource's properties without the cluster that the emulator has added."""
-    return {key: value for key, value in {**live.inputs, **live.outputs}.items() if key != "cluster"}
+    """Return a resource's inputs and outputs, as a provider returns them."""
+    return without_cluster({**live.inputs, **live.outputs})
+
+
+def without_cluster(properties: Properties) -> Properties:
+    """Drop the cluster, which the emulator adds to Kubernetes objects for its rules."""
+    return {key: value for key, value in properties.items() if key != "cluster"}
 
 
 def plain(message: Any) -> Properties:
