@@ -37,6 +37,7 @@ _SUBCOMMAND = re.compile(r"^  ([a-z][a-z-]+) +\S", re.MULTILINE)
 
 # Subcommands of the AWS CLI that are not operations of a service, with their options and numbers of arguments.
 _AWS_OWN: dict[tuple[str, str], tuple[set[str], int]] = {
+    ("ecr", "get-login-password"): (set(), 0),
     ("eks", "update-kubeconfig"): ({"name", "region", "alias"}, 0),
     ("s3", "cp"): (set(), 2),
     ("s3", "ls"): (set(), 1),
@@ -172,7 +173,8 @@ def _check_aws(words: Sequence[str]) -> None:
 
 def _check_operation(service: str, operation: str, values: dict[str, list[str]]) -> None:
     try:
-        model = botocore.session.get_session().get_service_model(service)
+        # `aws s3api` has the service's operations, because `aws s3` has commands of the CLI.
+        model = botocore.session.get_session().get_service_model({"s3api": "s3"}.get(service, service))
     except UnknownServiceError as error:
         raise Wrong(str(error)) from None
     operations = {xform_name(name, "-"): name for name in model.operation_names}
