@@ -37,6 +37,7 @@ class Step:
 
     Attributes:
         fault: Problems after it, other than refused calls; empty if there are none.
+        expected: Name of the rule that must refuse a call; empty if none may.
     """
 
     stack: str
@@ -47,12 +48,17 @@ class Step:
 
     @property
     def ok(self) -> bool:
-        """Whether no call was refused and no problem was found."""
-        return not self.outcome.refused and not self.fault
+        """Whether exactly the expected rule refused a call, and no problem was found."""
+        return self.outcome.refused == ((self.expected,) if self.expected else ()) and not self.fault
 
 
-def deploy(name: str) -> Deployment:
-    """Prepare a stack in a new account; a developer's copy in one where dev is deployed."""
+def deploy(name: str, make: Callable[[str, dict[str, Any], Account], Made]) -> Made:
+    """Prepare a stack in a new account; a developer's copy in one that has dev's registry.
+
+    Args:
+        name: Name of the stack.
+        make: ``Deployment``, or ``engine.Stack`` for Pulumi's engine.
+    """
     config = stack_config("dev" if name.startswith("dev-") else name)
     account = Account(config["rates:account"])
     if name.startswith("dev-"):
