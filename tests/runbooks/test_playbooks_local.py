@@ -66,7 +66,7 @@ def test_the_playbook_runs_housekeeping(local: tuple[Runner, PostgresServer, Pos
     assert "changed=0" in play("housekeeping", "--check")
     with psycopg.connect(primary.url) as connection:
         assert connection.execute("SELECT to_regclass('staging.b1')").fetchone() != (None,)
-    assert "Leftovers of 1 batches" in play("housekeeping")
+    assert "leftovers of 1 batches" in play("housekeeping")
     with psycopg.connect(primary.url) as connection:
         assert connection.execute("SELECT to_regclass('staging.b1')").fetchone() == (None,)
 

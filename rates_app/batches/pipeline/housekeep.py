@@ -22,6 +22,7 @@ from psycopg import sql
 from rates_app.batches.ledger.rejects import delete_old_rejects
 from rates_app.batches.pipeline.expanded import remove_leftovers
 from rates_app.batches.pipeline.tables import attach, discard, short_locks
+from rates_app.store.connections import connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,9 +88,7 @@ def housekeep(settings: Settings) -> Housekeeping | None:
     Raises:
         psycopg.OperationalError: The database cannot be reached; the items done before stay done.
     """
-    with psycopg.connect(
-        settings.database_url.get_secret_value(), application_name="rates-housekeep", autocommit=True
-    ) as connection:
+    with connect(settings.database_url.get_secret_value(), "rates-housekeep", autocommit=True) as connection:
         if connection.execute("SELECT pg_try_advisory_lock(%s)", (HOUSEKEEPING_LOCK,)).fetchone() != (True,):
             return None
         files = remove_leftovers(connection, settings) + _remove_partial_uploads(settings.data_dir / "incoming")
