@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
@@ -16,6 +15,7 @@ import psycopg
 from psycopg import sql
 
 from drills.pod import Pod, environment_of
+from drills.waiting import wait_until
 from rates_app.batches.generate import generate, read_sample, sample_file
 from rates_app.batches.pipeline import engine, publish
 from rates_app.cache.redis import Redis
@@ -218,8 +218,9 @@ def wait_for(holds: Callable[[], object]) -> None:
     Raises:
         TimeoutError: It did not hold in time.
     """
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while not holds():
-        if time.monotonic() > deadline:
-            raise TimeoutError("a step did not complete in time: the drill's timeline shows which")
-        time.sleep(0.05)
+    wait_until(
+        holds,
+        seconds=TIMEOUT_SECONDS,
+        pause=0.05,
+        describe=lambda: "a step did not complete in time: the drill's timeline shows which",
+    )

@@ -25,13 +25,12 @@ from rates_app.batches.generate import generate, read_sample, sample_file
 from rates_app.batches.pipeline.tables import staged_rows
 from rates_app.local.postgres import PostgresServer
 from rates_app.local.server import wait_until_ended
-from rates_app.rates.locations import read_locations, store_locations
 from rates_app.store.migrate import migrate
+from tests.sample import store_sample_locations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SAMPLE = Path(__file__).parents[2] / "sample_data"
 ROWS = 40_000
 SLICE_BYTES = 128 * 1024
 
@@ -50,7 +49,7 @@ def server(servers_folder: Path) -> Iterator[PostgresServer]:
     with PostgresServer(folder / "primary", fast=True) as primary:
         migrate(primary.url)
         with psycopg.connect(primary.url) as connection:
-            store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
+            store_sample_locations(connection)
         yield primary
 
 

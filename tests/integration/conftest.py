@@ -5,7 +5,6 @@ The first test that needs a server starts it, so other tests do not wait.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ import pytest
 import redis
 from psycopg import sql
 
+from drills.waiting import wait_until
 from rates_app.local.postgres import PostgresPair, PostgresServer
 from rates_app.local.redis import RedisServer
 from rates_app.local.server import exclusive
@@ -104,9 +104,11 @@ def wait_for_replay(primary: psycopg.Connection, replica: PostgresServer) -> Non
         TimeoutError: The replica has not caught up after half a minute.
     """
     row = primary.execute("SELECT pg_current_wal_lsn()").fetchone()
-    deadline = time.monotonic() + REPLAY_SECONDS
+    query = "SELECT pg_last_wal_replay_lsn() < %s::pg_lsn"
     with psycopg.connect(replica.admin_url, autocommit=True) as connection:
-        while connection.execute("SELECT pg_last_wal_replay_lsn() < %s::pg_lsn", row).fetchone() == (True,):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"the replica has not replayed {row} within {REPLAY_SECONDS} seconds")
-            time.sleep(0.005)
+        wait_until(
+            lambda: connection.execute(query, row).fetchone() != (True,),
+            seconds=REPLAY_SECONDS,
+            pause=0.005,
+            describe=lambda: f"the replica has not replayed {row}",
+        )

@@ -14,11 +14,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from psycopg import sql
 
 from drills.pod import Pod, environment_of
-from rates_app.rates.locations import read_locations, store_locations
+from drills.waiting import wait_until
 from rates_app.settings import Settings
 from rates_app.store.generation import increment_generation
 from rates_app.store.tokens import create_token
-from tests.integration.api.conftest import SAMPLE, Publisher, sample_rows
+from tests.integration.api.conftest import Publisher, sample_rows
 from tests.integration.conftest import (
     TEMPLATE,
     Database,
@@ -29,6 +29,7 @@ from tests.integration.conftest import (
     redis_url,
     wait_for_replay,
 )
+from tests.sample import store_sample_locations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -85,19 +86,19 @@ class PodUnderTest(Pod):
 
     def wait_for_connections(self, expected: int) -> None:
         """Wait until the number of connections is at most a limit, for at most half a minute."""
-        for _ in range(300):
-            if self.metric("rates_http_connections") <= expected:
-                return
-            time.sleep(0.1)
-        raise TimeoutError(f"clients still hold {self.metric('rates_http_connections')} connections")
+        wait_until(
+            lambda: self.metric("rates_http_connections") <= expected,
+            pause=0.1,
+            describe=lambda: f"clients still hold {self.metric('rates_http_connections')} connections",
+        )
 
     def wait_for_metric(self, expected: float, name: str, **labels: str) -> None:
         """Wait until a sample has reached a value, for at most half a minute."""
-        for _ in range(300):
-            if self.metric(name, **labels) >= expected:
-                return
-            time.sleep(0.1)
-        raise TimeoutError(f"{name}{labels} is {self.metric(name, **labels)}, expected {expected}")
+        wait_until(
+            lambda: self.metric(name, **labels) >= expected,
+            pause=0.1,
+            describe=lambda: f"{name}{labels} is {self.metric(name, **labels)}, expected {expected}",
+        )
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +111,7 @@ def attacked(cluster: PostgresPair, worker_id: str) -> Iterator[Database]:
         )
         own = Database(cluster.primary.database_url(name), (cluster.replica.database_url(name),))
         with psycopg.connect(own.url) as connection:
-            store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
+            store_sample_locations(connection)
             increment_generation(connection, None)
         wait_for_replay(admin, cluster.replica)
         yield own

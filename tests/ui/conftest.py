@@ -19,11 +19,11 @@ from psycopg import sql
 from drills.pod import Pod, environment_of
 from rates_app.batches.pipeline.engine import ingest
 from rates_app.local.server import HOST, free_port
-from rates_app.rates.locations import read_locations, store_locations
 from rates_app.settings import Settings
 from rates_app.store.generation import increment_generation
 from rates_app.store.tokens import create_token
 from tests.integration.conftest import TEMPLATE, cluster, redis_server, wait_for_replay
+from tests.sample import SAMPLE, store_sample_locations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["cluster", "redis_server"]  # fixtures of the integration tests, shared with them
 
 ROOT = Path(__file__).parents[2]
-SAMPLE = ROOT / "sample_data"
 #: Folder of screenshots and other artefacts.
 ARTEFACTS = ROOT / "test-artefacts" / "ui"
 
@@ -115,7 +114,7 @@ def site(
             }
         )
         with psycopg.connect(cluster.primary.database_url(name)) as connection:
-            store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
+            store_sample_locations(connection)
             increment_generation(connection, None)
         batch, _ = ingest(settings, str(SAMPLE / "prices-2021-01.csv.gz"), supplier="sample")
         assert batch.state == "published", batch.failure

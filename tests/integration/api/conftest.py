@@ -25,10 +25,10 @@ from rates_app.batches.pipeline import publish
 from rates_app.batches.pipeline.rollup import plan_parts, roll_up
 from rates_app.batches.pipeline.stage import stage_slice
 from rates_app.local.postgres import PostgresPair, primary_with_replica
-from rates_app.rates.locations import read_locations, store_locations
 from rates_app.settings import Settings
 from rates_app.store.generation import increment_generation
 from rates_app.store.migrate import migrate
+from tests.sample import SAMPLE, store_sample_locations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from rates_app.store.generation import Warm
     from tests.integration.conftest import Database
 
-SAMPLE = Path(__file__).parents[3] / "sample_data"
 
 Row = tuple[str, str, date, int]  # origin, destination, day, cents
 
@@ -95,7 +94,7 @@ class Publisher:
 def publisher(database: Database) -> Publisher:
     """A database with the sample's ports and regions and no prices."""
     with psycopg.connect(database.url) as connection:
-        store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
+        store_sample_locations(connection)
         increment_generation(connection, None)
     return Publisher(database.url)
 
@@ -144,7 +143,7 @@ def own_cluster(servers_folder: Path) -> Iterator[PostgresPair]:
     with primary_with_replica(folder, fast=True) as cluster:
         migrate(cluster.url)
         with psycopg.connect(cluster.url) as connection:
-            store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
+            store_sample_locations(connection)
             increment_generation(connection, None)
         yield cluster
 

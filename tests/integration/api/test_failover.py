@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
+from drills.waiting import wait_until
 from rates_app.application import create_app
 from rates_app.cli import app
 from rates_app.settings import Settings
@@ -17,7 +17,6 @@ from rates_app.store.migrate import pending
 from tests.integration.api.conftest import Publisher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from flask.testing import FlaskClient
@@ -36,13 +35,6 @@ def ask(client: FlaskClient) -> float | None:
     answer: Any = client.get(QUESTION)
     assert answer.status_code in {200, 503}, answer.text
     return float(answer.json["rates"][0]["price"]) if answer.status_code == 200 else None
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def eventually(client: FlaskClient, price: float) -> None:

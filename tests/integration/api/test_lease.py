@@ -12,6 +12,7 @@ import psutil
 import psycopg
 import pytest
 
+from drills.waiting import wait_until
 from rates_app.store import lease as leases
 from rates_app.store.generation import increment_generation
 from rates_app.store.lease import Lease
@@ -36,13 +37,6 @@ def make_lease(publisher: Publisher) -> Iterator[Callable[[], Lease]]:
     yield make
     for lease in made:
         lease.stop()
-
-
-def wait_until(holds: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def test_memory_is_not_used_between_the_notification_and_the_commit(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from typer.testing import CliRunner
 
+from drills.waiting import wait_until
 from rates_app.backups.base import Backup, Retention
 from rates_app.backups.repository import BackupError
 from rates_app.cli import app
@@ -70,11 +71,10 @@ def archive_everything(server: PostgresServer) -> None:
     with psycopg.connect(server.admin_url, autocommit=True) as connection:
         row = connection.execute("SELECT pg_walfile_name(pg_switch_wal())").fetchone()
         assert row is not None
-        for _ in range(1000):
-            if connection.execute("SELECT last_archived_wal >= %s FROM pg_stat_archiver", row).fetchone() == (True,):
-                return
-            time.sleep(0.02)
-    raise TimeoutError(f"{row[0]} is not archived")
+        query = "SELECT last_archived_wal >= %s FROM pg_stat_archiver"
+        wait_until(
+            lambda: connection.execute(query, row).fetchone() == (True,), describe=lambda: f"{row} is not archived"
+        )
 
 
 def restored(server: PostgresServer, folder: Path, name: str, *options: str, archives: bool = False) -> PostgresServer:

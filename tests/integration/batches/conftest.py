@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
-from rates_app.rates.locations import read_locations, store_locations
 from rates_app.settings import Settings
+from tests.sample import store_sample_locations
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.integration.conftest import Database
 
-SAMPLE = Path(__file__).parents[3] / "sample_data"
 
 Deliver = "Callable[[str, bytes], str]"
 
@@ -24,7 +23,7 @@ Deliver = "Callable[[str, bytes], str]"
 @pytest.fixture
 def settings(database: Database, tmp_path: Path) -> Settings:
     with psycopg.connect(database.url) as connection:
-        store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
+        store_sample_locations(connection)
     return Settings.model_validate(
         {
             "database_url": database.url,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import redis
 
+from drills.waiting import wait_until
 from rates_app.cache.answer import Answer
 from rates_app.cache.answers import SharedAnswers
 from rates_app.cache.redis import Redis
@@ -62,10 +62,7 @@ def test_a_server_that_lost_its_role_loses_its_connections(server: RedisServer) 
         assert answers.get("known", STAMP, lambda: COMPUTED) == (ANSWER, "redis")
         assert answers.get("new", STAMP, lambda: COMPUTED) == (COMPUTED, "database")
         admin.replicaof("NO", "ONE")
-    deadline = time.monotonic() + 20
-    while answers.get("new", STAMP, lambda: COMPUTED)[1] != "redis":
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: answers.get("new", STAMP, lambda: COMPUTED)[1] == "redis")
     after = shared.call(lambda client: client.client_id())
     assert before is not None
     assert after is not None

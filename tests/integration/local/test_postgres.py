@@ -7,13 +7,13 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import psutil
 import psycopg
 import pytest
 
+from drills.waiting import wait_until
 from rates_app.local.account import account
 from rates_app.local.postgres import SLOT, PostgresServer, primary_with_replica
 from rates_app.local.server import HOST, AlreadyRunningError, ServerError
@@ -43,10 +43,9 @@ def execute(url: str, statement: str) -> None:
 
 
 def eventually(url: str, query: str, expected: object) -> None:
-    deadline = time.monotonic() + 30
-    while (found := value(url, query)) != expected:
-        assert time.monotonic() < deadline, f"{query}: {found!r}, not {expected!r}"
-        time.sleep(0.01)
+    wait_until(
+        lambda: value(url, query) == expected, describe=lambda: f"{query}: {value(url, query)!r}, not {expected!r}"
+    )
 
 
 def test_data_outlives_a_restart_on_the_same_port(primary: PostgresServer) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -12,18 +11,18 @@ import pytest
 from rates_app.batches.generate import generate, read_sample, sample_file
 from rates_app.batches.pipeline.engine import ingest
 from rates_app.rates.board import BOARD_DAYS, DAYS, board
-from rates_app.rates.locations import read_locations, store_locations
 from rates_app.rates.model import Question
 from rates_app.rates.queries import rates
 from rates_app.settings import Settings
 from rates_app.web.board import overview
+from tests.sample import store_sample_locations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.integration.conftest import Database
 
-SAMPLE = Path(__file__).parents[3] / "sample_data"
 PINNED = ("CNSGH", "scandinavia")
 
 
@@ -32,7 +31,7 @@ def connection(database: Database, tmp_path: Path) -> psycopg.Connection[Any]:
     """Two batches with common days; the first begins before the board's range."""
     settings = Settings.model_validate({"database_url": database.url, "data_dir": tmp_path})
     connection = psycopg.connect(database.url, autocommit=True)
-    store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
+    store_sample_locations(connection)
     sample = read_sample(sample_file())
     for number, (first, days) in enumerate([(date(2021, 1, 1), 60), (date(2021, 2, 20), 60)]):
         file = tmp_path / f"{number}.csv"

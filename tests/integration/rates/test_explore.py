@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from datetime import date, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -14,15 +13,17 @@ from rates_app.batches.generate import generate, read_sample, sample_file
 from rates_app.batches.pipeline import publish
 from rates_app.batches.pipeline.engine import ingest
 from rates_app.rates.explore import MOVE_DAYS, coverage, movers, priced_days, region_lanes
-from rates_app.rates.locations import read_locations, store_locations
+from rates_app.rates.locations import read_locations
 from rates_app.rates.model import MIN_PRICES
 from rates_app.rates.queries import lanes
 from rates_app.settings import Settings
+from tests.sample import SAMPLE, store_sample_locations
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.integration.conftest import Database
 
-SAMPLE = Path(__file__).parents[3] / "sample_data"
 MOST = 10_000
 
 Rows = list[tuple[str, str, date, int]]
@@ -44,7 +45,7 @@ def connection(database: Database, tmp_path: Path) -> psycopg.Connection:
     """Three batches with overlapping days and a gap, and a withdrawn one."""
     settings = Settings.model_validate({"database_url": database.url, "data_dir": tmp_path})
     connection = psycopg.connect(database.url, autocommit=True)
-    store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
+    store_sample_locations(connection)
     sample = read_sample(sample_file())
     for number, (first, days, rows) in enumerate([(1, 10, 8000), (6, 10, 8000), (40, 20, 9000), (15, 20, 5000)]):
         file = tmp_path / f"{number}.csv"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -12,21 +11,21 @@ import pytest
 from benchmarks.parity.replay import Parity, replay
 from rates_app.batches.pipeline import publish
 from rates_app.batches.pipeline.engine import ingest
-from rates_app.rates.locations import read_locations, store_locations
 from rates_app.rates.model import Question, Rate
 from rates_app.rates.queries import rates
 from rates_app.settings import Settings
+from tests.sample import SAMPLE, store_sample_locations
 
 if TYPE_CHECKING:
-    from tests.integration.conftest import Database
+    from pathlib import Path
 
-SAMPLE = Path(__file__).parents[3] / "sample_data"
+    from tests.integration.conftest import Database
 
 
 def test_random_questions_agree_with_the_rows(database: Database, tmp_path: Path) -> None:
     settings = Settings.model_validate({"database_url": database.url, "data_dir": tmp_path})
     with psycopg.connect(database.url) as connection:
-        store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
+        store_sample_locations(connection)
     ingest(settings, str(SAMPLE / "prices-2021-01.csv.gz"))
     (tmp_path / "more.csv").write_text(
         "orig_code,dest_code,day,price\n"
@@ -73,7 +72,7 @@ def test_a_day_of_one_batch_is_answered_without_its_prices(database: Database, t
     settings = Settings.model_validate({"database_url": database.url, "data_dir": tmp_path})
     question = Question("china_main", "scandinavia", date(2021, 1, 1), date(2021, 1, 31))
     with psycopg.connect(database.url) as connection:
-        store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
+        store_sample_locations(connection)
     ingest(settings, str(SAMPLE / "prices-2021-01.csv.gz"))
     with psycopg.connect(database.url) as connection:
         before = rates(connection, question, "day")

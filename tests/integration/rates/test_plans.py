@@ -20,18 +20,17 @@ import pytest
 from rates_app.batches.generate import generate, read_sample, sample_file
 from rates_app.batches.pipeline.engine import ingest
 from rates_app.local.postgres import PostgresServer
-from rates_app.rates.locations import read_locations, store_locations
 from rates_app.rates.model import Question
 from rates_app.rates.queries import AVERAGES, PARTS, SETS, query_parameters
 from rates_app.settings import Settings
 from rates_app.store.migrate import migrate
+from tests.sample import store_sample_locations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.integration.conftest import Database
 
-SAMPLE = Path(__file__).parents[3] / "sample_data"
 YEAR = (date(2021, 1, 1), date(2021, 12, 31))
 #: Between two ports, and between two regions. Rollups treat both alike.
 LANES = [("P1", "P2"), ("R1", "R2")]
@@ -171,7 +170,7 @@ def test_a_year_reads_the_same_pages_in_a_hundred_million_prices(
         migrate(url)
         generate(file, rows, sample=sample)
         with psycopg.connect(url, autocommit=True) as connection:
-            store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
+            store_sample_locations(connection)
             batch, _ = ingest(Settings.model_validate({"database_url": url, "data_dir": tmp_path}), str(file))
             assert (batch.state, batch.rows) == ("published", rows)
             vacuum(connection)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
+from drills.waiting import wait_until
 from rates_app.local.postgres import PostgresPair, primary_with_replica
 from rates_app.settings import Settings
 from rates_app.store.connections import connect
 from rates_app.store.databases import Busy, Databases, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from rates_app.store.databases import Connection
@@ -46,13 +46,6 @@ def one(connection: Connection) -> int:
     row = connection.execute("SELECT 1").fetchone()
     assert row is not None
     return int(row[0])
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("frozen", ["replica", "primary"])

@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
 import yaml
 
+from drills.waiting import wait_until
 from rates_app.local.server import free_port
 from tests.integration.notify.conftest import desk
 
@@ -66,11 +66,8 @@ def test_it_watches_notifies_and_stops(cluster: FakeCluster, api: client.ApiClie
     )
     try:
         cluster.replay(RECORDED / "bad-rollout.jsonl")
-        deadline = time.monotonic() + SECONDS
-        while not desk.bodies("POST", "/chat"):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_until(lambda: desk.bodies("POST", "/chat") or process.poll() is not None, seconds=SECONDS, pause=0.1)
+        assert process.poll() is None
         assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
         assert httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
         assert "rates_watch_incidents 1.0" in httpx.get(f"http://127.0.0.1:{port}/metrics").text

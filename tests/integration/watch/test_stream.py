@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from kubernetes import client
 
+from drills.waiting import wait_until
 from rates_app.watch import stream
 from rates_app.watch.stream import Change, Snapshot, follow
 
@@ -50,10 +51,9 @@ def following(
 
 
 def wait_for_watch(cluster: FakeCluster, number: int) -> None:
-    deadline = time.monotonic() + 10
-    while len(cluster.watches("pods")) < number or not cluster.open_watches:
-        assert time.monotonic() < deadline, cluster.requests
-        time.sleep(0.01)
+    wait_until(
+        lambda: len(cluster.watches("pods")) >= number and cluster.open_watches, describe=lambda: cluster.requests
+    )
 
 
 def names(item: Item) -> list[str]:
@@ -80,10 +80,7 @@ def test_a_kind_that_is_installed_later_is_found_soon(cluster: FakeCluster, foll
     cluster.compact()
     cluster.break_connections()
     asked = len(cluster.requests)
-    deadline = time.monotonic() + 10
-    while len(cluster.requests) < asked + 2:  # the API had no such kind at first
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: len(cluster.requests) >= asked + 2)  # the API had no such kind at first
     cluster.absent.clear()
     assert names(following()) == ["a", "b", "c", "d", "e"]
     wait_for_watch(cluster, 1)

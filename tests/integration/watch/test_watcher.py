@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from kubernetes import client
 
+from drills.waiting import wait_until
 from rates_app.notify.notification import Severity
 from rates_app.notify.sender import NotificationSender
 from rates_app.notify.settings import NotifySettings
@@ -45,10 +46,7 @@ class Reader:
         return [f"{notification.state} {notification.key.partition('/')[2]}" for notification in self.notifications]
 
     def wait(self, count: int) -> None:
-        deadline = time.monotonic() + 15
-        while len(self.notifications) < count:
-            assert time.monotonic() < deadline, self.sent()
-            time.sleep(0.02)
+        wait_until(lambda: len(self.notifications) >= count, describe=self.sent)
 
 
 @pytest.fixture
@@ -84,10 +82,7 @@ def start(
             assert not thread.is_alive()
 
         stops.append(stop)
-        deadline = time.monotonic() + 10
-        while not watching.ready:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: watching.ready)
         return stop
 
     yield begin
@@ -168,10 +163,7 @@ def test_a_thousand_flapping_events_make_few_notifications(
             cluster.replay(RECORDED / f"{recording}.jsonl")
             time.sleep(0.02)
     cluster.replay(RECORDED / "spark-failed.jsonl")  # sent after all of them
-    deadline = time.monotonic() + 20
-    while "firing rates/batch-41/spark-failed" not in reader.sent():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: "firing rates/batch-41/spark-failed" in reader.sent(), describe=reader.sent)
     assert 1 <= len(reader.notifications) <= 5
 
 

@@ -24,9 +24,9 @@ from rates_app.application import create_app
 from rates_app.batches.pipeline.engine import ingest
 from rates_app.cli import app as cli
 from rates_app.local.server import HOST, free_port
-from rates_app.rates.locations import read_locations, store_locations
 from rates_app.settings import Settings, load_settings
 from rates_app.web.batches import STREAMS
+from tests.sample import SAMPLE, store_sample_locations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from tests.integration.conftest import Database
 
-SAMPLE = Path(__file__).parents[3] / "sample_data"
 JANUARY = {"date_from": "2021-01-01", "date_to": "2021-01-31"}
 
 
@@ -52,7 +51,7 @@ def client(database: Database, redis_url: str, tmp_path: Path) -> Iterator[Flask
         }
     )
     with psycopg.connect(database.url) as connection:
-        store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
+        store_sample_locations(connection)
     app = create_app(settings)
     app.config["SAMPLE_SETTINGS"] = settings
     yield app.test_client()
