@@ -233,6 +233,7 @@ def torment(server: PostgresServer, folder: Path, seed: int, kills: int) -> dict
     return killed
 
 
+@pytest.mark.timeout(1200)  # some twenty processes start, each with several seconds of CPU time
 def test_a_batch_is_complete_or_absent_whatever_is_killed(server: PostgresServer, tmp_path: Path) -> None:
     assert sum(torment(server, tmp_path, seed=1, kills=6).values()) == 6
 

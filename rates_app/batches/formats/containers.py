@@ -38,6 +38,10 @@ _CONTAINERS = (
     _Container(b"\xff\xff\xff\xff", "an Arrow IPC stream", _EXPORT),
     _Container(b"SQLite format 3\0", "an SQLite database", _EXPORT),
     _Container(b"\x89HDF\r\n\x1a\n", "HDF5", _EXPORT),
+    _Container(b"\x80\x04\x95", "a Python pickle", _EXPORT),
+    _Container(b"\x80\x05\x95", "a Python pickle", _EXPORT),
+    _Container("orig".encode("cp037"), "text in EBCDIC", "convert it to UTF-8"),
+    _Container("ORIG".encode("cp037"), "text in EBCDIC", "convert it to UTF-8"),
     _Container(b"%PDF", "a PDF", "deliver the table that it was made from"),
     _Container(b"{\\rtf", "RTF", "deliver the table that it was made from"),
     _Container(b"\xff\xfe\0\0", "UTF-32", "save it as UTF-8"),
@@ -46,6 +50,7 @@ _CONTAINERS = (
 
 _HTML = re.compile(rb"\s*<(!doctype\s+html|html|head|body|table)\b", re.IGNORECASE)
 _XML = re.compile(rb"\s*<\?xml")
+_SQL = re.compile(rb"\s*(--.*\n\s*)*(-- (MySQL|MariaDB|PostgreSQL)|INSERT INTO |CREATE TABLE )", re.IGNORECASE)
 _MULTIPART = re.compile(rb"--[^\r\n]{1,200}\r?\nContent-Disposition:\s*form-data", re.IGNORECASE)
 _URL_ENCODED = re.compile(rb"[\w.%+-]{1,100}=[^\r\n,;\t]*(%[0-9A-F]{2})", re.IGNORECASE)
 
@@ -70,7 +75,12 @@ def refuse_containers(head: bytes) -> None:
             "the file is a form (multipart/form-data): send the file alone as the body, with 'curl -T FILE'"
         )
     if _HTML.match(text):
-        raise Unreadable("the file is an HTML page, perhaps an error page or a sign-in page: deliver the data itself")
+        raise Unreadable(
+            "the file is an HTML page, perhaps an error page or a sign-in page: deliver the data itself. If a program "
+            "exported it as a workbook, open it and save it as .xlsx"
+        )
+    if _SQL.match(text):
+        raise Unreadable(f"the file is an SQL script: {_EXPORT}")
     if _XML.match(text):
         raise Unreadable(f"the file is XML: {_EXPORT}")
     if _URL_ENCODED.match(text):

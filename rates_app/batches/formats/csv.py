@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import re
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from rates_app.batches.formats.base import MAX_CHUNK_REJECTS, MAX_LINE_BYTES, Ro
 from rates_app.batches.formats.files import CHUNK_BYTES, open_uri
 from rates_app.batches.formats.layout import Layout, match_columns, reading_of
 from rates_app.batches.formats.lines import estimate_lines, plan_lines, read_lines, sample_lines, whole_file
-from rates_app.batches.model import Reject, Unreadable
+from rates_app.batches.model import COLUMNS, Reject, Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,8 +32,15 @@ if TYPE_CHECKING:
     from rates_app.batches.model import Slice
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+#: What Export-Csv of Windows PowerShell writes before the header.
+_POWERSHELL_TYPE = b"#type "
+#: What ended files of DOS, and still ends those of some programs.
+_END_OF_FILE = b"\x1a"
 _UTF8_BOM = b"\xef\xbb\xbf"
 _UTF16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+
+#: A day or a price, which is no column's name.
+_NO_NAME = re.compile(r"\s*\"?(\d{4}-\d\d-\d\d|\d+[/.]\d+[/.]\d+|\d+\.\d+)\"?\s*", re.ASCII)
 
 #: Lines before the header that may be empty.
 _MAX_EMPTY_LINES = 20
@@ -45,9 +53,21 @@ def sniff(head: bytes) -> bool:
 
 
 def converter(head: bytes) -> Converter | None:
-    """Return what writes UTF-16 as UTF-8: in UTF-16 no byte alone ends a line."""
+    """Return what writes UTF-16 as UTF-8, in which a byte ends a line, or carriage returns alone as line feeds."""
     encoding = next((name for bom, name in _UTF16.items() if head.startswith(bom)), None)
+    if encoding is None and b"\r" in head and b"\n" not in head:
+        return _end_lines
     return partial(_decode, encoding=encoding) if encoding else None
+
+
+def _end_lines(source: Path, target: Path, limit: int) -> None:
+    """Write the line ends of old Macintosh programs as line feeds; the file stays as long as it is."""
+    del limit
+    with source.open("rb") as file, target.open("wb") as plain:
+        while chunk := file.read(CHUNK_BYTES):
+            if b"\n" in chunk:
+                raise Unreadable("lines end in two ways, some by a carriage return alone: end all by line feeds")
+            plain.write(chunk.replace(b"\r", b"\n"))
 
 
 def _decode(source: Path, target: Path, limit: int, *, encoding: str) -> None:
@@ -79,6 +99,8 @@ def check(uri: str, profile: Profile) -> Layout:
         text = line.strip().lower()
         if text.startswith(b"sep=") and declared is None and len(text) <= len(b"sep=;"):
             declared = line.strip(b" \r\n")[4:5].decode("latin-1") or "\t"  # a tab at the end may be lost
+        elif text.startswith(_POWERSHELL_TYPE) and lines == 1:
+            continue
         elif text or end < 0 or lines > _MAX_EMPTY_LINES:
             break
     layout = _match(line, declared, profile, f"line {lines}")
@@ -91,14 +113,18 @@ def _match(line: bytes, declared: str | None, profile: Profile, where: str) -> L
         raise Unreadable("the file has NUL bytes: it is no CSV, or UTF-16 without a byte order mark. Save it as UTF-8")
     fixed = profile.separator or declared
     candidates = [fixed] if fixed else list(_SEPARATORS)
+    if line.lstrip()[:1] in {b"[", b"{"}:
+        raise Unreadable(f"{where} begins like JSON, but the file is not JSON in UTF-8: save it as UTF-8")
     text = line.decode("utf-8", "replace")
     faults: list[tuple[int, Unreadable]] = []
     for separator in candidates:
         try:
             names = next(csv.reader([text], delimiter=separator, strict=True), [])
             columns = match_columns(names, profile, where)
-        except (csv.Error, TypeError) as error:
-            faults.append((0, Unreadable(f"{where} is no CSV header: {error}")))
+        except (csv.Error, TypeError):
+            faults.append(
+                (0, Unreadable(f"{where} is no CSV header: it has a quote that is not closed or is in a name"))
+            )
         except Unreadable as error:
             faults.append((len(names), error))
         else:
@@ -113,7 +139,10 @@ def _match(line: bytes, declared: str | None, profile: Profile, where: str) -> L
             if separator == "," or profile.separator:
                 return layout
             return layout.assuming(f"Values are separated by {_SEPARATORS.get(separator, repr(separator))}.")
-    raise max(faults, key=lambda fault: fault[0])[1]
+    _, fault = max(faults, key=lambda fault: fault[0])
+    if any(map(_NO_NAME.fullmatch, re.split(r"[,;\t|]", text))):
+        raise Unreadable(f"{where} has values, not names: write a header before the rows, such as {','.join(COLUMNS)}")
+    raise fault
 
 
 def _wider(layout: Layout, rows: bytes) -> Layout:
@@ -160,36 +189,73 @@ def csv_rows(chunk: bytes, layout: Layout) -> Rows:
         chunk: Whole lines; the last may lack its end.
         layout: The file's separator and columns.
     """
-    # Arrow's parser is fast, but it joins lines between quotes, splits them at a lone carriage return, makes a row of
-    # an empty line, and stops at a line with another number of values: such text is parsed line by line.
-    if b'"' not in chunk and (b"\r" not in chunk or chunk.count(b"\r") == chunk.count(b"\r\n")):
-        try:
-            rows = _parse_chunk(chunk, layout)
-        except pa.ArrowInvalid:
-            return _parse_lines(chunk, layout)
-        if pc.min(pc.binary_length(rows.columns[0])).as_py() != 0:  # type: ignore[call-overload]  # it takes binary, too
-            return rows
-    return _parse_lines(chunk, layout)
+    # Arrow's parser is fast, but it joins lines between quotes, accepts quotes inside a value, splits lines at a lone
+    # carriage return, makes a row of an empty line, and stops at a line with another number of values. Such text is
+    # parsed line by line.
+    quoted = b'"' in chunk
+    if quoted and not _is_plainly_quoted(chunk, layout.separator):
+        return _parse_lines(chunk, layout)
+    if b"\r" in chunk and chunk.count(b"\r") != chunk.count(b"\r\n"):
+        return _parse_lines(chunk, layout)
+    try:
+        rows = _parse_chunk(chunk, layout, quoted=quoted)
+    except pa.ArrowInvalid:
+        return _parse_lines(chunk, layout)
+    # A line break between quotes has joined two lines.
+    joined = quoted and rows.read != chunk.count(b"\n") + (not chunk.endswith(b"\n"))
+    return _parse_lines(chunk, layout) if joined or _has_empty_value(rows.columns[0]) else rows
 
 
-def _parse_chunk(chunk: bytes, layout: Layout) -> Rows:
+def _is_plainly_quoted(chunk: bytes, separator: str) -> bool:
+    """Return whether each quote opens a value at its beginning, or closes it at its end, by turns."""
+    text = np.frombuffer(b"\n" + chunk + b"\n", dtype=np.uint8)
+    quotes = np.flatnonzero(text == ord('"'))
+    borders = np.zeros(256, dtype=bool)
+    borders[[ord(separator), ord("\n")]] = True
+    if len(quotes) % 2 or not borders[text[quotes[0::2] - 1]].all():
+        return False
+    borders[ord("\r")] = True
+    return bool(borders[text[quotes[1::2] + 1]].all())
+
+
+def _has_empty_value(column: Any) -> bool:
+    """Return whether a dictionary has an empty value."""
+    return bool(pc.min(pc.binary_length(column.dictionary)).as_py() == 0)
+
+
+def _parse_chunk(chunk: bytes, layout: Layout, *, quoted: bool) -> Rows:
     names = [str(at) for at in range(layout.width)]
     wanted = [names[at] for at in layout.positions]
     currency = None if layout.currency_position is None else names[layout.currency_position]
+    # Values repeat: columns are read as dictionaries, in which each distinct value is judged once.
+    kind = pa.dictionary(pa.int32(), pa.binary())
     table = pa.csv.read_csv(
         pa.BufferReader(chunk),  # type: ignore[arg-type]  # the stubs do not know Arrow's own files
         pa.csv.ReadOptions(use_threads=False, block_size=len(chunk) + 1, column_names=names),
-        pa.csv.ParseOptions(delimiter=layout.separator, quote_char=False, ignore_empty_lines=False),
+        pa.csv.ParseOptions(
+            delimiter=layout.separator,
+            quote_char='"' if quoted else False,
+            double_quote=False,
+            ignore_empty_lines=False,
+        ),
         pa.csv.ConvertOptions(
-            column_types={name: pa.binary() for name in names},
+            column_types=dict.fromkeys(names, kind),
             include_columns=[*wanted, *([currency] if currency else [])],
             strings_can_be_null=False,
         ),
     )
-    lines = np.arange(1, table.num_rows + 1, dtype=np.int64)
-    columns = tuple(pa.concat_arrays(table.column(name).chunks) for name in wanted)
-    currencies = pa.concat_arrays(table.column(currency).chunks) if currency else None
-    return Rows(columns, lines, table.num_rows, [], currency=currencies)
+
+    def column(name: str) -> pa.Array[Any]:
+        (only,) = table.column(name).chunks  # a block a chunk
+        return only
+
+    return Rows(
+        tuple(map(column, wanted)),
+        np.arange(1, table.num_rows + 1, dtype=np.int64),
+        table.num_rows,
+        [],
+        currency=column(currency) if currency else None,
+    )
 
 
 def _parse_lines(chunk: bytes, layout: Layout) -> Rows:
@@ -204,7 +270,7 @@ def _parse_lines(chunk: bytes, layout: Layout) -> Rows:
         values = _split(text.rstrip(b"\r"), layout.separator)
         if isinstance(values, str):
             reason = values
-        elif not any(map(bytes.strip, values)):
+        elif not any(map(bytes.strip, values)) or values == [_END_OF_FILE]:
             continue
         elif len(values) < layout.width or any(map(bytes.strip, values[layout.width :])):
             reason = f"does not have the {layout.width} values that the header names"

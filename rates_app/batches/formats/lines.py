@@ -76,7 +76,8 @@ def read_lines(uri: str, part: Slice, parse: Callable[[bytes], Rows]) -> Iterato
     for text in line_chunks(uri, part):
         for chunk in _bounded(text):
             rows = parse(chunk)
-            yield rows._replace(lines=rows.lines + lines, rejects=shift(rows.rejects, lines))
+            np.add(rows.lines, lines, out=rows.lines)
+            yield rows._replace(rejects=shift(rows.rejects, lines))
             lines += rows.read
 
 
@@ -101,42 +102,38 @@ def line_chunks(uri: str, part: Slice) -> Iterator[bytes]:
         Unreadable: A line is longer than :data:`MAX_LINE_BYTES`.
     """
     with open_uri(uri) as file:
+        chunk = b""
         if part.number == 0:
-            file.seek(part.start)
-            rest = b""
+            begins = file.seek(part.start)
         else:
             # The line that crosses the slice's start belongs to the slice before. Starting one byte early distinguishes
             # a line that begins exactly at the start from one that crosses it.
             file.seek(part.start - 1)
-            rest = file.read(base.MAX_LINE_BYTES)
-            skipped = rest.find(b"\n") + 1
-            if not skipped and len(rest) == base.MAX_LINE_BYTES:
+            chunk = file.read(base.MAX_LINE_BYTES)
+            skipped = chunk.find(b"\n") + 1
+            if not skipped and len(chunk) == base.MAX_LINE_BYTES:
                 raise Unreadable(f"the file has a line of more than {base.MAX_LINE_BYTES} bytes at byte {part.start}")
-            if not skipped or part.start - 1 + skipped >= part.stop:
+            if not skipped:
                 return  # no line begins in this slice
-            rest = rest[skipped:]
-        while True:
-            position = file.tell()  # where the text in `rest` ends
-            if position - len(rest) >= part.stop:
-                return
+            begins = part.start - 1 + skipped
+            chunk = chunk[skipped:]
+        rest = b""  # the line that begins at `begins`, as far as it was read
+        while begins < part.stop:
+            position = begins + len(rest)
             # A sample is small: read no more than its end, and the line that crosses it.
-            chunk = file.read(min(files.CHUNK_BYTES, max(part.stop - position, 0) + base.MAX_LINE_BYTES))
-            text = rest + chunk
-            begins = position - len(rest)
-            # The last line to take is the one that holds the byte before `stop`.
-            if begins + len(text) >= part.stop:
-                end = text.find(b"\n", part.stop - 1 - begins)
-                if end >= 0:
-                    yield text[: end + 1]
-                    return
+            chunk = chunk or file.read(min(files.CHUNK_BYTES, max(part.stop - position, 0) + base.MAX_LINE_BYTES))
             if not chunk:
-                yield text  # the file's last line has no end
+                yield rest  # the file's last line has no end
                 return
-            end = text.rfind(b"\n") + 1
-            if len(text) - end > base.MAX_LINE_BYTES:
-                raise Unreadable(
-                    f"the file has a line of more than {base.MAX_LINE_BYTES} bytes near byte {begins + end}"
-                )
+            # The last line to take is the one that holds the byte before `stop`.
+            beyond = max(part.stop - 1 - position, 0)
+            end = (chunk.find(b"\n", beyond) if beyond < len(chunk) else -1) + 1 or chunk.rfind(b"\n") + 1
+            line = position + end if end else begins
+            if line < part.stop and position + len(chunk) - line > base.MAX_LINE_BYTES:
+                raise Unreadable(f"the file has a line of more than {base.MAX_LINE_BYTES} bytes near byte {line}")
             if end:
-                yield text[:end]
-            rest = text[end:]
+                yield b"".join((rest, memoryview(chunk)[:end]))  # chunks are large: each is copied once
+                begins, rest = line, chunk[end:]
+            else:
+                rest += chunk
+            chunk = b""

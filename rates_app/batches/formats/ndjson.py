@@ -23,7 +23,7 @@ from rates_app.batches.formats.lines import (
     whole_file,
 )
 from rates_app.batches.formats.values import read_number
-from rates_app.batches.model import Reject
+from rates_app.batches.model import Reject, Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +48,7 @@ def converter(head: bytes) -> Converter | None:
 
 def check(uri: str, profile: Profile) -> Layout:
     """Find the columns among the keys of the first object; a file without any object has the columns' own names."""
-    with_bom = next(line_chunks(uri, sample_lines(uri, 0)), b"")
+    with_bom = b"".join(line_chunks(uri, sample_lines(uri, 0)))
     start = len(with_bom) - len(with_bom.removeprefix(codecs.BOM_UTF8))
     for text in with_bom[start:].split(b"\n"):
         try:
@@ -65,7 +65,18 @@ def check(uri: str, profile: Profile) -> Layout:
                 reading=reading_of(profile),
                 assumptions=columns.assumptions,
             )
+    if _begins_with_object(with_bom[start:]):
+        raise Unreadable("a JSON object is written over several lines: write each in one line, or an array of them")
     return Layout(start=start, reading=reading_of(profile))
+
+
+def _begins_with_object(text: bytes) -> bool:
+    """Return whether a text begins with an object, on however many lines."""
+    try:
+        json.JSONDecoder().raw_decode(text.decode("utf-8", "replace").lstrip())
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def plan(uri: str, layout: Layout, slice_bytes: int, parts: int = 1) -> list[Slice]:

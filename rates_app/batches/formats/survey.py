@@ -18,6 +18,7 @@ from rates_app.batches.formats.values import (
     ORDER_NAMES,
     SIGN_NAMES,
     Assumption,
+    is_missing,
     read_code,
     read_day,
     read_iso_day,
@@ -151,7 +152,7 @@ class Survey:
             return Example(value, int(lines[index]) + self._header_lines)
 
         for number, value in enumerate(encoded.dictionary.to_pylist()):
-            if value:
+            if value and not is_missing(value):
                 add(value, lambda number=number, value=value: example_at(number, value))  # type: ignore[misc]
 
     def _add_code(self, text: bytes, example: Callable[[], Example]) -> None:

@@ -21,6 +21,7 @@ from rates_app.batches.formats.values import (
     SIGN_NAMES,
     Reading,
     Value,
+    is_missing,
     read_code,
     read_day,
     read_iso_day,
@@ -217,7 +218,7 @@ def _judge(column: pa.Array[Any], judge: Callable[[bytes], int | str]) -> _Judge
     verdicts: list[int] = []
     reasons: dict[bytes, str] = {}
     for value in encoded.dictionary.to_pylist():
-        verdict = judge(value) if value and not value.isspace() else "is missing"
+        verdict = "is missing" if value is None or is_missing(value) else judge(value)
         if isinstance(verdict, str):
             reasons[value] = verdict
             verdict = _INVALID

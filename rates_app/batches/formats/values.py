@@ -9,7 +9,7 @@ from __future__ import annotations
 import calendar
 import re
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Literal
 from zoneinfo import ZoneInfo
 
@@ -33,6 +33,14 @@ CERTAIN = ""
 
 NOT_A_DAY = "is not a date of the form YYYY-MM-DD"
 NOT_A_PRICE = "is not a plain decimal number with at most two decimals"
+
+_TWO_DIGITS = f"{NOT_A_DAY}: write the year with four digits, or set date_order in the supplier's profile"
+
+#: What programs write for no value.
+_NO_VALUES = frozenset({b"\\N", b"NULL", b"NAN", b"NONE", b"N/A", b"#N/A", b"NA", b"-"})
+
+#: Day 0 of Excel's numbers of days, from March 1900 on.
+_SPREADSHEET_EPOCH = date(1899, 12, 30)
 
 ORDER_NAMES: Mapping[str, str] = {"dmy": "day first", "mdy": "month first", "ymd": "year first"}
 SIGN_NAMES: Mapping[str, str] = {".": "a decimal point", ",": "a decimal comma"}
@@ -86,8 +94,10 @@ class Value:
             return self.readings[CERTAIN]
         if choice is not None and choice in self.readings:
             return self.readings[choice]
+        if not self.readings:
+            return fault
         if choice is not None:
-            return f"{fault}, nor one with {names[choice]}" if self.readings else fault
+            return f"{fault}, nor one with {names[choice]}"
         if len(set(self.readings.values())) == 1:
             return next(iter(self.readings.values()))
         return f"{fault}: is it {self.describe(names)}?"
@@ -110,10 +120,17 @@ def reject(reason: str) -> Value:
     return Value({CERTAIN: reason})
 
 
+def is_missing(text: bytes) -> bool:
+    """Return whether a value is blank, or one that programs write for no value."""
+    return not text or text.isspace() or text.strip().upper() in _NO_VALUES
+
+
 # Days
 
 _DAY = re.compile(rb"\d{4}-\d{2}-\d{2}", re.ASCII)
 _YEAR_FIRST = re.compile(r"(\d{4})([-/.])(\d{1,2})\2(\d{1,2})", re.ASCII)
+#: ISO 8601 without separators. No other order of days, months and years has a valid date in the same digits.
+_DIGITS_ONLY = re.compile(r"((?:19|20)\d{2})(\d{2})(\d{2})", re.ASCII)
 _YEAR_LAST = re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(\d{4}|\d{2})", re.ASCII)
 _MONTH_NAMED = (
     re.compile(
@@ -158,22 +175,38 @@ def _read_date(text: str, reading: Reading, assumptions: tuple[Assumption, ...])
         day = _day(int(found[1]), int(found[3]), int(found[4]))
         iso = found[2] == "-" and len(text) == len("YYYY-MM-DD")
         return Value({CERTAIN: day}, assumptions if iso else (*assumptions, "dates"))
+    if found := _DIGITS_ONLY.fullmatch(text):
+        return Value({CERTAIN: _day(*map(int, found.groups()))}, (*assumptions, "dates"))
     if found := _YEAR_LAST.fullmatch(text):
         return _read_year_last(found, reading, (*assumptions, "dates"))
     for pattern in _MONTH_NAMED:
         if found := pattern.fullmatch(text):
             name, year = found["month"].lower(), found["year"]
             month = next((n for n, full in enumerate(_MONTHS, 1) if name in {full, full[:3], full[:4]}), None)
-            if month is None or (len(year) == 2 and not reading.two_digit_years):  # noqa: PLR2004
+            if month is None:
                 break
+            if len(year) == 2 and not reading.two_digit_years:  # noqa: PLR2004
+                return reject(_TWO_DIGITS)
             return Value({CERTAIN: _day(_year(year), month, int(found["day"]))}, (*assumptions, "dates"))
+    return _read_day_number(text)
+
+
+def _read_day_number(text: str) -> Value:
+    """Explain the numbers that programs write for days. None is accepted: programs count from different days."""
+    if re.fullmatch(r"\d{5}(\.0+)?", text, re.ASCII):
+        day = date.fromordinal(_SPREADSHEET_EPOCH.toordinal() + int(text[:5]))
+        if MIN_DAY <= day <= MAX_DAY:
+            return reject(f"is a number, perhaps a spreadsheet's for {day}: format the column as dates, as YYYY-MM-DD")
+    if re.fullmatch(r"\d{10}|\d{13}", text, re.ASCII):
+        day = datetime.fromtimestamp(int(text[:10]), UTC).date()
+        return reject(f"is a number, perhaps the Unix time of {day}: write days as YYYY-MM-DD")
     return Value({})
 
 
 def _read_year_last(found: re.Match[str], reading: Reading, assumptions: tuple[Assumption, ...]) -> Value:
     first, second, last = int(found[1]), int(found[3]), found[4]
     if len(last) == 2 and not reading.two_digit_years:  # noqa: PLR2004
-        return reject(f"{NOT_A_DAY}: write the year with four digits, or set date_order in the supplier's profile")
+        return reject(_TWO_DIGITS)
     orders = {"dmy": (_year(last), second, first), "mdy": (_year(last), first, second)}
     if len(last) == 2:  # noqa: PLR2004
         orders["ymd"] = (2000 + first, second, int(last))
@@ -236,11 +269,14 @@ _DOLLARS = r"US\$|USD|\$"
 _OTHERS = r"[A-Z]{3}|[€£¥₹₩]"
 _IN_DOLLARS = re.compile(rf"(?P<before>{_DOLLARS})?\s*{_NUMBER}\s*(?P<after>{_DOLLARS})?", re.IGNORECASE)
 _IN_OTHERS = re.compile(rf"(?P<before>{_OTHERS})?\s*{_NUMBER}\s*(?P<after>{_OTHERS})?", re.IGNORECASE)
-_ONE_SIGN = re.compile(r"(\d{1,9})([.,])(\d{1,12})", re.ASCII)
+_ONE_SIGN = re.compile(r"(\d{1,18})([.,])(\d{1,12})", re.ASCII)
+_NEGATIVE = re.compile(r"-\s*[\d.,]+|\([\d.,]+\)|[\d.,]+-", re.ASCII)
+_SCIENTIFIC = re.compile(r"\d+([.,]\d+)?E[+-]?\d+", re.ASCII | re.IGNORECASE)
 _GROUPS = re.compile(r"(\d{1,3})(?:([.,])(\d{3}(?:\2\d{3})*))([.,])?(\d{1,12})?", re.ASCII)
 #: Blanks, narrow blanks and apostrophes group digits and are never a decimal sign.
 _NEUTRAL = re.compile(r"(\d{1,3})(?:([ \u00a0\u2009\u202f'\u2019])(\d{3}(?:\2\d{3})*))([.,]\d{1,12})?", re.ASCII)
 _MAX_DIGITS = 9
+_OUT_OF_RANGE = f"is not above 0 and at most {MAX_PRICE_CENTS // 100} USD"
 
 
 def read_plain_price(text: bytes) -> int | str | None:
@@ -275,8 +311,13 @@ def read_price(text: bytes) -> Value:
     found = _IN_DOLLARS.fullmatch(stripped)
     if not found:
         foreign = _IN_OTHERS.fullmatch(stripped)
-        currency = foreign and (foreign["before"] or foreign["after"])
-        return reject(f"is in {currency}: prices are in USD") if currency else Value({})
+        if currency := foreign and (foreign["before"] or foreign["after"]):
+            return reject(f"is in {currency}: prices are in USD")
+        if _NEGATIVE.fullmatch(stripped):
+            return reject(_OUT_OF_RANGE)
+        if _SCIENTIFIC.fullmatch(stripped):
+            return reject(f"{NOT_A_PRICE}: numbers with an exponent may be rounded")
+        return Value({})
     if found["before"] or found["after"]:
         assumptions.append("currency")
     number = found["number"]
@@ -318,7 +359,7 @@ def _other(sign: str) -> str:
 
 
 def _decimal(whole: str, decimals: str) -> int | str:
-    decimals = decimals.rstrip("0")
+    whole, decimals = whole.lstrip("0") or "0", decimals.rstrip("0")
     if len(decimals) > 2 or len(whole) > _MAX_DIGITS:  # noqa: PLR2004
         return NOT_A_PRICE
     return _price(int(whole) * 100 + int(decimals.ljust(2, "0")))
@@ -326,7 +367,7 @@ def _decimal(whole: str, decimals: str) -> int | str:
 
 def _price(cents: int) -> int | str:
     if not 0 < cents <= MAX_PRICE_CENTS:
-        return f"is not above 0 and at most {MAX_PRICE_CENTS // 100} USD"
+        return _OUT_OF_RANGE
     return cents
 
 

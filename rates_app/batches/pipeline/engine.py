@@ -18,15 +18,13 @@ from opentelemetry.trace import get_current_span
 from rates_app.batches import ledger
 from rates_app.batches.content import ContentChanged, pin, verify
 from rates_app.batches.formats.compression import expand
-from rates_app.batches.formats.registry import FORMATS
 from rates_app.batches.formats.source import inspect
-from rates_app.batches.formats.survey import SurveyRequired, survey_file, survey_sample
-from rates_app.batches.ledger.profiles import find_profile
-from rates_app.batches.model import DEFAULT_SUPPLIER, DEFAULT_TERMS, Batch, BatchError, Terms, Unreadable
-from rates_app.batches.pipeline import plausibility, publish, rollup, tables
+from rates_app.batches.formats.survey import SurveyRequired
+from rates_app.batches.model import DEFAULT_SUPPLIER, DEFAULT_TERMS, Batch, BatchError, Slice, Terms, Unreadable
+from rates_app.batches.pipeline import examine, plausibility, publish, rollup, tables
 from rates_app.batches.pipeline.expanded import expanded_folder, remove_expanded
 from rates_app.batches.pipeline.stage import stage_slice
-from rates_app.batches.pipeline.workers import WorkersLost, in_process
+from rates_app.batches.pipeline.workers import WorkerCrashed, WorkersLost, in_process
 from rates_app.cache.redis import Redis
 from rates_app.ops.traces import tracer, with_current_trace
 from rates_app.rates.warm import warmer
@@ -44,6 +42,9 @@ log = structlog.get_logger()
 
 #: Attempts at a step's work before the batch is interrupted and left for the next run.
 MAX_ATTEMPTS = 3
+
+#: Stands for a whole file where a task has no use for a part of it.
+WHOLE = Slice(0, 0, 0)
 
 #: Minimum slices per worker. With fewer, workers idle while the slowest finishes.
 SLICES_A_WORKER = 3
@@ -218,19 +219,19 @@ def drive(
                 folder=expanded_folder(settings),
                 limit=settings.max_upload_bytes,
             )
-            if batch.state == "received":
-                batch = _begin(connection, batch, plain, settings)
             driver = _Driver(connection, batch, url, settings.max_rejects, workers or in_process(settings), progress)
+            if batch.state == "received":
+                driver.examine(plain, settings)
+                batch = ledger.find_batch(connection, batch_id)
             if batch.state == "staging":
                 driver.stage(plain)
                 verify(uri)
-        except (Unreadable, TooManyRejects) as error:
+        except (Unreadable, WorkerCrashed, MemoryError, TooManyRejects) as error:
+            connection.rollback()
             remove_expanded(settings, batch_id)
             with connection.transaction():
                 ledger.trim_rejects(connection, batch_id, settings.max_rejects)
-                # Other slices may have been staged while their workers were being stopped.
-                reason = str(error) if isinstance(error, Unreadable) else _describe_rejects(connection, batch)
-                batch = publish.refuse(connection, batch_id, reason)
+                batch = publish.refuse(connection, batch_id, _reason(connection, batch, error))
             tables.settle(connection, batch_id)
             return batch, True
         except ContentChanged as error:
@@ -289,17 +290,18 @@ def _driving(connection: Connection, batch_id: int, *, wait: bool) -> Iterator[N
             connection.execute("SELECT pg_advisory_unlock(%s, %s)", (ledger.DRIVER_LOCK, batch_id))
 
 
-def _begin(connection: Connection, batch: Batch, plain: str, settings: Settings) -> Batch:
-    file_format = FORMATS[batch.format]
-    profile = find_profile(connection, batch.supplier)
-    connection.commit()
-    layout = survey_sample(file_format, plain, file_format.check(plain, profile))
-    with connection.transaction():
-        parts = SLICES_A_WORKER * settings.ingest_workers
-        ledger.record_layout(connection, batch.id, layout)
-        ledger.enter_slices(connection, batch.id, file_format.plan(plain, layout, settings.slice_bytes, parts))
-        ledger.set_state(connection, batch.id, "staging")
-        return ledger.find_batch(connection, batch.id)
+def _reason(connection: Connection, batch: Batch, error: Exception) -> str:
+    """Return why a file can't be read, for its supplier."""
+    if isinstance(error, TooManyRejects):
+        # Other slices may have been staged while their workers were being stopped.
+        return _describe_rejects(connection, batch)
+    if isinstance(error, WorkerCrashed):
+        return f"{error} each time it read the file: the file is damaged. Write it again, or deliver it as CSV"
+    if isinstance(error, MemoryError):
+        return (
+            "the file takes more memory to read than a worker may use: deliver it in parts, or with smaller row groups"
+        )
+    return str(error)
 
 
 @dataclass(frozen=True)
@@ -312,6 +314,17 @@ class _Driver:
     max_rejects: int
     workers: Workers
     progress: Callable[[Step, int, int], None]
+
+    @tracer.start_as_current_span("examine")
+    def examine(self, plain: str, settings: Settings) -> None:
+        """Have the file examined, which begins the staging."""
+        parts = SLICES_A_WORKER * settings.ingest_workers
+        task = partial(examine.examine, self.database_url, plain, self.batch, settings.slice_bytes, parts)
+        self._finish(task, [WHOLE], self._unexamined, lambda: None)
+
+    def _unexamined(self) -> list[Slice]:
+        """Return the whole file as one slice, unless an attempt whose end was not seen has examined it."""
+        return [WHOLE] if ledger.find_batch(self.connection, self.batch.id).state == "received" else []
 
     @tracer.start_as_current_span("stage")
     def stage(self, plain: str) -> None:
@@ -341,10 +354,10 @@ class _Driver:
             self._stage(plain, layout, staged)
         except SurveyRequired:
             # Staged slices stay valid: they were in the canonical form, which a survey never reads differently.
-            layout = survey_file(FORMATS[self.batch.format], plain, layout)
+            task = partial(examine.survey, self.database_url, plain, self.batch, layout)
+            self._finish(task, [WHOLE], lambda: [WHOLE], lambda: None)
+            layout = ledger.find_layout(self.connection, self.batch.id)
             log.info("file_surveyed", batch_id=self.batch.id, assumptions=layout.assumptions)
-            with self.connection.transaction():
-                ledger.record_layout(self.connection, self.batch.id, layout)
             self._stage(plain, layout, staged)
 
     def _check_rejects(self) -> None:
@@ -384,10 +397,11 @@ class _Driver:
         """Have all items done. When workers or their connections are lost, repeat the pending items.
 
         Raises:
+            WorkerCrashed: The last attempt crashed its worker.
             Interrupted: Some are left after several attempts.
         """
         task = with_current_trace(task)
-        for attempt in range(MAX_ATTEMPTS):
+        for attempt in range(1, MAX_ATTEMPTS + 1):
             self.connection.commit()  # hold no lock while others work
             if not items:
                 return
@@ -396,10 +410,15 @@ class _Driver:
             except (psycopg.OperationalError, WorkersLost) as error:
                 if self.connection.broken:
                     raise  # pending items can only be read on a new connection
-                log.warning("work_lost", batch_id=self.batch.id, attempt=attempt + 1, error=str(error).strip())
-                time.sleep(2.0**attempt - 1)
+                reason = str(error).strip()
+                log.warning("work_lost", batch_id=self.batch.id, attempt=attempt, error=reason)
                 items = pending()
+                if attempt < MAX_ATTEMPTS:
+                    time.sleep(2.0 ** (attempt - 1) - 1)
+                elif items and isinstance(error, WorkerCrashed):
+                    raise
             else:
                 return
-        left = f"{len(items)} parts could not be done"
-        raise Interrupted(f"batch {self.batch.id}: {left}; run it again to resume")
+        if items:
+            left = f"{len(items)} parts could not be done: {reason}"
+            raise Interrupted(f"batch {self.batch.id}: {left}; run it again to resume")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import resource
+import signal
 import sys
 import threading
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -15,7 +16,7 @@ from rates_app.batches.model import Slice
 from rates_app.batches.pipeline.rollup import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from rates_app.settings import Settings
 
@@ -42,6 +43,14 @@ class WorkersLost(Exception):
     """Workers ended before their work was done."""
 
 
+class WorkerCrashed(WorkersLost):
+    """A worker ended by a signal that only its own instructions cause, so its task is the reason."""
+
+
+#: Signals that damaged content causes: a failed assertion or an invalid access in a parser.
+_CRASHES = {signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV}
+
+
 def in_process(settings: Settings, *, isolated: bool = False) -> Workers:
     """Run tasks in worker processes of this machine.
 
@@ -60,6 +69,7 @@ def in_process(settings: Settings, *, isolated: bool = False) -> Workers:
             return
         pool = pool or _start_pool(settings, settings.ingest_workers if isolated else len(items))
         waiting = {pool.submit(task, item) for item in items}
+        processes = multiprocessing.active_children()
         try:
             while waiting:
                 finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
@@ -70,7 +80,7 @@ def in_process(settings: Settings, *, isolated: bool = False) -> Workers:
             pool.shutdown(wait=True, cancel_futures=True)
             pool = None
             if isinstance(error, BrokenProcessPool):
-                raise WorkersLost("a worker process ended, probably for lack of memory") from error
+                raise _lost(process.exitcode for process in processes) from error
             raise
         if (
             not isolated
@@ -79,6 +89,18 @@ def in_process(settings: Settings, *, isolated: bool = False) -> Workers:
             pool = None
 
     return work
+
+
+def _lost(codes: Iterable[int | None]) -> WorkersLost:
+    """Return the error for workers that ended with these exit codes, of which a signal's is negative.
+
+    A pool that has lost a worker ends the others with SIGTERM.
+    """
+    known = [code for code in codes if code and code != -signal.SIGTERM]
+    if crash := next((code for code in known if -code in _CRASHES), None):
+        return WorkerCrashed(f"a worker process crashed ({signal.Signals(-crash).name})")
+    ends = ", ".join(f"with status {code}" if code > 0 else f"by {signal.Signals(-code).name}" for code in known)
+    return WorkersLost(f"a worker process ended {ends or 'early'}, perhaps for lack of memory")
 
 
 def _start_pool(settings: Settings, items: int) -> ProcessPoolExecutor:

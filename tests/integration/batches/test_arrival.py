@@ -365,7 +365,7 @@ def test_a_worker_that_ends_its_process_fails_its_delivery_only(
     incoming.dispatch()
     ((count, error),) = incoming.sql("SELECT attempts, error FROM delivery_attempts")
     assert count == 1
-    assert "1 parts could not be done" in error
+    assert "1 parts could not be done: a worker process ended with status 9" in error
     monkeypatch.undo()
     incoming.dispatch()
     assert incoming.batches() == [("a.csv", "published")]
@@ -373,6 +373,37 @@ def test_a_worker_that_ends_its_process_fails_its_delivery_only(
 
 def _die(*_: object, **__: object) -> None:
     os._exit(9)
+
+
+def _crash(*_: object) -> None:
+    os.abort()
+
+
+def _take_memory(*_: object) -> None:
+    bytearray(2**33)
+
+
+def test_a_file_that_crashes_its_reader_is_refused_and_the_next_is_published(
+    settings: Settings, incoming: Incoming, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "MAX_ATTEMPTS", 1)
+    incoming.dispatcher = Dispatcher(settings, incoming.source, None)
+    for number, (task, fault, reason) in enumerate(
+        (
+            ("stage_slice", _take_memory, "the file takes more memory to read than a worker may use"),
+            ("examine.examine", _crash, "a worker process crashed (SIGABRT) each time it read the file"),
+        ),
+        start=1,
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"rates_app.batches.pipeline.engine.{task}", fault)
+            incoming.put(f"{number}.csv", HEADER + ROW * number)
+            incoming.dispatch()
+        ((failure,),) = incoming.sql(f"SELECT failure FROM batches WHERE id = {number} AND state = 'refused'")
+        assert reason in failure
+    incoming.put("3.csv", HEADER + ROW * 3)
+    incoming.dispatch()
+    assert incoming.batches() == [("1.csv", "refused"), ("2.csv", "refused"), ("3.csv", "published")]
 
 
 def test_drive_refuses_a_file_that_is_not_there(settings: Settings, deliver: Callable[[str, bytes], str]) -> None:

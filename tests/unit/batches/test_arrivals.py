@@ -242,6 +242,8 @@ CASES = {
     "empty columns and rows at the end": accepted(
         CANONICAL.replace(b"\n", b",,\n") + b",,,,,\n\n",
     ),
+    "lines that end by a carriage return alone": accepted(CANONICAL.replace(b"\n", b"\r")),
+    "a first line `#TYPE …`, as PowerShell writes it": accepted(b"#TYPE Selected.Object\r\n" + CANONICAL),
     "codes in lower case, with blanks, or as `CN SGH`": accepted(
         csv(" cnggz ,EETLL,2021-04-03,1244.5", "CN SGH,NOOSL,2021-04-13,999"), "such as ' cnggz ' on line 2"
     ),
@@ -251,6 +253,13 @@ CASES = {
     "dates such as 13 Apr 2021, 2021/4/13, or midnight": accepted(
         csv("CNGGZ,EETLL,3-Apr-2021,1244.5", "CNSGH,NOOSL,2021-04-13T00:00:00Z,999"), "Times at midnight were read"
     ),
+    "dates such as 20210413": accepted(
+        csv("CNGGZ,EETLL,20210403,1244.5", "CNSGH,NOOSL,20210413,999"), "Dates in other forms were read"
+    ),
+    "numbers of days or seconds, such as 44289": rejected(
+        dated("2021-04-03", "44289"), 3, "day", "perhaps a spreadsheet's for 2021-04-03"
+    ),
+    "`\\N`, NULL, NaN, #N/A for no value": rejected(priced("1244", "\\N"), 3, "price", "is missing"),
     "dates such as 13/04/2021, where one decides": accepted(
         csv("CNGGZ,EETLL,03/04/2021,1244.5", "CNSGH,NOOSL,13/04/2021,999"),
         "Dates are day first, because of '13/04/2021' on line 3.",
@@ -294,6 +303,7 @@ CASES = {
     "NDJSON": accepted(b"\n".join(OBJECTS)),
     "a JSON array": accepted(b"[\n  " + b",\n  ".join(OBJECTS).replace(b",", b",\n   ") + b"\n]\n"),
     "a key twice in a JSON object": rejected(OBJECTS[0][:-1] + b',"price":1}\n', 1, "row", "has the key price twice"),
+    "a JSON object over several lines": refused(OBJECTS[0].replace(b",", b",\n"), "written over several lines"),
     "Parquet by pyarrow, pandas, polars or duckdb": accepted(duckdb_parquet),
     "Parquet with columns in capitals": accepted(polars_parquet()),
     "Parquet with times: a midnight is a day, any other is rejected": rejected(
@@ -335,9 +345,10 @@ CASES = {
     "tar, also inside gzip": refused(
         gzip.compress(tarred(CANONICAL)), "a tar archive: deliver the file that is inside"
     ),
-    "ORC, Avro, Arrow, Feather, HDF5, SQLite": refused(
+    "ORC, Avro, Arrow, Feather, HDF5, SQLite, pickle, SQL": refused(
         arrow(pa.orc.write_table), "the file is ORC: export it as CSV or Parquet"
     ),
+    "EBCDIC": refused(CANONICAL.decode().encode("cp037"), "the file is text in EBCDIC: convert it to UTF-8"),
     "an HTML page": refused(
         b"\n<!DOCTYPE html>\n<html><body>Sign in</body></html>", "HTML page, perhaps an error page"
     ),
