@@ -10,19 +10,17 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from drills.sample import SAMPLE, store_sample_locations
 from rates_app.batches.pipeline.engine import ingest
 from rates_app.local.postgres import primary_with_replica
 from rates_app.local.redis import RedisServer
 from rates_app.ops.logs import configure_logs
-from rates_app.rates.locations import read_locations, store_locations
 from rates_app.settings import Settings
 from rates_app.store.generation import increment_generation
 from rates_app.store.migrate import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-SAMPLE = Path(__file__).parents[1] / "sample_data"
 
 
 @contextmanager
@@ -49,7 +47,7 @@ def sample_stores() -> Iterator[Settings]:
             configure_logs(settings)
             migrate(cluster.primary.url)
             with psycopg.connect(cluster.primary.url) as connection:
-                store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
+                store_sample_locations(connection)
                 increment_generation(connection, None)
             ingest(settings, str(SAMPLE / "prices-2021-01.csv.gz"))
             with psycopg.connect(cluster.primary.url, autocommit=True) as connection:

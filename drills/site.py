@@ -7,7 +7,6 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import httpx
@@ -15,13 +14,13 @@ import psycopg
 from psycopg import sql
 
 from drills.pod import Pod, environment_of
+from drills.sample import store_sample_locations
 from drills.waiting import wait_until
 from rates_app.batches.generate import generate, read_sample, sample_file
 from rates_app.batches.pipeline import engine, publish
 from rates_app.cache.redis import Redis
 from rates_app.local.postgres import PostgresPair, PostgresServer, primary_with_replica
 from rates_app.local.redis import RedisServer
-from rates_app.rates.locations import read_locations, store_locations
 from rates_app.rates.warm import warmer
 from rates_app.settings import Settings
 from rates_app.store.generation import increment_generation
@@ -29,11 +28,11 @@ from rates_app.store.migrate import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
     from types import TracebackType
 
     from rates_app.batches.model import Batch
 
-SAMPLE = Path(__file__).parents[1] / "sample_data"
 #: Timeout of every step, far more than any step takes on a busy machine.
 TIMEOUT_SECONDS = 300
 #: Long timeouts, because late responses on a busy machine are not failures of the drill.
@@ -90,7 +89,7 @@ class Site:
             )
             migrate(self.cluster.url)
             with psycopg.connect(self.cluster.url) as connection:
-                store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
+                store_sample_locations(connection)
                 increment_generation(connection, None)
             self.ingest(self.generated("base", self.base_rows))
             running.callback(self._stop_pods)

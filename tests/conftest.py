@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from xdist.workermanage import WorkerController
 
+pytest_plugins = ["tests.fixtures.service", "tests.fixtures.stores", "tests.fixtures.targets"]
+
 FOLDER = pytest.StashKey[Path]()
 
 

@@ -23,16 +23,15 @@ import psutil
 import psycopg
 
 from benchmarks.ingest.contestants import WAYS
+from drills.sample import store_sample_locations
 from rates_app.batches.generate import generate, read_sample, sample_file
 from rates_app.batches.pipeline import publish
 from rates_app.local.postgres import PostgresServer
-from rates_app.rates.locations import read_locations, store_locations
 from rates_app.store.migrate import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SAMPLE = Path(__file__).parents[2] / "sample_data"
 FLOOR = "parallel psql \\copy, bare"
 WORKERS = 2
 
@@ -170,7 +169,7 @@ def main() -> None:
         with PostgresServer(folder / "primary", fast=True) as server:
             migrate(server.url)
             with psycopg.connect(server.url) as connection:
-                store_locations(connection, read_locations(SAMPLE / "ports.csv", SAMPLE / "regions.csv"))
+                store_sample_locations(connection)
             sizes(arguments.sizes, server.url, folder)
             compare(arguments.rows, arguments.rounds, server.url, folder)
     finally:

@@ -23,10 +23,10 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from drills.sample import store_sample_locations
 from rates_app.application import create_app
 from rates_app.local.postgres import PostgresPair, primary_with_replica
 from rates_app.local.redis import RedisServer
-from rates_app.rates.locations import read_locations, store_locations
 from rates_app.settings import Settings
 from rates_app.store.generation import increment_generation
 from rates_app.store.migrate import migrate
@@ -134,9 +134,7 @@ def client(stack: tuple[PostgresPair, RedisServer], tmp_path: Path) -> Iterator[
     cluster, redis = stack
     migrate(cluster.primary.url)
     with psycopg.connect(cluster.primary.url) as connection:
-        store_locations(
-            connection, read_locations(ROOT / "sample_data" / "ports.csv", ROOT / "sample_data" / "regions.csv")
-        )
+        store_sample_locations(connection)
         increment_generation(connection, None)
     app = create_app(
         Settings.model_validate(

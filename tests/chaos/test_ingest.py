@@ -21,12 +21,12 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from drills.sample import store_sample_locations
 from rates_app.batches.generate import generate, read_sample, sample_file
 from rates_app.batches.pipeline.tables import staged_rows
 from rates_app.local.postgres import PostgresServer
 from rates_app.local.server import wait_until_ended
 from rates_app.store.migrate import migrate
-from tests.sample import store_sample_locations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

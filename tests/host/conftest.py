@@ -14,12 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from rates_app.local.account import account
-from tests.integration.conftest import cluster, redis_server
 
 if TYPE_CHECKING:
     from testinfra.host import Host
-
-__all__ = ["cluster", "redis_server"]
 
 INVENTORY = Path(__file__).parents[2] / "runbooks" / "playbooks" / "inventory.py"
 

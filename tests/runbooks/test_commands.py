@@ -15,15 +15,14 @@ from typer.testing import CliRunner
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
+from drills.sample import store_sample_locations
 from rates_app.batches.pipeline.engine import ingest
 from rates_app.cli import app
 from rates_app.local.account import programs as installed
-from rates_app.rates.locations import read_locations, store_locations
 from rates_app.settings import load_settings
 from rates_app.store.generation import increment_generation
 from tests.cluster.runbooks import RULES, Where, chosen, rule
-from tests.integration.conftest import _database_names, cluster, database, redis_server, redis_url
-from tests.runbooks.pages import ALL, INDEX, KINDS, ROOT, Command, blocks, cluster_commands, commands
+from tests.runbooks.pages import ALL, INDEX, KINDS, Command, blocks, cluster_commands, commands
 from tests.runbooks.programs import Wrong, check
 
 if TYPE_CHECKING:
@@ -31,9 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rates_app.local.postgres import PostgresPair
-    from tests.integration.conftest import Database
-
-__all__ = ["_database_names", "cluster", "database", "redis_server", "redis_url"]  # fixtures, shared with others
+    from tests.fixtures.stores import Database
 
 COMMANDS = list({(command.words, command.given): command for path in ALL for command in commands(path)}.values())
 WRONG = [
@@ -149,9 +146,8 @@ def stack(
     folder = tmp_path / ".rates"
     folder.mkdir()
     (folder / "env").write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items()))
-    sample = ROOT / "sample_data"
     with psycopg.connect(database.url) as connection:
-        store_locations(connection, read_locations(sample / "ports.csv", sample / "regions.csv"))
+        store_sample_locations(connection)
         increment_generation(connection, None)
     (tmp_path / "batch.csv").write_text("orig_code,dest_code,day,price\nCNGGZ,EETLL,2021-01-01,1200\n")
     (tmp_path / "corrected.csv").write_text("orig_code,dest_code,day,price\nCNGGZ,EETLL,2021-01-01,1300\n")

@@ -15,9 +15,7 @@ from werkzeug.serving import make_server
 from rates_app.local.postgres import PostgresServer
 from rates_app.store.migrate import migrate
 from rates_app.store.tokens import create_token
-from tests.integration.api.conftest import app, publisher, settings
 from tests.integration.backups.test_backup import archive_everything, execute, now, rates, rows
-from tests.integration.conftest import _database_names, cluster, database, redis_server, redis_url
 from tests.runbooks.stacks import Runner
 
 if TYPE_CHECKING:
@@ -25,9 +23,7 @@ if TYPE_CHECKING:
 
     from flask import Flask
 
-    from tests.integration.api.conftest import Publisher
-
-__all__ = ["_database_names", "app", "cluster", "database", "publisher", "redis_server", "redis_url", "settings"]
+    from tests.fixtures.service import Publisher
 
 # All tests share one pair of servers, and the last test breaks it.
 pytestmark = [pytest.mark.xdist_group("playbooks-local"), pytest.mark.timeout(900)]

@@ -11,41 +11,22 @@ import httpx
 import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from psycopg import sql
 
 from drills.pod import Pod, environment_of
+from drills.sample import store_sample_locations
 from drills.waiting import wait_until
 from rates_app.settings import Settings
 from rates_app.store.generation import increment_generation
 from rates_app.store.tokens import create_token
-from tests.integration.api.conftest import Publisher, sample_rows
-from tests.integration.conftest import (
-    TEMPLATE,
-    Database,
-    _database_names,
-    cluster,
-    database,
-    redis_server,
-    redis_url,
-    wait_for_replay,
-)
-from tests.sample import store_sample_locations
+from tests.fixtures.service import Publisher
+from tests.fixtures.stores import Database, create_database, wait_for_replay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from rates_app.local.postgres import PostgresPair
     from rates_app.local.redis import RedisServer
-    from tests.integration.api.conftest import Row
-
-__all__ = [
-    "_database_names",
-    "cluster",
-    "database",
-    "redis_server",
-    "redis_url",
-    "sample_rows",
-]  # fixtures of the integration tests
+    from tests.fixtures.service import Row
 
 QUESTION = "/rates?date_from=2021-01-01&date_to=2021-01-31&orig_code=CNGGZ&dest_code=EETLL"
 
@@ -104,18 +85,13 @@ class PodUnderTest(Pod):
 @pytest.fixture(scope="module")
 def attacked(cluster: PostgresPair, worker_id: str) -> Iterator[Database]:
     """A database with the sample's ports and regions, for all tests of a module."""
-    name = f"rates_attacked_{worker_id}_{time.monotonic_ns()}"
-    with psycopg.connect(cluster.primary.admin_url, autocommit=True) as admin:
-        admin.execute(
-            sql.SQL("CREATE DATABASE {} OWNER rates TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(TEMPLATE))
-        )
-        own = Database(cluster.primary.database_url(name), (cluster.replica.database_url(name),))
+    with create_database(cluster, f"rates_attacked_{worker_id}_{time.monotonic_ns()}") as own:
         with psycopg.connect(own.url) as connection:
             store_sample_locations(connection)
             increment_generation(connection, None)
-        wait_for_replay(admin, cluster.replica)
+            connection.commit()
+            wait_for_replay(connection, cluster.replica)
         yield own
-        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from rates_app.settings import Settings, SettingsError, read_settings
 if TYPE_CHECKING:
     from redis import Redis as Client
 
-    from tests.integration.conftest import Database
+    from tests.fixtures.stores import Database
 
 POISON = [
     b"",

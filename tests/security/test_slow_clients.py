@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-    from tests.integration.conftest import Database
+    from tests.fixtures.stores import Database
     from tests.security.conftest import PodUnderTest
 
 pytestmark = pytest.mark.xdist_group("slow-clients")  # the last tests count effects of the first ones on the pod

@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import psycopg
 import pytest
 from playwright.sync_api import expect, sync_playwright
-from psycopg import sql
 
 from drills.pod import Pod, environment_of
+from drills.sample import SAMPLE, store_sample_locations
 from rates_app.batches.pipeline.engine import ingest
 from rates_app.local.server import HOST, free_port
 from rates_app.settings import Settings
 from rates_app.store.generation import increment_generation
 from rates_app.store.tokens import create_token
-from tests.integration.conftest import TEMPLATE, cluster, redis_server, wait_for_replay
-from tests.sample import SAMPLE, store_sample_locations
+from tests.fixtures.stores import create_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
     from rates_app.local.postgres import PostgresPair
     from rates_app.local.redis import RedisServer
     from rates_app.store.tokens import Scope
-
-__all__ = ["cluster", "redis_server"]  # fixtures of the integration tests, shared with them
 
 ROOT = Path(__file__).parents[2]
 #: Folder of screenshots and other artefacts.
@@ -95,16 +92,11 @@ def site(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Site]:
     """A service for this worker, with the sample published. Tests must not change data that others read."""
-    name = f"rates_ui_{worker_id}"
-    with psycopg.connect(cluster.primary.admin_url, autocommit=True) as admin:
-        admin.execute(
-            sql.SQL("CREATE DATABASE {} OWNER rates TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(TEMPLATE))
-        )
-        wait_for_replay(admin, cluster.replica)
+    with create_database(cluster, f"rates_ui_{worker_id}") as database:
         settings = Settings.model_validate(
             {
-                "database_url": cluster.primary.database_url(name),
-                "replica_urls": cluster.replica.database_url(name),
+                "database_url": database.url,
+                "replica_urls": database.replica_urls,
                 "redis_url": redis_server.database_url(
                     15 if worker_id == "master" else 14 - int(worker_id.removeprefix("gw"))
                 ),
@@ -113,7 +105,7 @@ def site(
                 "public_batches": True,
             }
         )
-        with psycopg.connect(cluster.primary.database_url(name)) as connection:
+        with psycopg.connect(database.url) as connection:
             store_sample_locations(connection)
             increment_generation(connection, None)
         batch, _ = ingest(settings, str(SAMPLE / "prices-2021-01.csv.gz"), supplier="sample")
@@ -124,7 +116,6 @@ def site(
             yield Site(served.url, served.operations_url, settings)
         finally:
             served.terminate()
-            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 @pytest.fixture(scope="module")

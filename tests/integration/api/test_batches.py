@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from rates_app.batches.model import Batch
     from rates_app.settings import Settings
-    from tests.integration.api.conftest import Publisher
+    from tests.fixtures.service import Publisher
 
 GOOD = b"orig_code,dest_code,day,price\n" + b"CNGGZ,EETLL,2021-01-01,1000\n" * 3
 BAD = GOOD + b"CNGGZ,NOWHR,2021-01-01,1000\nCNGGZ,EETLL,2021-02-30,-5\n"

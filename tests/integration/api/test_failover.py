@@ -14,7 +14,7 @@ from rates_app.application import create_app
 from rates_app.cli import app
 from rates_app.settings import Settings
 from rates_app.store.migrate import pending
-from tests.integration.api.conftest import Publisher
+from tests.fixtures.service import Publisher
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from rates_app.local.postgres import PostgresPair
     from rates_app.settings import Settings
-    from tests.integration.api.conftest import Publisher
-    from tests.integration.conftest import Database
+    from tests.fixtures.service import Publisher
+    from tests.fixtures.stores import Database
 
 QUESTION = "/rates?date_from=2021-01-01&date_to=2021-01-01&orig_code=CNGGZ&dest_code=EETLL"
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from flask.testing import FlaskClient
 
     from rates_app.settings import Settings
-    from tests.integration.api.conftest import Publisher, Row
+    from tests.fixtures.service import Publisher, Row
 
 MONTH = "/rates?date_from=2021-01-01&date_to=2021-01-31&orig_code=CNGGZ&dest_code=EETLL"
 

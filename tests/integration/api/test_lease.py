@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from drills.pod import Pod
-    from tests.integration.api.conftest import Publisher
+    from tests.fixtures.service import Publisher
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from drills.pod import Pod, environment_of
 from rates_app.cache.redis import Redis
 from rates_app.rates.warm import warmer
 from rates_app.settings import Settings
-from tests.integration.api.conftest import Publisher
+from tests.fixtures.service import Publisher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

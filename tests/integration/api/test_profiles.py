@@ -15,7 +15,7 @@ from rates_app.store.tokens import create_token
 if TYPE_CHECKING:
     from flask.testing import FlaskClient
 
-    from tests.integration.api.conftest import Publisher
+    from tests.fixtures.service import Publisher
 
 
 @pytest.fixture

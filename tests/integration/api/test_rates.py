@@ -8,17 +8,16 @@ import random
 import statistics
 from collections import defaultdict
 from datetime import date, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from drills.sample import SAMPLE
+
 if TYPE_CHECKING:
     from flask.testing import FlaskClient
 
-    from tests.integration.api.conftest import Publisher, Row
-
-SAMPLE = Path(__file__).parents[3] / "sample_data"
+    from tests.fixtures.service import Publisher, Row
 
 DAYS = [date(2021, 1, day) for day in range(1, 6)]
 ROWS: list[Any] = [

@@ -11,7 +11,7 @@ import httpx
 
 if TYPE_CHECKING:
     from drills.pod import Pod
-    from tests.integration.api.conftest import Publisher, Row
+    from tests.fixtures.service import Publisher, Row
 
 QUESTION = "/rates?date_from=2021-01-01&date_to=2021-01-31&orig_code=CNGGZ&dest_code=EETLL"
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from drills.pod import Pod
     from rates_app.settings import Settings
-    from tests.integration.api.conftest import Publisher
+    from tests.fixtures.service import Publisher
 
 BODY = b"orig_code,dest_code,day,price\n" + b"CNGGZ,EETLL,2021-01-01,1234.50\n" * 100
 

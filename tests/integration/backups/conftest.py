@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,14 +8,7 @@ from rates_app.local.postgres import PostgresServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-@pytest.fixture
-def folder(servers_folder: Path) -> Path:
-    """A folder for the test's servers and backups."""
-    own = Path(tempfile.mkdtemp(dir=servers_folder))
-    own.chmod(0o711)
-    return own
+    from pathlib import Path
 
 
 @pytest.fixture

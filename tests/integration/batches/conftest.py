@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from drills.sample import store_sample_locations
 from rates_app.settings import Settings
-from tests.sample import store_sample_locations
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.integration.conftest import Database
+    from tests.fixtures.stores import Database
 
 
 Deliver = "Callable[[str, bytes], str]"

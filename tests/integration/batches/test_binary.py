@@ -11,7 +11,7 @@ import pytest
 from rates_app.batches.pipeline.binary import Arrays, Packed, decode_arrays, encode
 
 if TYPE_CHECKING:
-    from tests.integration.conftest import Database
+    from tests.fixtures.stores import Database
 
 
 @pytest.mark.parametrize("rows", [0, 1, 7])

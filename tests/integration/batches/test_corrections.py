@@ -17,8 +17,8 @@ from rates_app.batches.pipeline.engine import ingest
 from rates_app.batches.pipeline.housekeep import housekeep
 from rates_app.rates.model import Question
 from rates_app.rates.queries import daily_averages
+from tests.fixtures.stores import wait_for_replay
 from tests.integration.batches.test_visibility import Reader
-from tests.integration.conftest import wait_for_replay
 
 if TYPE_CHECKING:
     from collections.abc import Callable

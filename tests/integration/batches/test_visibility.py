@@ -16,7 +16,7 @@ from rates_app.batches import ledger
 from rates_app.batches.generate import generate, read_sample, sample_file
 from rates_app.batches.pipeline import publish
 from rates_app.batches.pipeline.engine import ingest
-from tests.integration.conftest import wait_for_replay
+from tests.fixtures.stores import wait_for_replay
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ import redis
 from rates_app.store.migrate import pending
 
 if TYPE_CHECKING:
-    from tests.integration.conftest import Database
+    from tests.fixtures.stores import Database
 
 
 @pytest.mark.parametrize("turn", ["first", "second"])

@@ -12,13 +12,13 @@ from rates_app.notify.notification import Notification, Severity
 from rates_app.notify.sender import NotificationSender
 from rates_app.notify.settings import NotifySettings
 from rates_app.notify.targets import configured
-from tests.integration.notify.servers import FIRING, RESOLVED
+from tests.fixtures.targets import FIRING, RESOLVED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.integration.notify.servers import Desk, MailServer
+    from tests.fixtures.targets import Desk, MailServer
 
 
 @pytest.fixture

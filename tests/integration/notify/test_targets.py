@@ -11,11 +11,11 @@ from moto import mock_aws
 from rates_app.notify.settings import NotifySettings
 from rates_app.notify.target import NotDelivered, Refused
 from rates_app.notify.targets import configured
-from tests.integration.notify.servers import FIRING, RESOLVED, Desk
+from tests.fixtures.targets import FIRING, RESOLVED, Desk
 
 if TYPE_CHECKING:
     from rates_app.notify.target import Notifier
-    from tests.integration.notify.servers import MailServer
+    from tests.fixtures.targets import MailServer
 
 
 def only(**settings: Any) -> Notifier:

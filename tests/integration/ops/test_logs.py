@@ -18,13 +18,10 @@ import pytest
 
 from drills.pod import Pod, environment_of
 from rates_app.store.tokens import create_token
-from tests.integration.api.conftest import publisher, settings
 
 if TYPE_CHECKING:
     from rates_app.settings import Settings
-    from tests.integration.api.conftest import Publisher
-
-__all__ = ["publisher", "settings"]  # fixtures
+    from tests.fixtures.service import Publisher
 
 ROOT = Path(__file__).parents[3]
 QUESTION = {"date_from": "2021-01-01", "date_to": "2021-01-02", "orig_code": "CNSGH", "dest_code": "NLRTM"}

@@ -15,10 +15,10 @@ import yaml
 from prometheus_client import REGISTRY, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from rates_app.batches.pipeline.dispatch import DELIVERIES
 from rates_app.notify.sender import DEAD_LETTERS, NOTIFICATIONS
 from rates_app.watch.stream import INTERRUPTIONS
 from rates_app.watch.watcher import OPEN
-from tests.integration.api.conftest import app, client, publisher, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from flask import Flask
     from flask.testing import FlaskClient
 
-    from tests.integration.api.conftest import Publisher, Row
-
-__all__ = ["app", "client", "publisher", "settings"]  # fixtures
+    from tests.fixtures.service import Publisher, Row
 
 ROOT = Path(__file__).parents[3]
 MONITORING = ROOT / "helm" / "monitoring"
@@ -113,6 +111,7 @@ def test_every_expression_uses_existing_series(series: Series) -> None:
     DEAD_LETTERS.labels("slack")
     INTERRUPTIONS.labels("pods", "410")
     OPEN.set(0)
+    assert any(sample.labels.get("result") == "quarantined" for sample in next(iter(DELIVERIES.collect())).samples)
 
     known = {**read(generate_latest(REGISTRY).decode()), **series}
     asked = 0

@@ -17,7 +17,6 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from drills.pod import Pod, environment_of
-from tests.integration.api.conftest import publisher, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,9 +24,7 @@ if TYPE_CHECKING:
     from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
     from rates_app.settings import Settings
-    from tests.integration.api.conftest import Publisher
-
-__all__ = ["publisher", "settings"]  # fixtures
+    from tests.fixtures.service import Publisher
 
 ROOT = Path(__file__).parents[3]
 SAMPLE = ROOT / "sample_data" / "prices-2021-01.csv.gz"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from drills.sample import store_sample_locations
 from rates_app.batches.generate import generate, read_sample, sample_file
 from rates_app.batches.pipeline.engine import ingest
 from rates_app.rates.board import BOARD_DAYS, DAYS, board
@@ -15,13 +16,12 @@ from rates_app.rates.model import Question
 from rates_app.rates.queries import rates
 from rates_app.settings import Settings
 from rates_app.web.board import overview
-from tests.sample import store_sample_locations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.integration.conftest import Database
+    from tests.fixtures.stores import Database
 
 PINNED = ("CNSGH", "scandinavia")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from drills.sample import SAMPLE, store_sample_locations
 from rates_app.batches.generate import generate, read_sample, sample_file
 from rates_app.batches.pipeline import publish
 from rates_app.batches.pipeline.engine import ingest
@@ -17,12 +18,11 @@ from rates_app.rates.locations import read_locations
 from rates_app.rates.model import MIN_PRICES
 from rates_app.rates.queries import lanes
 from rates_app.settings import Settings
-from tests.sample import SAMPLE, store_sample_locations
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.integration.conftest import Database
+    from tests.fixtures.stores import Database
 
 MOST = 10_000
 

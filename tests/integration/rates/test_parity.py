@@ -9,17 +9,17 @@ import psycopg
 import pytest
 
 from benchmarks.parity.replay import Parity, replay
+from drills.sample import SAMPLE, store_sample_locations
 from rates_app.batches.pipeline import publish
 from rates_app.batches.pipeline.engine import ingest
 from rates_app.rates.model import Question, Rate
 from rates_app.rates.queries import rates
 from rates_app.settings import Settings
-from tests.sample import SAMPLE, store_sample_locations
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.integration.conftest import Database
+    from tests.fixtures.stores import Database
 
 
 def test_random_questions_agree_with_the_rows(database: Database, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import psycopg
 import pytest
 
+from drills.sample import store_sample_locations
 from rates_app.batches.generate import generate, read_sample, sample_file
 from rates_app.batches.pipeline.engine import ingest
 from rates_app.local.postgres import PostgresServer
@@ -24,12 +25,11 @@ from rates_app.rates.model import Question
 from rates_app.rates.queries import AVERAGES, PARTS, SETS, query_parameters
 from rates_app.settings import Settings
 from rates_app.store.migrate import migrate
-from tests.sample import store_sample_locations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.integration.conftest import Database
+    from tests.fixtures.stores import Database
 
 YEAR = (date(2021, 1, 1), date(2021, 12, 31))
 #: Between two ports, and between two regions. Rollups treat both alike.

@@ -14,15 +14,12 @@ import yaml
 
 from drills.waiting import wait_until
 from rates_app.local.server import free_port
-from tests.integration.notify.conftest import desk
 
 if TYPE_CHECKING:
     from kubernetes import client
 
-    from tests.integration.notify.servers import Desk
+    from tests.fixtures.targets import Desk
     from tests.integration.watch.fake_cluster import FakeCluster
-
-__all__ = ["desk"]  # a fixture
 
 RECORDED = Path(__file__).parent / "recorded"
 SECONDS = 120  # starting a process is slow on a busy machine

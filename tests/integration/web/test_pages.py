@@ -19,6 +19,7 @@ import pytest
 from markupsafe import escape
 from typer.testing import CliRunner
 
+from drills.sample import SAMPLE, store_sample_locations
 from rates_app import web
 from rates_app.application import create_app
 from rates_app.batches.pipeline.engine import ingest
@@ -26,14 +27,13 @@ from rates_app.cli import app as cli
 from rates_app.local.server import HOST, free_port
 from rates_app.settings import Settings, load_settings
 from rates_app.web.batches import STREAMS
-from tests.sample import SAMPLE, store_sample_locations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from flask.testing import FlaskClient
 
-    from tests.integration.conftest import Database
+    from tests.fixtures.stores import Database
 
 JANUARY = {"date_from": "2021-01-01", "date_to": "2021-01-31"}
 
