@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 DELIVERIES = Counter("rates_deliveries", "Deliveries that this dispatcher has worked on.", ["engine", "result"])
+DELIVERIES.labels("none", "quarantined")  # from the start: the alert needs the increase from 0 to 1
 
 #: States whose files are archived as processed: an operator may still publish a held batch.
 KEPT_STATES = {"published", "withdrawn", "held", "checked"}
