@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import (
+    BeforeValidator,
     Field,
     NonNegativeInt,
     PositiveFloat,
@@ -27,6 +28,14 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Kind = TypeVar("Kind", bound=BaseSettings)
+
+
+def _split_commas(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+#: Texts that an environment variable lists as ``a,b``.
+CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
 
 #: What happens to a batch that fails a plausibility check.
 Action = Literal["refuse", "hold", "warn"]
@@ -123,10 +132,10 @@ class Settings(ProcessSettings):
     trusted_proxies: NonNegativeInt = Field(
         default=0, description="Number of trusted reverse proxies; 0 ignores X-Forwarded-For, -Proto and -Host."
     )
-    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+    allowed_hosts: CommaSeparated = Field(
         default=(), description="Accepted hosts, separated by commas; .example.com includes subdomains. Default: any."
     )
-    board_lanes: Annotated[tuple[str, ...], NoDecode] = Field(
+    board_lanes: CommaSeparated = Field(
         default=(),
         description="Lanes pinned to the home page, as ORIGIN:DESTINATION separated by commas.",
     )
@@ -216,25 +225,17 @@ class Settings(ProcessSettings):
         "warn.",
     )
 
-    @field_validator("board_lanes", mode="before")
+    @field_validator("board_lanes")
     @classmethod
-    def _lanes(cls, value: object) -> object:
-        """Split a list of lanes, each of which names an origin and a destination."""
-        if not isinstance(value, str):
-            return value
-        lanes = tuple(part.strip() for part in value.split(",") if part.strip())
+    def _check_lanes(cls, lanes: tuple[str, ...]) -> tuple[str, ...]:
+        """Reject an entry that does not name an origin and a destination."""
         if wrong := [lane for lane in lanes if not re.fullmatch(r"[^:]+:[^:]+", lane)]:
             raise ValueError(f"{wrong[0]!r} is not a lane; write ORIGIN:DESTINATION")
         return lanes
 
-    @field_validator("allowed_hosts", mode="before")
-    @classmethod
-    def _split_hosts(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
     @field_validator("replica_urls", mode="before")
     @classmethod
-    def _split(cls, value: object) -> object:
+    def _split_urls(cls, value: object) -> object:
         """Split ``postgresql://a,postgresql://b,c`` into two URLs: a URL may contain several hosts."""
         if not isinstance(value, str):
             return value

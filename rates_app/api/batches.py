@@ -63,15 +63,13 @@ def _number(text: str) -> int:
     return number
 
 
-def _find(batch: str) -> tuple[Batch, ledger.Progress]:
+def _find(batch: str) -> ledger.BatchDetails:
     number = _number(batch)
     supplier = visible_supplier()
-
-    def read(connection: Connection) -> tuple[Batch, ledger.Progress]:
-        return ledger.find_batch(connection, number, supplier=supplier), ledger.progress(connection, number)
-
     try:
-        return service().databases.read(read, prefer="primary")
+        return service().databases.read(
+            lambda connection: ledger.find_details(connection, number, supplier=supplier), prefer="primary"
+        )
     except NoSuchBatch:
         raise NotFound(f"There is no batch {number}; /v1/batches lists them.") from None
 
@@ -138,12 +136,10 @@ def batches(query: BatchesArguments) -> Response:
 )
 def batch_by_number(batch: str) -> Response:
     """Return a batch with its state, progress and time left; for a held or checked batch, also its effect."""
-    found, progress = _find(batch)
-    body = _body(found, progress)
-    if found.state in {"held", "checked"}:
-        body["changes"] = service().databases.read(
-            lambda connection: ledger.find_changes(connection, found.id), prefer="primary"
-        )
+    found = _find(batch)
+    body = _body(found.batch, found.progress)
+    if found.changes is not None:
+        body["changes"] = found.changes
     return _json(body)
 
 
@@ -157,7 +153,7 @@ def batch_by_number(batch: str) -> Response:
 )
 def batch_lineage(batch: str) -> Response:
     """List the batches that a batch has replaced, the batch, and those that have replaced it, oldest first."""
-    found, _ = _find(batch)
+    found = _find(batch).batch
     lineage = service().databases.read(lambda connection: ledger.list_lineage(connection, found.id), prefer="primary")
     return _json({"batches": [_body(each) for each in lineage], "next": None})
 
@@ -174,7 +170,7 @@ def batch_lineage(batch: str) -> Response:
 def batch_rejects(batch: str, query: RejectsArguments) -> Response:
     """Return every invalid value in the order of the file: its line, field, reason and value."""
     media_type = choose_media_type(query.format)
-    found, _ = _find(batch)
+    found = _find(batch).batch
     unlisted = service().databases.read(
         lambda connection: ledger.count_unlisted_rows(connection, found.id), prefer="primary"
     )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from rates_app.notify.notification import Severity
+from rates_app.settings import CommaSeparated
 
 
 class NotifySettings(BaseSettings):
@@ -35,9 +35,7 @@ class NotifySettings(BaseSettings):
         description="Mail server: smtps://, smtp+starttls://, or smtp:// for a local relay; user:password@host.",
     )
     email_from: str | None = Field(default=None, description="Sender of e-mails.")
-    email_to: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(), description="Recipients of e-mails, separated by commas."
-    )
+    email_to: CommaSeparated = Field(default=(), description="Recipients of e-mails, separated by commas.")
     sns_topic_arn: str | None = Field(default=None, description="SNS topic whose subscriptions send the e-mails.")
     slack_url: SecretStr | None = Field(default=None, description="Incoming webhook of Slack or a compatible chat.")
     pagerduty_key: SecretStr | None = Field(default=None, description="Integration key of PagerDuty's Events API v2.")
@@ -67,12 +65,6 @@ class NotifySettings(BaseSettings):
             page: Its name in ``runbooks/`` without the suffix.
         """
         return f"{self.runbooks_url.rstrip('/')}/{page}.md"
-
-    @field_validator("email_to", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        """Parse ``a@x,b@x`` from the environment into a tuple."""
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _complete(self) -> NotifySettings:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from rates_app.settings import CommaSeparated
 
 
 class WatchSettings(BaseSettings):
@@ -13,7 +13,7 @@ class WatchSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="RATES_WATCH_", frozen=True, extra="ignore")
 
-    namespaces: Annotated[tuple[str, ...], NoDecode] = Field(
+    namespaces: CommaSeparated = Field(
         default=(),
         description="Namespaces to watch, separated by commas. Default: all that the service account may watch.",
     )
@@ -44,9 +44,3 @@ class WatchSettings(BaseSettings):
     config_map: str = Field(
         default="rates-watcher", description="ConfigMap that stores the notification state across restarts."
     )
-
-    @field_validator("namespaces", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        """Parse ``a,b`` from the environment into a tuple."""
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

@@ -8,13 +8,13 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from flask import Response, abort, redirect, render_template, request, stream_with_context
 from werkzeug.exceptions import NotFound
 
 from rates_app.batches import ledger
-from rates_app.batches.model import Batch, NoSuchBatch, Reject, State
+from rates_app.batches.model import NoSuchBatch, Reject, State
 from rates_app.http.arguments import batch_number
 from rates_app.http.authorization import visible_supplier
 from rates_app.http.draining import is_draining
@@ -29,6 +29,7 @@ from rates_app.web.sign_in import sign_in_address
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rates_app.batches.model import Batch
     from rates_app.store.databases import Connection
 
 PAGE = 50
@@ -122,15 +123,6 @@ def _positive(text: str) -> int | None:
     return number if (number := batch_number(text)) else None
 
 
-class _BatchDetails(NamedTuple):
-    """A batch and its details, as the pages show it."""
-
-    batch: Batch
-    progress: ledger.Progress
-    next_step: str | None
-    changes: dict[str, Any] | None
-
-
 def _supplier() -> str | None:
     """Return the supplier whose batches the user may see, None for all; ask users without a token to sign in."""
     try:
@@ -139,16 +131,12 @@ def _supplier() -> str | None:
         abort(redirect(sign_in_address()))
 
 
-def _find(batch: str, supplier: str | None) -> _BatchDetails:
+def _find(batch: str, supplier: str | None) -> ledger.BatchDetails:
     number = _positive(batch) or 0
-
-    def read(connection: Connection) -> _BatchDetails:
-        found = ledger.find_batch(connection, number, supplier=supplier)
-        changes = ledger.find_changes(connection, number) if found.state in {"held", "checked"} else None
-        return _BatchDetails(found, ledger.progress(connection, number), ledger.next_step(found), changes)
-
     try:
-        return service().databases.read(read, prefer="primary")
+        return service().databases.read(
+            lambda connection: ledger.find_details(connection, number, supplier=supplier), prefer="primary"
+        )
     except NoSuchBatch:
         raise NotFound(f"There is no batch {batch[:20]!r}; the list of batches shows all.") from None
 

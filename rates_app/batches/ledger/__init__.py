@@ -2,6 +2,7 @@
 
 from rates_app.batches.ledger.acceptance import accept, find_check, not_replaceable
 from rates_app.batches.ledger.advice import next_step
+from rates_app.batches.ledger.details import BatchDetails, find_details
 from rates_app.batches.ledger.equality import find_equal
 from rates_app.batches.ledger.layouts import find_layout, record_layout
 from rates_app.batches.ledger.pace import Progress, deadline_slack, progress
@@ -19,6 +20,7 @@ from rates_app.batches.ledger.states import DRIVER_LOCK, enter_slices, pending_s
 
 __all__ = [
     "DRIVER_LOCK",
+    "BatchDetails",
     "Progress",
     "Quota",
     "QuotaExceeded",
@@ -32,6 +34,7 @@ __all__ = [
     "find_batch",
     "find_changes",
     "find_check",
+    "find_details",
     "find_equal",
     "find_layout",
     "iter_rejects",

@@ -415,11 +415,13 @@ def run(settings: Settings) -> None:
         settings: The settings of the process.
 
     Raises:
-        SettingsError: A template for Spark is given, but it or a cluster is missing.
+        SettingsError: The template for Spark is missing or wrong.
+        NoAccess: A template for Spark is given, but there is no cluster.
     """
     applications = None
     if settings.spark_template is not None:
-        from rates_app.batches.pipeline.spark import Applications, connect, render  # noqa: PLC0415 - needed in a cluster only
+        from rates_app.batches.pipeline.spark import Applications, render  # noqa: PLC0415 - needed in a cluster only
+        from rates_app.watch.access import connect  # noqa: PLC0415 - needed in a cluster only
 
         applications = Applications(connect())
         render(settings.spark_template, 0, "", 1)  # a wrong one stops the start, not the first big batch

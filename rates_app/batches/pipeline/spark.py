@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import urllib3
 import yaml
-from kubernetes import client, config
+from kubernetes import client
 
 from rates_app.batches.model import BatchError
 from rates_app.settings import SettingsError
 from rates_app.store.databases import Unavailable
+from rates_app.watch.access import SPARK_GROUP as GROUP
+from rates_app.watch.access import SPARK_PLURAL as PLURAL
+from rates_app.watch.access import SPARK_VERSION as VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-GROUP, VERSION, PLURAL = "sparkoperator.k8s.io", "v1beta2", "sparkapplications"
 
 #: Label of the applications of one batch.
 BATCH_LABEL = "rates.io/batch"
@@ -69,19 +70,6 @@ def render(template: Path, batch_id: int, source: str, attempt: int = 1) -> dict
     if not isinstance(body, dict) or body.get("kind") != "SparkApplication":
         raise SettingsError(f"RATES_SPARK_TEMPLATE: {template} describes no SparkApplication")
     return body
-
-
-def connect() -> client.ApiClient:
-    """Connect to the cluster that this process runs in, or that the user's kubeconfig names.
-
-    Raises:
-        SettingsError: There is neither.
-    """
-    try:
-        config.load_config()  # type: ignore[no-untyped-call]
-    except config.ConfigException as error:
-        raise SettingsError(f"RATES_SPARK_TEMPLATE is given, but there is no cluster: {error}") from error
-    return client.ApiClient()
 
 
 @contextmanager
