@@ -54,19 +54,22 @@ zone = (
 certificates = zone.certificate_arns if zone else {}
 
 
-def key_args(region: str) -> EncryptionArgs:
-    """Arguments of a region's key."""
+def key_args(region: str, *, has_primary: bool) -> EncryptionArgs:
+    """Arguments of a region's key. Only a primary leaves a final snapshot, for which the key is kept."""
     return EncryptionArgs(
-        region=region, account_id=settings.account, protect=protect, keep=settings.database.final_snapshot
+        region=region,
+        account_id=settings.account,
+        protect=protect,
+        keep=settings.database.final_snapshot and has_primary,
     )
 
 
-encryption = Encryption("key", key_args(settings.region), here)
+encryption = Encryption("key", key_args(settings.region, has_primary=True), here)
 
 # The second region's key and buckets come first, for the first region copies into them.
 if standby:
     there = pulumi.ResourceOptions(providers=[providers[standby.region]])
-    second_encryption = Encryption("standby-key", key_args(standby.region), there)
+    second_encryption = Encryption("standby-key", key_args(standby.region, has_primary=promoted), there)
     second_storage = Storage("standby", StorageArgs(key_arn=second_encryption.key_arn, protect=protect), there)
 
 storage = Storage(
@@ -194,6 +197,14 @@ Budget(
     here,
 )
 
+kept: list[pulumi.Output[str]] = []
+for stays, database, key in (
+    (True, first.database, encryption),
+    *([(promoted, second.database, second_encryption)] if standby else []),
+):
+    if stays and settings.database.final_snapshot:
+        kept += [database.final_snapshot, key.key_arn]
+
 # README.md describes each output.
 serving_balancer = first.load_balancers[max(settings.clusters, key=lambda colour: settings.clusters[colour].weight)]
 pulumi.export(
@@ -211,6 +222,7 @@ pulumi.export("incomingQueue", first.events.queue_name)
 pulumi.export("deadLetterQueue", first.events.dead_letter_queue_name)
 pulumi.export("database", first.database.identifier)
 pulumi.export("databaseSecret", credentials.secret_name)
+pulumi.export("keptOnDestroy", kept)
 pulumi.export("alertsTopic", first.alerts.topic_arn)
 pulumi.export("notifySecret", first.alerts.notify_secret_name)
 pulumi.export("ticketTokenSecret", first.alerts.ticket_token_secret)

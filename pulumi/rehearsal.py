@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pulumi
 import yaml
+from names import LIMITS
 from pulumi.runtime import mocks, rpc, settings, sync_await
 
 if TYPE_CHECKING:
@@ -23,37 +24,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 ACCOUNT = "123456789012"
 OWNER_VALUES = {"example.com": "rehearsal.test", "203.0.113.0/24": "100.64.0.0/24", "000000000000": ACCOUNT}
-
-# The property that AWS names a resource by, and how long the name may be, as AWS documents it for each service.
-PHYSICAL_NAMES: Mapping[str, tuple[str, int]] = {
-    "aws:budgets/budget:Budget": ("name", 100),
-    "aws:cloudwatch/compositeAlarm:CompositeAlarm": ("alarmName", 255),
-    "aws:cloudwatch/dashboard:Dashboard": ("dashboardName", 255),
-    "aws:cloudwatch/logGroup:LogGroup": ("name", 512),
-    "aws:cloudwatch/logMetricFilter:LogMetricFilter": ("name", 512),
-    "aws:cloudwatch/metricAlarm:MetricAlarm": ("name", 255),
-    "aws:ec2/launchTemplate:LaunchTemplate": ("name", 128),
-    "aws:ec2/securityGroup:SecurityGroup": ("name", 255),
-    "aws:ecr/repository:Repository": ("name", 256),
-    "aws:eks/cluster:Cluster": ("name", 100),
-    "aws:eks/nodeGroup:NodeGroup": ("nodeGroupName", 63),
-    "aws:elasticache/parameterGroup:ParameterGroup": ("name", 255),
-    "aws:elasticache/replicationGroup:ReplicationGroup": ("replicationGroupId", 40),
-    "aws:elasticache/subnetGroup:SubnetGroup": ("name", 255),
-    "aws:iam/role:Role": ("name", 64),
-    "aws:iam/rolePolicy:RolePolicy": ("name", 128),
-    "aws:kms/alias:Alias": ("name", 256),
-    "aws:lambda/function:Function": ("name", 64),
-    "aws:lb/loadBalancer:LoadBalancer": ("name", 32),
-    "aws:lb/targetGroup:TargetGroup": ("name", 32),
-    "aws:rds/instance:Instance": ("identifier", 63),
-    "aws:rds/parameterGroup:ParameterGroup": ("name", 255),
-    "aws:rds/subnetGroup:SubnetGroup": ("name", 255),
-    "aws:s3/bucket:Bucket": ("bucket", 63),
-    "aws:secretsmanager/secret:Secret": ("name", 512),
-    "aws:sns/topic:Topic": ("name", 256),
-    "aws:sqs/queue:Queue": ("name", 80),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,13 +97,14 @@ class _Answers(mocks.Mocks):
             "nameServers": [f"ns-1.{name}.test", f"ns-2.{name}.test"],
             "primaryEndpointAddress": f"{name}.cache.test",
             "repositoryUrl": f"{ACCOUNT}.dkr.ecr.{region}.test/{name}",
+            "resources": [{"autoscalingGroups": [{"name": f"eks-{name}"}]}],
             "result": f"secret-of-{name}",
             "url": f"https://sqs.{region}.test/{name}",
             "zoneId": f"Z-{name}",
             **args.inputs,
         }
-        if args.typ in PHYSICAL_NAMES:
-            outputs.setdefault(PHYSICAL_NAMES[args.typ][0], self.physical_name(args.name))
+        if args.typ in LIMITS:
+            outputs.setdefault(LIMITS[args.typ].key, self.physical_name(args.name))
         if args.typ == "aws:eks/cluster:Cluster":
             outputs["vpcConfig"] = {**outputs["vpcConfig"], "clusterSecurityGroupId": f"sg-{name}"}
         return f"{name}-id", outputs

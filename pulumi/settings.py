@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Environment = Literal["dev", "staging", "prod"]
 Colour = Literal["blue", "green"]
 
-# Ten letters of a name keep the longest physical name, a load balancer's, within its 32 characters.
+# ``names.MAX_STACK_LENGTH`` is the length of the longest one.
 STACK_NAME = re.compile(r"(?P<environment>dev|staging|prod)|dev-(?P<owner>[a-z][a-z0-9]{0,9})")
 
 Region = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}-[a-z]+-\d$")]

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import names
 import pulumi
 import pulumi_kubernetes as kubernetes
 from components.policy import trust
@@ -22,6 +23,8 @@ CONTROL_PLANE_LOGS = ["api", "audit", "authenticator", "controllerManager", "sch
 CONTAINER_LOGS = ("application", "dataplane", "host", "performance")
 NODE_POLICIES = ("AmazonEKSWorkerNodePolicy", "AmazonEC2ContainerRegistryPullOnly")
 NODE_DISK_GIB = 100
+# The kubelet evicts pods when a tenth of the disk is free, and the file system and EKS reserve some GiB.
+POD_DISK_GIB = NODE_DISK_GIB * 85 // 100
 # Pods take these spot nodes only if they tolerate this taint, and Spark's alone do.
 SPARK_TAINT = ("rates.io/workload", "spark")
 
@@ -147,7 +150,7 @@ class Cluster(pulumi.ComponentResource):
 
         def nodes(purpose: str, scale: tuple[int, int], **own: Any) -> eks.NodeGroup:
             low, high = scale
-            return eks.NodeGroup(
+            group = eks.NodeGroup(
                 f"{name}-{purpose}",
                 cluster_name=self.name,
                 # By the control plane's output, so that an upgrade reaches the nodes after it.
@@ -166,6 +169,19 @@ class Cluster(pulumi.ComponentResource):
                 opts=pulumi.ResourceOptions(parent=self, depends_on=[*networking, *permissions]),
                 **own,
             )
+            # The autoscaler learns CPU and memory of an empty group from the instance type, labels and taints from
+            # EKS, and the disk from nowhere else. Without it, no pod that requests disk makes the group grow from zero.
+            autoscaling.Tag(
+                f"{name}-{purpose}-disk",
+                autoscaling_group_name=group.resources[0].autoscaling_groups[0].name,
+                tag={
+                    "key": "k8s.io/cluster-autoscaler/node-template/resources/ephemeral-storage",
+                    "value": f"{POD_DISK_GIB}Gi",
+                    "propagate_at_launch": False,
+                },
+                opts=child,
+            )
+            return group
 
         serving = nodes(
             "serving",
@@ -232,11 +248,11 @@ class Cluster(pulumi.ComponentResource):
             filters=[{"name": "tag:eks:cluster-name", "values": [args.cluster_name]}], opts=opts
         )
 
-        def within(names: Sequence[str]) -> pulumi.Output[int]:
+        def within(groups: Sequence[str]) -> pulumi.Output[int]:
             # EKS names the scaling group after the node group, and its name holds the logical one.
             running = [
                 autoscaling.get_group_output(name=name, opts=opts).desired_capacity
-                for name in names
+                for name in groups
                 if f"{group}-" in name
             ]
             return pulumi.Output.all(*running).apply(lambda sizes: min(high, max([low, *map(int, sizes)])))
@@ -256,9 +272,10 @@ class Cluster(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)
         associations: list[eks.AddonPodIdentityAssociationArgs] = []
         if addon.service_account:
-            role = iam.Role(f"{name}-{addon.name}", assume_role_policy=trust("pods.eks.amazonaws.com"), opts=child)
+            purpose = names.logical(names.ROLE, f"{name}-{addon.name}")
+            role = iam.Role(purpose, assume_role_policy=trust("pods.eks.amazonaws.com"), opts=child)
             grant = iam.RolePolicyAttachment(
-                f"{name}-{addon.name}",
+                purpose,
                 role=role.name,
                 policy_arn=f"arn:aws:iam::aws:policy/{addon.policy}",
                 opts=child,

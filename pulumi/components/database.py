@@ -61,6 +61,8 @@ class Database(pulumi.ComponentResource):
         arn: The primary's ARN.
         identifier: The primary's identifier.
         address: The primary's host name.
+        final_snapshot: Identifier of the snapshot that RDS takes before it deletes the primary, if the settings ask
+            for one.
         replica_addresses: The replicas' host names.
         replica_identifiers: Identifiers of every instance that follows another, which may be the primary itself.
     """
@@ -68,6 +70,7 @@ class Database(pulumi.ComponentResource):
     arn: pulumi.Output[str]
     identifier: pulumi.Output[str]
     address: pulumi.Output[str]
+    final_snapshot: pulumi.Output[str]
     replica_addresses: list[pulumi.Output[str]]
     replica_identifiers: list[pulumi.Output[str]]
 
@@ -151,6 +154,7 @@ class Database(pulumi.ComponentResource):
             return pulumi.Output.concat(f"{args.prefix}-{name}-", suffix.hex)
 
         own_name = identifier(name)
+        self.final_snapshot = pulumi.Output.concat(own_name, "-final")
         origin = (
             {"replicate_source_db": args.source_arn}
             if args.source_arn
@@ -182,7 +186,7 @@ class Database(pulumi.ComponentResource):
             backup_window="01:00-02:00",
             # RDS refuses a snapshot of a replica. A replica that is promoted gets one like any primary.
             skip_final_snapshot=args.source_arn is not None or not settings.final_snapshot,
-            final_snapshot_identifier=pulumi.Output.concat(own_name, "-final"),
+            final_snapshot_identifier=self.final_snapshot,
         )
         replicas = [
             instance(

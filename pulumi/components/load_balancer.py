@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import names
 import pulumi
 from pulumi_aws import ec2, lb, vpc
 
@@ -22,7 +23,7 @@ class LoadBalancerArgs:
     """Arguments of a load balancer."""
 
     cluster_name: str
-    """Physical name of the load balancer and its target group as well."""
+    """Physical name of the load balancer and its target group as well, shortened to what AWS allows."""
     network: Network
     certificate_arn: pulumi.Input[str] | None
     """None serves over HTTP, as long as the stack has no domain that is delegated to it."""
@@ -83,7 +84,7 @@ class LoadBalancer(pulumi.ComponentResource):
         )
         balancer = lb.LoadBalancer(
             name,
-            name=args.cluster_name,
+            name=names.physical(names.LOAD_BALANCER, args.cluster_name),
             load_balancer_type="application",
             internal=False,
             subnets=args.network.public_subnet_ids,
@@ -96,7 +97,7 @@ class LoadBalancer(pulumi.ComponentResource):
         )
         targets = lb.TargetGroup(
             name,
-            name=args.cluster_name,
+            name=names.physical(names.TARGET_GROUP, args.cluster_name),
             vpc_id=args.network.vpc_id,
             target_type="ip",
             protocol="HTTP",

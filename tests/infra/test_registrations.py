@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.charts.rendering import IMAGE, synced, the
+from tests.charts.rendering import IMAGE, batch, synced, the
 from tests.charts.schemas import problems
 from tests.infra.room import Cluster, applications, at_rest, clusters, shortage
 
@@ -25,12 +25,21 @@ def test_charts_accept_every_registration_and_its_pods_fit(stack: Rehearsal) -> 
         ingest = synced(made["spark-ingest"]["source"], IMAGE, namespace="rates")
         assert (the(ingest, "Deployment", "rates-dispatcher")["spec"]["replicas"] == 0) == standby
         assert the(ingest, "CronJob")["spec"]["suspend"] == standby
+        spark = f"{cluster.name.removeprefix(f'rates-{stack.stack}-')}-spark-disk"
+        disk = stack.of_type("aws:autoscaling/tag:Tag")[spark].inputs["tag"]["value"]
+        for role in ("driver", "executor"):
+            (container,) = batch(ingest)["spec"][role]["template"]["spec"]["containers"]
+            assert _gib(container["resources"]["requests"]["ephemeral-storage"]) <= _gib(disk)
         for chart in ("rates-app", "spark-ingest", "monitoring"):
             for manifest in synced(made[chart]["source"], IMAGE, namespace="rates"):
                 assert problems(manifest, "1.35") == [], manifest["metadata"]["name"]
         short.append(shortage(cluster, *at_rest(made)))
     assert short
     assert not any(short), "\n".join(filter(None, short))
+
+
+def _gib(quantity: str) -> int:
+    return int(quantity.removesuffix("Gi"))
 
 
 def test_a_node_too_few_is_reported_with_the_pods_that_do_not_fit(dev: Rehearsal) -> None:

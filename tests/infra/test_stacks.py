@@ -8,8 +8,9 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from names import LIMITS, autonamed
 from record import snapshot
-from rehearsal import ACCOUNT, PHYSICAL_NAMES, ROOT, Rehearsal, Resource, rehearse, stack_config
+from rehearsal import ACCOUNT, ROOT, Rehearsal, Resource, rehearse, stack_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,6 +97,18 @@ def test_spark_has_tainted_spot_nodes_that_cost_nothing_idle(stack: Rehearsal) -
         assert (group["capacityType"], group["scalingConfig"]["minSize"]) == ("SPOT", 0)
         assert group["taints"] == [{"key": "rates.io/workload", "value": "spark", "effect": "NO_SCHEDULE"}]
         assert len(group["instanceTypes"]) > 1
+
+
+def test_the_autoscaler_knows_the_disk_of_an_empty_group(stack: Rehearsal) -> None:
+    """Every pod requests disk, so a group of unknown disk never grows from zero."""
+    tags = {
+        tag.inputs["autoscalingGroupName"]: tag.inputs["tag"]
+        for tag in stack.of_type("aws:autoscaling/tag:Tag").values()
+    }
+    assert set(tags) == {f"eks-NodeGroup-{name}" for name in stack.of_type(NODE_GROUP)}
+    for tag in tags.values():
+        assert tag["key"] == "k8s.io/cluster-autoscaler/node-template/resources/ephemeral-storage"
+        assert not tag["propagateAtLaunch"]
 
 
 def test_a_network_spans_three_zones_in_three_tiers(stack: Rehearsal) -> None:
@@ -269,20 +282,11 @@ def test_every_resource_is_tagged_and_in_a_region_of_the_stack(stack: Rehearsal)
             assert resource.region, f"{resource.key} was created without one of the stack's providers"
 
 
-def test_names_are_valid_in_aws(stack: Rehearsal) -> None:
-    for resource in stack.resources:
-        if resource.type in PHYSICAL_NAMES:
-            name, limit = _physical_name(stack, resource), PHYSICAL_NAMES[resource.type][1]
-            # The longest stack's name is that of a copy whose owner has ten letters.
-            slack = len("dev-abcdefghij") - len("dev-anna") if stack.stack == "dev-anna" else 0
-            assert len(name) + slack <= limit, f"{resource.key} is called {name}, and AWS takes {limit} characters"
-
-
 def test_every_kind_of_named_resource_has_its_limit_checked(prod: Rehearsal) -> None:
     unchecked = {
         resource.type
         for resource in prod.resources
-        if resource.type.startswith("aws:") and "name" in resource.inputs and resource.type not in PHYSICAL_NAMES
+        if resource.type.startswith("aws:") and "name" in resource.inputs and resource.type not in LIMITS
     }
     assert unchecked <= {"aws:route53/record:Record", "aws:route53/zone:Zone"}
 
@@ -294,7 +298,7 @@ def test_references_to_other_resources_are_their_outputs(stack: Rehearsal) -> No
         for value in {resource.id, _physical_name(stack, resource)} - {""}:
             owners.setdefault(value, set()).add(resource.urn)
     for resource in stack.resources:
-        own = {PHYSICAL_NAMES.get(resource.type, ("",))[0], "tags"}
+        own = {LIMITS[resource.type].key if resource.type in LIMITS else "", "tags"}
         for key, value in resource.inputs.items():
             for leaf in _leaves(value):
                 wanted = owners.get(leaf, set())
@@ -316,10 +320,9 @@ def test_the_resource_list_is_the_reviewed_one(stack: Rehearsal) -> None:
 
 
 def _physical_name(stack: Rehearsal, resource: Resource) -> str:
-    if resource.type not in PHYSICAL_NAMES:
+    if resource.type not in LIMITS:
         return ""
-    name = resource.inputs.get(PHYSICAL_NAMES[resource.type][0])
-    return str(name) if name else f"rates-{stack.stack}-{resource.name}-abcdef"
+    return str(resource.inputs.get(LIMITS[resource.type].key) or autonamed(stack.stack, resource.name))
 
 
 def _leaves(value: Any) -> Iterator[str]:

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from .kinds import ARN, KINDS, Kind, Properties, digest
+from .kinds import ARN, KINDS, Kind, Properties, digest, scaling_group
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -313,14 +313,14 @@ class Account:
         if function == "getAmiIds":
             wanted = {entry["name"]: set(entry["values"]) for entry in args.get("filters", [])}
             names = [
-                _group_name(group)
+                scaling_group(group.id, group.inputs)
                 for group in self.find("aws:eks/nodeGroup:NodeGroup", region)
                 if group["clusterName"] in wanted.get("tag:eks:cluster-name", {group["clusterName"]})
             ]
             return {"names": names, "arns": names}
         if function == "getGroup":
             for group in self.find("aws:eks/nodeGroup:NodeGroup", region):
-                if _group_name(group) == args["name"]:
+                if scaling_group(group.id, group.inputs) == args["name"]:
                     scaling = group["scalingConfig"]
                     return {"name": args["name"], "desiredCapacity": scaling["desiredSize"], **scaling}
         found = {
@@ -335,10 +335,6 @@ class Account:
                     return live.state
         self.refusals.append("invoke-finds-nothing")
         raise Refused("invoke-finds-nothing", f"{found[2] if found else 'NotFound'}: {function} {args}")
-
-
-def _group_name(group: Live) -> str:
-    return f"eks-{group['nodeGroupName']}-{digest(group.id, length=8)}"
 
 
 def _writer_runs(account: Account, group: str) -> bool:

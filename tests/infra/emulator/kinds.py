@@ -125,6 +125,15 @@ def _queue(id_: str, inputs: Properties, region: str) -> Properties:
     return {"url": id_}
 
 
+def scaling_group(id_: str, inputs: Mapping[str, Any]) -> str:
+    """Return the name of the scaling group that EKS creates for a node group."""
+    return f"eks-{inputs['nodeGroupName']}-{digest(id_, length=8)}"
+
+
+def _node_group(id_: str, inputs: Properties, region: str) -> Properties:
+    return {"resources": [{"autoscalingGroups": [{"name": scaling_group(id_, inputs)}]}]}
+
+
 KINDS: Mapping[str, Kind] = {
     "aws:acm/certificate:Certificate": _kind(
         "acm RequestCertificate",
@@ -134,6 +143,12 @@ KINDS: Mapping[str, Kind] = {
         outputs=_certificate,
     ),
     "aws:acm/certificateValidation:CertificateValidation": _kind("", "{hex}", "certificateArn validationRecordFqdns"),
+    "aws:autoscaling/tag:Tag": _kind(
+        "autoscaling CreateOrUpdateTags",
+        "{autoscalingGroupName},{hex}",
+        "autoscalingGroupName tag.key",
+        aliases={"tag": "Tags"},
+    ),
     "aws:budgets/budget:Budget": _kind("", "{account}:{name}", "name"),
     "aws:cloudwatch/compositeAlarm:CompositeAlarm": _kind(
         "cloudwatch PutCompositeAlarm", "{alarmName}", "alarmName", arn="alarm:{alarmName}"
@@ -255,6 +270,7 @@ KINDS: Mapping[str, Kind] = {
         arn="nodegroup/{clusterName}/{nodeGroupName}/{hex}",
         aliases={"nodeGroupName": "nodegroupName", "nodeRoleArn": "nodeRole", "subnetIds": "subnets"},
         unchecked="forceUpdateVersion",
+        outputs=_node_group,
     ),
     "aws:eks/podIdentityAssociation:PodIdentityAssociation": _kind(
         "eks CreatePodIdentityAssociation", "a-", "clusterName namespace serviceAccount"

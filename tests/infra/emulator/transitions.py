@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rehearsal import stack_config
@@ -20,6 +20,13 @@ KINDS = ("create", "update", "replace", "delete")
 DATABASE = "aws:rds/instance:Instance"
 NODES = "aws:eks/nodeGroup:NodeGroup"
 QUEUE = "aws:sqs/queue:Queue"
+REPOSITORY = "aws:ecr/repository:Repository"
+STANDBY = {
+    "region": WEST,
+    "cidr": "10.99.0.0/16",
+    "zoneIds": ["usw2-az1", "usw2-az2", "usw2-az3"],
+    "nodes": {"min": 1, "max": 3},
+}
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -37,6 +44,7 @@ class Step:
 
     Attributes:
         fault: Problems after it, other than refused calls; empty if there are none.
+        note: What the table says about a step without problems.
         expected: Name of the rule that must refuse a call; empty if none may.
     """
 
@@ -45,6 +53,7 @@ class Step:
     outcome: Outcome
     fault: str = ""
     expected: str = ""
+    note: str = ""
 
     @property
     def ok(self) -> bool:
@@ -115,8 +124,7 @@ def run(deployment: Stackish) -> Iterator[Step]:
     if "rates:standby" in config:
         yield from _regions(deployment, step, configured)
     elif domain:
-        standby = {"region": WEST, "cidr": "10.99.0.0/16", "zoneIds": ["usw2-az1", "usw2-az2", "usw2-az3"]}
-        yield configured("standby added", standby={**standby, "nodes": {"min": 1, "max": 3}})
+        yield configured("standby added", standby=STANDBY)
         yield configured("standby protection off", database__protect=False)
         yield configured("standby removed", standby=None)
     yield step("refresh", deployment.refresh, still=True)
@@ -125,7 +133,9 @@ def run(deployment: Stackish) -> Iterator[Step]:
     if config["rates:database"]["protect"]:
         yield configured("protection off", database__protect=False)
     account.work()
-    yield step("destroy", deployment.destroy, lambda: _left(deployment))
+    kept = {str(one) for one in deployment.outputs["keptOnDestroy"]}
+    last = step("destroy", deployment.destroy, lambda: _left(deployment, kept))
+    yield replace(last, note=f"keeps {', '.join(sorted(kept))}" if kept else "keeps nothing")
 
 
 def _interrupted(deployment: Stackish, step: Callable[..., Step]) -> Iterator[Step]:
@@ -196,17 +206,22 @@ def _pending(deployment: Stackish) -> str:
     return f"waits for the maintenance window: {waiting}" if waiting else ""
 
 
-def _left(deployment: Stackish) -> str:
-    kept = dict(deployment.account.kept)
-    wanted = deployment.config["rates:database"].get("finalSnapshot", True)
-    snapshots, keys = kept.pop("snapshots", []), kept.pop("retained", [])
-    # The volumes of a cluster's claims stay: they belong to no stack.
-    kept.pop("volumes", None)
-    if bool(snapshots) != wanted or bool(keys) != wanted:
-        return f"final snapshots {snapshots} and keys {keys}"
-    left = [live.id for live in deployment.account.live.values() if live.type.startswith("aws:")]
-    left = [one for one in left if one != "rates-dev" and not any(key.endswith(f" {one}") for key in keys)]
-    return f"left in the account: {left[:5]} {kept}" if left or kept else ""
+def _left(deployment: Stackish, wanted: set[str]) -> str:
+    """Compare what a destroyed stack leaves in the account with what its output ``keptOnDestroy`` announced."""
+    account = deployment.account
+    left = {name: entries for name, entries in account.kept.items() if entries}
+    # The volumes of a cluster's claims stay: Kubernetes created them, and docs/tutorials/first-deployment.md says so.
+    left.pop("volumes", None)
+    # Where the engine lets go of a resource, it still exists in the account.
+    left.pop("retained", None)
+    found = {entry.partition(" ")[0] for entry in left.pop("snapshots", [])}
+    found |= {str(live["arn"] or live.id) for live in account.live.values() if live.type.startswith("aws:")}
+    if deployment.name.startswith("dev-"):
+        # The registry belongs to dev.
+        found -= {str(live["arn"]) for live in account.find(REPOSITORY)}
+    problems = [f"left: {', '.join(sorted(found - wanted)[:5])}"] if found - wanted else []
+    problems += [f"announced, but gone: {', '.join(sorted(wanted - found))}"] if wanted - found else []
+    return "; ".join([*problems, *(f"left: {name} {entries}" for name, entries in left.items())])
 
 
 def table(steps: Iterable[Step]) -> str:
@@ -221,7 +236,7 @@ def _rows(steps: Iterable[Step]) -> Iterator[str]:
     for one in steps:
         refused = [f"{rule} (expected)" if rule == one.expected else rule for rule in one.outcome.refused]
         numbers = [str(one.outcome.changes.get(kind, 0)) for kind in KINDS]
-        yield _row([one.stack, one.name, *numbers, ", ".join(refused) or one.fault])
+        yield _row([one.stack, one.name, *numbers, ", ".join(refused) or one.fault or one.note])
 
 
 def _row(cells: Iterable[str]) -> str:
