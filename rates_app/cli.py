@@ -33,7 +33,7 @@ from rates_app.notify.cli import app as notify_app
 from rates_app.notify.settings import NotifySettings
 from rates_app.ops.logs import configure_logs
 from rates_app.ops.runbook import NoSuchRunbook, runbook
-from rates_app.ops.text import printable
+from rates_app.ops.text import counted, printable
 from rates_app.ops.traces import configure_traces
 from rates_app.rates.cli import rate
 from rates_app.rates.locations import LocationsError, read_locations, store_locations
@@ -233,7 +233,8 @@ def _report(settings: Settings, batch: Batch, prefix: str = "") -> None:
             print_table(_changes_table(changes))
     if batch.state == "published":
         replaced = "" if batch.replaces is None else f" It replaces batch {batch.replaces}."
-        text = f"{prefix}Batch {batch.id} is published: {batch.rows:,} prices, generation {batch.generation}.{replaced}"
+        rows = counted(batch.rows, "price")
+        text = f"{prefix}Batch {batch.id} is published: {rows}, generation {batch.generation}.{replaced}"
         out.print(text, soft_wrap=True)
         return
     reason = f": {printable(batch.failure)}" if batch.failure else ""
@@ -244,9 +245,9 @@ def _report(settings: Settings, batch: Batch, prefix: str = "") -> None:
 
 
 def _changes_table(changes: dict[str, Any]) -> Table:
-    days = f"{changes['lanes']:,} lanes from {changes['first_day']} to {changes['last_day']}"
+    days = f"{counted(changes['lanes'], 'lane')} from {changes['first_day']} to {changes['last_day']}"
     lanes = f"{changes['new_lanes']:,} new, {changes['lost_lanes']:,} lost"
-    prices = f"{changes['prices_before']:,} prices before, {changes['prices_after']:,} after"
+    prices = f"{counted(changes['prices_before'], 'price')} before, {changes['prices_after']:,} after"
     columns = ("Origin", "Destination", "Days", "Prices before", "after", "Median before", "after")
     table = Table(*columns, box=None, title=f"{days}: {lanes}; {prices}", title_justify="left")
     for lane in changes["largest"]:
@@ -309,7 +310,7 @@ def _show_batch(batch: Batch, progress: ledger.Progress) -> None:
             f"{progress.seconds_left:,.0f} s" if progress.seconds_left is not None and not batch.ended_at else "-",
         ),
         *(("assumed", sentence) for sentence in batch.assumptions),
-        ("days", f"{batch.first_day} to {batch.last_day} on {batch.lanes:,} lanes" if batch.lanes else "-"),
+        ("days", f"{batch.first_day} to {batch.last_day} on {counted(batch.lanes, 'lane')}" if batch.lanes else "-"),
         *((step, f"{at:%Y-%m-%d %H:%M:%S}") for step, at in _timestamps(batch) if at),
     ):
         table.add_row(name, escape(printable(value)))

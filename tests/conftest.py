@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 import structlog
 
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 pytest_plugins = ["tests.fixtures.service", "tests.fixtures.stores", "tests.fixtures.targets"]
 
 FOLDER = pytest.StashKey[Path]()
+
+
+# Hypothesis would fail an example for its duration, which on a busy machine says nothing about the code.
+hypothesis.settings.register_profile("tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("tests")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -117,7 +117,6 @@ class LocalStack:
         """Start everything, one step after another."""
         with self._step("Stop processes of a previous run"):
             self._stop_leftovers()
-        self._choose_port()
         with self._step("Start PostgreSQL with a replica"):
             cluster = running.enter_context(primary_with_replica(self.folder / "postgres", backups=self._backups))
         with self._step("Start Redis"):
@@ -131,6 +130,7 @@ class LocalStack:
             batch, _ = engine.ingest(load_settings(), str(SAMPLE_DATA / "prices-2021-01.csv.gz"), supplier="sample")
         if batch.state != "published":
             self._console.print(f"  Batch {batch.id}, the sample prices, is {batch.state}.")
+        self._choose_ports()  # only now: another program could take a port that is chosen but not yet in use
         with self._step("Start the service"):
             service = running.enter_context(self._role("serve", self.port))
             self._wait_until_ready(service)
@@ -167,8 +167,8 @@ class LocalStack:
     def _lock(self) -> Path:
         return self.folder / "dev.lock"
 
-    def _choose_port(self) -> None:
-        """Choose a free port, and write it into the lock file, for the message of a second run."""
+    def _choose_ports(self) -> None:
+        """Choose free ports, and write the address into the lock file, for the message of a second run."""
         wanted = self.port
         while not port_is_free(self.port):
             self.port += 1
@@ -177,6 +177,7 @@ class LocalStack:
         self.operations_port = self.port + 1
         while not port_is_free(self.operations_port):
             self.operations_port += 1
+        os.environ.update(RATES_PORT=str(self.port), RATES_OPERATIONS_PORT=str(self.operations_port))
         self._lock.write_text(f"{self.url} (process {os.getpid()})")
 
     def _stop_leftovers(self) -> None:
@@ -205,9 +206,7 @@ class LocalStack:
         }
         if self._backups:
             stores |= {"RATES_BACKUP_URL": str(self._backups), "RATES_BACKUP_DATABASE_URL": cluster.primary.backup_url}
-        os.environ.update(
-            stores, RATES_HOST=HOST, RATES_PORT=str(self.port), RATES_OPERATIONS_PORT=str(self.operations_port)
-        )
+        os.environ.update(stores, RATES_HOST=HOST)
         os.environ.setdefault("RATES_DRAIN_SECONDS", "0")  # there is no load balancer to wait for
         os.environ.setdefault("RATES_LOG_FORMAT", "console")
         os.environ.setdefault("RATES_PUBLIC_BATCHES", "true")  # the stack listens on this machine only

@@ -35,3 +35,13 @@ def csv_cell(text: str | None) -> str:
     if text is None:
         return ""
     return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, such as ``1 lane`` or ``1,234 lanes``.
+
+    Args:
+        number: How many; 0 or more.
+        noun: The noun in the singular, whose plural ends in s.
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException, NotFound
 from rates_app.http.problems import MEDIA_TYPE, on_http_error
 from rates_app.http.responses import answer_question
 from rates_app.http.service import service
+from rates_app.ops.text import counted
 from rates_app.rates.model import MIN_PRICES, interval_end, interval_start
 from rates_app.store.databases import QueryTooSlow, Unavailable
 
@@ -208,6 +209,9 @@ def partial(value: Period, interval: Interval) -> str:
     days = (interval_end(start, interval) - start).days + 1
     given = (value.date_to - value.date_from).days + 1
     return "" if given == days else f"{given} of {days} days"
+
+
+views.add_app_template_filter(counted)
 
 
 @views.app_template_filter()

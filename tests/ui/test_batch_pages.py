@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -133,6 +134,10 @@ def test_errors_of_a_delivery_are_explained(
     expect(page.locator("#batch .state")).to_have_text("received")
 
 
+#: Other parametrisations may have published prices of the same lane.
+_UNCHANGED = re.compile(r"1 lane:\s+0 new, 0 lost\.\s+(\d+) prices before, \1 after\.")
+
+
 def test_a_correction_replaces_a_batch_and_an_operator_decides_about_a_held_one(
     page: Page, site: Site, supplier: str, request: pytest.FixtureRequest
 ) -> None:
@@ -144,7 +149,7 @@ def test_a_correction_replaces_a_batch_and_an_operator_decides_about_a_held_one(
         first = int(page.locator("#batch").get_attribute("data-batch") or 0)
         deliver(page, supplier, "checked.csv", far, button="Check only", replaces=first)
         expect(page.locator("#batch .state")).to_have_text("checked", timeout=60_000)
-        expect(page.locator("#batch")).to_contain_text("1 lanes: 0 new, 0 lost. 3 prices before, 3 after.")
+        expect(page.locator("#batch")).to_contain_text(_UNCHANGED)
         deliver(page, supplier, "second.csv", far, replaces=first)
         expect(page.locator("#batch .state")).to_have_text("held", timeout=60_000)
     expect(page.locator("#batch")).to_contain_text("days may be 366 ahead")
@@ -156,7 +161,7 @@ def test_a_correction_replaces_a_batch_and_an_operator_decides_about_a_held_one(
     dialog.get_by_label("Token with the scope operator").fill(site.token(f"{request.node.name} op", "operator"))
     dialog.get_by_role("button", name="Publish batch").click()
     expect(page.locator("#batch .state")).to_have_text("published")
-    page.get_by_role("link", name=f"Batch {first}").click()
+    page.get_by_role("link", name=f"Batch {first}", exact=True).click()
     expect(page.locator("#batch")).to_contain_text("replaced by batch")
 
 

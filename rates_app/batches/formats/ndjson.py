@@ -65,18 +65,19 @@ def check(uri: str, profile: Profile) -> Layout:
                 reading=reading_of(profile),
                 assumptions=columns.assumptions,
             )
-    if _begins_with_object(with_bom[start:]):
+    if _begins_with_long_object(with_bom[start:]):
         raise Unreadable("a JSON object is written over several lines: write each in one line, or an array of them")
     return Layout(start=start, reading=reading_of(profile))
 
 
-def _begins_with_object(text: bytes) -> bool:
-    """Return whether a text begins with an object, on however many lines."""
+def _begins_with_long_object(text: bytes) -> bool:
+    """Return whether a text begins with an object that takes several lines."""
+    decoded = text.decode("utf-8", "replace").lstrip()
     try:
-        json.JSONDecoder().raw_decode(text.decode("utf-8", "replace").lstrip())
+        _, end = json.JSONDecoder().raw_decode(decoded)
     except (ValueError, RecursionError):
         return False
-    return True
+    return "\n" in decoded[:end]
 
 
 def plan(uri: str, layout: Layout, slice_bytes: int, parts: int = 1) -> list[Slice]:

@@ -147,8 +147,8 @@ def test_no_reader_sees_stale_data_when_a_worker_and_the_replica_are_killed(
 @pytest.mark.parametrize(
     ("reads", "fault"),
     [
-        ([Read(5, 6, (1.0, 1.0))], "over"),
-        ([Read(0, 1, (2.0, 2.0))], "not there yet"),
+        ([Read(5, 6, (1.0, 1.0))], "after it ended"),
+        ([Read(0, 1, (2.0, 2.0))], "before it began"),
         ([Read(1, 5, (1.0, 2.0))], "mixture"),
         ([Read(2.1, 2.2, (2.0, 2.0)), Read(2.3, 2.4, (1.0, 1.0))], "after"),
     ],

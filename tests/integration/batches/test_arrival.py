@@ -379,7 +379,7 @@ def _crash(*_: object) -> None:
     os.abort()
 
 
-def _take_memory(*_: object) -> None:
+def _take_memory(*_: object, **__: object) -> None:
     bytearray(2**33)
 
 

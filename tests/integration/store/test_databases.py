@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -17,7 +19,6 @@ from rates_app.store.databases import Busy, Databases, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from rates_app.store.databases import Connection
 
@@ -25,8 +26,10 @@ PATIENCE_SECONDS = 60
 
 
 @pytest.fixture(scope="module")
-def own_cluster(tmp_path_factory: pytest.TempPathFactory, servers_folder: Path) -> Iterator[PostgresPair]:
-    with primary_with_replica(servers_folder / tmp_path_factory.mktemp("own").name, fast=True) as cluster:
+def own_cluster(servers_folder: Path) -> Iterator[PostgresPair]:
+    folder = Path(tempfile.mkdtemp(dir=servers_folder))  # workers share the parent
+    folder.chmod(0o711)
+    with primary_with_replica(folder, fast=True) as cluster:
         yield cluster
 
 

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rates_app.batches.formats import base, csv, files, ndjson
@@ -36,7 +36,6 @@ def read(path: Path, slices: list[Slice]) -> list[list[bytes]]:
     return [[line for chunk in line_chunks(str(path), part) for line in chunk.splitlines()] for part in slices]
 
 
-@settings(deadline=None)
 @given(
     lines,
     st.tuples(st.integers(1, 200), st.integers(1, 64)),
@@ -65,7 +64,6 @@ def test_every_line_is_in_exactly_one_slice(
     assert [len(part) for part in found] == [sum(p.start <= b < p.stop for b in begins) for p in slices]
 
 
-@settings(deadline=None)
 @given(st.integers(1, 5000), st.integers(1, 10), st.integers(1, 50))
 def test_a_plan_is_bounded_and_without_gaps(rows: int, slice_bytes: int, most: int) -> None:
     with TemporaryDirectory() as folder, patch.object(base, "MAX_SLICES", most):

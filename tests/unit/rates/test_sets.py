@@ -96,7 +96,6 @@ def lanes(rows: list[tuple[int, int, int, int]]) -> LanePrices:
     return LanePrices((columns[0] * 10 + columns[1]) * 10 + columns[2], columns[3])
 
 
-@settings(deadline=None)
 @given(st.lists(prices, max_size=60))
 def test_regions_hold_the_prices_of_every_lane_below_them(rows: list[tuple[int, int, int, int]]) -> None:
     expected = plain(Counter(rows))
@@ -107,7 +106,7 @@ def test_regions_hold_the_prices_of_every_lane_below_them(rows: list[tuple[int, 
     }
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(prices, st.integers(1, 2 * EXACT_PRICES)), max_size=8))
 def test_large_sets_are_rounded_and_stay_exact_in_count_and_total(
     weighted: list[tuple[tuple[int, int, int, int], int]],
@@ -130,7 +129,6 @@ def test_large_sets_are_rounded_and_stay_exact_in_count_and_total(
             )
 
 
-@settings(deadline=None)
 @given(st.lists(prices, max_size=60))
 def test_a_lane_holds_its_own_prices(rows: list[tuple[int, int, int, int]]) -> None:
     assert unpack(lanes(rows).sets()) == {
@@ -139,7 +137,6 @@ def test_a_lane_holds_its_own_prices(rows: list[tuple[int, int, int, int]]) -> N
     }
 
 
-@settings(deadline=None)
 @given(st.lists(prices, max_size=60))
 def test_spreads_are_exact(rows: list[tuple[int, int, int, int]]) -> None:
     made = lanes(rows)
@@ -149,7 +146,6 @@ def test_spreads_are_exact(rows: list[tuple[int, int, int, int]]) -> None:
     }
 
 
-@settings(deadline=None)
 @given(st.lists(st.dictionaries(st.integers(1, 300), st.integers(1, 9), min_size=1), min_size=1, max_size=5))
 def test_the_spread_of_several_sets_is_that_of_all_their_prices(parts: list[dict[int, int]]) -> None:
     union: Counter[int] = sum(map(Counter, parts), Counter())
