@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
-    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -19,6 +18,7 @@ from pydantic import (
 )
 
 from rates_app.batches.model import State
+from rates_app.batches.sources.manifest import Deadline
 from rates_app.rates.model import MAX_CODE, Interval
 
 #: Maximum number of lanes per request.
@@ -102,13 +102,6 @@ class RatesArguments(BaseModel):
     dest_code: ExactCode = Field(
         description="Destination: a port's UN/LOCODE or a region's slug, in its exact spelling.", examples=["NOOSL"]
     )
-
-
-def _plausible(value: datetime) -> datetime:
-    """Refuse timestamps that some calendars or databases cannot convert to UTC and back."""
-    if not 2000 <= value.year < 2200:  # noqa: PLR2004 - includes all deliveries
-        raise ValueError("is not between the years 2000 and 2199")
-    return value
 
 
 class _Strict(BaseModel):
@@ -199,7 +192,7 @@ class DeliveryArguments(_Strict):
         description="Maximum number of rejected rows; with more, the batch is refused. `tolerance` is its deprecated "
         "name.",
     )
-    deadline: Annotated[AwareDatetime, AfterValidator(_plausible)] | None = Field(
+    deadline: Deadline | None = Field(
         None, description="Time by which the batch should be published, with an offset from UTC."
     )
     resubmit: bool = Field(

@@ -164,11 +164,21 @@ def batch_lineage(batch: str) -> Response:
     tag="Batches",
     path=BATCH,
     query=RejectsArguments,
-    answers={200: Content("Every reject", RejectsBody, ("text/csv", "application/x-ndjson"))},
+    answers={
+        200: Content(
+            "The rejects; the header `Unlisted-Rows` has the number of rejected rows without a reject",
+            RejectsBody,
+            ("text/csv", "application/x-ndjson"),
+        )
+    },
     problems=(401, 404, 406),
 )
 def batch_rejects(batch: str, query: RejectsArguments) -> Response:
-    """Return every invalid value in the order of the file: its line, field, reason and value."""
+    """Return the invalid values in the order of the file: line, field, reason and value.
+
+    The report has a maximum and expires. Rejected rows beyond it are counted in the header `Unlisted-Rows`, and in JSON
+    also as `unlisted_rows`.
+    """
     media_type = choose_media_type(query.format)
     found = _find(batch).batch
     unlisted = service().databases.read(
@@ -178,7 +188,7 @@ def batch_rejects(batch: str, query: RejectsArguments) -> Response:
     first = next(pages)  # before the response starts, so that an error has its own status
     return Response(
         stream_with_context(_FORMS[media_type](chain([first], pages), unlisted)),
-        headers={"Cache-Control": "no-store", "Vary": "Accept"},
+        headers={"Cache-Control": "no-store", "Unlisted-Rows": str(unlisted), "Vary": "Accept"},
         content_type=media_type,
     )
 

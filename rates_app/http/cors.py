@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-EXPOSED_HEADERS = "Cache-Status, ETag, Link, Location, RateLimit, RateLimit-Policy, Retry-After, X-Request-ID"
+EXPOSED_HEADERS = (
+    "Cache-Status, ETag, Link, Location, RateLimit, RateLimit-Policy, Retry-After, Unlisted-Rows, X-Request-ID"
+)
 READ_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 

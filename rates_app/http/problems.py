@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 import structlog
 from flask import Blueprint, Response, g, request
-from werkzeug.exceptions import HTTPException, NotFound
+from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
 
 from rates_app.store.databases import QueryTooSlow, Unavailable
 
@@ -58,7 +58,7 @@ KINDS = {
         "Nothing was stored. Compute Content-Digest (RFC 9530) over the bytes that you send, and send them again.",
     ),
     "unreadable": Kind(422, "The delivery is not a batch", "Deliver CSV, NDJSON or Parquet, plain, gzip or zstd."),
-    "too-large": Kind(413, "The delivery is too large", "Deliver the content in several files."),
+    "too-large": Kind(413, "The request body is too large", "Send less. Deliver a large batch in several files."),
     "key-reused": Kind(422, "The Idempotency-Key was used before", "Use a new key for new content."),
     "wrong-state": Kind(
         409, "The batch's state does not allow this", "Read the batch's state from `/v1/batches/{batch}`."
@@ -117,19 +117,30 @@ def problem_body(
     detail: str,
     *,
     kind: str | None = None,
-    instance: str,
+    instance: str | None,
     request_id: str,
     errors: Sequence[Mapping[str, Any]] = (),
 ) -> bytes:
-    """Render the problem object of RFC 9457, 3.1."""
+    """Render the problem object of RFC 9457, 3.1.
+
+    Args:
+        status: The status code.
+        title: The kind of problem, in words.
+        detail: The cause in this case.
+        kind: The kind's name; None if the status says it all.
+        instance: The path of the request; None if it is not known.
+        request_id: The request's id.
+        errors: One object for each invalid parameter.
+    """
     body: dict[str, Any] = {
         "type": f"/problems/{kind}" if kind else "about:blank",
         "title": title,
         "status": status,
         "detail": detail,
-        "instance": instance,
         "request_id": request_id,
     }
+    if instance is not None:
+        body["instance"] = instance
     if errors:
         body["errors"] = errors
     return orjson.dumps(body)
@@ -168,6 +179,8 @@ def on_http_error(error: HTTPException) -> ResponseReturnValue:
     """Respond to an HTTP error of the framework or a view with a problem object."""
     if error.code is None or error.code < HTTPStatus.BAD_REQUEST:  # a redirect is no error
         return error
+    if isinstance(error, RequestEntityTooLarge):
+        return _on_problem(Problem("too-large", f"The body has more than {request.max_content_length} bytes."))
     response = _respond(error.code, error.name, error.description or error.name)
     for name, value in error.get_headers():
         if name.lower() not in {"content-type", "content-length"}:

@@ -22,14 +22,14 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from gunicorn import util
 from gunicorn.http import wsgi
-from gunicorn.http.errors import NoMoreData
+from gunicorn.http.errors import LimitRequestHeaders, NoMoreData
 from gunicorn.workers.base import Worker
 
 from rates_app.http.connection import MAX_HEAD_BYTES, MAX_UNSENT_BYTES, Connection, Limits, State
 from rates_app.http.exchange import ENVIRON_KEY
 from rates_app.http.limits import client_network
+from rates_app.http.malformed import error_response
 from rates_app.http.streaming import Pause
 from rates_app.ops.metrics import CONNECTIONS, CONNECTIONS_CLOSED
 
@@ -353,8 +353,7 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     def _handle(self, connection: Connection) -> Step:
         """Parse a request and pass it to the application."""
         if not connection.head_complete:
-            util.write_error(connection.outbox, 431, "Request Header Fields Too Large", "")
-            return self._flush(connection)
+            return self._fail(connection, LimitRequestHeaders(f"the headers exceed {MAX_HEAD_BYTES} bytes"))
         try:
             connection.parse()
         except (NoMoreData, StopIteration):
@@ -420,7 +419,7 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         if connection.response is not None and connection.response.headers_sent:
             self.log.exception("response_cut_short")
             return self._close
-        self.handle_error(connection.request, connection.outbox, connection.peer, error)
+        connection.outbox.sendall(error_response(error, connection.peer[0]))
         return self._flush(connection)
 
     def _abandon(self, connection: Connection) -> Step:

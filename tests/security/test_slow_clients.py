@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from contextlib import ExitStack, closing
@@ -156,7 +157,14 @@ def test_pipelined_requests_are_answered_in_order(pod: PodUnderTest) -> None:
     ],
 )
 def test_malformed_heads_get_a_client_error(pod: PodUnderTest, request_: bytes, status: bytes) -> None:
-    assert pod.exchange(request_).partition(b"\r\n")[0].split()[1] == status
+    answer = pod.exchange(request_)
+    assert answer.partition(b"\r\n")[0].split()[1] == status
+    if status != b"200":
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert b"\r\nContent-Type: application/problem+json\r\n" in head
+        problem = json.loads(body)
+        assert (problem["status"], problem["type"]) == (int(status), "about:blank")
+        assert f"X-Request-ID: {problem['request_id']}".encode() in head
 
 
 @pytest.mark.parametrize("body", [b"zz\r\nabc\r\n0\r\n\r\n", b"5\r\nabcdefg\r\n0\r\n\r\n", b"-1\r\n\r\n"])

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from rates_app.batches.ledger.quotas import Quota
     from rates_app.store.databases import Connection
 
+#: First key of the advisory locks on the content of a supplier's deliveries; the second is a hash of both.
+CONTENT_LOCK = 7_246_007
+
 
 def accept(
     connection: Connection,
@@ -44,6 +47,7 @@ def accept(
         WrongState: The batch ``terms.replaces`` cannot be replaced.
         QuotaExceeded: The batch would be new, and the supplier has used its quota.
     """
+    _lock_content(connection, supplier, source.content_hash)
     if terms.resubmit:
         connection.execute(
             """
@@ -59,11 +63,7 @@ def accept(
             check_quota(connection, supplier, quota)
         if terms.replaces is not None:
             _check_replaceable(connection, terms.replaces, supplier)
-        if (batch := _insert(connection, source, name, supplier, terms)) is not None:
-            return batch, True
-        # A concurrent delivery of the same content has been faster.
-        earlier = _find_content(connection, supplier, source.content_hash)
-        assert earlier is not None  # noqa: S101 - the insertion has met it, and batches are never deleted
+        return _insert(connection, source, name, supplier, terms), True
     if terms.replaces not in {None, earlier.replaces} and earlier.state == "published":
         raise WrongState(
             f"this content is already published as batch {earlier.id}, so it cannot replace batch {terms.replaces}: "
@@ -72,37 +72,44 @@ def accept(
     return earlier, False
 
 
-def find_check(connection: Connection, source: Source, supplier: str, batch_id: int | None) -> Batch | None:
-    """Find the check that a file belongs to, if it was uploaded to be checked.
+def find_check(connection: Connection, source: Source, supplier: str) -> Batch | None:
+    """Find the supplier's oldest open check of a file, which an upload has entered.
 
-    A check does not own its content: :func:`accept` would make a second batch from its file, and publish it.
+    A check does not answer for its content, so :func:`accept` would enter another check of the same file.
 
     Args:
-        connection: A connection to the primary.
+        connection: A connection to the primary, inside a transaction.
         source: The file, inspected.
         supplier: Its supplier.
-        batch_id: The batch that an earlier attempt at the file has begun, if any.
 
     Returns:
-        The check that the earlier attempt has begun, or else the supplier's oldest open check of this content, or None.
+        The check, or None if there is none.
     """
+    _lock_content(connection, supplier, source.content_hash)
     with connection.cursor(row_factory=class_row(Batch)) as cursor:
         return cursor.execute(
             sql.SQL(
                 """
                 SELECT {} FROM batches
-                WHERE check_only AND content_hash = %(content_hash)s AND supplier = %(supplier)s
-                  AND CASE WHEN %(id)s::bigint IS NULL THEN ended_at IS NULL ELSE id = %(id)s END
+                WHERE check_only AND content_hash = %s AND supplier = %s AND ended_at IS NULL
                 ORDER BY id LIMIT 1
                 """
             ).format(BATCH_COLUMNS),
-            {"content_hash": source.content_hash, "supplier": supplier, "id": batch_id},
+            (source.content_hash, supplier),
         ).fetchone()
 
 
-def _insert(connection: Connection, source: Source, name: str, supplier: str, terms: Terms) -> Batch | None:
+def _lock_content(connection: Connection, supplier: str, content_hash: bytes) -> None:
+    """Serialise the deliveries of one content until the transaction ends.
+
+    An upload is visible to dispatchers shortly before its batch is committed. A dispatcher that claims it waits here.
+    """
+    connection.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (CONTENT_LOCK, supplier + content_hash.hex()))
+
+
+def _insert(connection: Connection, source: Source, name: str, supplier: str, terms: Terms) -> Batch:
     with connection.cursor(row_factory=class_row(Batch)) as cursor:
-        return cursor.execute(
+        batch = cursor.execute(
             sql.SQL(
                 """
                 INSERT INTO batches (name, supplier, content_hash, size_bytes, format, compression,
@@ -111,12 +118,13 @@ def _insert(connection: Connection, source: Source, name: str, supplier: str, te
                 VALUES (%(name)s, %(supplier)s, %(content_hash)s, %(size_bytes)s, %(format)s, %(compression)s,
                         %(max_rejected_rows)s, %(deadline)s, %(replaces)s, %(check)s, %(check)s,
                         %(expected_rows)s, %(expected_total)s * 100)
-                ON CONFLICT (supplier, content_hash) WHERE NOT superseded DO NOTHING
                 RETURNING {}
                 """
             ).format(BATCH_COLUMNS),
             {"name": name, "supplier": supplier, **source._asdict(), **terms._asdict()},
         ).fetchone()
+    assert batch is not None  # noqa: S101 - INSERT returns its row
+    return batch
 
 
 def _find_content(connection: Connection, supplier: str, content_hash: bytes) -> Batch | None:

@@ -24,7 +24,7 @@ from rates_app.batches import ledger
 from rates_app.batches.content import ContentChanged
 from rates_app.batches.formats.source import estimate_rows, inspect
 from rates_app.batches.ledger import attempts
-from rates_app.batches.model import BatchError, NoSuchBatch, Reject, Terms, Unreadable, WrongState
+from rates_app.batches.model import DEFAULT_TERMS, BatchError, NoSuchBatch, Reject, Terms, Unreadable, WrongState
 from rates_app.batches.pipeline import engine, publish
 from rates_app.batches.pipeline.expanded import remove_expanded, remove_leftovers
 from rates_app.batches.pipeline.workers import in_process
@@ -245,18 +245,8 @@ class Dispatcher:
             self._archive_unread(connection, delivery, str(error))
             return
         try:
-            begun = attempts.batch_of(connection, delivery.address)
-            batch = ledger.find_check(connection, recognised, delivery.supplier, begun)
-            if batch is None:
-                terms = manifest.terms() if manifest is not None else Terms()
-                batch, _ = ledger.accept(
-                    connection,
-                    recognised,
-                    name=delivery.name,
-                    supplier=delivery.supplier,
-                    terms=terms,
-                    quota=ledger.Quota.of(self._settings),
-                )
+            terms = manifest.terms() if manifest is not None else DEFAULT_TERMS
+            batch = self._find_or_accept(connection, delivery, recognised, terms)
         except (NoSuchBatch, WrongState) as error:  # what the manifest wants to replace can't be replaced
             connection.rollback()
             self._archive_unread(connection, delivery, str(error))
@@ -272,6 +262,24 @@ class Dispatcher:
         _archive(connection, delivery, batch, recognised.content_hash)
         attempts.forget(connection, delivery.address)
         DELIVERIES.labels("in-process", batch.state).inc()
+
+    def _find_or_accept(
+        self, connection: Connection, delivery: Delivery, recognised: Recognised, terms: Terms
+    ) -> Batch:
+        """Return the batch that an earlier attempt or the upload has entered in the ledger, or enter a new one."""
+        if (begun := attempts.batch_of(connection, delivery.address)) is not None:
+            return ledger.find_batch(connection, begun)
+        if terms.check and (check := ledger.find_check(connection, recognised, delivery.supplier)) is not None:
+            return check
+        batch, _ = ledger.accept(
+            connection,
+            recognised,
+            name=delivery.name,
+            supplier=delivery.supplier,
+            terms=terms,
+            quota=ledger.Quota.of(self._settings),
+        )
+        return batch
 
     def _is_big(self, recognised: Recognised) -> bool:
         """Return whether Spark should do it; a compressed file has one reader whatever the engine."""

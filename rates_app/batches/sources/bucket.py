@@ -133,17 +133,22 @@ class BucketUpload:
         self._parts.append({"PartNumber": number, "ETag": answer["ETag"]})
         self._waiting.clear()
 
-    def commit(self) -> None:
-        """Complete the upload."""
+    def commit(self, manifest: bytes | None = None) -> None:
+        """Store the manifest, then complete the upload."""
         self._send()  # the last part may have any size
         with _reaching(self._bucket):
+            if manifest is not None:
+                self._s3.put_object(Bucket=self._bucket, Key=self._key + MANIFEST_SUFFIX, Body=manifest)
             self._s3.complete_multipart_upload(
                 Bucket=self._bucket, Key=self._key, UploadId=self._upload_id, MultipartUpload={"Parts": self._parts}
             )
         self._open = False
 
     def abort(self) -> None:
-        """Abort the upload."""
+        """Abort the upload.
+
+        The manifest stays: if the response to the completion was lost, its object is there. No other has its name.
+        """
         if self._open:
             with _reaching(self._bucket):
                 self._s3.abort_multipart_upload(Bucket=self._bucket, Key=self._key, UploadId=self._upload_id)

@@ -17,8 +17,12 @@ class Upload(Protocol):
     def write(self, chunk: bytes) -> None:
         """Append bytes."""
 
-    def commit(self) -> None:
-        """Make the complete delivery visible."""
+    def commit(self, manifest: bytes | None = None) -> None:
+        """Make the complete delivery visible.
+
+        Args:
+            manifest: The content of its manifest, which is stored first.
+        """
 
     def abort(self) -> None:
         """Remove everything that was written; after :meth:`commit`, do nothing."""

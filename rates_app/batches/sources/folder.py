@@ -68,6 +68,8 @@ class FolderUpload:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._committed = False
+        self._manifest = path.with_name(path.name + MANIFEST_SUFFIX)
         self._hidden = path.with_name(f".{path.name}.partial")
         with _storing():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,16 +82,27 @@ class FolderUpload:
             while rest:
                 rest = rest[self._file.write(rest) :]
 
-    def commit(self) -> None:
-        """Rename the file, once its bytes are on the disk."""
+    def commit(self, manifest: bytes | None = None) -> None:
+        """Write the manifest, then rename the file, once the bytes of both are on the disk.
+
+        No file has the manifest's name before, and no dispatcher reads it before the file is renamed.
+        """
         with _storing():
+            if manifest is not None:
+                with self._manifest.open("xb") as file:
+                    file.write(manifest)
+                    file.flush()
+                    os.fsync(file.fileno())
             os.fsync(self._file.fileno())
             self._hidden.replace(self._path)
+        self._committed = True
 
     def abort(self) -> None:
-        """Remove the hidden file."""
+        """Remove the hidden file and the manifest."""
         self._file.close()
-        self._hidden.unlink(missing_ok=True)
+        if not self._committed:
+            self._hidden.unlink(missing_ok=True)
+            self._manifest.unlink(missing_ok=True)
 
 
 class FileDelivery:

@@ -1,13 +1,17 @@
-"""Manifests: files in which suppliers describe a delivery, so that its content can be verified end to end."""
+"""Manifests: files that state a delivery's terms, and describe its content so that it can be verified end to end.
+
+Suppliers write them. An upload whose terms are not the default is stored with one, so that the terms cannot be lost.
+"""
 
 from __future__ import annotations
 
+from datetime import datetime  # noqa: TC003 - pydantic reads it
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from rates_app.batches.model import Terms, Unreadable
+from rates_app.batches.model import DEFAULT_TERMS, Terms, Unreadable
 from rates_app.batches.sources.names import MANIFEST_SUFFIX
 
 if TYPE_CHECKING:
@@ -15,6 +19,17 @@ if TYPE_CHECKING:
 
 #: Bytes of a manifest. More are no manifest.
 MAX_MANIFEST_BYTES = 64 * 1024
+
+
+def _plausible(value: datetime) -> datetime:
+    """Refuse timestamps that some calendars or databases cannot convert to UTC and back."""
+    if not 2000 <= value.year < 2200:  # noqa: PLR2004 - includes all deliveries
+        raise ValueError("is not between the years 2000 and 2199")
+    return value
+
+
+#: When a batch has to be published.
+Deadline = Annotated[AwareDatetime, AfterValidator(_plausible)]
 
 #: A control total in USD.
 Total = Annotated[Decimal, Field(ge=0, max_digits=17, decimal_places=2)]
@@ -33,10 +48,46 @@ class Manifest(BaseModel):
     sha256: str | None = Field(None, pattern="^[0-9a-fA-F]{64}$")
     #: The published batch that this one replaces.
     replaces: int | None = Field(None, ge=1, lt=2**31)
+    #: Do everything except publishing.
+    check: bool = False
+    #: Ingest content again that was refused, failed or withdrawn.
+    resubmit: bool = False
+    #: Rejected rows up to which the batch is published without them.
+    max_rejected_rows: int = Field(0, ge=0, lt=2**63)
+    #: When the batch has to be published.
+    deadline: Deadline | None = None
+
+    @classmethod
+    def of(cls, terms: Terms) -> Manifest | None:
+        """Return the manifest that states some terms; None for the default terms."""
+        if terms == DEFAULT_TERMS:
+            return None
+        return cls(
+            rows=terms.expected_rows,
+            total=terms.expected_total,
+            sha256=None,
+            replaces=terms.replaces,
+            check=terms.check,
+            resubmit=terms.resubmit,
+            max_rejected_rows=terms.max_rejected_rows,
+            deadline=terms.deadline,
+        )
+
+    def render(self) -> bytes:
+        """Return the content of the manifest's file."""
+        return self.model_dump_json(exclude_defaults=True).encode()
 
     def terms(self) -> Terms:
         """Return what the supplier states with the delivery."""
-        return Terms(expected_rows=self.rows, expected_total=self.total, replaces=self.replaces)
+        return Terms(
+            max_rejected_rows=self.max_rejected_rows,
+            deadline=self.deadline,
+            resubmit=self.resubmit,
+            replaces=self.replaces,
+            check=self.check,
+            expected_rows=self.rows,
+            expected_total=self.total,
+        )
 
     def verify(self, source: Source) -> None:
         """Compare the digest with that of the bytes that arrived.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from rates_app.batches import ledger
 from rates_app.batches.formats.source import Inspection
 from rates_app.batches.model import DEFAULT_TERMS, Batch, BatchError, Terms
+from rates_app.batches.sources.manifest import Manifest
 from rates_app.batches.sources.names import upload_name
 from rates_app.batches.sources.registry import open_source
 
@@ -46,8 +47,8 @@ def receive(
 ) -> tuple[Batch, bool]:
     """Store a delivery without holding it in memory.
 
-    The delivery becomes visible only when it is complete and in the ledger. So a dispatcher never claims a part of it,
-    and an interrupted delivery leaves nothing behind.
+    The delivery becomes visible only when it is complete. Its terms are stored with it, in a manifest. So a dispatcher
+    never claims a part of it, and follows the terms even if this process ends before the batch is in the ledger.
 
     Args:
         settings: Where deliveries are stored, and how large one may be.
@@ -68,7 +69,8 @@ def receive(
         DigestMismatch: The bytes are not those that the supplier sent.
         KeyReused: The key belongs to other content.
         QuotaExceeded: The supplier has used its quota.
-        Unavailable: The ledger or the bucket can't be reached, or the folder can't be written; nothing was stored.
+        Unavailable: The ledger or the bucket can't be reached, or the folder can't be written. The delivery can be
+            repeated, whether it was stored or not.
     """
     quota = ledger.Quota.of(settings)
     with databases.write() as connection:  # before the body is received
@@ -91,8 +93,9 @@ def receive(
                 _claim_key(connection, supplier, idempotency_key, source.content_hash)
             batch, new = ledger.accept(connection, source, name=name, supplier=supplier, terms=terms, quota=quota)
             if new:
-                # Before the commit, so that no batch is in the ledger whose bytes are not there.
-                upload.commit()
+                # Before the transaction is committed, so that no batch is in the ledger whose bytes are not there.
+                manifest = Manifest.of(terms)
+                upload.commit(manifest.render() if manifest is not None else None)
         return batch, new
     finally:
         upload.abort()

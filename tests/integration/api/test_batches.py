@@ -155,7 +155,9 @@ def test_a_delivery_is_bounded_with_and_without_a_length(
             headers=writer,
             environ_base={"wsgi.input_terminated": True},
         )
-        assert (announced.status_code, streamed.status_code) == (413, 413)
+        for refused in (announced, streamed):
+            assert (refused.status_code, refused.content_type) == (413, "application/problem+json")
+            assert refused.get_json(force=True)["type"] == "/problems/too-large"
         assert incoming(settings) == []
     finally:
         app.extensions["rates"].close()
@@ -213,6 +215,18 @@ def test_rejects_in_every_form(client: FlaskClient, settings: Settings, tmp_path
     table = client.get(f"/v1/batches/{batch.id}/rejects", headers={"Accept": "text/csv"}).text.splitlines()
     assert table[0] == "line,field,reason,value"
     assert len(table) == 4
+
+
+@pytest.mark.parametrize("form", ["json", "ndjson", "csv"])
+def test_every_format_of_rejects_states_the_rows_that_are_not_listed(
+    client: FlaskClient, settings: Settings, tmp_path: Path, form: str
+) -> None:
+    (tmp_path / "bad.csv").write_bytes(BAD)
+    batch, _ = ingest(settings.model_copy(update={"max_rejects": 1}), str(tmp_path / "bad.csv"))
+
+    answer = client.get(f"/v1/batches/{batch.id}/rejects?format={form}")
+    assert (batch.rejected, answer.headers["Unlisted-Rows"]) == (2, "1")
+    assert answer.text.count("NOWHR") == 1
 
 
 def test_a_batch_without_rejects_has_an_empty_report(client: FlaskClient, writer: dict[str, str]) -> None:

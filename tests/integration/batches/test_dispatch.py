@@ -11,6 +11,8 @@ import sys
 import threading
 import time
 import urllib.request
+from datetime import UTC, datetime
+from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +26,7 @@ import yaml
 from kubernetes import client
 from moto.server import ThreadedMotoServer
 
+from drills.waiting import wait_until
 from rates_app.batches import ledger
 from rates_app.batches.formats.source import inspect
 from rates_app.batches.model import Terms, Unreadable
@@ -33,7 +36,7 @@ from rates_app.batches.pipeline.engine import drive
 from rates_app.batches.pipeline.spark import Applications
 from rates_app.batches.pipeline.workers import in_process
 from rates_app.batches.sources import bucket
-from rates_app.batches.sources.folder import FolderSource
+from rates_app.batches.sources.folder import FolderSource, FolderUpload
 from rates_app.batches.sources.registry import open_source
 from rates_app.batches.sources.upload import TooLarge, receive
 from rates_app.local.server import free_port
@@ -44,11 +47,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rates_app.batches.model import Batch
-    from rates_app.batches.sources.delivery import Delivery, Source
+    from rates_app.batches.sources.delivery import Delivery, Source, Upload
 
 HEADER = b"orig_code,dest_code,day,price\n"
 GOOD = b"CNGGZ,EETLL,2021-01-01,1244\n"
 BAD = b"XXXXX,EETLL,2021-01-01,1244\n"
+#: Counts the sessions that wait for the lock of a content.
+WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "tests" / "charts" / "golden" / "prod-spark-ingest.yaml"
 
@@ -94,10 +99,12 @@ def report(settings: Settings, name: str) -> dict[str, Any]:
 
 
 def dispatch_all(settings: Settings) -> None:
-    source = folders(settings)
+    source = open_source(settings) if settings.incoming_bucket else folders(settings)
     dispatcher = dispatching(settings, source, None)
-    while delivery := source.claim(0):
-        dispatcher.handle(delivery)
+    # A message of the queue may announce an object that is archived already.
+    while (delivery := source.claim(0)) or (settings.incoming_bucket and objects("incoming")):
+        if delivery:
+            dispatcher.handle(delivery)
 
 
 def test_files_are_archived_with_their_reports(settings: Settings) -> None:
@@ -474,8 +481,10 @@ def test_an_upload_to_the_bucket_appears_when_it_is_in_the_ledger(aws: Settings)
         aws, databases, io.BytesIO(content), name="a.csv", supplier="acme", terms=Terms(max_rejected_rows=7)
     )
     assert (new, batch.state, batch.max_rejected_rows, batch.size_bytes) == (True, "received", 7, len(content))
-    (key,) = objects("incoming")
+    stored = objects("incoming")
+    key, manifest = stored
     assert key.startswith("acme/")
+    assert manifest == f"{key}.manifest.json"
     assert boto3.Session().client("s3").get_object(Bucket="incoming", Key=key)["Body"].read() == content
 
     again, new = receive(aws, databases, io.BytesIO(content), name="a.csv", supplier="acme")
@@ -485,9 +494,84 @@ def test_an_upload_to_the_bucket_appears_when_it_is_in_the_ledger(aws: Settings)
     small = aws.model_copy(update={"max_upload_bytes": 2**24})
     with pytest.raises(TooLarge):
         receive(small, databases, Endless(2**25), name="endless.csv", supplier="acme")
-    assert objects("incoming") == [key]
+    assert objects("incoming") == stored
     uploads = boto3.Session().client("s3").list_multipart_uploads(Bucket="incoming")
     assert uploads.get("Uploads", []) == []
+    databases.close()
+
+
+@pytest.mark.parametrize("source", ["folder", "bucket"])
+def test_an_upload_that_ends_before_the_ledger_is_written_keeps_its_terms(
+    settings: Settings, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    if source == "bucket":
+        settings = request.getfixturevalue("aws")
+    databases = Databases(settings)
+    databases.open()
+    published, _ = receive(settings, databases, io.BytesIO(HEADER + GOOD), name="a.csv", supplier="acme")
+    dispatch_all(settings)
+    upload: Any = {"folder": FolderUpload, "bucket": bucket.BucketUpload}[source]
+    commit = upload.commit
+
+    def commit_and_end(self: Upload, manifest: bytes | None = None) -> NoReturn:
+        commit(self, manifest)
+        raise SystemExit
+
+    deadline = datetime(2100, 1, 1, tzinfo=UTC)
+    monkeypatch.setattr(upload, "commit", commit_and_end)
+    for rows, terms in enumerate(
+        (
+            Terms(1, check=True),
+            Terms(1, expected_rows=99),
+            Terms(1, expected_total=Decimal("0.05")),
+            Terms(1, replaces=published.id, deadline=deadline),
+            Terms(1),
+        ),
+        start=2,
+    ):
+        body = io.BytesIO(HEADER + GOOD * rows + BAD)
+        with pytest.raises(SystemExit):
+            receive(settings, databases, body, name="a.csv", supplier="acme", terms=terms)
+    assert len(batches(settings)) == 1
+    dispatch_all(settings)
+    old, check, short, other_total, replacement, tolerant = batches(settings)
+    assert (old.state, old.replaced_by) == ("withdrawn", replacement.id)
+    assert (check.state, check.check_only) == ("checked", True)
+    assert (short.state, short.failure) == (
+        "refused",
+        "the file has 4 rows, but 99 were announced: deliver the complete file",
+    )
+    assert (other_total.state, "0.05 were announced" in str(other_total.failure)) == ("refused", True)
+    assert (replacement.state, replacement.deadline) == ("published", deadline)
+    assert (tolerant.state, tolerant.rejected) == ("published", 1)
+
+    # The client, which has no response, repeats the delivery.
+    monkeypatch.setattr(upload, "commit", commit)
+    body = io.BytesIO(HEADER + GOOD * 6 + BAD)
+    again, new = receive(settings, databases, body, name="a.csv", supplier="acme", terms=Terms(1, resubmit=True))
+    assert (again.id, new) == (tolerant.id, False)
+    databases.close()
+
+
+def test_a_dispatcher_that_claims_a_check_before_it_is_committed_waits_for_it(
+    aws: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    databases = Databases(aws)
+    databases.open()
+    commit = bucket.BucketUpload.commit
+    dispatcher = threading.Thread(target=dispatch_all, args=(aws,))
+
+    def commit_and_dispatch(self: bucket.BucketUpload, manifest: bytes | None = None) -> None:
+        commit(self, manifest)
+        dispatcher.start()
+        with psycopg.connect(aws.database_url.get_secret_value(), autocommit=True) as connection:
+            wait_until(lambda: connection.execute(WAITING).fetchone() == (1,))
+
+    monkeypatch.setattr(bucket.BucketUpload, "commit", commit_and_dispatch)
+    body = io.BytesIO(HEADER + GOOD)
+    check, _ = receive(aws, databases, body, name="a.csv", supplier="acme", terms=Terms(check=True))
+    dispatcher.join()
+    assert [(batch.id, batch.state) for batch in batches(aws)] == [(check.id, "checked")]
     databases.close()
 
 

@@ -6,7 +6,6 @@ import inspect
 
 import gunicorn
 import pytest
-from gunicorn import util
 from gunicorn.arbiter import Arbiter
 from gunicorn.http import wsgi
 from gunicorn.http.parser import RequestParser
@@ -19,7 +18,6 @@ USED = {
     Worker.run: ["self"],
     Worker.notify: ["self"],
     Worker.handle_exit: ["self", "sig", "frame"],
-    Worker.handle_error: ["self", "req", "client", "addr", "exc"],
     Arbiter.handle_term: ["self"],
     Arbiter.wait_for_signals: ["self", "timeout"],
     RequestParser.__init__: ["self", "cfg", "source", "source_addr"],
@@ -31,7 +29,6 @@ USED = {
     wsgi.Response.close: ["self"],
     wsgi.Response.should_close: ["self"],
     wsgi.Response.force_close: ["self"],
-    util.write_error: ["sock", "status_int", "reason", "mesg"],
 }
 
 
