@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 pytest_plugins = ["tests.fixtures.service", "tests.fixtures.stores", "tests.fixtures.targets"]
 
 FOLDER = pytest.StashKey[Path]()
+#: Longer content is not part of a test's name.
+MAX_NAMED_BYTES = 60
 
 
 # Hypothesis would fail an example for its duration, which on a busy machine says nothing about the code.
@@ -50,6 +52,11 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: WorkerController) -> None:
     node.workerinput["servers_folder"] = str(node.config.stash[FOLDER])
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name long content by its argument: bytes of a compressed file contain the time, which differs between workers."""
+    return argname if isinstance(val, bytes) and len(val) > MAX_NAMED_BYTES else None
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
