@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ def listener() -> Iterator[socket.socket]:
 
 
 @pytest.fixture
-def worker(monkeypatch: pytest.MonkeyPatch) -> EventWorker:
+def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[EventWorker]:
     """The first of two workers, with three connections open."""
     monkeypatch.setattr("gunicorn.workers.base.Worker.init_process", lambda _self: None)
     config = Config()
@@ -39,7 +40,13 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> EventWorker:
     worker = EventWorker(1, 0, [], app, 30, config, Logger(config))
     worker.init_process()
     worker.connections = 3
-    return worker
+    yield worker
+    for connection in list(worker._waiting):
+        worker._discard(connection)
+    worker._selector.close()
+    worker.tmp.close()
+    for end in (worker._wake_reader, worker._wake_writer):
+        os.close(end)
 
 
 @pytest.mark.parametrize("other", [-1, 3, 4])
@@ -87,8 +94,6 @@ def test_a_full_worker_closes_the_connection_that_has_waited_longest(worker: Eve
                 client.recv(1)
             client.close()
         clients[0].close()
-        for connection in list(worker._waiting):
-            connection.close()
 
 
 def test_a_worker_takes_the_place_of_one_that_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
