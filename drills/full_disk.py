@@ -56,19 +56,19 @@ def run(folder: Path, report: Report, *, short: bool) -> None:
         primary, replica = site.cluster
         site.make_synchronous(primary)
         with Load(site) as load:
-            report.note(f"the primary's disk has {DISK_MIB} MiB")
+            report.log(f"the primary's disk has {DISK_MIB} MiB")
             ballast = disk / "ballast"
             _fill(ballast)
             report.breaks("another file has filled it to the last byte")
             before = load.retries
             wait_for(lambda: load.retries > before + 3)
-            report.note("changes fail and are retried; readers get responses")
+            report.log("changes fail and are retried; readers get responses")
             answers = len(load.reads)
             wait_for(lambda: len(load.reads) > answers + (20 if short else 200))
             ballast.unlink()
-            report.note("space is freed")
+            report.log("space is freed")
             if not primary.is_running():
-                report.note("PostgreSQL had stopped because it could not write WAL; it is started")
+                report.log("PostgreSQL had stopped because it could not write WAL; it is started")
                 primary.start()
             changes = len(load.writes)
             wait_for(lambda: len(load.writes) > changes)

@@ -144,7 +144,7 @@ class Load:
         report.failed = len(self.failures)
         report.expect("requests failed", 0, len(self.failures))
         for why in self.failures[:5]:
-            report.note(f"failed: {why}")
+            report.log(f"failed: {why}")
         try:
             check(self.reads, self.writes)
         except AssertionError as error:

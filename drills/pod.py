@@ -7,11 +7,11 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import httpx
 
+from drills.waiting import wait_until
 from rates_app.local.server import free_port
 
 if TYPE_CHECKING:
@@ -56,15 +56,12 @@ class Pod:
         Raises:
             TimeoutError: It is not ready; the message is its output.
         """
-        for _ in range(600):
+
+        def ready() -> bool:
             assert self.process.poll() is None, "".join(self.output)
-            try:
-                if httpx.get(f"{self.operations_url}/readyz").status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.05)
-        raise TimeoutError("".join(self.output))
+            return httpx.get(f"{self.operations_url}/readyz").status_code == 200
+
+        wait_until(ready, pause=0.05, describe=lambda: "".join(self.output), ignore=(httpx.TransportError,))
 
     def terminate(self) -> int:
         """Send SIGTERM, as Kubernetes does, and wait.

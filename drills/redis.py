@@ -23,14 +23,14 @@ def run(folder: Path, report: Report, *, short: bool) -> None:
     with Site(folder, short=short) as site:
         with Load(site) as load:
             wait_for(lambda: _redis_hits(site) > 0)
-            report.note("responses are shared in Redis")
+            report.log("responses are shared in Redis")
             site.redis.kill()
             report.breaks("Redis is killed")
             load.wait_for_progress()
-            report.note("responses come from process memory and the database; batches continue")
+            report.log("responses come from process memory and the database; batches continue")
             site.redis.start()
             before = _redis_hits(site)
-            report.note("Redis is back, empty")
+            report.log("Redis is back, empty")
             wait_for(lambda: _redis_hits(site) > before)
             report.recovered("responses are found in Redis again")
             load.wait_for_progress()

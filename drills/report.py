@@ -57,19 +57,19 @@ class Report:
     _began: float = field(default_factory=time.monotonic)
     _broken_at: float = 0.0
 
-    def note(self, what: str) -> None:
+    def log(self, what: str) -> None:
         """Add to the timeline."""
         self.console.print(f"  [dim]{time.monotonic() - self._began:7.2f} s[/]  {what}", highlight=False)
 
     def breaks(self, what: str) -> None:
         """Add the failure to the timeline and start the time to recover."""
         self._broken_at = time.monotonic()
-        self.note(f"[red]{what}[/]")
+        self.log(f"[red]{what}[/]")
 
     def recovered(self, what: str) -> None:
         """Add the recovery to the timeline."""
         self.seconds = time.monotonic() - self._broken_at
-        self.note(f"[green]{what}[/]")
+        self.log(f"[green]{what}[/]")
 
     def expect(self, what: str, promised: object, seen: object) -> None:
         """Add a check that compares an observed value with the promised one."""

@@ -29,13 +29,13 @@ def run(folder: Path, report: Report, *, short: bool) -> None:
         assert primary.backups
         backups = {"RATES_BACKUP_URL": str(primary.backups), "RATES_BACKUP_DATABASE_URL": primary.backup_url}
         with Load(site) as load:
-            report.note(site.run("backup", **backups).strip())
+            report.log(site.run("backup", **backups).strip())
             load.wait_for_progress()
         site.ingest(site.generated("later", site.base_rows // 2))
         before = contents(primary.url)
         answers = _answers(site.pods[0].url)
         moment: datetime = value(primary.admin_url, "SELECT clock_timestamp()")
-        report.note(f"one more batch is published; it is {moment.astimezone(UTC):%H:%M:%S.%f}")
+        report.log(f"one more batch is published; it is {moment.astimezone(UTC):%H:%M:%S.%f}")
         with psycopg.connect(primary.url) as connection:
             connection.execute("DELETE FROM rollups WHERE batch_id % 2 = 1")
             connection.execute("TRUNCATE segments")
@@ -44,11 +44,11 @@ def run(folder: Path, report: Report, *, short: bool) -> None:
 
         segment = value(primary.admin_url, "SELECT pg_walfile_name(pg_switch_wal())")
         wait_for(lambda: value(primary.admin_url, f"SELECT last_archived_wal >= '{segment}' FROM pg_stat_archiver"))
-        report.note("the WAL up to now is archived")
+        report.log("the WAL up to now is archived")
         private_folder(folder / "restored")
         server = PostgresServer(folder / "restored", fast=short)
         at = f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}"
-        report.note(site.run("restore", server.data, "--at", at, **backups).strip())
+        report.log(site.run("restore", server.data, "--at", at, **backups).strip())
         shutil.copy(primary.passwords_file, server.passwords_file)
         with server:
             after = contents(server.url)

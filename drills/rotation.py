@@ -38,7 +38,7 @@ def run(folder: Path, report: Report, *, short: bool) -> None:
                 admin.execute(sql.SQL("ALTER ROLE {} SET role = 'rates'").format(sql.Identifier(NEXT)))
             with redis.Redis.from_url(site.redis.url) as client:
                 client.acl_setuser("default", enabled=True, passwords=[f"+{word}"])
-            report.note("PostgreSQL has a second login for the service, Redis a second password")
+            report.log("PostgreSQL has a second login for the service, Redis a second password")
 
             old = site.settings
             site.settings = Settings.model_validate(
@@ -53,7 +53,7 @@ def run(folder: Path, report: Report, *, short: bool) -> None:
             for number, pod in enumerate(list(site.pods)):
                 site.pods[number] = site.start_pod()  # in one step, as an endpoint replaces another
                 pod.terminate()
-                report.note(f"pod {number + 1} is replaced")
+                report.log(f"pod {number + 1} is replaced")
             with psycopg.connect(admin_url, autocommit=True) as admin:
                 users = admin.execute(
                     "SELECT count(*) FROM pg_stat_activity "

@@ -22,7 +22,7 @@ def run(folder: Path, report: Report, *, short: bool) -> None:
         with Load(site, writes=False) as load:
             bad = site.ingest(site.priced(WRONG))
             mixed = (FIRST_PRICE + WRONG) / 2
-            report.note(f"batch {bad.id} is published with wrong prices")
+            report.log(f"batch {bad.id} is published with wrong prices")
             report.expect("every pod shows them", [mixed] * 2, [query_price(pod) for pod in site.pods])
             load.wait_for_progress()
             report.breaks("the operator withdraws it")
@@ -34,7 +34,7 @@ def run(folder: Path, report: Report, *, short: bool) -> None:
             load.wait_for_progress()
             late = [read for read in load.reads[marker + 4 :] if read.prices[0] != FIRST_PRICE]
             report.expect("wrong responses after that", 0, len(late))
-            report.note(site.run("housekeep").strip().splitlines()[-1])
+            report.log(site.run("housekeep").strip().splitlines()[-1])
             load.wait_for_progress()
         report.requests, report.failed = len(load.reads) + len(load.failures), len(load.failures)
         report.expect("requests failed", 0, report.failed)

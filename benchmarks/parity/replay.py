@@ -113,7 +113,7 @@ def replay(connection: Connection, number: int, seed: int) -> Parity:
         destination = chance.choice(places["region"]) if kinds in {"destination", "both"} else destination
         question = Question(origin, destination, *_days(chance, *row))
         interval: Interval = chance.choice(("day", "week", "month"))
-        _ask(connection, question, interval, parity, lane=kinds == "lane")
+        _compare(connection, question, interval, parity, lane=kinds == "lane")
         parity.questions += 1
     return parity
 
@@ -123,7 +123,7 @@ def _days(chance: random.Random, first: date, last: date) -> tuple[date, date]:
     return start, start + timedelta(days=chance.choice((0, 1, 3, 7, 30)))
 
 
-def _ask(connection: Connection, question: Question, interval: Interval, parity: Parity, *, lane: bool) -> None:
+def _compare(connection: Connection, question: Question, interval: Interval, parity: Parity, *, lane: bool) -> None:
     spans = intervals(question, interval)
     places = {"origin": question.origin, "destination": question.destination}
     for found, (first, last) in zip(rates(connection, question, interval), spans, strict=True):

@@ -27,6 +27,7 @@ import httpx
 import psycopg
 
 from benchmarks.stores import sample_stores
+from drills.waiting import wait_until
 from rates_app.batches.model import Terms
 from rates_app.batches.pipeline import publish
 from rates_app.batches.pipeline.engine import ingest
@@ -109,14 +110,12 @@ class Bench:
             )
         try:
             url = f"http://127.0.0.1:{port}"
-            for _ in range(200):
-                try:
-                    if httpx.get(url + HOT).status_code == 200:
-                        break
-                except httpx.TransportError:
-                    time.sleep(0.1)
-            else:
-                raise TimeoutError((self.folder / f"log-{port}").read_text())
+            wait_until(
+                lambda: httpx.get(url + HOT).status_code == 200,
+                pause=0.1,
+                describe=(self.folder / f"log-{port}").read_text,
+                ignore=(httpx.TransportError,),
+            )
             yield url
         finally:
             process.send_signal(signal.SIGTERM)

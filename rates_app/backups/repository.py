@@ -143,7 +143,7 @@ class Bucket:
 
     def files(self, folder: str) -> list[StoredFile]:
         """List the objects."""
-        with self._reaching():
+        with self._translating():
             pages = self._s3.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=f"{self._prefix}{folder}/"
             )
@@ -155,13 +155,13 @@ class Bucket:
 
     def open(self, name: str) -> IO[bytes]:
         """Stream the object."""
-        with self._reaching():
+        with self._translating():
             return cast("IO[bytes]", self._s3.get_object(Bucket=self._bucket, Key=self._prefix + name)["Body"])
 
     def add(self, name: str, file: Path) -> None:
         """Upload with a checksum; S3 refuses to replace an object if the file is sent in one request."""
         key = self._prefix + name
-        with self._reaching():
+        with self._translating():
             if file.stat().st_size > MAX_SINGLE_PUT_BYTES:
                 # Files of this size belong to a base backup, whose label is unique.
                 self._s3.upload_file(str(file), self._bucket, key, ExtraArgs={"ChecksumAlgorithm": "SHA256"})
@@ -195,11 +195,11 @@ class Bucket:
 
     def remove(self, name: str) -> None:
         """Delete the object."""
-        with self._reaching():
+        with self._translating():
             self._s3.delete_object(Bucket=self._bucket, Key=self._prefix + name)
 
     @contextmanager
-    def _reaching(self) -> Iterator[None]:
+    def _translating(self) -> Iterator[None]:
         try:
             yield
         except (BotoCoreError, ClientError, S3UploadFailedError) as error:

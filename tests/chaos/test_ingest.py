@@ -22,6 +22,7 @@ import pytest
 from psycopg import sql
 
 from drills.sample import store_sample_locations
+from drills.waiting import wait_until
 from rates_app.batches.generate import generate, read_sample, sample_file
 from rates_app.batches.pipeline.tables import staged_rows
 from rates_app.local.postgres import PostgresServer
@@ -55,14 +56,9 @@ def server(servers_folder: Path) -> Iterator[PostgresServer]:
 
 def connect(server: PostgresServer) -> psycopg.Connection:
     """Connect, waiting for a crashed server to recover."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        try:
-            return psycopg.connect(server.url)
-        except psycopg.OperationalError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
+    return wait_until(
+        lambda: psycopg.connect(server.url), seconds=PATIENCE_SECONDS, pause=0.1, ignore=(psycopg.OperationalError,)
+    )
 
 
 def start(server: PostgresServer, file: Path, data: Path, replaces: int | None) -> psutil.Popen:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from drills.waiting import wait_until
 from tests.charts.tools import program
 
 if TYPE_CHECKING:
@@ -56,11 +56,7 @@ def _run(*command: str, text: str | None = None, check: bool = True) -> str:
 
 def wait_for(what: str, holds: Callable[[], Any], seconds: float = 180) -> Any:
     """Wait until a condition holds and return its value; fail with its name on a timeout."""
-    deadline = time.monotonic() + seconds
-    while not (found := holds()):
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(1)
-    return found
+    return wait_until(holds, seconds=seconds, pause=1, describe=lambda: what)
 
 
 def ready(pod: Any) -> bool:

@@ -107,11 +107,11 @@ def takes_notifications() -> Iterator[str]:
     """Run a target for notifications and yield its address."""
 
     @Request.application
-    def take(request: Request) -> Response:
+    def accept(request: Request) -> Response:
         request.get_data()
         return Response("ok")
 
-    server = make_server("127.0.0.1", 0, take)
+    server = make_server("127.0.0.1", 0, accept)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield f"http://127.0.0.1:{server.port}/hook"

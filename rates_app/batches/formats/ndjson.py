@@ -187,10 +187,10 @@ def _literal(value: float, line: bytes) -> bytes | None:
     """Find the digits that a line has for a number."""
     found: list[str] = []
 
-    def note(literal: str) -> float:
+    def collect(literal: str) -> float:
         if float(literal) == value:
             found.append(literal)
         return float(literal)
 
-    json.loads(line, parse_float=note, parse_int=note)
+    json.loads(line, parse_float=collect, parse_int=collect)
     return found[0].encode() if found else None

@@ -73,7 +73,7 @@ def render(template: Path, batch_id: int, source: str, attempt: int = 1) -> dict
 
 
 @contextmanager
-def _asking(subject: str, *, exists_ok: bool = False, missing_ok: bool = False) -> Iterator[None]:
+def _translating(subject: str, *, exists_ok: bool = False, missing_ok: bool = False) -> Iterator[None]:
     """Translate the cluster's refusals and network errors into Unavailable."""
     try:
         yield
@@ -114,17 +114,17 @@ class Applications:
             latest = max(latest, int(match[1] or 1))
             if found.get("status", {}).get("applicationState", {}).get("state") not in ENDED:
                 return found
-            with _asking(f"the removal of SparkApplication {found['metadata']['name']}", missing_ok=True):
+            with _translating(f"the removal of SparkApplication {found['metadata']['name']}", missing_ok=True):
                 self._api.delete_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL, found["metadata"]["name"])
         body = render(template, batch_id, source, latest + 1)
-        with _asking(f"SparkApplication {body['metadata']['name']}", exists_ok=True):
+        with _translating(f"SparkApplication {body['metadata']['name']}", exists_ok=True):
             self._api.create_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL, body)
         return body
 
     def _of_batch(self, body: dict[str, Any]) -> list[dict[str, Any]]:
         label = body["metadata"].get("labels", {}).get(BATCH_LABEL)
         selector: dict[str, Any] = {"label_selector": f"{BATCH_LABEL}={label}"} if label else {}
-        with _asking("the list of SparkApplications"):
+        with _translating("the list of SparkApplications"):
             found: Any = self._api.list_namespaced_custom_object(
                 GROUP, VERSION, body["metadata"]["namespace"], PLURAL, **selector
             )

@@ -84,7 +84,7 @@ _CHANGED = {"404", "412", "NoSuchKey", "NoSuchVersion", "PreconditionFailed"}
 
 
 @contextmanager
-def _reaching(service: str) -> Iterator[None]:
+def _translating(service: str) -> Iterator[None]:
     """Translate AWS and network errors into Unavailable, and failed preconditions into ContentChanged."""
     try:
         yield
@@ -108,7 +108,7 @@ class BucketUpload:
         self._s3 = s3
         self._bucket = bucket
         self._key = key
-        with _reaching(bucket):
+        with _translating(bucket):
             self._upload_id = s3.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
         self._waiting = bytearray()
         self._parts: list[CompletedPartTypeDef] = []
@@ -122,7 +122,7 @@ class BucketUpload:
 
     def _send(self) -> None:
         number = len(self._parts) + 1
-        with _reaching(self._bucket):
+        with _translating(self._bucket):
             answer = self._s3.upload_part(
                 Bucket=self._bucket,
                 Key=self._key,
@@ -136,7 +136,7 @@ class BucketUpload:
     def commit(self, manifest: bytes | None = None) -> None:
         """Store the manifest, then complete the upload."""
         self._send()  # the last part may have any size
-        with _reaching(self._bucket):
+        with _translating(self._bucket):
             if manifest is not None:
                 self._s3.put_object(Bucket=self._bucket, Key=self._key + MANIFEST_SUFFIX, Body=manifest)
             self._s3.complete_multipart_upload(
@@ -150,7 +150,7 @@ class BucketUpload:
         The manifest stays: if the response to the completion was lost, its object is there. No other has its name.
         """
         if self._open:
-            with _reaching(self._bucket):
+            with _translating(self._bucket):
                 self._s3.abort_multipart_upload(Bucket=self._bucket, Key=self._key, UploadId=self._upload_id)
 
 
@@ -201,7 +201,7 @@ class Message:
     def end(self) -> None:
         """Delete the message, or return it if a delivery was deferred."""
         self._done.set()
-        with _reaching("the queue"):
+        with _translating("the queue"):
             if self._deferred is None:
                 self._sqs.delete_message(QueueUrl=self._queue, ReceiptHandle=self._handle)
             else:
@@ -239,7 +239,7 @@ class ObjectDelivery:
         s3, incoming = self._source.s3, self._source.incoming
         bucket = self._source.destinations[destination]
         key, manifest = f"{archive_name(self._folder)}/{name}", self._content.key + MANIFEST_SUFFIX
-        with _reaching(bucket):
+        with _translating(bucket):
             s3.head_object(**self._content.condition)
             for report in reports:
                 s3.upload_file(str(report), bucket, f"{key}.{report.name}")
@@ -255,7 +255,7 @@ class ObjectDelivery:
                 ExtraArgs={"CopySourceIfMatch": self._content.etag},
             )
         try:
-            with _reaching(incoming):
+            with _translating(incoming):
                 s3.delete_object(Bucket=incoming, Key=self._content.key, IfMatch=self._content.etag)
                 if self.manifest is not None:
                     s3.delete_object(Bucket=incoming, Key=manifest)
@@ -351,7 +351,7 @@ class BucketSource:
         if len(self._waiting) >= MAX_WAITING:
             time.sleep(seconds)
             return
-        with _reaching("the queue of RATES_INCOMING_QUEUE_URL"):
+        with _translating("the queue of RATES_INCOMING_QUEUE_URL"):
             answer = self._sqs.receive_message(
                 QueueUrl=self._queue,
                 MaxNumberOfMessages=RECEIVED_MESSAGES,
@@ -411,7 +411,7 @@ class BucketSource:
         if len(key.encode("utf-8", "surrogatepass")) > MAX_KEY_BYTES:
             return None
         try:
-            with _reaching(self.incoming):
+            with _translating(self.incoming):
                 return self.s3.get_object(Bucket=self.incoming, Key=key)["Body"].read(MAX_MANIFEST_BYTES + 1)
         except ContentChanged:
             return None

@@ -12,6 +12,7 @@ import pytest
 from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
+from drills.waiting import wait_until
 from rates_app.application import create_app
 from rates_app.cache.redis import RETRY_SECONDS
 from rates_app.local.redis import RedisServer
@@ -164,8 +165,7 @@ def test_the_replica_alone_still_answers(
 ) -> None:
     publish_day(publisher, 100, 100, 100)
     with psycopg.connect(database.replica_urls[0], autocommit=True) as replica:
-        while replica.execute("SELECT number FROM generation").fetchone() != (3,):
-            time.sleep(0.01)
+        wait_until(lambda: replica.execute("SELECT number FROM generation").fetchone() == (3,))
     client = make_app(database_url=nowhere()).test_client()
 
     assert price(client) == 100

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Self
 
 import httpx
 
+from drills.waiting import wait_until
+
 if TYPE_CHECKING:
     from drills.pod import Pod
     from tests.fixtures.service import Publisher, Row
@@ -29,12 +31,12 @@ class Load:
         self.closing = 0
         self.stop = threading.Event()
         self.threads = [
-            threading.Thread(target=self._ask, args=(number % 2 == 0,), daemon=True) for number in range(clients)
+            threading.Thread(target=self._query, args=(number % 2 == 0,), daemon=True) for number in range(clients)
         ]
         for thread in self.threads:
             thread.start()
 
-    def _ask(self, keep: bool) -> None:
+    def _query(self, keep: bool) -> None:
         with httpx.Client(timeout=30) as kept:
             while not self.stop.is_set():
                 try:
@@ -59,8 +61,7 @@ class Load:
 def test_sigterm_loses_no_request(served: Pod, publisher: Publisher, sample_rows: list[Row]) -> None:
     publisher.publish(sample_rows[:2000])
     with Load(served.url) as load:
-        while len(load.statuses) < 100:
-            time.sleep(0.01)
+        wait_until(lambda: len(load.statuses) >= 100)
         answered = len(load.statuses)
         assert load.closing == 0
 

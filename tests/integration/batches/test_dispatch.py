@@ -203,9 +203,7 @@ def test_many_dispatchers_share_a_folder_and_stop_cleanly(settings: Settings) ->
         )
         for port in ports
     ]
-    deadline = time.monotonic() + 240
-    while names(settings, "incoming") and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_until(lambda: not names(settings, "incoming"), seconds=240, pause=0.1)
     for dispatcher in dispatchers:
         dispatcher.send_signal(signal.SIGTERM)
     logs = [[json.loads(line) for line in dispatcher.communicate()[0].splitlines()] for dispatcher in dispatchers]

@@ -6,12 +6,12 @@ The long form, with ten million rows: ``pytest tests/integration/batches/test_vi
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
+from drills.waiting import wait_until
 from rates_app.batches import ledger
 from rates_app.batches.generate import generate, read_sample, sample_file
 from rates_app.batches.pipeline import publish
@@ -50,11 +50,11 @@ class Reader(threading.Thread):
                     self.answers.append(answer)
 
     def wait_for(self, answers: int) -> None:
-        deadline = time.monotonic() + SECONDS
-        while len(self.answers) < answers:
+        def seen() -> bool:
             assert self.is_alive()
-            assert time.monotonic() < deadline, f"{answers} different answers are expected, seen are {self.answers}"
-            time.sleep(0.01)
+            return len(self.answers) >= answers
+
+        wait_until(seen, seconds=SECONDS, describe=lambda: f"expected {answers} different answers, got {self.answers}")
 
     def stop(self) -> None:
         self._done.set()

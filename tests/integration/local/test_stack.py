@@ -9,7 +9,6 @@ import stat
 import subprocess
 import sys
 import sysconfig
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ import psutil
 import psycopg
 import pytest
 
+from drills.waiting import wait_until
 from rates_app.local.account import account, run
 from rates_app.local.postgres import PostgresServer
 from rates_app.local.redis import RedisServer
@@ -50,11 +50,12 @@ class Dev:
             )
 
     def wait_for(self, pattern: str) -> str:
-        deadline = time.monotonic() + SECONDS
-        while not (found := re.search(pattern, self.output.read_text())):
+        def search() -> re.Match[str] | None:
             assert self.process.poll() is None, self.output.read_text()
-            assert time.monotonic() < deadline, self.output.read_text()
-            time.sleep(0.05)
+            return re.search(pattern, self.output.read_text())
+
+        found = wait_until(search, seconds=SECONDS, pause=0.05, describe=self.output.read_text)
+        assert found is not None
         return found[1]
 
     @property

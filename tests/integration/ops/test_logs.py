@@ -17,6 +17,7 @@ import psycopg
 import pytest
 
 from drills.pod import Pod, environment_of
+from drills.waiting import wait_until
 from rates_app.store.tokens import create_token
 
 if TYPE_CHECKING:
@@ -95,12 +96,7 @@ def test_errors_of_a_request_have_its_id_and_no_password(settings: Settings) -> 
         {**environment_of(settings), "RATES_DATABASE_URL": url, "RATES_REPLICA_URLS": "", "RATES_LOG_LEVEL": "debug"}
     )
     try:
-        for _ in range(600):
-            try:
-                httpx.get(f"{server.url}/healthz")
-                break
-            except httpx.TransportError:
-                time.sleep(0.05)
+        wait_until(lambda: httpx.get(f"{server.url}/healthz"), pause=0.05, ignore=(httpx.TransportError,))
         answer = httpx.get(f"{server.url}/rates", params=QUESTION, timeout=30)
     finally:
         server.terminate()

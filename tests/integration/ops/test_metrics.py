@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ import yaml
 from prometheus_client import REGISTRY, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from drills.waiting import wait_until
 from rates_app.batches.pipeline.dispatch import DELIVERIES
 from rates_app.notify.sender import DEAD_LETTERS, NOTIFICATIONS
 from rates_app.watch.stream import INTERRUPTIONS
@@ -43,7 +43,7 @@ COMPLETE = {
 }
 
 #: Maximum number of values of a label other than the route; states and statuses have most.
-MOST_VALUES = 10
+MAX_VALUES = 10
 
 Series = dict[str, list[dict[str, str]]]
 
@@ -72,15 +72,17 @@ def read(text: str) -> Series:
 
 def scrape(client: FlaskClient) -> Series:
     """Read the metrics after the pools were measured and a replica has replayed the test's writes."""
-    deadline = time.monotonic() + 30
-    while True:
+
+    def complete() -> Series | None:
         response = client.get("/metrics")
         assert response.status_code == 200
         series = read(response.text)
         late = {"rates_pool_connections", "rates_batch_deadline_slack_seconds"} - series.keys()
-        if not late or time.monotonic() > deadline:
-            return series
-        time.sleep(0.1)
+        return None if late else series
+
+    series = wait_until(complete, pause=0.1)
+    assert series is not None
+    return series
 
 
 @pytest.fixture
@@ -145,6 +147,6 @@ def test_the_number_of_series_is_bounded_for_any_requests(app: Flask, client: Fl
         if name.startswith("rates_"):
             for label in set().union(*found) - {"route", "le"}:
                 values = {labels[label] for labels in found}
-                assert len(values) <= MOST_VALUES, f"{name} has {len(values)} values of {label}: {sorted(values)[:20]}"
+                assert len(values) <= MAX_VALUES, f"{name} has {len(values)} values of {label}: {sorted(values)[:20]}"
     assert sum(len(found) for name, found in after.items() if name.startswith("rates_")) < before + 200
     assert {found["method"] for found in after["rates_http_requests_total"]} <= {"GET", "POST", "DELETE", "other"}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tests.fixtures.stores import Database
 
-MOST = 10_000
+MAX_LANES = 10_000
 
 Rows = list[tuple[str, str, date, int]]
 
@@ -85,11 +85,11 @@ def test_lanes(connection: psycopg.Connection, rows: Rows, above: dict[str, list
         pair: (len(days), len(set(days)), min(days), max(days))
         for pair, days in add_up(rows, {code: path[:1] for code, path in above.items()}).items()
     }
-    found = lanes(connection, None, None, MOST)
+    found = lanes(connection, None, None, MAX_LANES)
     assert {(lane.origin, lane.destination): lane[4:] for lane in found} == expected
     assert [lane.prices for lane in found] == sorted((one[0] for one in expected.values()), reverse=True)
 
-    some = lanes(connection, "china_main", "SESTO", MOST)
+    some = lanes(connection, "china_main", "SESTO", MAX_LANES)
     assert {lane.origin for lane in some} == {
         origin for origin, destination in expected if destination == "SESTO" and "china_main" in above[origin]
     }
@@ -100,7 +100,7 @@ def test_lanes(connection: psycopg.Connection, rows: Rows, above: dict[str, list
 
 def test_regions(connection: psycopg.Connection, rows: Rows, above: dict[str, list[str]]) -> None:
     days = add_up(rows, above)
-    for lane in region_lanes(connection, MOST):
+    for lane in region_lanes(connection, MAX_LANES):
         between = days[lane.origin, lane.destination]
         assert lane[4:] == (len(between), len(set(between)), min(between), max(between))
 
@@ -125,5 +125,5 @@ def test_movers(connection: psycopg.Connection, rows: Rows) -> None:
         if min(len(now), len(before)) >= MIN_PRICES
     }
     assert len(changes) > 10
-    found = {(mover.origin, mover.destination): mover.change for mover in movers(connection, MOST)}
+    found = {(mover.origin, mover.destination): mover.change for mover in movers(connection, MAX_LANES)}
     assert found == pytest.approx({pair: change for pair, change in changes.items() if change})

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import time
 from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ import psycopg
 import pytest
 
 from drills.sample import store_sample_locations
+from drills.waiting import wait_until
 from rates_app.batches.generate import generate, read_sample, sample_file
 from rates_app.batches.pipeline.engine import ingest
 from rates_app.local.postgres import PostgresServer
@@ -67,13 +67,14 @@ def pages(connection: psycopg.Connection[Any], query: str, lane: tuple[str, str]
 
 def vacuum(connection: psycopg.Connection[Any]) -> None:
     """Mark every page of the rollups as all-visible, as autovacuum does."""
-    for _ in range(100):
+
+    def hidden_pages() -> object:
         connection.execute("VACUUM ANALYZE rollups")
-        row = connection.execute("SELECT relpages - relallvisible FROM pg_class WHERE relname = 'rollups'").fetchone()
-        if row == (0,):
-            return
-        time.sleep(0.2)  # the replica reports its oldest snapshot once a second
-    raise TimeoutError(f"{row} pages are not visible to all")
+        query = "SELECT relpages - relallvisible FROM pg_class WHERE relname = 'rollups'"
+        return connection.execute(query).fetchone()
+
+    # The replica reports its oldest snapshot once a second.
+    wait_until(lambda: hidden_pages() == (0,), pause=0.2, describe=lambda: f"{hidden_pages()} pages are not visible")
 
 
 def grow(connection: psycopg.Connection[Any], locations: int) -> None:

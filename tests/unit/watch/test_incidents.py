@@ -21,7 +21,7 @@ class Night:
         self.sent: list[str] = []
         self.facts: list[dict[str, str]] = []
 
-    def see(self, pod: str, *rules: Rule, workload: str = "app") -> None:
+    def update(self, pod: str, *rules: Rule, workload: str = "app") -> None:
         found = [Finding(rule, "rates", workload, pod, "node-1", "app", rule.name, "", self.now) for rule in rules]
         self.incidents.update(pod, found, self.now)
 
@@ -36,12 +36,12 @@ class Night:
 
 def test_a_lasting_problem_has_one_notification_and_one_all_clear() -> None:
     night = Night()
-    night.see("a", CRASH_LOOP)
+    night.update("a", CRASH_LOOP)
     night.wait(25)
     assert night.sent == []
     night.wait(3600)
     assert night.sent == ["firing rates/app/crash-loop"]
-    night.see("a")
+    night.update("a")
     night.wait(295)
     assert len(night.sent) == 1
     night.wait(10)
@@ -52,11 +52,11 @@ def test_a_lasting_problem_has_one_notification_and_one_all_clear() -> None:
 def test_all_pods_of_a_rollout_are_one_message() -> None:
     night = Night()
     for number in range(60):
-        night.see(f"pod-{number:02d}", IMAGE_PULL)
+        night.update(f"pod-{number:02d}", IMAGE_PULL)
         night.wait(0.4)
     night.wait(600)
     for number in range(60):
-        night.see(f"pod-{number:02d}")
+        night.update(f"pod-{number:02d}")
     night.wait(600)
     assert night.sent == ["firing rates/app/image-pull", "resolved rates/app/image-pull"]
     assert night.facts[1]["pods"] == "60 in total"
@@ -64,9 +64,9 @@ def test_all_pods_of_a_rollout_are_one_message() -> None:
 
 def test_a_short_problem_is_not_notified() -> None:
     night = Night()
-    night.see("a", CRASH_LOOP)
+    night.update("a", CRASH_LOOP)
     night.wait(10)
-    night.see("a")
+    night.update("a")
     night.wait(3600)
     assert night.sent == []
 
@@ -74,9 +74,9 @@ def test_a_short_problem_is_not_notified() -> None:
 def test_slow_flapping_becomes_one_long_incident() -> None:
     night = Night()
     for _ in range(36):  # six hours in ten-minute cycles: four minutes broken, six minutes healthy
-        night.see("a", CRASH_LOOP)
+        night.update("a", CRASH_LOOP)
         night.wait(240)
-        night.see("a")
+        night.update("a")
         night.wait(360)
     assert len(night.sent) <= 5
     night.wait(3 * 3600)
@@ -87,17 +87,17 @@ def test_slow_flapping_becomes_one_long_incident() -> None:
 def test_a_storm_becomes_one_notification_after_the_first_few() -> None:
     night = Night()
     for number in range(40):
-        night.see(f"pod-{number}", CRASH_LOOP if number % 2 else OUT_OF_MEMORY, workload=f"app-{number:02d}")
+        night.update(f"pod-{number}", CRASH_LOOP if number % 2 else OUT_OF_MEMORY, workload=f"app-{number:02d}")
     night.wait(900)
     assert len(night.sent) == 7
     assert all("crash-loop" in line for line in night.sent[:6])  # the most severe come first
     assert night.sent[6] == "firing //storm"
     assert night.facts[6]["problems"].endswith("and 29 more")
     for number in range(39):
-        night.see(f"pod-{number}", workload=f"app-{number:02d}")
+        night.update(f"pod-{number}", workload=f"app-{number:02d}")
     night.wait(3600)
     assert len(night.sent) == 7 + 6  # one problem of the storm is left
-    night.see("pod-39", workload="app-39")
+    night.update("pod-39", workload="app-39")
     night.wait(3600)
     assert night.sent[13:] == ["resolved //storm"]
     assert night.incidents.open == 0
@@ -105,11 +105,11 @@ def test_a_storm_becomes_one_notification_after_the_first_few() -> None:
 
 def test_a_restart_repeats_and_loses_no_notification() -> None:
     night = Night()
-    night.see("a", CRASH_LOOP)
-    night.see("b", IMAGE_PULL)
+    night.update("a", CRASH_LOOP)
+    night.update("b", IMAGE_PULL)
     night.wait(60)
     later = Night()
     later.incidents.restore(night.incidents.snapshot(), later.now)
-    later.see("a", CRASH_LOOP)
+    later.update("a", CRASH_LOOP)
     later.wait(3600)
     assert later.sent == ["resolved rates/app/image-pull"]
