@@ -11,6 +11,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
@@ -213,7 +214,9 @@ class LocalStack:
         environment = self.folder / "env"
         environment.unlink(missing_ok=True)
         environment.touch(mode=0o600)
-        environment.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in stores.items()))
+        lines = [f"export {name}={shlex.quote(value)}\n" for name, value in stores.items()]
+        commands = shlex.quote(sysconfig.get_path("scripts"))  # the folder of the command `rates`
+        environment.write_text("".join([*lines, f'export PATH={commands}:"$PATH"\n']))
         # This process prints its steps; the service's roles log as usual.
         configure_logs(load_settings().model_copy(update={"log_level": "warning"}))
 

@@ -104,7 +104,12 @@ def test_it_serves_the_sample_stops_completely_and_starts_again(data: Path) -> N
     assert stat.S_IMODE((data / "env").stat().st_mode) == 0o600
     # other commands find it with its env file
     listed = subprocess.run(
-        ["sh", "-c", f". {data}/env && {RATES} batches"], capture_output=True, text=True, check=True, cwd="/"
+        ["sh", "-c", f". {data}/env && rates batches"],
+        env={"PATH": os.defpath},
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd="/",
     )
     assert "published" in listed.stdout
     second = subprocess.run([RATES, "dev", "--data", data], capture_output=True, text=True, check=False, cwd="/")
