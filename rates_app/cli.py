@@ -233,7 +233,7 @@ def _report(settings: Settings, batch: Batch, prefix: str = "") -> None:
             print_table(_changes_table(changes))
     if batch.state == "published":
         replaced = "" if batch.replaces is None else f" It replaces batch {batch.replaces}."
-        rows = counted(batch.rows, "price")
+        rows = counted(batch.rows or 0, "price")
         text = f"{prefix}Batch {batch.id} is published: {rows}, generation {batch.generation}.{replaced}"
         out.print(text, soft_wrap=True)
         return
