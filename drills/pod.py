@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from rates_app.settings import Settings
 
 
+#: Timeout of a start. Several processes import the service, which is slow on a busy machine.
+START_SECONDS = 120
+
+
 class Pod:
     """A running pod.
 
@@ -51,7 +55,7 @@ class Pod:
         self.output.extend(self.process.stdout)
 
     def wait_until_ready(self) -> None:
-        """Wait until the pod is ready, for at most half a minute.
+        """Wait until the pod is ready, for at most :data:`START_SECONDS`.
 
         Raises:
             TimeoutError: It is not ready; the message is its output.
@@ -61,7 +65,13 @@ class Pod:
             assert self.process.poll() is None, "".join(self.output)
             return httpx.get(f"{self.operations_url}/readyz").status_code == 200
 
-        wait_until(ready, pause=0.05, describe=lambda: "".join(self.output), ignore=(httpx.TransportError,))
+        wait_until(
+            ready,
+            seconds=START_SECONDS,
+            pause=0.05,
+            describe=lambda: "".join(self.output),
+            ignore=(httpx.TransportError,),
+        )
 
     def terminate(self) -> int:
         """Send SIGTERM, as Kubernetes does, and wait.

@@ -61,7 +61,7 @@ class Load:
 def test_sigterm_loses_no_request(served: Pod, publisher: Publisher, sample_rows: list[Row]) -> None:
     publisher.publish(sample_rows[:2000])
     with Load(served.url) as load:
-        wait_until(lambda: len(load.statuses) >= 100)
+        wait_until(lambda: len(load.statuses) >= 100, seconds=120)
         answered = len(load.statuses)
         assert load.closing == 0
 

@@ -16,7 +16,7 @@ import httpx
 import psycopg
 import pytest
 
-from drills.pod import Pod, environment_of
+from drills.pod import START_SECONDS, Pod, environment_of
 from drills.waiting import wait_until
 from rates_app.store.tokens import create_token
 
@@ -96,7 +96,12 @@ def test_errors_of_a_request_have_its_id_and_no_password(settings: Settings) -> 
         {**environment_of(settings), "RATES_DATABASE_URL": url, "RATES_REPLICA_URLS": "", "RATES_LOG_LEVEL": "debug"}
     )
     try:
-        wait_until(lambda: httpx.get(f"{server.url}/healthz"), pause=0.05, ignore=(httpx.TransportError,))
+        wait_until(
+            lambda: httpx.get(f"{server.url}/healthz"),
+            seconds=START_SECONDS,
+            pause=0.05,
+            ignore=(httpx.TransportError,),
+        )
         answer = httpx.get(f"{server.url}/rates", params=QUESTION, timeout=30)
     finally:
         server.terminate()
