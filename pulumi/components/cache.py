@@ -31,11 +31,11 @@ class CacheArgs:
 
 
 class Cache(pulumi.ComponentResource):
-    """An ElastiCache replication group and the secret that holds its address.
+    """An ElastiCache replication group and the secret that holds its address and the key of its entries.
 
     Attributes:
         member_ids: The nodes, which ElastiCache's metrics are about; the group itself has none.
-        secret_arn: Secret with ``RATES_REDIS_URL``.
+        secret_arn: Secret with ``RATES_REDIS_URL`` and ``RATES_CACHE_KEY``.
         secret_name: Name of that secret.
     """
 
@@ -82,6 +82,8 @@ class Cache(pulumi.ComponentResource):
             maintenance_window="sun:04:00-sun:05:00",
             opts=child,
         )
+        # The service signs its entries with it, so that a process with access to the cache alone can't forge one.
+        entries_key = pulumi_random.RandomPassword(f"{name}-entries", length=64, special=False, opts=child)
         secret = secretsmanager.Secret(name, kms_key_id=args.key_arn, description="Address of the cache", opts=child)
         secretsmanager.SecretVersion(
             name,
@@ -90,7 +92,8 @@ class Cache(pulumi.ComponentResource):
                 {
                     "RATES_REDIS_URL": pulumi.Output.concat(
                         "rediss://:", token.result, "@", replication_group.primary_endpoint_address, f":{PORT}/0"
-                    )
+                    ),
+                    "RATES_CACHE_KEY": entries_key.result,
                 }
             ),
             opts=child,

@@ -12,6 +12,8 @@ from names import LIMITS, autonamed
 from record import snapshot
 from rehearsal import ACCOUNT, ROOT, Rehearsal, Resource, rehearse, stack_config
 
+from rates_app.settings import Settings
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -49,6 +51,21 @@ def test_every_stack_has_all_parts(stack: Rehearsal) -> None:
     # Without a domain, dev has neither a zone nor records.
     absent = {"Zone", "Traffic"} if stack.stack.startswith("dev") else set()
     assert found == parts - absent | (set() if stack.stack == "dev-anna" else {"Registry"})
+
+
+def test_secrets_contain_settings_of_the_service(stack: Rehearsal) -> None:
+    versions = stack.of_type("aws:secretsmanager/secretVersion:SecretVersion")
+    stores = {
+        name: json.loads(version.inputs["secretString"])
+        for name, version in versions.items()
+        if name.endswith(("database", "cache"))
+    }
+    assert len(stores) == (4 if stack.stack == "prod" else 2)
+    settings = {f"RATES_{field.upper()}" for field in Settings.model_fields}
+    for name, values in stores.items():
+        database = name.endswith("database")
+        expected = {"RATES_DATABASE_URL", "RATES_REPLICA_URLS"} if database else {"RATES_REDIS_URL", "RATES_CACHE_KEY"}
+        assert set(values) == expected <= settings
 
 
 @pytest.mark.parametrize(
