@@ -53,8 +53,8 @@ check: .venv/.ready ## Lint, types, and whether the lock files match pyproject.t
 drill: .venv/.ready ## Rehearse failures of the local stack under load and record the results in docs/drills.md; NAME=failover for one
 	@python -m drills --record $(NAME)
 
-transitions: .venv/.ready $(if $(ENGINE),engine) ## Take stacks through their life in an emulated AWS account; STACKS="dev prod", ENGINE=yes
-	@PYTHONPATH=pulumi python -m tests.infra.emulator.transitions $(if $(ENGINE),--engine) $(STACKS)
+transitions: .venv/.ready $(if $(ENGINE),engine) ## Take stacks through their life in an emulated AWS account; STACKS="dev prod", ENGINE=yes, RECORD=yes
+	@PYTHONPATH=pulumi python -m tests.infra.emulator.transitions $(if $(ENGINE),--engine) $(RECORD:yes=--record) $(STACKS)
 
 preflight: .venv/.ready ## STACK=dev  Check tools, credentials, permissions, quotas, names and versions before the first `pulumi up`
 	@python pulumi/preflight.py "$(STACK)"

@@ -118,6 +118,6 @@ def promise(fails: str) -> Promise:
     """
     for line in CAPACITY.read_text().splitlines():
         cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
-        if len(cells) == 5 and cells[0] == fails:
+        if len(cells) == 6 and cells[0] == fails:
             return Promise(fails, cells[2], cells[3])
     raise LookupError(f"the failure table of {CAPACITY} has no row {fails!r}")

@@ -91,8 +91,6 @@ first = Region(
         encryption=encryption,
         storage=storage,
         takes_batches=not promoted,
-        # After the promotion the program has to run whether or not the first region is there.
-        reachable=not promoted,
     ),
     here,
 )
@@ -115,7 +113,9 @@ else:
     ).url
 
 if standby:
-    serving = next(colour for colour, cluster in settings.clusters.items() if cluster.weight)
+    # The oldest version of the first region's clusters. The serving colour's version goes back when a promotion is
+    # reversed, and EKS refuses that.
+    followed = min(settings.clusters, key=lambda colour: settings.clusters[colour].version)
     second = Region(
         "standby",
         RegionArgs(
@@ -124,7 +124,7 @@ if standby:
             cidr=standby.cidr,
             prefix=f"{settings.name}-standby",
             zone_ids=standby.zone_ids,
-            colours={"blue": Colour(settings=serving, scale=standby.nodes)},
+            colours={"blue": Colour(settings=followed, scale=standby.nodes)},
             password=password,
             certificate_arn=certificates.get(standby.region),
             encryption=second_encryption,

@@ -95,8 +95,6 @@ class ClusterArgs:
     tags: Mapping[str, str]
     """Tags of instances and volumes, which a provider's default tags and a node group's own do not reach."""
     protect: bool
-    reachable: bool = True
-    """False while the region is lost: then nothing asks how many nodes run."""
 
 
 class Cluster(pulumi.ComponentResource):
@@ -241,8 +239,6 @@ class Cluster(pulumi.ComponentResource):
         EKS takes the three numbers together. An old number below a raised minimum is refused, and one below the
         running number takes nodes away from the pods on them.
         """
-        if not args.reachable:
-            return low
         opts = pulumi.InvokeOutputOptions(parent=self)
         found = autoscaling.get_ami_ids_output(
             filters=[{"name": "tag:eks:cluster-name", "values": [args.cluster_name]}], opts=opts

@@ -55,8 +55,6 @@ class RegionArgs:
     """Whether files that arrive are announced; a standby stays silent until it is promoted."""
     database_source_arn: pulumi.Input[str] | None = None
     """Primary of another region that this one's database follows."""
-    reachable: bool = True
-    """False while the region is lost, so that the program asks it nothing."""
 
 
 class Region(pulumi.ComponentResource):
@@ -118,7 +116,6 @@ class Region(pulumi.ComponentResource):
                     viewers=settings.viewers,
                     tags=settings.tags,
                     protect=settings.database.protect,
-                    reachable=args.reachable,
                 ),
                 child,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,14 @@ def test_node_costs_range_between_their_limits(dev: Rehearsal) -> None:
 def test_multi_az_doubles_the_database(staging: Rehearsal) -> None:
     low, _ = monthly(staging)["Database"]
     assert low == pytest.approx(730 * 0.129 * (2 + 1))
+
+
+def test_every_failure_states_how_it_was_shown() -> None:
+    page = (ROOT / "docs" / "capacity.md").read_text()
+    rows = [line.split("|") for line in page.partition("| failure |")[2].splitlines()[2:] if line.startswith("|")]
+    assert len(rows) > 10
+    for row in rows:
+        assert set(re.findall(r"drill|cluster|emulated|estimated", row[-2])), f"{row[1].strip()}: {row[-2]}"
 
 
 def test_the_failure_table_has_every_failure() -> None:

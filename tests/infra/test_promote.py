@@ -18,7 +18,7 @@ def _with(clusters: dict[str, Any], **more: Any) -> Rehearsal:
 
 
 def _colour(weight: int, **more: Any) -> dict[str, Any]:
-    return {"version": "1.35", "weight": weight, **more}
+    return {"version": "1.35", "weight": weight} | more
 
 
 def _changes(before: Rehearsal, after: Rehearsal) -> set[str]:
@@ -36,15 +36,20 @@ def _weights(stack: Rehearsal) -> dict[str, int]:
 
 
 def test_each_step_of_a_promotion_changes_two_records_and_back() -> None:
-    start = _with({"blue": _colour(100), "green": _colour(0)})
+    def weighted(blue: int, green: int) -> Rehearsal:
+        return _with({"blue": _colour(blue), "green": _colour(green, version="1.36")}, **versions)
+
+    pinned = stack_config("prod")["rates:kubernetes"]["1.35"]
+    versions = {"rates:kubernetes": {"1.35": pinned, "1.36": pinned}}
+    start = weighted(100, 0)
     assert _weights(start) == {"blue": 100, "green": 0}
     before = start
     for blue, green in ((90, 10), (50, 50), (0, 100)):
-        after = _with({"blue": _colour(blue), "green": _colour(green)})
+        after = weighted(blue, green)
         assert _weights(after) == {"blue": blue, "green": green}
         assert _changes(before, after) == {f"{RECORD} traffic-serving-blue", f"{RECORD} traffic-serving-green"}
         before = after
-    assert _changes(start, _with({"blue": _colour(100), "green": _colour(0)})) == set()
+    assert _changes(start, weighted(100, 0)) == set()
 
 
 def test_every_colour_has_a_name_and_a_health_check_whatever_its_weight(prod: Rehearsal) -> None:

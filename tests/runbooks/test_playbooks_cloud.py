@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
+from moto.rds.models import RDSBackend
 from moto.server import ThreadedMotoServer
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Response
@@ -192,6 +193,40 @@ def test_a_region_that_serves_is_not_failed_over(prod: Runner) -> None:
     first = ("-e", f"first_region_url={prod.environment['RATES_URL']}")
     assert "The first region serves" in prod("region-failover", "-e", "confirm=prod", *first, code=2)
     assert "acme/late.csv" in prod("region-failover", "--check", "-e", "first_region_url=http://127.0.0.1:9")
+
+
+def test_a_region_failover_calls_the_second_region_only(
+    aws: str, prod: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first region's endpoints refuse every connection, and no command of Pulumi runs."""
+    promote = RDSBackend.promote_read_replica
+
+    def complete(backend: RDSBackend, options: dict[str, Any]) -> Any:
+        instance = promote(backend, options)
+        # moto keeps reporting the source.
+        instance.source_db_instance_identifier = None
+        return instance
+
+    monkeypatch.setattr(RDSBackend, "promote_read_replica", complete)
+    standby = outputs("prod")["standby"]
+    rds = client(aws, "rds", standby["region"])
+    rds.create_db_instance_read_replica(
+        DBInstanceIdentifier="following",
+        SourceDBInstanceIdentifier=f"arn:aws:rds:{REGION}:123456789012:db:{outputs('prod')['database']}",
+    )
+    (before,) = rds.describe_db_instances(DBInstanceIdentifier="following")["DBInstances"]
+    assert before["ReadReplicaSourceDBInstanceIdentifier"]
+    following = standby | {"database": "following", "incomingBucket": "standby-incoming"}
+    lost = ("-e", "first_region_url=http://127.0.0.1:9", "-e", json.dumps({"rates_standby": following}))
+    report = prod("region-failover", "-e", "confirm=prod", *lost, code=2)
+    (after,) = rds.describe_db_instances(DBInstanceIdentifier="following")["DBInstances"]
+    assert "ReadReplicaSourceDBInstanceIdentifier" not in after
+    assert after["BackupRetentionPeriod"] == 35
+    watch = client(aws, "cloudwatch", standby["region"])
+    assert [one["MetricName"] for one in watch.list_metrics(Namespace="Rates/rates-prod")["Metrics"]] == ["TakenOver"]
+    assert client(aws, "cloudwatch").list_metrics(Namespace="Rates/rates-prod")["Metrics"] == []
+    # Without a cluster, the run ends at its first call to one; after that it only records what it has done.
+    assert "Could not create API client" in report
 
 
 @pytest.mark.parametrize(

@@ -268,6 +268,9 @@ class Account:
         arn = ""
         if type_.startswith("kubernetes:") and isinstance(inputs.get("metadata"), dict):
             known["name"] = f"{inputs['metadata'].get('namespace', '')}/{inputs['metadata'].get('name', name)}"
+        if "cluster" in inputs:
+            # Objects of two clusters may have the same name.
+            known["name"] = f"{inputs['cluster']}/{known['name']}"
         id_ = ""
         if "{arn}" not in kind.id:
             id_ = kind.id + hexadecimal if kind.id.endswith("-") else kind.id.format_map(known)

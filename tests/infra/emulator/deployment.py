@@ -81,13 +81,9 @@ class Deployment:
         """Run the program as ``pulumi preview`` does."""
         return self._run(preview=True)
 
-    def up(self, *, only: str = "") -> Outcome:
-        """Run the program and deploy, as ``pulumi up`` does.
-
-        Args:
-            only: Region whose resources are targets, with those that depend on nothing else; all by default.
-        """
-        return self._run(preview=False, only=only)
+    def up(self) -> Outcome:
+        """Run the program and deploy, as ``pulumi up`` does."""
+        return self._run(preview=False)
 
     def destroy(self) -> Outcome:
         """Delete everything, as ``pulumi destroy`` does."""
@@ -114,8 +110,8 @@ class Deployment:
         """Return the deployed resources of a type by logical name."""
         return {one.name: one.live for one in self.state.values() if one.live.type == type_}
 
-    def _run(self, *, preview: bool, only: str = "") -> Outcome:
-        run = _Run(self, preview=preview, only=only)
+    def _run(self, *, preview: bool) -> Outcome:
+        run = _Run(self, preview=preview)
         try:
             outputs = run_program(self.name, self.config, run, _Monitor(run), preview=preview)
             if not run.refusal:
@@ -147,11 +143,10 @@ class _Monitor(mocks.MockMonitor):
 class _Run(mocks.Mocks):
     """One run of the program."""
 
-    def __init__(self, deployment: Deployment, *, preview: bool, only: str = "") -> None:
+    def __init__(self, deployment: Deployment, *, preview: bool) -> None:
         self._deployment = deployment
         self._account = deployment.account
         self._preview = preview
-        self._only = only
         self._providers: dict[str, tuple[str, str]] = {}
         self._seen: set[str] = set()
         self._replaced: dict[str, _Deployed] = {}
@@ -174,8 +169,6 @@ class _Run(mocks.Mocks):
 
     def call(self, args: mocks.MockCallArgs) -> dict[str, Any]:  # type: ignore[override]  # what the monitor takes
         region = self._place(args.provider)[0]
-        if self._only and region != self._only:
-            self._account.reach(region)
         try:
             return self._account.invoke(args.token, plain(dict(args.args)), region)
         except Refused as refusal:
@@ -185,7 +178,7 @@ class _Run(mocks.Mocks):
     def finish(self) -> None:
         """Delete what was replaced, and what the program no longer asks for."""
         state = self._deployment.state
-        gone = {urn: one for urn, one in state.items() if urn not in self._seen and self._targets(one.live.region)}
+        gone = {urn: one for urn, one in state.items() if urn not in self._seen}
         if self._preview:
             self._touched += [f"delete {one.live.type} {one.name}" for one in gone.values()]
             return
@@ -218,8 +211,6 @@ class _Run(mocks.Mocks):
             inputs["cluster"] = cluster
         self._seen.add(urn)
         old = state.get(urn)
-        if not self._targets(region):
-            return (old.live.id, {**args.inputs, **old.live.outputs}) if old else ("", args.inputs)
         self._name(args.typ, args.name, inputs, old)
         _keep_ignored(inputs, old.inputs if old else None, request.ignoreChanges)
         if faults := shapes.faults(kind_of(args.typ), inputs):
@@ -292,8 +283,7 @@ class _Run(mocks.Mocks):
         if args.typ == "pulumi:providers:aws":
             allowed = inputs.get("allowedAccountIds")
             try:
-                if self._targets(inputs["region"]):
-                    self._account.admit(inputs["region"], json.loads(allowed) if allowed else None)
+                self._account.admit(inputs["region"], json.loads(allowed) if allowed else None)
             except Refused as refusal:
                 self.refusal = self.refusal or refusal
                 raise
@@ -308,9 +298,6 @@ class _Run(mocks.Mocks):
         """Return region and cluster of a provider, by the reference that a registration carries."""
         name = (provider or "").rpartition("::")[0].rpartition("::")[2]
         return self._providers.get(name, ("", ""))
-
-    def _targets(self, region: str) -> bool:
-        return not self._only or region in {self._only, ""}
 
     def _name(self, type_: str, name: str, inputs: Properties, old: _Deployed | None) -> None:
         key = NAMES.get(type_)

@@ -24,7 +24,7 @@ from .plugin import Plugins
 from .settings import change
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from .account import Live
@@ -86,13 +86,9 @@ class Stack:
         """Run ``pulumi preview``."""
         return self._run(self._stack.preview)
 
-    def up(self, *, only: str = "") -> Outcome:
-        """Run ``pulumi up``.
-
-        Args:
-            only: Region whose resources are targets, with those outside any region; all by default.
-        """
-        return self._run(self._stack.up, target=self._targets(only)) if only else self._run(self._stack.up)
+    def up(self) -> Outcome:
+        """Run ``pulumi up``."""
+        return self._run(self._stack.up)
 
     def refresh(self) -> Outcome:
         """Run ``pulumi refresh``."""
@@ -120,26 +116,13 @@ class Stack:
         deployment = self._stack.export_stack().deployment
         return list((deployment or {}).get("resources") or [])
 
-    def _targets(self, region: str) -> Sequence[str]:
-        """Return the URNs of a region's resources, and of those outside any region."""
-        resources = self._resources()
-        regions = {
-            one["urn"]: one["inputs"].get("region", "")
-            for one in resources
-            if one["type"].startswith("pulumi:providers:aws")
-        }
-        chosen = {region, ""}
-        return [
-            one["urn"] for one in resources if regions.get(one.get("provider", "").rpartition("::")[0], "") in chosen
-        ]
-
-    def _run(self, operation: Callable[..., Any], **options: Any) -> Outcome:
+    def _run(self, operation: Callable[..., Any]) -> Outcome:
         self._configure()
         events: list[automation.events.EngineEvent] = []
         refused_before = len(self.account.refusals)
         failure = ""
         try:
-            operation(on_event=events.append, **options)
+            operation(on_event=events.append)
         except (automation.CommandError, automation.InlineSourceRuntimeError) as error:
             failure = str(error)
         changes: dict[str, int] = {}

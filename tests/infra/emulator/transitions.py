@@ -1,21 +1,25 @@
 """Take every stack through its life cycle, from the first preview to its removal, and print a table.
 
-``make transitions`` runs them and prints it; ``STACKS="dev prod"`` for some, ``ENGINE=yes`` on Pulumi's engine.
+``make transitions`` runs them and prints it; ``STACKS="dev prod"`` for some, ``ENGINE=yes`` on Pulumi's engine, and
+``RECORD=yes`` writes it into docs/transitions.md.
 """
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rehearsal import stack_config
+from rehearsal import ROOT, stack_config
 
 from .account import Account
 from .deployment import Deployment, Outcome
 
 STACKS = ("dev", "staging", "prod", "dev-copy")
 EAST, WEST = "us-east-1", "us-west-2"
+PAGE = ROOT / "docs" / "transitions.md"
+MARKERS = ("<!-- transitions -->", "<!-- /transitions -->")
 KINDS = ("create", "update", "replace", "delete")
 DATABASE = "aws:rds/instance:Instance"
 NODES = "aws:eks/nodeGroup:NodeGroup"
@@ -30,6 +34,7 @@ STANDBY = {
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from datetime import date
 
     from .engine import Stack
 
@@ -190,15 +195,23 @@ def _colours(configured: Callable[..., Step]) -> Iterator[Step]:
 def _regions(deployment: Stackish, step: Callable[..., Step], configured: Callable[..., Step]) -> Iterator[Step]:
     account = deployment.account
     account.lost.add(EAST)
-    deployment.set("standby.promoted", True)
-
-    def promoted() -> str:
-        database = deployment.of_type(DATABASE)["standby-database"]
-        return "the second region's database still follows" if database["replicateSourceDb"] else ""
-
-    yield step("first region lost", lambda: deployment.up(only=WEST), promoted)
+    yield step("first region lost", expected="region-lost")
+    yield step("failover", lambda: _fail_over(deployment), lambda: _following(deployment))
     account.lost.clear()
-    yield step("first region back")
+    yield configured("first region back", lambda: _following(deployment), standby__promoted=True)
+
+
+def _fail_over(deployment: Stackish) -> Outcome:
+    """Promote as runbooks/playbooks/region-failover.yml does: by calls to the second region, without the program."""
+    database = deployment.of_type(DATABASE)["standby-database"]
+    inputs = {key: value for key, value in database.inputs.items() if key != "replicateSourceDb"}
+    deployment.account.update(database, inputs)
+    return Outcome({"update": 1}, touched=(f"update {DATABASE} standby-database",))
+
+
+def _following(deployment: Stackish) -> str:
+    database = deployment.of_type(DATABASE)["standby-database"]
+    return "the second region's database still follows" if database["replicateSourceDb"] else ""
 
 
 def _pending(deployment: Stackish) -> str:
@@ -254,9 +267,30 @@ def _all_steps(names: Iterable[str], *, engine: bool) -> Iterator[Step]:
             yield from run(deploy(name, Deployment))
 
 
+def record(rows: Iterable[str], *, today: date) -> None:
+    """Write rows into docs/transitions.md, instead of the rows of the same stacks.
+
+    Args:
+        rows: Rows of the table, without its head.
+        today: The day on which the transitions ran.
+    """
+    page = PAGE.read_text()
+    start, end = (page.index(marker) for marker in MARKERS)
+    head, line, *old = page[start + len(MARKERS[0]) : end].strip().splitlines()
+    new = [f"{row} {today} |" for row in rows]
+    stacks = {row.split("|")[1].strip() for row in new}
+    kept = [row for row in old if row.split("|")[1].strip() not in stacks]
+    names = [*STACKS]
+    body = sorted([*kept, *new], key=lambda row: names.index(row.split("|")[1].strip()))
+    PAGE.write_text(page[:start] + "\n".join([MARKERS[0], head, line, *body, ""]) + page[end:])
+
+
 def main() -> None:
-    """Run the stacks named on the command line, or all, and print the table; ``--engine`` runs them on the engine."""
-    names = [name for name in sys.argv[1:] if name != "--engine"] or STACKS
+    """Run the stacks named on the command line, or all, and print the table.
+
+    ``--engine`` runs them on Pulumi's engine, ``--record`` writes the table into docs/transitions.md.
+    """
+    names = [name for name in sys.argv[1:] if not name.startswith("--")] or STACKS
     steps: list[Step] = []
 
     def noted() -> Iterator[Step]:
@@ -264,9 +298,13 @@ def main() -> None:
             steps.append(one)
             yield one
 
+    rows = []
     for row in _rows(noted()):
+        rows.append(row)
         sys.stdout.write(f"{row}\n")
         sys.stdout.flush()
+    if "--record" in sys.argv[1:]:
+        record(rows[2:], today=datetime.now(UTC).date())
     failed = [one for one in steps if not one.ok]
     for one in failed:
         sys.stderr.write(f"{one.stack}, {one.name}: {one.outcome.message or one.fault}\n")
