@@ -17,6 +17,8 @@ from rates_app.batches.pipeline.rollup import Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from concurrent.futures import Future
+    from multiprocessing.process import BaseProcess
 
     from rates_app.settings import Settings
 
@@ -68,17 +70,24 @@ def in_process(settings: Settings, *, isolated: bool = False) -> Workers:
                 done()
             return
         pool = pool or _start_pool(settings, settings.ingest_workers if isolated else len(items))
-        waiting = {pool.submit(task, item) for item in items}
-        processes = multiprocessing.active_children()
+        waiting: set[Future[object]] = set()
+        processes: list[BaseProcess] = []
         try:
+            waiting = {pool.submit(task, item) for item in items}  # fails if a worker has ended meanwhile
+            processes = multiprocessing.active_children()
             while waiting:
                 finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 for future in finished:
                     future.result()
                     done()
         except BaseException as error:
-            pool.shutdown(wait=True, cancel_futures=True)
-            pool = None
+            for future in waiting:
+                future.cancel()
+            wait(waiting)
+            # A task that fails leaves its worker intact, unless its memory is full.
+            if not isolated or isinstance(error, (BrokenProcessPool, MemoryError)) or not isinstance(error, Exception):
+                pool.shutdown(wait=True, cancel_futures=True)
+                pool = None
             if isinstance(error, BrokenProcessPool):
                 raise _lost(process.exitcode for process in processes) from error
             raise

@@ -56,6 +56,7 @@ def manifest_of(dice: random.Random) -> bytes | None:
     return dice.choice(
         [None] * 20
         + [b"{}", b"{", b'{"rows": 3}', b'{"rows": -1}', b'{"total": "NaN"}', b"[]", b"\xff", b'{"total": 1e400}']
+        + [b'{"check": true}', b'{"resubmit": true}', b'{"replaces": 1}', b'{"deadline": "0001-01-01T00:00:00+14:00"}']
     )
 
 
@@ -106,7 +107,7 @@ def archived(settings: Settings, connection: psycopg.Connection) -> Iterator[tup
             content = path.read_bytes()
             assert (report["state"] in KEPT_STATES) == (folder == "processed"), report
             assert (report["state"] in KEPT_STATES) or report["failure"], report
-            assert report["state"] in {"published", "refused", "held"}, (content, report)
+            assert report["state"] in {"published", "refused", "held", "checked"}, (content, report)
             assert str(settings.data_dir) not in str(report.get("failure"))
             agreed = False
             if report["state"] == "published" and (expected := certain_rows(content)) is not None:
