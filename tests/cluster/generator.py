@@ -1,8 +1,9 @@
 """Query the service at a steady rate and check every response; runs in a pod with only the standard library.
 
-    python generator.py HOST QUESTIONS PER_SECOND MOST
+    python generator.py HOST QUESTIONS PER_SECOND MAX_REQUESTS
 
-It ends after MOST requests or when /tmp/stop appears, and prints a JSON summary as its last line. It never retries.
+It ends after MAX_REQUESTS requests or when /tmp/stop appears, and prints a JSON summary as its last line. It never
+retries.
 Half of the clients keep their connections, the others open one for each request.
 """
 
@@ -93,8 +94,8 @@ def ask(connection: http.client.HTTPConnection, path: str, expected: list[Rate],
     return not answer.will_close
 
 
-def run(host: str, questions: list[tuple[str, list[Rate]]], per_second: float, most: int) -> None:
-    tally, start, turn = Tally(), time.monotonic(), iter(range(most))
+def run(host: str, questions: list[tuple[str, list[Rate]]], per_second: float, max_requests: int) -> None:
+    tally, start, turn = Tally(), time.monotonic(), iter(range(max_requests))
     turns = threading.Lock()
 
     def client(keep: bool) -> None:

@@ -42,7 +42,7 @@ class Load:
         image: An image with Python: the service's own.
         service: DNS name of the service.
         per_second: Requests a second.
-        most: Maximum number of requests.
+        max_requests: Maximum number of requests.
         node: The node to run on, if any.
     """
 
@@ -53,7 +53,7 @@ class Load:
         service: str = "rates-app",
         *,
         per_second: int = 60,
-        most: int = 200_000,
+        max_requests: int = 200_000,
         node: str | None = None,
     ) -> None:
         self.namespace = namespace
@@ -85,7 +85,7 @@ class Load:
                             "name": NAME,
                             "image": image,
                             "command": ["python", "/load/generator.py", service, "/load/questions.json"],
-                            "args": [str(per_second), str(most)],
+                            "args": [str(per_second), str(max_requests)],
                             "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}},
                             "securityContext": {
                                 "allowPrivilegeEscalation": False,

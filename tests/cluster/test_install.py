@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.smoke, pytest.mark.timeout(1800)]
 
 
 def test_another_pod_gets_correct_rates(rolling: Release) -> None:
-    with Load(rolling.namespace, f"{rolling.image}:1", most=200) as load:
+    with Load(rolling.namespace, f"{rolling.image}:1", max_requests=200) as load:
         load.wait_for_requests(200)
         tally = load.end()
     assert (tally.requests, tally.failed, tally.wrong) == (200, 0, 0), tally.examples

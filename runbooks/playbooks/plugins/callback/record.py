@@ -62,15 +62,15 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]  # Ansible's classes c
         self._write("started", playbook=name, operator=getpass.getuser(), arguments=self._arguments())
 
     def v2_runner_on_ok(self, result: CallbackTaskResult) -> None:
-        """Note what a task did."""
+        """Record a completed task."""
         self._task("changed" if result.result.get("changed") else "ok", result)
 
     def v2_runner_on_skipped(self, result: CallbackTaskResult) -> None:
-        """Note that a task was not needed, or only looked at."""
+        """Record a skipped task."""
         self._task("skipped", result)
 
     def v2_runner_on_failed(self, result: CallbackTaskResult, ignore_errors: bool = False) -> None:
-        """Note why a task failed."""
+        """Record why a task failed."""
         self._task("failed", result, ignored=ignore_errors)
 
     def v2_runner_on_unreachable(self, result: CallbackTaskResult) -> None:

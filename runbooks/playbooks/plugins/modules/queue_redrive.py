@@ -16,7 +16,7 @@ description:
 options:
   queue: {description: Name of the queue that messages come from., type: str, required: true}
   dead_letter_queue: {description: Name of the queue that they ended in., type: str, required: true}
-  most: {description: How many messages to move., type: int, default: 10}
+  max_messages: {description: Maximum number of messages to move., type: int, default: 10}
   leave: {description: Keys of objects whose messages stay., type: list, elements: str, default: []}
 extends_documentation_fragment: [amazon.aws.common.modules, amazon.aws.region.modules, amazon.aws.boto3]
 """
@@ -32,26 +32,28 @@ EXAMPLES = """
 
 #: How long a message is hidden while it is moved; those that stay are seen again after it.
 HIDDEN_SECONDS = 30
-SQS_MOST = 10
+SQS_MAX_MESSAGES = 10
 
 
-def redrive(sqs: Any, queue: str, dead: str, most: int, leave: list[str]) -> list[str]:
+def redrive(sqs: Any, queue: str, dead: str, max_messages: int, leave: list[str]) -> list[str]:
     """Move messages.
 
     Args:
         sqs: A client of SQS.
         queue: Address of the queue to send to.
         dead: Address of the dead-letter queue.
-        most: How many to move.
+        max_messages: Maximum number to move.
         leave: Messages that name one of these keys stay.
 
     Returns:
         The bodies of the messages that were moved.
     """
     moved: list[str] = []
-    while len(moved) < most:
+    while len(moved) < max_messages:
         answer = sqs.receive_message(
-            QueueUrl=dead, MaxNumberOfMessages=min(most - len(moved), SQS_MOST), VisibilityTimeout=HIDDEN_SECONDS
+            QueueUrl=dead,
+            MaxNumberOfMessages=min(max_messages - len(moved), SQS_MAX_MESSAGES),
+            VisibilityTimeout=HIDDEN_SECONDS,
         )
         if not (messages := answer.get("Messages", [])):
             break
@@ -70,7 +72,7 @@ def main() -> None:
         argument_spec={
             "queue": {"type": "str", "required": True},
             "dead_letter_queue": {"type": "str", "required": True},
-            "most": {"type": "int", "default": 10},
+            "max_messages": {"type": "int", "default": 10},
             "leave": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
@@ -85,7 +87,11 @@ def main() -> None:
                 "ApproximateNumberOfMessages"
             ]
         )
-        moved = [] if module.check_mode else redrive(sqs, queue, dead, module.params["most"], module.params["leave"])
+        moved = (
+            []
+            if module.check_mode
+            else redrive(sqs, queue, dead, module.params["max_messages"], module.params["leave"])
+        )
     except (BotoCoreError, ClientError) as error:
         module.fail_json_aws(error, msg="Cannot move the messages. Run the playbook again to continue.")
     changed = bool(waiting) if module.check_mode else bool(moved)
