@@ -45,7 +45,13 @@ _AWS_OWN: dict[tuple[str, str], tuple[set[str], int]] = {
 }
 _AWS_GLOBAL = {"query", "output", "region"}
 _AWS_OUTPUTS = {"json", "table", "text", "yaml"}
-_PULUMI = {"config set": {"--path"}, "preview": set(), "stack select": set(), "up": {"--replace", "--stack", "--yes"}}
+_PULUMI = {
+    "config set": {"--path"},
+    "preview": set(),
+    "stack output": {"--json"},
+    "stack select": set(),
+    "up": {"--replace", "--stack", "--yes"},
+}
 #: Standard Unix programs and the requirements of the index. Their arguments are not checked.
 STANDARD = {"curl", "date", "dig", "git", "grep", "head", "jq", "openssl", "psql", "sed", "sort", "tail", "uniq"}
 

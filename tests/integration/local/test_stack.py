@@ -136,12 +136,12 @@ def test_it_serves_the_sample_stops_completely_and_starts_again(data: Path) -> N
 def test_after_a_kill_the_next_start_stops_the_old_servers(data: Path) -> None:
     port = free_port()
     killed = Dev(data, port=port)
-    answer = killed.answer()
+    url, answer = killed.url, killed.answer()
     left = family(data)
     assert killed.stop(signal.SIGKILL) == -signal.SIGKILL
     assert not wait_until_ended(left, 0)
     again = Dev(data, port=port)
-    assert again.url == killed.url
+    assert again.url == url
     assert again.answer() == answer
     assert wait_until_ended(left, SECONDS), "a process of the killed run is still there"
     assert again.batches() == 1
