@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -21,7 +22,7 @@ from drills.waiting import wait_until
 from rates_app.local.account import account, run
 from rates_app.local.postgres import PostgresServer
 from rates_app.local.redis import RedisServer
-from rates_app.local.server import HOST, free_port, wait_until_ended
+from rates_app.local.server import HOST, port_is_free, wait_until_ended
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,6 +30,17 @@ if TYPE_CHECKING:
 RATES = Path(sysconfig.get_path("scripts")) / "rates"
 SECONDS = 120
 QUESTION = {"date_from": "2021-01-01", "date_to": "2021-01-01", "orig_code": "CNSGH", "dest_code": "north_europe_main"}
+
+
+def service_port() -> int:
+    """Return a free port with a free next one, below those that the kernel gives to outgoing connections.
+
+    The service's own connections to PostgreSQL could otherwise take the next port before its operations server does.
+    """
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        if port_is_free(port) and port_is_free(port + 1):
+            return port
 
 
 class Dev:
@@ -42,7 +54,7 @@ class Dev:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RATES_")}
         with self.output.open("w") as output:
             self.process = subprocess.Popen(
-                [*prefix, RATES, "dev", "--data", folder, "--port", str(port or free_port()), *options],
+                [*prefix, RATES, "dev", "--data", folder, "--port", str(port or service_port()), *options],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd="/",
@@ -134,7 +146,7 @@ def test_it_serves_the_sample_stops_completely_and_starts_again(data: Path) -> N
 
 
 def test_after_a_kill_the_next_start_stops_the_old_servers(data: Path) -> None:
-    port = free_port()
+    port = service_port()
     killed = Dev(data, port=port)
     url, answer = killed.url, killed.answer()
     left = family(data)
