@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -134,22 +133,20 @@ def test_errors_of_a_delivery_are_explained(
     expect(page.locator("#batch .state")).to_have_text("received")
 
 
-#: Other parametrisations may have published prices of the same lane.
-_UNCHANGED = re.compile(r"1 lane:\s+0 new, 0 lost\.\s+(\d+) prices before, \1 after\.")
-
-
 def test_a_correction_replaces_a_batch_and_an_operator_decides_about_a_held_one(
     page: Page, site: Site, supplier: str, request: pytest.FixtureRequest
 ) -> None:
-    content = unlike(request)
-    far = content.replace("2011-03-01", "2098-03-01")
+    # A day of its own for each parametrisation, as the changes count all prices of the lane on the batch's days.
+    day = f"04-{1 + sum(map(ord, request.node.name)) % 28:02}"
+    content = unlike(request).replace("2011-03-01", f"2011-{day}")
+    far = content.replace("2011", "2098")
     with site.dispatcher():
         deliver(page, supplier, "first.csv", content)
         expect(page.locator("#batch .state")).to_have_text("published", timeout=60_000)
         first = int(page.locator("#batch").get_attribute("data-batch") or 0)
         deliver(page, supplier, "checked.csv", far, button="Check only", replaces=first)
         expect(page.locator("#batch .state")).to_have_text("checked", timeout=60_000)
-        expect(page.locator("#batch")).to_contain_text(_UNCHANGED)
+        expect(page.locator("#batch")).to_contain_text("1 lane: 0 new, 0 lost. 3 prices before, 3 after.")
         deliver(page, supplier, "second.csv", far, replaces=first)
         expect(page.locator("#batch .state")).to_have_text("held", timeout=60_000)
     expect(page.locator("#batch")).to_contain_text("days may be 366 ahead")
