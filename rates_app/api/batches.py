@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 from flask import Blueprint, Response, request, stream_with_context
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from rates_app.store.databases import Connection
     from rates_app.store.tokens import Token
 
+Found = TypeVar("Found")
+
 views = Blueprint("batches", __name__)
 
 BATCH = {"batch": "The batch's number."}
@@ -63,12 +65,13 @@ def _number(text: str) -> int:
     return number
 
 
-def _find(batch: str) -> ledger.BatchDetails:
+def _find(batch: str, find: Callable[..., Found]) -> Found:
+    """Look a batch up with a function of the ledger, among those that the client may see."""
     number = _number(batch)
     supplier = visible_supplier()
     try:
         return service().databases.read(
-            lambda connection: ledger.find_details(connection, number, supplier=supplier), prefer="primary"
+            lambda connection: find(connection, number, supplier=supplier), prefer="primary"
         )
     except NoSuchBatch:
         raise NotFound(f"There is no batch {number}; /v1/batches lists them.") from None
@@ -136,7 +139,7 @@ def batches(query: BatchesArguments) -> Response:
 )
 def batch_by_number(batch: str) -> Response:
     """Return a batch with its state, progress and time left; for a held or checked batch, also its effect."""
-    found = _find(batch)
+    found = _find(batch, ledger.find_details)
     body = _body(found.batch, found.progress)
     if found.changes is not None:
         body["changes"] = found.changes
@@ -153,7 +156,7 @@ def batch_by_number(batch: str) -> Response:
 )
 def batch_lineage(batch: str) -> Response:
     """List the batches that a batch has replaced, the batch, and those that have replaced it, oldest first."""
-    found = _find(batch).batch
+    found = _find(batch, ledger.find_batch)
     lineage = service().databases.read(lambda connection: ledger.list_lineage(connection, found.id), prefer="primary")
     return _json({"batches": [_body(each) for each in lineage], "next": None})
 
@@ -180,7 +183,7 @@ def batch_rejects(batch: str, query: RejectsArguments) -> Response:
     also as `unlisted_rows`.
     """
     media_type = choose_media_type(query.format)
-    found = _find(batch).batch
+    found = _find(batch, ledger.find_batch)
     unlisted = service().databases.read(
         lambda connection: ledger.count_unlisted_rows(connection, found.id), prefer="primary"
     )

@@ -138,8 +138,8 @@ class LocalStack:
             self._roles["the service"] = service
         with self._step("Start the dispatcher"):
             # Its health endpoint gets the next free port.
-            free = next(port for port in itertools.count(self.port + 1) if port_is_free(port))
-            self._roles["the dispatcher"] = running.enter_context(self._role("dispatch", free))
+            health = _free_port_from(self.port + 1)
+            self._roles["the dispatcher"] = running.enter_context(self._role("dispatch", health))
         self._supervisors = [
             Supervisor(cluster.primary, cluster.primary.start, self._report),
             Supervisor(cluster.replica, cluster.replica.start_following, self._report),
@@ -171,14 +171,11 @@ class LocalStack:
     def _choose_ports(self) -> None:
         """Choose free ports, and write the address into the lock file, for the message of a second run."""
         wanted = self.port
-        while not port_is_free(self.port):
-            self.port += 1
+        self.port = _free_port_from(wanted)
         if self.port != wanted:
             self._console.print(f"Port {wanted} is in use. The service uses port {self.port}.")
-        self.operations_port = self.port + 1
-        while not port_is_free(self.operations_port):
-            self.operations_port += 1
-        os.environ.update(RATES_PORT=str(self.port), RATES_OPERATIONS_PORT=str(self.operations_port))
+        self.operations_port = _free_port_from(self.port + 1)
+        os.environ["RATES_OPERATIONS_PORT"] = str(self.operations_port)
         self._lock.write_text(f"{self.url} (process {os.getpid()})")
 
     def _stop_leftovers(self) -> None:
@@ -293,6 +290,11 @@ class LocalStack:
 
     def _request_stop(self, _number: int, _frame: FrameType | None) -> None:
         self._stop.set()
+
+
+def _free_port_from(port: int) -> int:
+    """Return the first free port from a port upwards."""
+    return next(number for number in itertools.count(port) if port_is_free(number))
 
 
 def _is_ready(port: int) -> bool:
