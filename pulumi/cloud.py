@@ -198,12 +198,10 @@ Budget(
 )
 
 kept: list[pulumi.Output[str]] = []
-for stays, database, key in (
-    (True, first.database, encryption),
-    *([(promoted, second.database, second_encryption)] if standby else []),
-):
-    if stays and settings.database.final_snapshot:
-        kept += [database.final_snapshot, key.key_arn]
+if settings.database.final_snapshot:
+    kept += [first.database.final_snapshot, encryption.key_arn]
+    if promoted:
+        kept += [second.database.final_snapshot, second_encryption.key_arn]
 
 # README.md describes each output.
 serving_balancer = first.load_balancers[max(settings.clusters, key=lambda colour: settings.clusters[colour].weight)]

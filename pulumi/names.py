@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 PROJECT = "rates"
 # "dev-" and a name of ten letters, the most that ``settings.STACK_NAME`` allows.
 MAX_STACK_LENGTH = 14
-RANDOM_LENGTH = 6
+# Stands for the random part, which has as many characters.
+RANDOM_PART = "abcdef"
 DIGEST_LENGTH = 4
 
 
@@ -77,8 +78,8 @@ LIMITS: Mapping[str, NameLimit] = {
 
 
 def autonamed(stack: str, name: str) -> str:
-    """Return a physical name as Pulumi makes it by the pattern in ``Pulumi.yaml``, with ``abcdef`` as random part."""
-    return f"{PROJECT}-{stack}-{name}-{'abcdef'[:RANDOM_LENGTH]}"
+    """Return a physical name as Pulumi makes it by the pattern in ``Pulumi.yaml``, with a fixed random part."""
+    return f"{PROJECT}-{stack}-{name}-{RANDOM_PART}"
 
 
 def physical(type_: str, name: str) -> str:

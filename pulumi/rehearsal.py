@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pulumi
 import yaml
-from names import LIMITS
+from names import LIMITS, RANDOM_PART, autonamed
 from pulumi.runtime import mocks, rpc, settings, sync_await
 
 if TYPE_CHECKING:
@@ -65,8 +65,6 @@ class _Answers(mocks.Mocks):
 
     def __init__(self, stack: str) -> None:
         self._stack = stack
-        pattern = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]["pulumi:autonaming"]["value"]["pattern"]
-        self._pattern: str = pattern.replace("${project}", "rates").replace("${stack}", stack)
         self.regions: dict[str, str] = {}
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
@@ -92,7 +90,7 @@ class _Answers(mocks.Mocks):
             "fqdn": args.inputs.get("name", ""),
             "keyId": f"key-{name}",
             "endpoint": f"https://{name}.{region}.eks.test",
-            "hex": "abcdef",
+            "hex": RANDOM_PART,
             "latestVersion": 1,
             "nameServers": [f"ns-1.{name}.test", f"ns-2.{name}.test"],
             "primaryEndpointAddress": f"{name}.cache.test",
@@ -104,7 +102,7 @@ class _Answers(mocks.Mocks):
             **args.inputs,
         }
         if args.typ in LIMITS:
-            outputs.setdefault(LIMITS[args.typ].key, self.physical_name(args.name))
+            outputs.setdefault(LIMITS[args.typ].key, autonamed(self._stack, args.name))
         if args.typ == "aws:eks/cluster:Cluster":
             outputs["vpcConfig"] = {**outputs["vpcConfig"], "clusterSecurityGroupId": f"sg-{name}"}
         return f"{name}-id", outputs
@@ -120,10 +118,6 @@ class _Answers(mocks.Mocks):
             "aws:route53/getZone:getZone": {"zoneId": f"Z-{given.get('name')}"},
         }
         return answers[args.token]
-
-    def physical_name(self, name: str) -> str:
-        """The name that Pulumi would make of a logical one."""
-        return self._pattern.replace("${name}", name).replace("${hex(6)}", "abcdef")
 
     def region(self, args: mocks.MockResourceArgs) -> str:
         """The region of the resource's provider."""

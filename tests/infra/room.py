@@ -194,7 +194,9 @@ def _own(manifests: list[Manifest]) -> Iterator[tuple[int, Pod]]:
 def _pod(name: str, resources: list[Any]) -> Pod:
     requests = [one.get("requests", {}) for one in resources]
     return Pod(
-        sum(_mib(one.get("memory", 0)) for one in requests), sum(_milli(one.get("cpu", 0)) for one in requests), name
+        sum(mebibytes(one.get("memory", 0)) for one in requests),
+        sum(_milli(one.get("cpu", 0)) for one in requests),
+        name,
     )
 
 
@@ -209,7 +211,8 @@ def _milli(quantity: str | int) -> int:
     return int(text[:-1]) if text.endswith("m") else int(float(text) * 1000)
 
 
-def _mib(quantity: str | int) -> int:
+def mebibytes(quantity: str | int) -> int:
+    """Return a quantity of memory or disk in MiB."""
     match = re.fullmatch(r"(\d+)(Mi|Gi)?", str(quantity))
     assert match, f"{quantity} is no quantity that is used here"
     return int(match[1]) * {"Gi": 1024, "Mi": 1, None: 0}[match[2]]

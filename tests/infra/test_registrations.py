@@ -8,7 +8,7 @@ import pytest
 
 from tests.charts.rendering import IMAGE, batch, synced, the
 from tests.charts.schemas import problems
-from tests.infra.room import Cluster, applications, at_rest, clusters, shortage
+from tests.infra.room import Cluster, applications, at_rest, clusters, mebibytes, shortage
 
 if TYPE_CHECKING:
     from rehearsal import Rehearsal
@@ -29,17 +29,13 @@ def test_charts_accept_every_registration_and_its_pods_fit(stack: Rehearsal) -> 
         disk = stack.of_type("aws:autoscaling/tag:Tag")[spark].inputs["tag"]["value"]
         for role in ("driver", "executor"):
             (container,) = batch(ingest)["spec"][role]["template"]["spec"]["containers"]
-            assert _gib(container["resources"]["requests"]["ephemeral-storage"]) <= _gib(disk)
+            assert mebibytes(container["resources"]["requests"]["ephemeral-storage"]) <= mebibytes(disk)
         for chart in ("rates-app", "spark-ingest", "monitoring"):
             for manifest in synced(made[chart]["source"], IMAGE, namespace="rates"):
                 assert problems(manifest, "1.35") == [], manifest["metadata"]["name"]
         short.append(shortage(cluster, *at_rest(made)))
     assert short
     assert not any(short), "\n".join(filter(None, short))
-
-
-def _gib(quantity: str) -> int:
-    return int(quantity.removesuffix("Gi"))
 
 
 def test_a_node_too_few_is_reported_with_the_pods_that_do_not_fit(dev: Rehearsal) -> None:

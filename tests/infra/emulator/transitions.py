@@ -278,10 +278,13 @@ def record(rows: Iterable[str], *, today: date) -> None:
     start, end = (page.index(marker) for marker in MARKERS)
     head, line, *old = page[start + len(MARKERS[0]) : end].strip().splitlines()
     new = [f"{row} {today} |" for row in rows]
-    stacks = {row.split("|")[1].strip() for row in new}
-    kept = [row for row in old if row.split("|")[1].strip() not in stacks]
-    names = [*STACKS]
-    body = sorted([*kept, *new], key=lambda row: names.index(row.split("|")[1].strip()))
+
+    def stack(row: str) -> str:
+        return row.split("|")[1].strip()
+
+    recorded = {stack(row) for row in new}
+    kept = [row for row in old if stack(row) not in recorded]
+    body = sorted([*kept, *new], key=lambda row: STACKS.index(stack(row)))
     PAGE.write_text(page[:start] + "\n".join([MARKERS[0], head, line, *body, ""]) + page[end:])
 
 
