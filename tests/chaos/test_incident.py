@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import tempfile
 import time
 from collections import defaultdict
 from datetime import UTC, date, datetime, timedelta
@@ -119,9 +118,7 @@ class Night:
 
 
 @pytest.fixture
-def stack(servers_folder: Path) -> Iterator[tuple[PostgresPair, RedisServer]]:
-    folder = Path(tempfile.mkdtemp(dir=servers_folder))
-    folder.chmod(0o711)
+def stack(folder: Path) -> Iterator[tuple[PostgresPair, RedisServer]]:
     redis = RedisServer(folder / "redis")
     with primary_with_replica(folder / "postgres", fast=True) as cluster:
         redis.start()

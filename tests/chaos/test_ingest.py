@@ -11,7 +11,6 @@ import os
 import random
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -28,6 +27,7 @@ from rates_app.batches.pipeline.tables import staged_rows
 from rates_app.local.postgres import PostgresServer
 from rates_app.local.server import wait_until_ended
 from rates_app.store.migrate import migrate
+from tests.fixtures.stores import create_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,9 +45,7 @@ VICTIMS: tuple[Victim, ...] = ("driver", "worker", "backend", "server")
 @pytest.fixture(scope="module")
 def server(servers_folder: Path) -> Iterator[PostgresServer]:
     """A PostgreSQL that may crash: no other test uses it."""
-    folder = Path(tempfile.mkdtemp(dir=servers_folder))
-    folder.chmod(0o711)
-    with PostgresServer(folder / "primary", fast=True) as primary:
+    with PostgresServer(create_folder(servers_folder) / "primary", fast=True) as primary:
         migrate(primary.url)
         with psycopg.connect(primary.url) as connection:
             store_sample_locations(connection)

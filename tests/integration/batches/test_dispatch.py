@@ -13,7 +13,7 @@ import time
 import urllib.request
 from datetime import UTC, datetime
 from decimal import Decimal
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -42,6 +42,7 @@ from rates_app.batches.sources.upload import TooLarge, receive
 from rates_app.local.server import free_port
 from rates_app.settings import Settings, SettingsError
 from rates_app.store.databases import Databases, Unavailable
+from tests.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -643,12 +644,8 @@ def operator() -> Iterator[tuple[Operator, Applications]]:
         def log_message(self, *_: object) -> None:
             """Suppress the request log."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    configuration = client.Configuration(host=f"http://127.0.0.1:{server.server_port}")
-    yield served, Applications(client.ApiClient(configuration))
-    server.shutdown()
-    server.server_close()
+    with serving(Handler) as url:
+        yield served, Applications(client.ApiClient(client.Configuration(host=url)))
 
 
 @pytest.fixture

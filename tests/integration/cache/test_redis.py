@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,6 +17,7 @@ from rates_app.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 STAMP = Stamp("epoch", 1)
 ANSWER = Answer.of(b"cached", "text/plain", STAMP)
@@ -26,9 +25,7 @@ COMPUTED = Answer.of(b"computed", "text/plain", STAMP)
 
 
 @pytest.fixture
-def server(servers_folder: Path) -> Iterator[RedisServer]:
-    folder = Path(tempfile.mkdtemp(dir=servers_folder))
-    folder.chmod(0o711)
+def server(folder: Path) -> Iterator[RedisServer]:
     with RedisServer(folder / "redis") as own:
         yield own
 

@@ -9,7 +9,6 @@ import psycopg
 import pytest
 
 from drills.sample import store_sample_locations
-from drills.waiting import wait_until
 from rates_app.batches.generate import generate, read_sample, sample_file
 from rates_app.batches.pipeline.engine import ingest
 from rates_app.rates.board import BOARD_DAYS, DAYS, board
@@ -17,9 +16,9 @@ from rates_app.rates.model import Question
 from rates_app.rates.queries import rates
 from rates_app.settings import Settings
 from rates_app.web.board import overview
+from tests.integration.rates.plans import nodes, vacuum
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.fixtures.stores import Database
@@ -82,23 +81,9 @@ def test_without_prices_there_is_no_board(database: Database) -> None:
         assert board(connection, [PINNED], 6) is None
 
 
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for part in plan.get("Plans", []):
-        yield from nodes(part)
-
-
-def _vacuum(connection: psycopg.Connection[Any]) -> bool:
-    """Vacuum the rollups, and return whether an index-only scan needs almost no page of the table."""
-    connection.execute("VACUUM ANALYZE rollups")
-    sizes = "SELECT relallvisible > 0.9 * relpages FROM pg_class WHERE oid = 'rollups'::regclass"
-    return connection.execute(sizes).fetchone() == (True,)
-
-
 def test_rollups_are_read_by_the_covering_index_alone(connection: psycopg.Connection[Any]) -> None:
     connection.autocommit = True
-    # A snapshot of another test on the shared servers may keep pages from becoming all-visible at first.
-    wait_until(lambda: _vacuum(connection), pause=0.5)
+    vacuum(connection, hidden=0.1)
     connection.autocommit = False
     found = board(connection, [], 6)
     assert found is not None

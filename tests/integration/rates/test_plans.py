@@ -17,7 +17,6 @@ import psycopg
 import pytest
 
 from drills.sample import store_sample_locations
-from drills.waiting import wait_until
 from rates_app.batches.generate import generate, read_sample, sample_file
 from rates_app.batches.pipeline.engine import ingest
 from rates_app.local.postgres import PostgresServer
@@ -25,6 +24,7 @@ from rates_app.rates.model import Question
 from rates_app.rates.queries import AVERAGES, PARTS, SETS, query_parameters
 from rates_app.settings import Settings
 from rates_app.store.migrate import migrate
+from tests.integration.rates.plans import nodes, vacuum
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,12 +39,6 @@ DAYS = [YEAR[0] + timedelta(days=number) for number in range(365)]
 NAMES = {AVERAGES: "averages", PARTS: "spreads of days", SETS: "prices"}
 #: Numbers of locations. Each pair has a year of rollups: 10^5, 10^6, 10^7, 10^8 rows.
 SIZES = (17, 53, 166, 524)
-
-
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for part in plan.get("Plans", []):
-        yield from nodes(part)
 
 
 def pages(connection: psycopg.Connection[Any], query: str, lane: tuple[str, str]) -> int:
@@ -63,18 +57,6 @@ def pages(connection: psycopg.Connection[Any], query: str, lane: tuple[str, str]
         assert [scan["Node Type"] for scan in scans] == ["Index Only Scan"]
     assert 350 < plan["Actual Rows"] <= 365  # days with prices
     return sum(int(part[f"Shared {kind} Blocks"]) for part in (plan, sent) for kind in ("Hit", "Read"))
-
-
-def vacuum(connection: psycopg.Connection[Any]) -> None:
-    """Mark every page of the rollups as all-visible, as autovacuum does."""
-
-    def hidden_pages() -> object:
-        connection.execute("VACUUM ANALYZE rollups")
-        query = "SELECT relpages - relallvisible FROM pg_class WHERE relname = 'rollups'"
-        return connection.execute(query).fetchone()
-
-    # The replica reports its oldest snapshot once a second.
-    wait_until(lambda: hidden_pages() == (0,), pause=0.2, describe=lambda: f"{hidden_pages()} pages are not visible")
 
 
 def grow(connection: psycopg.Connection[Any], locations: int) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -16,9 +14,11 @@ from rates_app.local.postgres import PostgresPair, primary_with_replica
 from rates_app.settings import Settings
 from rates_app.store.connections import connect
 from rates_app.store.databases import Busy, Databases, Unavailable
+from tests.fixtures.stores import create_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from rates_app.store.databases import Connection
 
@@ -27,9 +27,7 @@ PATIENCE_SECONDS = 60
 
 @pytest.fixture(scope="module")
 def own_cluster(servers_folder: Path) -> Iterator[PostgresPair]:
-    folder = Path(tempfile.mkdtemp(dir=servers_folder))  # workers share the parent
-    folder.chmod(0o711)
-    with primary_with_replica(folder, fast=True) as cluster:
+    with primary_with_replica(create_folder(servers_folder), fast=True) as cluster:
         yield cluster
 
 
