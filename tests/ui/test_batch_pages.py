@@ -136,7 +136,7 @@ def test_errors_of_a_delivery_are_explained(
 def test_a_correction_replaces_a_batch_and_an_operator_decides_about_a_held_one(
     page: Page, site: Site, supplier: str, request: pytest.FixtureRequest
 ) -> None:
-    # A day of its own for each parametrisation, as the changes count all prices of the lane on the batch's days.
+    # Each parametrisation has its own day, because the changes count all prices of the lane on the batch's days.
     day = f"04-{1 + sum(map(ord, request.node.name)) % 28:02}"
     content = unlike(request).replace("2011-03-01", f"2011-{day}")
     far = content.replace("2011", "2098")
