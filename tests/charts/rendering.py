@@ -142,7 +142,7 @@ def cluster_secret(environment: str, **annotations: str) -> Manifest:
     facts = {
         "cluster-name": name,
         "region": "eu-west-1",
-        "domain": f"{environment}.rates.example.com",
+        "hosts": f"{environment}.rates.example.com serving.{environment}.rates.example.com",
         "certificate-arn": "arn:aws:acm:eu-west-1:111122223333:certificate/0a1b",
         "target-group-arn": "arn:aws:elasticloadbalancing:eu-west-1:111122223333:targetgroup/rates/0a1b",
         "registry": f"111122223333.dkr.ecr.eu-west-1.amazonaws.com/rates-{environment}",

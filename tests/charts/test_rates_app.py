@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from werkzeug.sansio.utils import host_is_trusted
 
 from rates_app.settings import Settings
 
@@ -227,6 +228,52 @@ def test_a_setting_wins_over_what_the_ingress_implies() -> None:
         {"ingress": {"enabled": True, "host": "rates.example.com"}, "settings": {"trusted_proxies": 0}},
     )
     assert environment_of(manifests)["RATES_TRUSTED_PROXIES"] == "0"
+
+
+GATEWAY = {"gateway": {"enabled": True, "name": "public", "host": "rates.example.com"}}
+INGRESS = {"ingress": {"enabled": True, "host": "rates.example.com"}}
+TARGETS = {"targetGroup": {"arn": "arn:aws:elasticloadbalancing:x"}, "hosts": ["a.example.com"]}
+
+
+def is_refused(manifests: list[Manifest], host: str) -> bool:
+    """Return whether the service, with the chart's settings, refuses a request because of its host."""
+    own = {"allowed_hosts": environment_of(manifests)["RATES_ALLOWED_HOSTS"]}
+    settings = Settings.model_validate({"database_url": "postgresql://rates:x@127.0.0.1:1/none", **own})
+    return not host_is_trusted(host, settings.allowed_hosts)
+
+
+@pytest.mark.parametrize(
+    ("values", "hosts"),
+    [
+        (INGRESS, ["rates.example.com"]),
+        (GATEWAY, ["rates.example.com"]),
+        ({"hosts": ["a.example.com", ".b.example.com"]}, ["a.example.com", "x.b.example.com"]),
+        (INGRESS | {"strategy": {"type": "blueGreen"}}, ["rates-app-preview", "rates-app-preview.rates.svc"]),
+        (INGRESS | {"strategy": {"type": "canary"}}, ["rates-app-canary.rates"]),
+    ],
+)
+def test_only_the_names_of_a_release_are_accepted_as_hosts(values: Manifest, hosts: list[str]) -> None:
+    manifests = render("rates-app", REQUIRED["rates-app"], values)
+    in_cluster = ["rates-app", "rates-app:80", "rates-app.rates", "rates-app.rates.svc.cluster.local"]
+    forwarded = ["localhost:8080", "127.0.0.1:8080"]
+    for host in (*hosts, *in_cluster, *forwarded):
+        assert not is_refused(manifests, host), host
+    for host in ("evil.com", "rates.example.com.evil.com", "rates-app.evil", "10.0.0.7:8080"):
+        assert is_refused(manifests, host), host
+
+
+def test_probes_need_no_host() -> None:
+    """The kubelet and load balancers send a pod's address as Host, to the port that checks no host."""
+    (container,) = workload(strategy("canary"))["spec"]["template"]["spec"]["containers"]
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        assert container[probe]["httpGet"]["port"] == "operations"
+    annotations = the(strategy("canary"), "Ingress")["metadata"]["annotations"]
+    assert annotations["alb.ingress.kubernetes.io/healthcheck-port"] == "8081"
+
+
+@pytest.mark.parametrize("values", [INGRESS, GATEWAY, TARGETS])
+def test_a_load_balancer_is_one_trusted_proxy(values: Manifest) -> None:
+    assert environment_of(render("rates-app", REQUIRED["rates-app"], values))["RATES_TRUSTED_PROXIES"] == "1"
 
 
 class Service(BaseHTTPRequestHandler):

@@ -21,6 +21,8 @@ WRONG: list[tuple[str, Manifest, str]] = [
     ("rates-app", {"secrets": {"cache": ""}}, "secrets.cache is empty: name the secret"),
     ("rates-app", {"ingress": {"enabled": True}}, "ingress.host is empty: give the name"),
     ("rates-app", {"gateway": {"enabled": True}}, "gateway.name is empty: name the Gateway"),
+    ("rates-app", {"targetGroup": {"arn": "arn:aws:elasticloadbalancing:x"}}, "hosts is empty: name the hosts"),
+    ("rates-app", {"hosts": ["https://rates.example.com"]}, "does not match pattern"),
     ("rates-app", {"disruption": {"maxUnavailable": "0%"}}, "does not match pattern"),
     ("rates-app", {"disruption": {"maxUnavailable": 1}}, "got number, want string"),
     ("rates-app", {"shutdown": {"graceSeconds": "30s"}}, "got string, want integer"),
