@@ -46,7 +46,7 @@ class Text(NamedTuple):
     text: str
 
 
-class Finding(NamedTuple):
+class Violation(NamedTuple):
     """An expression that should not occur in prose: where it stands and what the glossary suggests."""
 
     path: str
@@ -209,20 +209,22 @@ def prose(name: str) -> tuple[Text, ...]:
     return tuple(reader((ROOT / name).read_text(encoding="utf-8"))) if reader else ()
 
 
-def findings(name: str) -> Iterator[Finding]:
+def findings(name: str) -> Iterator[Violation]:
     """Yield expressions in a file that the glossary's list excludes."""
     for text in prose(name):
         for pattern, instead in dont_say().items():
             for match in pattern.finditer(text.text):
                 line = text.line + text.text.count("\n", 0, match.start())
-                yield Finding(name, line, " ".join(match[0].split()), instead)
+                yield Violation(name, line, " ".join(match[0].split()), instead)
 
 
-def occurrences(pattern: str, name: str) -> Iterator[Finding]:
+def occurrences(pattern: str, name: str) -> Iterator[Violation]:
     """Yield where a vague word occurs in a file."""
     for text in prose(name):
         for match in re.finditer(pattern, text.text, re.IGNORECASE):
-            yield Finding(name, text.line + text.text.count("\n", 0, match.start()), match[0], "exactly what is meant")
+            yield Violation(
+                name, text.line + text.text.count("\n", 0, match.start()), match[0], "exactly what is meant"
+            )
 
 
 def count_words(names: Iterable[str]) -> int:

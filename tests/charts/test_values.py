@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from .rendering import CHARTS, REQUIRED, ROOT, Manifest, RenderError, charts, helm, merge, render
+from .rendering import CHARTS, REQUIRED, ROOT, KubernetesManifest, RenderError, charts, helm, merge, render
 
-WRONG: list[tuple[str, Manifest, str]] = [
+WRONG: list[tuple[str, KubernetesManifest, str]] = [
     ("rates-app", {"replica": 3}, "additional properties 'replica' not allowed"),
     ("rates-app", {"autoscaling": {"minReplica": 3}}, "additional properties 'minReplica' not allowed"),
     ("rates-app", {"strategy": {"type": "bluegreen"}}, "value must be one of 'rolling', 'blueGreen', 'canary'"),
@@ -72,7 +72,7 @@ def test_chart_renders_with_its_required_values(chart: str) -> None:
 
 
 @pytest.mark.parametrize(("chart", "values", "message"), WRONG)
-def test_wrong_value_is_refused_with_a_clear_message(chart: str, values: Manifest, message: str) -> None:
+def test_wrong_value_is_refused_with_a_clear_message(chart: str, values: KubernetesManifest, message: str) -> None:
     with pytest.raises(RenderError) as refused:
         render(chart, REQUIRED[chart], values)
     assert message in str(refused.value)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.charts.rendering import IMAGE, batch, of_kind, synced, the
 from tests.charts.schemas import problems
-from tests.infra.room import Cluster, applications, at_rest, clusters, mebibytes, shortage
+from tests.infra.room import RegisteredCluster, applications, at_rest, clusters, mebibytes, shortage
 
 if TYPE_CHECKING:
     from rehearsal import Rehearsal
@@ -58,7 +58,7 @@ def test_the_service_accepts_the_names_that_the_program_publishes(stack: Rehears
 
 def test_a_node_too_few_is_reported_with_the_pods_that_do_not_fit(dev: Rehearsal) -> None:
     (cluster,) = clusters(dev)
-    small = Cluster(cluster.name, cluster.registration, cluster.machine, 1, 17)
+    small = RegisteredCluster(cluster.name, cluster.registration, cluster.machine, 1, 17)
     report = shortage(small, *at_rest(applications(cluster.registration)))
     assert "1 nodes of t3.medium" in report
     assert "no room for" in report

@@ -12,7 +12,7 @@ from rates_app.batches.ledger.quotas import check_quota
 from rates_app.batches.model import DEFAULT_TERMS, Batch, NoSuchBatch, Terms, WrongState
 
 if TYPE_CHECKING:
-    from rates_app.batches.formats.source import Source
+    from rates_app.batches.formats.inspection import RecognisedFile
     from rates_app.batches.ledger.quotas import Quota
     from rates_app.store.databases import Connection
 
@@ -22,7 +22,7 @@ CONTENT_LOCK = 7_246_007
 
 def accept(
     connection: Connection,
-    source: Source,
+    source: RecognisedFile,
     *,
     name: str,
     supplier: str,
@@ -72,7 +72,7 @@ def accept(
     return earlier, False
 
 
-def find_check(connection: Connection, source: Source, supplier: str) -> Batch | None:
+def find_check(connection: Connection, source: RecognisedFile, supplier: str) -> Batch | None:
     """Find the supplier's oldest open check of a file, which an upload has entered.
 
     A check does not answer for its content, so :func:`accept` would enter another check of the same file.
@@ -107,7 +107,7 @@ def _lock_content(connection: Connection, supplier: str, content_hash: bytes) ->
     connection.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (CONTENT_LOCK, supplier + content_hash.hex()))
 
 
-def _insert(connection: Connection, source: Source, name: str, supplier: str, terms: Terms) -> Batch:
+def _insert(connection: Connection, source: RecognisedFile, name: str, supplier: str, terms: Terms) -> Batch:
     with connection.cursor(row_factory=class_row(Batch)) as cursor:
         batch = cursor.execute(
             sql.SQL(

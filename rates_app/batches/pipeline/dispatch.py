@@ -22,7 +22,7 @@ from prometheus_client import Counter
 
 from rates_app.batches import ledger
 from rates_app.batches.content import ContentChanged
-from rates_app.batches.formats.source import estimate_rows, inspect
+from rates_app.batches.formats.inspection import estimate_rows, inspect
 from rates_app.batches.ledger import attempts
 from rates_app.batches.model import DEFAULT_TERMS, BatchError, NoSuchBatch, Reject, Terms, Unreadable, WrongState
 from rates_app.batches.pipeline import engine, publish
@@ -38,7 +38,7 @@ from rates_app.store.databases import Unavailable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rates_app.batches.formats.source import Source as Recognised
+    from rates_app.batches.formats.inspection import RecognisedFile
     from rates_app.batches.model import Batch
     from rates_app.batches.pipeline.spark import Applications
     from rates_app.batches.pipeline.workers import Workers
@@ -264,7 +264,7 @@ class Dispatcher:
         DELIVERIES.labels("in-process", batch.state).inc()
 
     def _find_or_accept(
-        self, connection: Connection, delivery: Delivery, recognised: Recognised, terms: Terms
+        self, connection: Connection, delivery: Delivery, recognised: RecognisedFile, terms: Terms
     ) -> Batch:
         """Return the batch that an earlier attempt or the upload has entered in the ledger, or enter a new one."""
         if (begun := attempts.batch_of(connection, delivery.address)) is not None:
@@ -281,7 +281,7 @@ class Dispatcher:
         )
         return batch
 
-    def _is_big(self, recognised: Recognised) -> bool:
+    def _is_big(self, recognised: RecognisedFile) -> bool:
         """Return whether Spark should do it; a compressed file has one reader whatever the engine."""
         return recognised.compression == "none" and estimate_rows(recognised) > self._settings.spark_above_rows
 

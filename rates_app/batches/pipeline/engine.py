@@ -18,7 +18,7 @@ from opentelemetry.trace import get_current_span
 from rates_app.batches import ledger
 from rates_app.batches.content import ContentChanged, pin, verify
 from rates_app.batches.formats.compression import expand
-from rates_app.batches.formats.source import inspect
+from rates_app.batches.formats.inspection import inspect
 from rates_app.batches.formats.survey import SurveyRequired
 from rates_app.batches.model import DEFAULT_SUPPLIER, DEFAULT_TERMS, Batch, BatchError, Slice, Terms, Unreadable
 from rates_app.batches.pipeline import examine, plausibility, publish, rollup, tables

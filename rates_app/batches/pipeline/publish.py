@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from psycopg.types.json import Jsonb
 
 from rates_app.batches.ledger import find_batch, find_equal, not_replaceable, progress, set_state
-from rates_app.batches.model import Batch, BatchError, State, WrongState
+from rates_app.batches.model import Batch, BatchError, BatchState, WrongState
 from rates_app.ops.traces import tracer
 from rates_app.store.generation import increment_generation, record_batch_lanes
 
@@ -243,7 +243,7 @@ def refuse_held(connection: Connection, batch_id: int, *, by: str, reason: str) 
     return refuse(connection, batch_id, reason)
 
 
-def _lock(connection: Connection, batch_id: int, required: State, target: State) -> Batch:
+def _lock(connection: Connection, batch_id: int, required: BatchState, target: BatchState) -> Batch:
     """Lock a batch whose state is about to change.
 
     Returns:
@@ -288,7 +288,7 @@ def fail(connection: Connection, batch_id: int, reason: str) -> Batch:
     return _end_without(connection, batch_id, "failed", reason)
 
 
-def _end_without(connection: Connection, batch_id: int, state: State, reason: str) -> Batch:
+def _end_without(connection: Connection, batch_id: int, state: BatchState, reason: str) -> Batch:
     rejected = progress(connection, batch_id).rejected
     connection.execute("UPDATE batches SET rejected = %s WHERE id = %s", (rejected, batch_id))
     set_state(connection, batch_id, state, failure=reason)

@@ -50,7 +50,7 @@ class Part(NamedTuple):
     last_day: date
 
 
-class Tree(NamedTuple):
+class LocationTree(NamedTuple):
     """The locations, numbered without gaps."""
 
     #: Each location's id in the database, ascending.
@@ -163,7 +163,7 @@ def rebuild_for_tree(connection: Connection) -> int:
     return len(batches)
 
 
-def region_sets(lanes: LanePrices, tree: Tree) -> Sets:
+def region_sets(lanes: LanePrices, tree: LocationTree) -> Sets:
     """Add up lanes to every pair of locations above them.
 
     Each location has one above it at each depth of the tree, so lanes are added up once for each pair of depths.
@@ -188,7 +188,7 @@ def region_sets(lanes: LanePrices, tree: Tree) -> Sets:
     return combine(found)
 
 
-def _above(tree: Tree) -> NDArray[np.int64]:
+def _above(tree: LocationTree) -> NDArray[np.int64]:
     """Find for each depth and location its ancestor at that depth, or the location itself; -1 if there is none."""
     above = np.full((int(tree.depths.max(initial=0)) + 1, len(tree.ids)), -1)
     risen = np.arange(len(tree.ids))
@@ -198,7 +198,7 @@ def _above(tree: Tree) -> NDArray[np.int64]:
     return above
 
 
-def _read_tree(connection: Connection) -> Tree:
+def _read_tree(connection: Connection) -> LocationTree:
     rows = connection.execute(
         """
         SELECT id, coalesce(parent_id, 0), (SELECT max(depth) FROM location_ancestors WHERE location_id = id)
@@ -206,7 +206,7 @@ def _read_tree(connection: Connection) -> Tree:
         """
     ).fetchall()
     ids, parents, depths = np.array(rows, dtype=np.int64).reshape(-1, 3).T
-    return Tree(ids, np.where(parents == 0, -1, np.searchsorted(ids, parents)), depths)
+    return LocationTree(ids, np.where(parents == 0, -1, np.searchsorted(ids, parents)), depths)
 
 
 def _read_prices(connection: Connection, part: Part) -> tuple[Integers, Integers, Integers, Integers]:
@@ -230,7 +230,9 @@ def _read_prices(connection: Connection, part: Part) -> tuple[Integers, Integers
     return np.repeat(days, sizes), origins, destinations, cents
 
 
-def _codes(days: Integers, tree: Tree, day: Integers, origin: Integers, destination: Integers) -> NDArray[np.int64]:
+def _codes(
+    days: Integers, tree: LocationTree, day: Integers, origin: Integers, destination: Integers
+) -> NDArray[np.int64]:
     """Number what a rollup is for: day, origin and destination."""
     places = np.full(tree.ids[-1] + 1, -1)
     places[tree.ids] = np.arange(len(tree.ids))
@@ -240,7 +242,7 @@ def _codes(days: Integers, tree: Tree, day: Integers, origin: Integers, destinat
     return codes
 
 
-def _write(connection: Connection, batch_id: int, days: Integers, tree: Tree, sets: Sets) -> None:
+def _write(connection: Connection, batch_id: int, days: Integers, tree: LocationTree, sets: Sets) -> None:
     locations = len(tree.ids)
     day, pair = np.divmod(sets.codes, locations**2)
     order = np.argsort(pair * len(days) + day)  # that of the primary key: neighbours in its index follow one another
@@ -262,7 +264,7 @@ def _write(connection: Connection, batch_id: int, days: Integers, tree: Tree, se
         copy.write(data)
 
 
-def _read_lanes(connection: Connection, batch_id: int, tree: Tree) -> Iterator[tuple[int, LanePrices]]:
+def _read_lanes(connection: Connection, batch_id: int, tree: LocationTree) -> Iterator[tuple[int, LanePrices]]:
     """Read the rollups of a batch between ports, day by day (in days since 2000-01-01)."""
     with connection.cursor("lanes", binary=True) as cursor:
         cursor.execute(

@@ -15,7 +15,7 @@ from rates_app.batches.model import DEFAULT_TERMS, Terms, Unreadable
 from rates_app.batches.sources.names import MANIFEST_SUFFIX
 
 if TYPE_CHECKING:
-    from rates_app.batches.formats.source import Source
+    from rates_app.batches.formats.inspection import RecognisedFile
 
 #: Bytes of a manifest. More are no manifest.
 MAX_MANIFEST_BYTES = 64 * 1024
@@ -89,7 +89,7 @@ class Manifest(BaseModel):
             expected_total=self.total,
         )
 
-    def verify(self, source: Source) -> None:
+    def verify(self, source: RecognisedFile) -> None:
         """Compare the digest with that of the bytes that arrived.
 
         Raises:

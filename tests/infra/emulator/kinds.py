@@ -16,7 +16,7 @@ ARN = "arn:aws:{service}:{region}:{account}:{resource}"
 
 
 @dataclass(frozen=True)
-class Kind:
+class ResourceType:
     """One type of resource.
 
     Attributes:
@@ -60,9 +60,9 @@ def inner(value: Any, path: str) -> Any:
 
 def _kind(
     operation: str = "", id_: str = "{name}", replaced_by: str = "", *, arn: str = "", unchecked: str = "", **more: Any
-) -> Kind:
+) -> ResourceType:
     service, _, name = operation.partition(" ")
-    return Kind(
+    return ResourceType(
         (service, name) if operation else None,
         id_,
         frozenset(replaced_by.split()),
@@ -134,7 +134,7 @@ def _node_group(id_: str, inputs: Properties, region: str) -> Properties:
     return {"resources": [{"autoscalingGroups": [{"name": scaling_group(id_, inputs)}]}]}
 
 
-KINDS: Mapping[str, Kind] = {
+KINDS: Mapping[str, ResourceType] = {
     "aws:acm/certificate:Certificate": _kind(
         "acm RequestCertificate",
         "{arn}",

@@ -13,7 +13,7 @@ from .kinds import KINDS, NAMES
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from .account import Change, Verb
+    from .account import Call, Verb
 
 CLUSTER = "aws:eks/cluster:Cluster"
 NODES = "aws:eks/nodeGroup:NodeGroup"
@@ -31,7 +31,7 @@ CHANGES: tuple[Verb, ...] = ("create", "update")
 
 
 @dataclass(frozen=True)
-class Rule:
+class RefusalRule:
     """One reason to refuse a call.
 
     Attributes:
@@ -43,19 +43,19 @@ class Rule:
     source: str
     types: tuple[str, ...]
     verbs: tuple[Verb, ...]
-    check: Callable[[Change], str]
+    check: Callable[[Call], str]
 
 
-RULES: dict[str, Rule] = {}
+RULES: dict[str, RefusalRule] = {}
 
 
 def rule(
     name: str, source: str, *types: str, verbs: tuple[Verb, ...] = CHANGES
-) -> Callable[[Callable[[Change], str]], Callable[[Change], str]]:
+) -> Callable[[Callable[[Call], str]], Callable[[Call], str]]:
     """Enter a function into the table."""
 
-    def enter(check: Callable[[Change], str]) -> Callable[[Change], str]:
-        RULES[name] = Rule(name, source, types, verbs, check)
+    def enter(check: Callable[[Call], str]) -> Callable[[Call], str]:
+        RULES[name] = RefusalRule(name, source, types, verbs, check)
         return check
 
     return enter
@@ -63,16 +63,16 @@ def rule(
 
 def _elsewhere(name: str, source: str) -> None:
     """Enter a rule that is not about a resource alone, so that it is judged where the call comes in."""
-    RULES[name] = Rule(name, source, (), (), lambda change: "")
+    RULES[name] = RefusalRule(name, source, (), (), lambda change: "")
 
 
 @rule("input-shape", "the service's model in botocore: required members, enums, patterns, lengths and ranges")
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     return "; ".join(f"ValidationException: {fault}" for fault in shapes.faults(KINDS[change.type], change.new))
 
 
 @rule("name-taken", "each service's API reference: AlreadyExists, ResourceInUse or Duplicate errors", verbs=("create",))
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     key = NAMES.get(change.type)
     scope = None if change.type.startswith(("aws:iam/", "aws:s3/")) else change.region
     within = {"aws:iam/rolePolicy:RolePolicy": "role", NODES: "clusterName"}.get(change.type)
@@ -99,7 +99,7 @@ REFERENCES = {
 
 
 @rule("reference-not-found", "Amazon EC2 API Reference, Error codes: Invalid…ID.NotFound")
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     for value in texts(change.new):
         for prefix, types in REFERENCES.items():
             # Longer than a word that begins alike, as the ids of EC2 are.
@@ -114,7 +114,7 @@ def _(change: Change) -> str:
     "Amazon EC2 API Reference, Error codes: DependencyViolation; IAM DeleteConflict, ELB ResourceInUse, RDS alike",
     verbs=("delete",),
 )
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     live = change.old
     assert live is not None
     own = {live.id} if live.id.startswith(tuple(REFERENCES)) or live.id.startswith("sg-") else set()
@@ -141,7 +141,7 @@ _elsewhere("account-guard", "Pulumi Registry, AWS Provider, Configuration: allow
 
 
 @rule("key-in-region", "AWS KMS Developer Guide, Multi-Region keys: a key is used in its own Region alone")
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     for key, value in change.new.items():
         if key.lower().startswith("kms") or key.lower().endswith("kmskeyid"):
             parts = str(value).split(":")
@@ -156,7 +156,7 @@ def _(change: Change) -> str:
     KEY,
     verbs=("delete",),
 )
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     assert change.old is not None
     kept = [entry for entry in change.account.kept.get("snapshots", []) if entry.endswith(change.old["arn"])]
     return f"snapshots {kept} could never be read again" if kept else ""
@@ -167,7 +167,7 @@ def _(change: Change) -> str:
     "Amazon Route 53 API Reference, ChangeResourceRecordSets: InvalidChangeBatch, and Choosing a routing policy",
     RECORD,
 )
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     new = change.new
     for other in change.account.find(RECORD):
         if other is change.old or any(other[key] != new.get(key) for key in ("zoneId", "name", "type")):
@@ -193,7 +193,7 @@ def _policy(inputs: dict[str, Any]) -> str:
 
 
 @rule("alias-target", "Amazon Route 53 API Reference, AliasTarget: the target in the zone must exist", RECORD)
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     zones = {live.id for live in change.account.find("aws:route53/zone:Zone")}
     for alias in change.new.get("aliases") or []:
         if alias["zoneId"] in zones and not any(
@@ -207,7 +207,7 @@ def _(change: Change) -> str:
     "domain-not-delegated",
     "AWS Certificate Manager User Guide, DNS validation: pending until the record can be resolved",
 )
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     if change.type != "aws:acm/certificateValidation:CertificateValidation":
         return ""
     certificate = change.account.get("aws:acm/certificate:Certificate", change.new["certificateArn"])
@@ -226,7 +226,7 @@ def _(change: Change) -> str:
     "Elastic Load Balancing API Reference, CreateListener: CertificateNotFound",
     "aws:lb/listener:Listener",
 )
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     if change.new.get("protocol") != "HTTPS":
         return ""
     arn = change.new.get("certificateArn")
@@ -238,7 +238,7 @@ def _(change: Change) -> str:
 
 
 @rule("node-limits", "Amazon EKS API Reference, NodegroupScalingConfig: minimum, desired and maximum size", NODES)
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     scaling = change.new["scalingConfig"]
     low, desired, high = (int(scaling[key]) for key in ("minSize", "desiredSize", "maxSize"))
     if not low <= desired <= high:
@@ -252,7 +252,7 @@ def _(change: Change) -> str:
     NODES,
     verbs=("update",),
 )
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     assert change.old is not None
     now, then = change.old["scalingConfig"], change.new["scalingConfig"]
     if int(then["desiredSize"]) < min(int(now["desiredSize"]), int(then["maxSize"])):
@@ -261,7 +261,7 @@ def _(change: Change) -> str:
 
 
 @rule("node-version", "Amazon EKS User Guide, Update a managed node group: not newer than the control plane", NODES)
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     cluster = change.account.get(CLUSTER, change.new["clusterName"])
     if cluster is None:
         return f"ResourceNotFoundException: no cluster {change.new['clusterName']}"
@@ -277,7 +277,7 @@ def _(change: Change) -> str:
     CLUSTER,
     verbs=("update",),
 )
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     unversioned = [
         group.id
         for group in change.account.find(NODES, change.region)
@@ -294,7 +294,7 @@ def _(change: Change) -> str:
     "Amazon EKS User Guide, Update existing cluster: one minor version at a time, and no way back",
     CLUSTER,
 )
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     if change.old is None:
         return ""
     step = minor(change.new["version"]) - minor(change.old["version"])
@@ -305,7 +305,7 @@ REFUSED_ZONES = ("use1-az3", "usw1-az2", "cac1-az3")
 
 
 @rule("cluster-zones", "Amazon EKS User Guide, Subnet requirements: zones in which clusters cannot be created", CLUSTER)
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     zones = [
         subnet["availabilityZoneId"] or zone_id(subnet["availabilityZone"])
         for subnet in change.account.find("aws:ec2/subnet:Subnet", change.region)
@@ -332,7 +332,7 @@ def zone_id(name: Any) -> str:
     "aws:ec2/subnet:Subnet",
     verbs=("create",),
 )
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     vpc = change.account.get("aws:ec2/vpc:Vpc", change.new["vpcId"])
     block = ip_network(change.new["cidrBlock"])
     if vpc is None or not block.subnet_of(ip_network(vpc["cidrBlock"])):  # type: ignore[arg-type]
@@ -349,7 +349,7 @@ def _(change: Change) -> str:
     "aws:ec2/subnet:Subnet",
     verbs=("create",),
 )
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     zone = change.new.get("availabilityZoneId") or zone_id(change.new.get("availabilityZone"))
     return f"zone {zone} is away" if zone in change.account.away else ""
 
@@ -360,7 +360,7 @@ def _(change: Change) -> str:
     CLUSTER,
     verbs=("delete",),
 )
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     assert change.old is not None
     groups = [
         group.id for group in change.account.find(NODES, change.region) if group["clusterName"] == change.old["name"]
@@ -374,7 +374,7 @@ def _(change: Change) -> str:
     RELEASE,
     verbs=("create", "delete"),
 )
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     name = change.known["cluster"]
     have = {addon["addonName"] for addon in change.account.find(ADDON) if addon["clusterName"] == name}
     groups = [g for g in change.account.find(NODES) if g["clusterName"] == name and int(g["scalingConfig"]["maxSize"])]
@@ -390,7 +390,7 @@ def _(change: Change) -> str:
     CLUSTER,
     verbs=("delete",),
 )
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     assert change.old is not None
     return "InvalidRequestException: deletion protection is on" if change.old["deletionProtection"] else ""
 
@@ -401,7 +401,7 @@ def _(change: Change) -> str:
     BALANCER,
     verbs=("delete",),
 )
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     assert change.old is not None
     return "OperationNotPermitted: deletion protection is on" if change.old["enableDeletionProtection"] else ""
 
@@ -412,7 +412,7 @@ def _(change: Change) -> str:
     DATABASE,
     verbs=("delete",),
 )
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     assert change.old is not None
     return "InvalidParameterCombination: deletion protection is on" if change.old["deletionProtection"] else ""
 
@@ -423,7 +423,7 @@ def _(change: Change) -> str:
     DATABASE,
     verbs=("delete",),
 )
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     assert change.old is not None
     inputs = change.old.inputs
     if inputs.get("skipFinalSnapshot"):
@@ -443,7 +443,7 @@ def _(change: Change) -> str:
     DATABASE,
     verbs=("create",),
 )
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     source = change.new.get("replicateSourceDb")
     if not source:
         return ""
@@ -463,7 +463,7 @@ def _(change: Change) -> str:
     DATABASE,
     verbs=("update",),
 )
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     assert change.old is not None
     if change.new.get("replicateSourceDb") and not change.old["replicateSourceDb"]:
         return "a promoted instance cannot follow a source again: create it again"
@@ -471,7 +471,7 @@ def _(change: Change) -> str:
 
 
 @rule("database-password", "Amazon RDS API Reference, CreateDBInstance: MasterUserPassword", DATABASE)
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     word = change.new.get("password")
     if word is None:
         if change.verb == "create" and not any(
@@ -489,7 +489,7 @@ def _(change: Change) -> str:
     DATABASE,
     verbs=("create",),
 )
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     groups = {group.id for group in change.account.find("aws:cloudwatch/logGroup:LogGroup", change.region)}
     wanted = [
         f"/aws/rds/instance/{change.new['identifier']}/{log}"
@@ -504,7 +504,7 @@ def _(change: Change) -> str:
     "Amazon CloudWatch User Guide, Database Insights: a mode, and 465 days for the advanced one",
     DATABASE,
 )
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     mode = change.new.get("databaseInsightsMode")
     if not mode:
         return "Performance Insights alone has left standard support: say which mode of Database Insights"
@@ -517,7 +517,7 @@ def _(change: Change) -> str:
     "Amazon ElastiCache API Reference, CreateReplicationGroup: AutomaticFailoverEnabled and MultiAZEnabled",
     CACHE,
 )
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     several = int(change.new.get("numCacheClusters") or 1) > 1
     if change.new.get("automaticFailoverEnabled") and not several:
         return "InvalidParameterValue: automatic failover needs a replica"
@@ -533,14 +533,14 @@ def _(change: Change) -> str:
     REPOSITORY,
     verbs=("delete",),
 )
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     assert change.old is not None
     full = change.account.images.get(change.old.id) and not change.old["forceDelete"]
     return f"RepositoryNotEmptyException: {change.old.id}" if full else ""
 
 
 @rule("bucket-not-empty", "Amazon S3 API Reference, DeleteBucket: BucketNotEmpty", BUCKET, verbs=("delete",))
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     assert change.old is not None
     full = change.account.objects.get(change.old.id) and not change.old["forceDestroy"]
     return f"BucketNotEmpty: {change.old.id}" if full else ""
@@ -551,7 +551,7 @@ def _(change: Change) -> str:
     "Amazon S3 User Guide, Event notifications: S3 tests whether it may send",
     "aws:s3/bucketNotification:BucketNotification",
 )
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     allowed = {
         json_text.get("Resource", [""])[0]
         for policy in change.account.find("aws:sqs/queuePolicy:QueuePolicy", change.region)
@@ -566,7 +566,7 @@ def _(change: Change) -> str:
     "Amazon S3 User Guide, Replication requirements: versioning on both buckets",
     "aws:s3/bucketReplicationConfig:BucketReplicationConfig",
 )
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     versioned = {entry["bucket"] for entry in change.account.find("aws:s3/bucketVersioning:BucketVersioning")}
     wanted = {change.new["bucket"], *(r["destination"]["bucket"].rpartition(":")[2] for r in change.new["rules"])}
     return f"InvalidRequest: versioning is off in {sorted(wanted - versioned)}" if wanted - versioned else ""
@@ -578,7 +578,7 @@ def _(change: Change) -> str:
     "aws:eks/podIdentityAssociation:PodIdentityAssociation",
     verbs=("create",),
 )
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     keys = ("clusterName", "namespace", "serviceAccount")
     for other in change.account.find(change.type, change.region):
         if all(other[key] == change.new[key] for key in keys):
@@ -596,7 +596,7 @@ def _(change: Change) -> str:
     "aws:kms/key:Key",
     "aws:s3/bucketPolicy:BucketPolicy",
 )
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     text = change.new.get("assumeRolePolicy") or change.new.get("policy") or "{}"
     try:
         statements = json.loads(text)["Statement"]
@@ -621,7 +621,7 @@ CORES = {"large": 2, "medium": 2, "xlarge": 4, "2xlarge": 8, "4xlarge": 16}
 
 
 @rule("quota", "Service Quotas User Guide and each service's quotas page: default values of an account", verbs=CHANGES)
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     account = change.account
     if change.type == NODES:
         scaling, spot = change.new["scalingConfig"], change.new.get("capacityType") == "SPOT"
@@ -663,7 +663,7 @@ DIMENSIONS = {
     "each service's page of CloudWatch metrics and dimensions",
     "aws:cloudwatch/metricAlarm:MetricAlarm",
 )
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     metric = (change.new.get("namespace"), change.new.get("metricName"))
     if not str(metric[0]).startswith("AWS/"):
         return ""
@@ -679,7 +679,7 @@ def _(change: Change) -> str:
     "Amazon EKS User Guide, Launch templates: a node group's tags do not reach its instances and volumes",
     NODES,
 )
-def _(change: Change) -> str:
+def _(change: Call) -> str:
     template = change.account.get(
         "aws:ec2/launchTemplate:LaunchTemplate", (change.new.get("launchTemplate") or {}).get("id", "")
     )

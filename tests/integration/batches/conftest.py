@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.fixtures.stores import Database
+    from tests.fixtures.stores import MigratedDatabase
 
-
-Deliver = "Callable[[str, bytes], str]"
+    #: Writes a file into the folder of deliveries and returns its path.
+    Deliver = Callable[[str, bytes], str]
 
 
 @pytest.fixture
-def settings(database: Database, tmp_path: Path) -> Settings:
+def settings(database: MigratedDatabase, tmp_path: Path) -> Settings:
     with psycopg.connect(database.url) as connection:
         store_sample_locations(connection)
     return Settings.model_validate(
@@ -35,8 +35,8 @@ def settings(database: Database, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def deliver(tmp_path: Path) -> Callable[[str, bytes], str]:
-    """Write a file as a supplier would, and give its path."""
+def deliver(tmp_path: Path) -> Deliver:
+    """Write a file as a supplier would, and return its path."""
 
     def write(name: str, content: bytes) -> str:
         path = tmp_path / name

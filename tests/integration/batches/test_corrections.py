@@ -21,13 +21,10 @@ from tests.fixtures.stores import wait_for_replay
 from tests.integration.batches.test_visibility import Reader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rates_app.batches.model import Batch
     from rates_app.local.postgres import PostgresPair
     from rates_app.settings import Settings
-
-    Deliver = Callable[[str, bytes], str]
+    from tests.integration.batches.conftest import Deliver
 
 HEADER = "orig_code,dest_code,day,price\n"
 DAY = date(2021, 1, 1)

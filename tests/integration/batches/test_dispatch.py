@@ -28,7 +28,7 @@ from moto.server import ThreadedMotoServer
 
 from drills.waiting import wait_until
 from rates_app.batches import ledger
-from rates_app.batches.formats.source import inspect
+from rates_app.batches.formats.inspection import inspect
 from rates_app.batches.model import Terms, Unreadable
 from rates_app.batches.pipeline import dispatch, publish
 from rates_app.batches.pipeline.dispatch import MAX_ATTEMPTS, MAX_OUTAGES, Dispatcher
@@ -596,7 +596,7 @@ def test_a_bucket_that_cannot_be_reached_is_reported_as_unavailable(
         elsewhere.claim(0)
 
 
-class Operator:
+class SparkApplicationsApi:
     """A Kubernetes API server that knows SparkApplications and nothing else."""
 
     def __init__(self) -> None:
@@ -625,10 +625,10 @@ class Operator:
 
 
 @pytest.fixture
-def operator() -> Iterator[tuple[Operator, Applications]]:
-    served = Operator()
+def operator() -> Iterator[tuple[SparkApplicationsApi, Applications]]:
+    served = SparkApplicationsApi()
 
-    class Handler(BaseHTTPRequestHandler):
+    class ApiHandler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             length = int(self.headers.get("Content-Length", 0))
             status, answer = served.answer(self.command, self.path, self.rfile.read(length))
@@ -644,7 +644,7 @@ def operator() -> Iterator[tuple[Operator, Applications]]:
         def log_message(self, *_: object) -> None:
             """Suppress the request log."""
 
-    with serving(Handler) as url:
+    with serving(ApiHandler) as url:
         yield served, Applications(client.ApiClient(client.Configuration(host=url)))
 
 
@@ -666,7 +666,7 @@ def big(settings: Settings, template: Path) -> Settings:
 
 
 def test_a_large_batch_is_submitted_once_and_archived_at_its_end(
-    big: Settings, operator: tuple[Operator, Applications]
+    big: Settings, operator: tuple[SparkApplicationsApi, Applications]
 ) -> None:
     served, applications = operator
     path = arrive(big, 'odd "name".csv', HEADER + GOOD * 500)
@@ -703,7 +703,7 @@ def test_a_large_batch_is_submitted_once_and_archived_at_its_end(
 
 
 def test_a_batch_in_spark_whose_message_comes_twice_is_archived_once(
-    aws: Settings, template: Path, operator: tuple[Operator, Applications]
+    aws: Settings, template: Path, operator: tuple[SparkApplicationsApi, Applications]
 ) -> None:
     settings = aws.model_copy(update={"spark_template": template, "spark_above_rows": 10})
     s3, sqs = boto3.Session().client("s3"), boto3.Session().client("sqs")
@@ -727,7 +727,7 @@ def test_a_batch_in_spark_whose_message_comes_twice_is_archived_once(
 
 @pytest.mark.parametrize("state", ["SUBMITTED", "SUBMISSION_FAILED", "FAILING", "PENDING_RERUN", "UNKNOWN"])
 def test_an_application_that_the_operator_retries_is_followed(
-    big: Settings, operator: tuple[Operator, Applications], state: str
+    big: Settings, operator: tuple[SparkApplicationsApi, Applications], state: str
 ) -> None:
     served, applications = operator
     arrive(big, "a.csv", HEADER + GOOD * 500)
@@ -743,7 +743,7 @@ def test_an_application_that_the_operator_retries_is_followed(
 
 @pytest.mark.parametrize("what", ["failed", "deleted"])
 def test_a_delivery_is_released_when_spark_gives_up(
-    big: Settings, operator: tuple[Operator, Applications], what: str
+    big: Settings, operator: tuple[SparkApplicationsApi, Applications], what: str
 ) -> None:
     served, applications = operator
     path = arrive(big, "a.csv", HEADER + GOOD * 500)
@@ -762,7 +762,7 @@ def test_a_delivery_is_released_when_spark_gives_up(
 
 
 def test_a_cluster_that_refuses_leaves_the_delivery_for_later(
-    big: Settings, operator: tuple[Operator, Applications]
+    big: Settings, operator: tuple[SparkApplicationsApi, Applications]
 ) -> None:
     served, applications = operator
     served.refusal = 403

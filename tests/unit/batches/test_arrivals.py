@@ -32,7 +32,7 @@ from tests.reading import read_file
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.reading import Delivery
+    from tests.reading import ParsedFile
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "ingest.md"
 
@@ -371,7 +371,7 @@ def check(case: Case, tmp_path: Path) -> None:
             read_file(path, case.profile)
         assert str(tmp_path) not in str(error.value)
         return
-    found: Delivery = read_file(path, case.profile)
+    found: ParsedFile = read_file(path, case.profile)
     if case.rejected is not None:
         line, field, reason = case.rejected
         first = found.rejects[0]

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rates_app.batches.formats import base, csv, files, ndjson
+from rates_app.batches.formats.inspection import Inspection
 from rates_app.batches.formats.layout import Layout
 from rates_app.batches.formats.lines import line_chunks
 from rates_app.batches.formats.registry import FORMATS
-from rates_app.batches.formats.source import Inspection
 from rates_app.batches.model import Format, Slice, Unreadable
 
 HEADER = b"orig_code,dest_code,day,price\n"
