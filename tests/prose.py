@@ -181,8 +181,8 @@ READERS: dict[str, Callable[[str], Iterator[Text]]] = {
 }
 
 
-def files() -> list[str]:
-    """List the repository's files that hold prose, as paths relative to its root."""
+def tracked_files() -> list[str]:
+    """List the repository's files, and new files that git does not ignore, as paths relative to its root."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -190,12 +190,17 @@ def files() -> list[str]:
         capture_output=True,
         text=True,
     )
-    return [name for name in listed.stdout.splitlines() if not EXCLUDED.search(name) and _reader(name)]
+    return [name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+def files() -> list[str]:
+    """List the repository's files that hold prose, as paths relative to its root."""
+    return [name for name in tracked_files() if not EXCLUDED.search(name) and _reader(name)]
 
 
 def _reader(name: str) -> Callable[[str], Iterator[Text]] | None:
     path = Path(name)
-    return READERS.get(path.suffix or path.name) if (ROOT / path).is_file() else None
+    return READERS.get(path.suffix or path.name)
 
 
 @cache

@@ -20,7 +20,8 @@ from rehearsal import plain, run_program
 
 from . import shapes
 from .account import Account, CallRefused, kind_of
-from .kinds import NAME_PREFIXES, NAMES, Properties, inner
+from .kinds import Properties, inner
+from .names import NAME_PREFIXES, NAMES
 from .settings import change
 
 if TYPE_CHECKING:

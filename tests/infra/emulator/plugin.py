@@ -19,7 +19,8 @@ from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc
 
 from . import schema, shapes
 from .account import CallRefused, Live, kind_of
-from .kinds import NAME_PREFIXES, NAMES, Properties, inner
+from .kinds import Properties, inner
+from .names import NAME_PREFIXES, NAMES
 
 if TYPE_CHECKING:
     from pathlib import Path
