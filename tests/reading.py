@@ -52,7 +52,9 @@ class ParsedFile:
         return " ".join(self.layout.assumptions)
 
 
-def read_file(path: Path, profile: Profile | None = None, *, slice_bytes: int = 2**25, parts: int = 1) -> ParsedFile:
+def read_file(
+    path: Path, profile: Profile | None = None, *, slice_bytes: int = 2**25, min_slices: int = 1
+) -> ParsedFile:
     """Recognise, expand, survey, slice, parse and validate a file.
 
     Raises:
@@ -71,10 +73,10 @@ def read_file(path: Path, profile: Profile | None = None, *, slice_bytes: int = 
         file_format = FORMATS[source.format]
         layout = survey_sample(file_format, uri, file_format.check(uri, profile or Profile()))
         try:
-            return _read(source.format, uri, layout, file_format.plan(uri, layout, slice_bytes, parts))
+            return _read(source.format, uri, layout, file_format.plan(uri, layout, slice_bytes, min_slices))
         except SurveyRequired:
             layout = survey_file(file_format, uri, layout)
-            return _read(source.format, uri, layout, file_format.plan(uri, layout, slice_bytes, parts))
+            return _read(source.format, uri, layout, file_format.plan(uri, layout, slice_bytes, min_slices))
 
 
 def _read(name: str, uri: str, layout: Layout, slices: Iterable[Slice]) -> ParsedFile:

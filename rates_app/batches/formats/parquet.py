@@ -75,9 +75,9 @@ def check(uri: str, profile: Profile) -> Layout:
         return layout
 
 
-def plan(uri: str, layout: Layout, slice_bytes: int, parts: int = 1) -> list[Slice]:
+def plan(uri: str, layout: Layout, slice_bytes: int, min_slices: int = 1) -> list[Slice]:
     """Cut the file into row groups."""
-    del layout, slice_bytes, parts
+    del layout, slice_bytes, min_slices
     with _open(uri) as parquet:
         groups = parquet.metadata.num_row_groups
     step = max(1, -(-groups // MAX_SLICES))
@@ -85,9 +85,9 @@ def plan(uri: str, layout: Layout, slice_bytes: int, parts: int = 1) -> list[Sli
     return [Slice(number, *span) for number, span in enumerate(pairwise(cuts))]
 
 
-def read(uri: str, layout: Layout, part: Slice) -> Iterator[Rows]:
+def read(uri: str, layout: Layout, slice_: Slice) -> Iterator[Rows]:
     """Parse the row groups of a slice."""
-    return _read(uri, layout, part, CHUNK_ROWS)
+    return _read(uri, layout, slice_, CHUNK_ROWS)
 
 
 def read_all(uri: str, layout: Layout) -> Iterator[Rows]:
@@ -153,11 +153,11 @@ def _supported(kind: Any) -> bool:
     )
 
 
-def _read(uri: str, layout: Layout, part: Slice, rows: int) -> Iterator[Rows]:
+def _read(uri: str, layout: Layout, slice_: Slice, rows: int) -> Iterator[Rows]:
     line = 1
     keys = [*layout.keys, *([layout.currency_key] if layout.currency_key else [])]
     with _open(uri) as parquet:
-        groups = range(part.start, min(part.stop, parquet.metadata.num_row_groups))
+        groups = range(slice_.start, min(slice_.stop, parquet.metadata.num_row_groups))
         for batch in parquet.iter_batches(batch_size=rows, row_groups=list(groups), columns=keys):
             yield parquet_rows(batch, line, layout)
             line += batch.num_rows

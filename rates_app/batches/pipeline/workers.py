@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from rates_app.batches.model import Slice
-from rates_app.batches.pipeline.rollup import Part
+from rates_app.batches.pipeline.rollup import DayRange
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from rates_app.settings import Settings
 
-Item = TypeVar("Item", Slice, Part)
+Item = TypeVar("Item", Slice, DayRange)
 
 
 class Workers(Protocol):

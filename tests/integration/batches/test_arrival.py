@@ -365,7 +365,7 @@ def test_a_worker_that_ends_its_process_fails_its_delivery_only(
     incoming.dispatch()
     ((count, error),) = incoming.sql("SELECT attempts, error FROM delivery_attempts")
     assert count == 1
-    assert "1 parts could not be done: a worker process ended with status 9" in error
+    assert "1 tasks could not be done: a worker process ended with status 9" in error
     monkeypatch.undo()
     incoming.dispatch()
     assert incoming.batches() == [("a.csv", "published")]

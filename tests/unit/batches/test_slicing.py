@@ -81,7 +81,7 @@ def test_a_small_file_is_cut_for_every_worker_but_not_into_crumbs(tmp_path: Path
     path = tmp_path / "batch"
     with path.open("wb") as file:
         file.truncate(mib * 2**20)  # a hole: nothing is read of it
-    assert len(ndjson.plan(str(path), Layout(), 32 * 2**20, parts=8)) == slices
+    assert len(ndjson.plan(str(path), Layout(), 32 * 2**20, min_slices=8)) == slices
 
 
 @pytest.mark.parametrize("at", [0, 1, 50, 99])
