@@ -59,7 +59,7 @@ def test_an_ipv4_address_in_ipv6_is_the_same_client(client: FlaskClient) -> None
     assert statuses(client, ["::ffff:192.0.2.1", "::ffff:c000:201"]) == [429, 429]
 
 
-def test_invented_tokens_have_no_limit_of_their_own(client: FlaskClient) -> None:
+def test_invented_tokens_are_counted_for_their_address(client: FlaskClient) -> None:
     exhaust(client)
     for _ in range(5):
         invented = f"Bearer rates_{secrets.token_urlsafe(32)}"
