@@ -1,6 +1,7 @@
-"""Copy the descriptions of the charts' values into their schemas and READMEs.
+"""Copy the descriptions of the charts' values, and the application's settings, into schemas and READMEs.
 
 A value is described once: by the comment above it in ``values.yaml`` that begins with ``# --``, as helm-docs reads it.
+What a chart's value ``settings`` accepts comes from the application's settings.
 ``make chart-docs`` runs this script. With ``--check`` it only names stale files.
 """
 
@@ -15,6 +16,7 @@ import typer
 import yaml
 
 from docs.tables import format_row, format_table, replace_table
+from rates_app.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,6 +67,27 @@ def _description(lines: list[str], line: int) -> str:
     return ""
 
 
+def setting(name: str, current: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of one of the application's settings.
+
+    Args:
+        name: The setting's name.
+        current: The present schema. Its pattern stays if the application has none.
+
+    Raises:
+        ValueError: The application has no such setting.
+    """
+    try:
+        model = Settings.model_json_schema()["properties"][name]
+    except KeyError:
+        raise ValueError(f"values.schema.json: the application has no setting {name}: remove it") from None
+    model = {**model, **model.pop("anyOf", [{}])[0]}  # an optional setting: its type, or null
+    if model["type"] == "array":
+        model = {"type": "string", "description": model["description"]}  # separated by commas
+    schema = {key: value for key, value in model.items() if key not in {"title", "default"}}
+    return schema | {key: value for key, value in current.items() if key == "pattern" and key not in schema}
+
+
 def generate(chart: Path) -> dict[Path, str]:
     """Return a chart's schema and README with the descriptions of ``values.yaml``.
 
@@ -87,6 +110,8 @@ def generate(chart: Path) -> dict[Path, str]:
             except KeyError:
                 raise ValueError(f"values.schema.json has no {'.'.join(value.path)}: add it with its type") from None
         property_["description"] = value.description
+    if settings := schema["properties"].get("settings"):
+        settings["properties"] = {name: setting(name, current) for name, current in settings["properties"].items()}
     rows = [format_row((f"`{'.'.join(path)}`", f"`{json.dumps(default)}`", text)) for path, default, text in described]
     table = format_table(("Value", "Default", "Meaning"), rows)
     return {
