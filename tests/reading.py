@@ -12,9 +12,9 @@ import numpy as np
 
 from rates_app.batches.formats.compression import expand
 from rates_app.batches.formats.digest import MODULUS, digest
-from rates_app.batches.formats.inspection import inspect
 from rates_app.batches.formats.profile import Profile
 from rates_app.batches.formats.registry import FORMATS
+from rates_app.batches.formats.source import inspect
 from rates_app.batches.formats.survey import SurveyRequired, survey_file, survey_sample
 from rates_app.batches.formats.validate import Port, Validator
 from rates_app.batches.formats.values import POSTGRES_EPOCH
@@ -37,7 +37,7 @@ LIMIT = 2**28
 
 
 @dataclass(frozen=True)
-class ParsedFile:
+class Delivery:
     """What a file amounts to."""
 
     layout: Layout
@@ -52,9 +52,7 @@ class ParsedFile:
         return " ".join(self.layout.assumptions)
 
 
-def read_file(
-    path: Path, profile: Profile | None = None, *, slice_bytes: int = 2**25, min_slices: int = 1
-) -> ParsedFile:
+def read_file(path: Path, profile: Profile | None = None, *, slice_bytes: int = 2**25, parts: int = 1) -> Delivery:
     """Recognise, expand, survey, slice, parse and validate a file.
 
     Raises:
@@ -73,13 +71,13 @@ def read_file(
         file_format = FORMATS[source.format]
         layout = survey_sample(file_format, uri, file_format.check(uri, profile or Profile()))
         try:
-            return _read(source.format, uri, layout, file_format.plan(uri, layout, slice_bytes, min_slices))
+            return _read(source.format, uri, layout, file_format.plan(uri, layout, slice_bytes, parts))
         except SurveyRequired:
             layout = survey_file(file_format, uri, layout)
-            return _read(source.format, uri, layout, file_format.plan(uri, layout, slice_bytes, min_slices))
+            return _read(source.format, uri, layout, file_format.plan(uri, layout, slice_bytes, parts))
 
 
-def _read(name: str, uri: str, layout: Layout, slices: Iterable[Slice]) -> ParsedFile:
+def _read(name: str, uri: str, layout: Layout, slices: Iterable[Slice]) -> Delivery:
     validator = Validator(PORTS, frozenset({"china_main"}), layout.reading)
     prices: list[tuple[str, str, date, int]] = []
     rejects: list[Reject] = []
@@ -100,4 +98,4 @@ def _read(name: str, uri: str, layout: Layout, slices: Iterable[Slice]) -> Parse
             assert np.all(np.diff(rows.lines) > 0)
             read += rows.read
         first += read
-    return ParsedFile(layout, prices, sorted(rejects), invalid, total)
+    return Delivery(layout, prices, sorted(rejects), invalid, total)

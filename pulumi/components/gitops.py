@@ -50,8 +50,7 @@ class AwsAnnotations(ClusterAnnotations):
     """What the charts need to know of AWS besides."""
 
     region: pulumi.Input[str]
-    hosts: pulumi.Input[str]
-    """Names by which clients reach the cluster, separated by spaces. The service refuses requests to others."""
+    domain: pulumi.Input[str]
     certificate_arn: pulumi.Input[str]
     target_group_arn: pulumi.Input[str]
     database_secret: pulumi.Input[str]

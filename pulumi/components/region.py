@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import pulumi_random
     from components.encryption import Encryption
     from components.storage import Storage
-    from settings import ColourName, Scale, StackSettings
+    from settings import Colour as ColourName
+    from settings import Scale, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ class Colour:
 class RegionArgs:
     """Arguments of a region."""
 
-    settings: StackSettings
+    settings: Settings
     region: str
     cidr: IPv4Network
     prefix: str

@@ -11,9 +11,7 @@ if TYPE_CHECKING:
 
     from rates_app.settings import Action
 
-BatchState = Literal[
-    "received", "staging", "verified", "held", "published", "refused", "withdrawn", "failed", "checked"
-]
+State = Literal["received", "staging", "verified", "held", "published", "refused", "withdrawn", "failed", "checked"]
 Format = Literal["csv", "ndjson", "json", "parquet", "excel"]
 Compression = Literal["none", "gzip", "zstd", "zip"]
 
@@ -84,7 +82,7 @@ class Batch:
     size_bytes: int
     format: Format
     compression: Compression
-    state: BatchState
+    state: State
     superseded: bool
     max_rejected_rows: int
     replaces: int | None

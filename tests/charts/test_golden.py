@@ -15,7 +15,7 @@ import yaml
 
 from .rendering import (
     STACKS,
-    KubernetesManifest,
+    Manifest,
     applications,
     cluster_application,
     gitops_tree,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 GOLDEN = Path(__file__).parent / "golden"
 
 
-def ours(manifests: list[KubernetesManifest]) -> list[KubernetesManifest]:
+def ours(manifests: list[Manifest]) -> list[Manifest]:
     """Omit the manifests of the operator's chart, which its version pins."""
     labels = [one["metadata"].get("labels", {}).get("helm.sh/chart", "") for one in manifests]
     return [
@@ -41,19 +41,19 @@ def ours(manifests: list[KubernetesManifest]) -> list[KubernetesManifest]:
     ]
 
 
-def ours_of(environment: str, chart: str) -> list[KubernetesManifest]:
+def ours_of(environment: str, chart: str) -> list[Manifest]:
     return ours(stack(environment, chart))
 
 
-def applications_of(environment: str) -> list[KubernetesManifest]:
+def applications_of(environment: str) -> list[Manifest]:
     return [cluster_application(environment), *applications(environment).values()]
 
 
-def rules_and_watcher() -> list[KubernetesManifest]:
+def rules_and_watcher() -> list[Manifest]:
     return [one for one in stack("prod", "monitoring") if "dashboard" not in one["metadata"]["name"]]
 
 
-CASES: dict[str, Callable[[], list[KubernetesManifest]]] = {
+CASES: dict[str, Callable[[], list[Manifest]]] = {
     **{
         f"{environment}-{chart}": partial(ours_of, environment, chart)
         for environment in STACKS

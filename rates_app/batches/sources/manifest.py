@@ -5,6 +5,7 @@ Suppliers write them. An upload whose terms are not the default is stored with o
 
 from __future__ import annotations
 
+import codecs
 from datetime import datetime  # noqa: TC003 - pydantic reads it
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +16,7 @@ from rates_app.batches.model import DEFAULT_TERMS, Terms, Unreadable
 from rates_app.batches.sources.names import MANIFEST_SUFFIX
 
 if TYPE_CHECKING:
-    from rates_app.batches.formats.inspection import RecognisedFile
+    from rates_app.batches.formats.source import Source
 
 #: Bytes of a manifest. More are no manifest.
 MAX_MANIFEST_BYTES = 64 * 1024
@@ -47,7 +48,7 @@ class Manifest(BaseModel):
     #: SHA-256 of the file's bytes, in hexadecimal digits.
     sha256: str | None = Field(None, pattern="^[0-9a-fA-F]{64}$")
     #: The published batch that this one replaces.
-    replaces: int | None = Field(None, ge=1, lt=2**31)
+    replaces: int | None = Field(None, ge=1, lt=2**31, strict=True)
     #: Do everything except publishing.
     check: bool = False
     #: Ingest content again that was refused, failed or withdrawn.
@@ -89,7 +90,7 @@ class Manifest(BaseModel):
             expected_total=self.total,
         )
 
-    def verify(self, source: RecognisedFile) -> None:
+    def verify(self, source: Source) -> None:
         """Compare the digest with that of the bytes that arrived.
 
         Raises:
@@ -110,7 +111,7 @@ def parse_manifest(content: bytes) -> Manifest:
     if len(content) > MAX_MANIFEST_BYTES:
         raise Unreadable(f"the manifest *{MANIFEST_SUFFIX} has more than {MAX_MANIFEST_BYTES} bytes")
     try:
-        return Manifest.model_validate_json(content)
+        return Manifest.model_validate_json(content.removeprefix(codecs.BOM_UTF8))
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}".lstrip(": ")

@@ -1,4 +1,4 @@
-"""${message[:1].upper() + message[1:]}."""
+"""${message}."""
 
 from alembic import op
 
@@ -7,7 +7,7 @@ down_revision = ${repr(down_revision).replace("'", '"')}
 
 
 def upgrade() -> None:
-    """${message[:1].upper() + message[1:]}."""
+    """${message}."""
     op.execute(
         """
         """

@@ -17,8 +17,11 @@ from rates_app.rates.model import Question
 from rates_app.rates.queries import daily_averages
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rates_app.settings import Settings
-    from tests.integration.batches.conftest import Deliver
+
+    Deliver = Callable[[str, bytes], str]
 
 HEADER = "orig_code,dest_code,day,price\n"
 DAY = date(2021, 1, 1)
