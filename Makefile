@@ -110,7 +110,7 @@ engine: | .tools/bin/uv ## Build Pulumi's command from its Go module, unless it 
 machine-%: # What no package brings: installed by root on Debian, otherwise listed
 	@python3 requirements/machine.py $*
 
-chart-docs: .venv/.ready ## Regenerate the charts' tables of values
+chart-docs: .venv/.ready ## Copy the descriptions in values.yaml into schemas and READMEs
 	@python helm/document.py
 
 golden: .venv/.ready chart-tools ## Accept the charts' current output as golden files; REPLACE=yes if running objects are replaced

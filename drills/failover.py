@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from drills.load import Load
-from drills.site import Site, contents, value, wait_for
+from drills.stack import RunningStack, contents, value, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,11 +18,11 @@ PROMISE = "Database"
 
 def run(folder: Path, report: Report, *, short: bool) -> None:
     """Kill the primary, promote the replica, and rejoin the old primary."""
-    with Site(folder, short=short) as site:
-        lost, promoted = site.cluster
-        site.make_synchronous(lost)
+    with RunningStack(folder, short=short) as stack:
+        lost, promoted = stack.cluster
+        stack.make_synchronous(lost)
         report.log("primary and synchronous standby run; two pods")
-        with Load(site) as load:
+        with Load(stack) as load:
             report.log("readers and a writer run")
             lost.kill()
             report.breaks("the primary is killed")
@@ -37,11 +37,11 @@ def run(folder: Path, report: Report, *, short: bool) -> None:
             report.recovered("the first change is acknowledged by the new primary")
             load.wait_for_progress()
             how = lost.rejoin(promoted)
-            site.make_synchronous(promoted)
+            stack.make_synchronous(promoted)
             report.log(f"the old primary is {how} and follows synchronously")
             load.wait_for_progress()
         load.report(report)
-        report.rows_lost = load.rows_lost(site.cluster.url)
+        report.rows_lost = load.rows_lost(stack.cluster.url)
         report.expect("rows of acknowledged batches lost", 0, report.rows_lost)
         report.expect_true(
             "a change spans the failover", any(write.started < moment < write.ended for write in load.writes)

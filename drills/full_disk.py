@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from drills.load import Load
-from drills.site import Site, contents, value, wait_for
+from drills.stack import RunningStack, contents, value, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,10 +52,10 @@ def small_disk(folder: Path) -> Iterator[Path]:
 
 def run(folder: Path, report: Report, *, short: bool) -> None:
     """Fill the disk with the primary's data, then free space."""
-    with small_disk(folder / "postgres" / "primary") as disk, Site(folder, short=short) as site:
-        primary, replica = site.cluster
-        site.make_synchronous(primary)
-        with Load(site) as load:
+    with small_disk(folder / "postgres" / "primary") as disk, RunningStack(folder, short=short) as stack:
+        primary, replica = stack.cluster
+        stack.make_synchronous(primary)
+        with Load(stack) as load:
             report.log(f"the primary's disk has {DISK_MIB} MiB")
             ballast = disk / "ballast"
             _fill(ballast)
@@ -75,7 +75,7 @@ def run(folder: Path, report: Report, *, short: bool) -> None:
             report.recovered("changes are acknowledged again")
             load.wait_for_progress()
         load.report(report)
-        report.rows_lost = load.rows_lost(site.cluster.url)
+        report.rows_lost = load.rows_lost(stack.cluster.url)
         report.expect("rows of acknowledged batches lost", 0, report.rows_lost)
         wal = value(primary.admin_url, "SELECT pg_current_wal_lsn()::text")
         wait_for(lambda: value(replica.admin_url, f"SELECT pg_last_wal_replay_lsn() >= '{wal}'"))

@@ -11,7 +11,7 @@ import httpx
 import psycopg
 
 from drills.history import Read, Write, check
-from drills.site import QUESTION, TIMEOUT_SECONDS, value, wait_for
+from drills.stack import QUESTION, TIMEOUT_SECONDS, value, wait_for
 from rates_app.batches.model import BatchError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from drills.report import Report
-    from drills.site import Site
+    from drills.stack import RunningStack
     from rates_app.batches.model import Batch
 
 Result = TypeVar("Result")
@@ -35,12 +35,12 @@ class Load:
     The writer retries a failed change until it is acknowledged, as a supplier and the dispatcher do.
 
     Args:
-        site: The stack under load.
+        stack: The stack under load.
         writes: Whether to run a writer.
     """
 
-    def __init__(self, site: Site, *, writes: bool = True) -> None:
-        self.site = site
+    def __init__(self, stack: RunningStack, *, writes: bool = True) -> None:
+        self.stack = stack
         self.reads: list[Read] = []
         #: Errors of failed requests.
         self.failures: list[str] = []
@@ -49,7 +49,7 @@ class Load:
         self.published: dict[int, Batch] = {}
         self.retries = 0
         #: Pause after every response and every change, in seconds, which bounds the load.
-        self._pause = 0.05 if site.short else 0.02
+        self._pause = 0.05 if stack.short else 0.02
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._read, args=(number,), daemon=True) for number in range(READERS)]
         if writes:
@@ -57,7 +57,7 @@ class Load:
         self._fault: BaseException | None = None
 
     def __enter__(self) -> Self:
-        self.published[FIRST_PRICE] = self.site.ingest(self.site.priced(FIRST_PRICE))
+        self.published[FIRST_PRICE] = self.stack.ingest(self.stack.priced(FIRST_PRICE))
         self.writes.append(Write(0, 0, FIRST_PRICE))
         for thread in self._threads:
             thread.start()
@@ -75,7 +75,7 @@ class Load:
 
     def wait_for_progress(self) -> None:
         """Wait until readers and writer have completed a number of further requests and changes."""
-        answers, changes = (50, 2) if self.site.short else (500, 10)
+        answers, changes = (50, 2) if self.stack.short else (500, 10)
         answers += len(self.reads) + len(self.failures)
         changes += len(self.writes)
         writing = len(self._threads) > READERS
@@ -89,7 +89,7 @@ class Load:
     def _read(self, number: int) -> None:
         with httpx.Client(timeout=TIMEOUT_SECONDS) as client:
             while not self._stop.is_set():
-                pod = self.site.pods[number % len(self.site.pods)]
+                pod = self.stack.pods[number % len(self.stack.pods)]
                 started = time.monotonic()
                 try:
                     answer = client.get(pod.url + QUESTION)
@@ -108,16 +108,16 @@ class Load:
         price = FIRST_PRICE
         try:
             while not self._stop.is_set():
-                publish = partial(self._publish, self.site.priced(price + 1))
+                publish = partial(self._publish, self.stack.priced(price + 1))
                 self.published[price + 1] = self._change(publish, price + 0.5)
-                self._change(partial(self.site.withdraw, self.published[price].id), price + 1)
+                self._change(partial(self.stack.withdraw, self.published[price].id), price + 1)
                 del self.published[price]
                 price += 1
         except BaseException as error:  # noqa: BLE001 - raised again when the load ends
             self._fault = error
 
     def _publish(self, file: Path) -> Batch:
-        batch = self.site.ingest(file)
+        batch = self.stack.ingest(file)
         if batch.state != "published":
             raise AssertionError(f"batch {batch.id} is {batch.state}: {batch.failure}")
         return batch

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from drills.load import Load
-from drills.site import Site, wait_for
+from drills.stack import RunningStack, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,26 +20,26 @@ PROMISE = "Cache"
 
 def run(folder: Path, report: Report, *, short: bool) -> None:
     """Kill Redis, serve without it, start it, and wait until it is used again."""
-    with Site(folder, short=short) as site:
-        with Load(site) as load:
-            wait_for(lambda: _redis_hits(site) > 0)
+    with RunningStack(folder, short=short) as stack:
+        with Load(stack) as load:
+            wait_for(lambda: _redis_hits(stack) > 0)
             report.log("responses are shared in Redis")
-            site.redis.kill()
+            stack.redis.kill()
             report.breaks("Redis is killed")
             load.wait_for_progress()
             report.log("responses come from process memory and the database; batches continue")
-            site.redis.start()
-            before = _redis_hits(site)
+            stack.redis.start()
+            before = _redis_hits(stack)
             report.log("Redis is back, empty")
-            wait_for(lambda: _redis_hits(site) > before)
+            wait_for(lambda: _redis_hits(stack) > before)
             report.recovered("responses are found in Redis again")
             load.wait_for_progress()
         load.report(report)
-        report.rows_lost = load.rows_lost(site.cluster.url)
+        report.rows_lost = load.rows_lost(stack.cluster.url)
         report.expect("rows lost", 0, report.rows_lost)
 
 
-def _redis_hits(site: Site) -> float:
-    text = "".join(httpx.get(f"{pod.operations_url}/metrics", timeout=30).text for pod in site.pods)
+def _redis_hits(stack: RunningStack) -> float:
+    text = "".join(httpx.get(f"{pod.operations_url}/metrics", timeout=30).text for pod in stack.pods)
     pattern = r'^rates_cache_requests_total\{level="redis",result="hit"\} (\S+)'
     return sum(float(hits) for hits in re.findall(pattern, text, re.MULTILINE))

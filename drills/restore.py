@@ -10,7 +10,7 @@ import httpx
 import psycopg
 
 from drills.load import Load
-from drills.site import QUESTION, Site, contents, value, wait_for
+from drills.stack import QUESTION, RunningStack, contents, value, wait_for
 from rates_app.local.account import private_folder
 from rates_app.local.postgres import PostgresServer
 
@@ -24,16 +24,16 @@ PROMISE = "Database, destroyed or corrupted"
 
 def run(folder: Path, report: Report, *, short: bool) -> None:
     """Back up, destroy prices, restore to the moment before, compare, and let a pod serve the restored data."""
-    with Site(folder, short=short, archiving=True) as site:
-        primary = site.cluster.primary
+    with RunningStack(folder, short=short, archiving=True) as stack:
+        primary = stack.cluster.primary
         assert primary.backups
         backups = {"RATES_BACKUP_URL": str(primary.backups), "RATES_BACKUP_DATABASE_URL": primary.backup_url}
-        with Load(site) as load:
-            report.log(site.run("backup", **backups).strip())
+        with Load(stack) as load:
+            report.log(stack.run("backup", **backups).strip())
             load.wait_for_progress()
-        site.ingest(site.generated("later", site.base_rows // 2))
+        stack.ingest(stack.generated("later", stack.base_rows // 2))
         before = contents(primary.url)
-        answers = _answers(site.pods[0].url)
+        answers = _answers(stack.pods[0].url)
         moment: datetime = value(primary.admin_url, "SELECT clock_timestamp()")
         report.log(f"one more batch is published; it is {moment.astimezone(UTC):%H:%M:%S.%f}")
         with psycopg.connect(primary.url) as connection:
@@ -48,14 +48,14 @@ def run(folder: Path, report: Report, *, short: bool) -> None:
         private_folder(folder / "restored")
         server = PostgresServer(folder / "restored", fast=short)
         at = f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}"
-        report.log(site.run("restore", server.data, "--at", at, **backups).strip())
+        report.log(stack.run("restore", server.data, "--at", at, **backups).strip())
         shutil.copy(primary.passwords_file, server.passwords_file)
         with server:
             after = contents(server.url)
-            settings = site.settings.model_copy(
-                update={"database_url": type(site.settings.database_url)(server.url), "replica_urls": ()}
+            settings = stack.settings.model_copy(
+                update={"database_url": type(stack.settings.database_url)(server.url), "replica_urls": ()}
             )
-            pod = site.start_pod(settings)
+            pod = stack.start_pod(settings)
             try:
                 report.recovered("a pod serves the restored data")
                 report.expect_true("its responses are those of before", _answers(pod.url) == answers)

@@ -11,7 +11,7 @@ import redis
 from psycopg import sql
 
 from drills.load import Load
-from drills.site import Site, value
+from drills.stack import RunningStack, value
 from rates_app.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ NEXT = "rates_next"
 
 def run(folder: Path, report: Report, *, short: bool) -> None:
     """Add new credentials to the old ones, replace the pods one by one, then revoke the old ones."""
-    with Site(folder, short=short) as site:
-        admin_url = site.cluster.primary.admin_url
-        with Load(site) as load:
+    with RunningStack(folder, short=short) as stack:
+        admin_url = stack.cluster.primary.admin_url
+        with Load(stack) as load:
             password, word = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
             report.breaks("the rotation begins")
             with psycopg.connect(admin_url, autocommit=True) as admin:
@@ -36,22 +36,22 @@ def run(folder: Path, report: Report, *, short: bool) -> None:
                 )
                 # The new login owns nothing: objects that it creates belong to the common role.
                 admin.execute(sql.SQL("ALTER ROLE {} SET role = 'rates'").format(sql.Identifier(NEXT)))
-            with redis.Redis.from_url(site.redis.url) as client:
+            with redis.Redis.from_url(stack.redis.url) as client:
                 client.acl_setuser("default", enabled=True, passwords=[f"+{word}"])
             report.log("PostgreSQL has a second login for the service, Redis a second password")
 
-            old = site.settings
-            site.settings = Settings.model_validate(
+            old = stack.settings
+            stack.settings = Settings.model_validate(
                 {
                     **old.model_dump(),
                     "database_url": _with(old.database_url.get_secret_value(), NEXT, password),
                     "replica_urls": [_with(url.get_secret_value(), NEXT, password) for url in old.replica_urls],
-                    "redis_url": _with(site.redis.url, "", word),
+                    "redis_url": _with(stack.redis.url, "", word),
                 }
             )
             load.wait_for_progress()
-            for number, pod in enumerate(list(site.pods)):
-                site.pods[number] = site.start_pod()  # in one step, as an endpoint replaces another
+            for number, pod in enumerate(list(stack.pods)):
+                stack.pods[number] = stack.start_pod()  # in one step, as an endpoint replaces another
                 pod.terminate()
                 report.log(f"pod {number + 1} is replaced")
             with psycopg.connect(admin_url, autocommit=True) as admin:
@@ -61,17 +61,17 @@ def run(folder: Path, report: Report, *, short: bool) -> None:
                 ).fetchone()
                 admin.execute("ALTER ROLE rates NOLOGIN")
                 admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'rates'")
-            with redis.Redis.from_url(_with(site.redis.url, "", word)) as client:
-                client.acl_setuser("default", enabled=True, passwords=[f"-{urlsplit(site.redis.url).password}"])
+            with redis.Redis.from_url(_with(stack.redis.url, "", word)) as client:
+                client.acl_setuser("default", enabled=True, passwords=[f"-{urlsplit(stack.redis.url).password}"])
             report.recovered("the old credentials are revoked")
             load.wait_for_progress()
         load.report(report)
-        report.rows_lost = load.rows_lost(site.settings.database_url.get_secret_value())
+        report.rows_lost = load.rows_lost(stack.settings.database_url.get_secret_value())
         report.expect("rows lost", 0, report.rows_lost)
         assert users is not None
         report.expect("pods that used the old login at its end", 0, users[0])
-        report.expect_true("the old login is refused", _refused(site.cluster.primary.url))
-        report.expect_true("the old password of Redis is refused", _redis_refuses(site.redis.url))
+        report.expect_true("the old login is refused", _refused(stack.cluster.primary.url))
+        report.expect_true("the old password of Redis is refused", _redis_refuses(stack.redis.url))
         report.expect(
             "tables that belong to the new login",
             0,

@@ -9,7 +9,7 @@ import psutil
 import psycopg
 
 from drills.load import Load
-from drills.site import TIMEOUT_SECONDS, Site, value, wait_for
+from drills.stack import TIMEOUT_SECONDS, RunningStack, value, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,46 +23,46 @@ THE_BATCH = "JOIN batches ON batches.id = batch_id AND batches.name = 'stuck.csv
 
 def run(folder: Path, report: Report, *, short: bool) -> None:
     """Stop an ingest so that it hangs, kill it, and run it again."""
-    with Site(folder, short=short) as site:
+    with RunningStack(folder, short=short) as stack:
         rows = 60_000 if short else 500_000
-        file = site.generated("stuck", rows)
+        file = stack.generated("stuck", rows)
         small = {"RATES_SLICE_BYTES": str(64 * 1024 if short else 2**20), "RATES_LOG_LEVEL": "error"}
-        with Load(site, writes=False) as load:
-            driver = site.rates("ingest", file, **small)
-            wait_for(lambda: len(_staged(site)) >= 3 or driver.poll() is not None)
+        with Load(stack, writes=False) as load:
+            driver = stack.rates("ingest", file, **small)
+            wait_for(lambda: len(_staged(stack)) >= 3 or driver.poll() is not None)
             if driver.poll() is not None:
                 raise RuntimeError(f"the ingest ended before it could hang: {driver.communicate()[0]}")
             family = [psutil.Process(driver.pid), *psutil.Process(driver.pid).children(recursive=True)]
             for process in family:
                 process.send_signal(signal.SIGSTOP)
             report.breaks("the ingest hangs in the middle of a batch")
-            slices = value(site.cluster.url, f"SELECT count(*) FROM slices {THE_BATCH}")
+            slices = value(stack.cluster.url, f"SELECT count(*) FROM slices {THE_BATCH}")
             load.wait_for_progress()
-            before = _staged(site)
+            before = _staged(stack)
             report.log(f"{len(before)} of {slices} slices are staged, without progress")
             report.expect_true("it hung before the end", 0 < len(before) < slices, f"{len(before)} of {slices} staged")
-            report.expect("rows of it that readers see", 0, _visible(site))
+            report.expect("rows of it that readers see", 0, _visible(stack))
             for process in family:
                 process.kill()
             driver.communicate(timeout=TIMEOUT_SECONDS)
             report.log("it is killed and restarted")
-            output = site.run("ingest", file, **small)
+            output = stack.run("ingest", file, **small)
             report.recovered(output.strip().splitlines()[-1])
             load.wait_for_progress()
         load.report(report)
-        after = _staged(site)
+        after = _staged(stack)
         report.expect_true("staged slices were not staged again", before.items() <= after.items())
         report.expect("slices staged at the end", slices, len(after))
-        report.rows_lost = rows - value(site.cluster.url, f"SELECT count(*) FROM delivered {THE_BATCH}")
+        report.rows_lost = rows - value(stack.cluster.url, f"SELECT count(*) FROM delivered {THE_BATCH}")
         report.expect("rows lost or doubled", 0, report.rows_lost)
 
 
-def _staged(site: Site) -> dict[int, Any]:
+def _staged(stack: RunningStack) -> dict[int, Any]:
     query = f"SELECT number, winner, staged_at FROM slices {THE_BATCH} WHERE slices.state = 'staged'"
-    with psycopg.connect(site.cluster.url) as connection:
+    with psycopg.connect(stack.cluster.url) as connection:
         return {number: rest for number, *rest in connection.execute(query)}
 
 
-def _visible(site: Site) -> int:
+def _visible(stack: RunningStack) -> int:
     query = "SELECT count(*) FROM batches WHERE name = 'stuck.csv' AND state = 'published'"
-    return int(value(site.cluster.url, query))
+    return int(value(stack.cluster.url, query))

@@ -17,12 +17,12 @@ from components.registry import Registry, RegistryArgs
 from components.storage import Storage, StorageArgs
 from components.traffic import Standby, Traffic, TrafficArgs
 from components.zone import Zone, ZoneArgs
-from settings import SettingsError, load, placeholders
+from settings import StackSettingsError, load, placeholders
 
 config = pulumi.runtime.config.CONFIG.get()
 settings = load(pulumi.get_stack(), config, Path(__file__).resolve().parent.parent)
 if left := placeholders(config):
-    raise SettingsError(f"Pulumi.{settings.stack}.yaml is not filled in:\n  " + "\n  ".join(left))
+    raise StackSettingsError(f"Pulumi.{settings.stack}.yaml is not filled in:\n  " + "\n  ".join(left))
 for warning in settings.support_warnings(datetime.now(UTC).date()):
     pulumi.log.warn(warning)
 standby = settings.standby

@@ -20,7 +20,7 @@ import boto3
 import yaml
 from botocore.exceptions import BotoCoreError, ClientError
 from rehearsal import ROOT, Rehearsal, rehearse, stack_config
-from settings import SettingsError, placeholders
+from settings import StackSettingsError, placeholders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -64,7 +64,7 @@ SHARED_BACKENDS = ("s3://", "https://", "azblob://", "gs://")
 
 
 @dataclass(frozen=True)
-class Problem:
+class Blocker:
     """What would stop the deployment.
 
     Attributes:
@@ -77,7 +77,7 @@ class Problem:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Requirements:
     """What a stack asks for.
 
     Attributes:
@@ -109,35 +109,35 @@ class Plan:
         return found
 
 
-def check_tools(plan: Plan) -> Iterator[Problem]:
+def check_tools(plan: Requirements) -> Iterator[Blocker]:
     """Compare the Pulumi command with the SDK, and find kubectl and aws."""
     wanted = version("pulumi")
     path = shutil.which("pulumi")
     if path is None:
-        yield Problem("pulumi is not on the PATH", f"install Pulumi {wanted}, or run 'make engine'")
+        yield Blocker("pulumi is not on the PATH", f"install Pulumi {wanted}, or run 'make engine'")
     else:
         said = subprocess.run([path, "version"], capture_output=True, text=True, check=True).stdout.strip().lstrip("v")
         if said.split(".")[:2] != wanted.split(".")[:2]:
-            yield Problem(f"pulumi is {said}, and its SDK here is {wanted}", f"install Pulumi {wanted}")
+            yield Blocker(f"pulumi is {said}, and its SDK here is {wanted}", f"install Pulumi {wanted}")
     for program in ("aws", "kubectl"):
         if shutil.which(program) is None:
-            yield Problem(f"{program} is not on the PATH", f"install {program}: runbooks and kubeconfigs use it")
+            yield Blocker(f"{program} is not on the PATH", f"install {program}: runbooks and kubeconfigs use it")
 
 
-def check_settings(plan: Plan) -> Iterator[Problem]:
+def check_settings(plan: Requirements) -> Iterator[Blocker]:
     """Find placeholders that the program refuses."""
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in plan.config.items()}
     for left in placeholders(texts):
-        yield Problem(left, f"set the value in Pulumi.{plan.environment}.yaml")
+        yield Blocker(left, f"set the value in Pulumi.{plan.environment}.yaml")
 
 
-def check_state(plan: Plan) -> Iterator[Problem]:
+def check_state(plan: Requirements) -> Iterator[Blocker]:
     """Check that a team's stack keeps its state and secrets where the team can reach them."""
     if plan.environment == "dev":
         return
     provider = str(plan.file.get("secretsprovider", ""))
     if not provider.startswith("awskms://"):
-        yield Problem(
+        yield Blocker(
             f"secrets of {plan.stack} are encrypted by {provider or 'a passphrase'}",
             f"pulumi stack init {plan.stack} --secrets-provider 'awskms://alias/NAME?region=REGION'",
         )
@@ -147,22 +147,22 @@ def check_state(plan: Plan) -> Iterator[Problem]:
     said = subprocess.run([path, "whoami", "--verbose", "--json"], capture_output=True, text=True, check=False)
     backend = str(json.loads(said.stdout).get("url", "")) if said.returncode == 0 else ""
     if not backend.startswith(SHARED_BACKENDS):
-        yield Problem(
+        yield Blocker(
             f"the state backend is {backend or 'not chosen'}", "pulumi login s3://BUCKET, a bucket with versioning"
         )
 
 
-def check_account(plan: Plan) -> Iterator[Problem]:
+def check_account(plan: Requirements) -> Iterator[Blocker]:
     """Compare the account of the credentials with the settings."""
     number = plan.client("sts", plan.config["rates:region"]).get_caller_identity()["Account"]
     if number != plan.config["rates:account"]:
-        yield Problem(
+        yield Blocker(
             f"the credentials are of account {number}, and rates:account is {plan.config['rates:account']}",
             "use credentials of that account, or set rates:account",
         )
 
 
-def check_permissions(plan: Plan) -> Iterator[Problem]:
+def check_permissions(plan: Requirements) -> Iterator[Blocker]:
     """Simulate one creating action of each service."""
     region = plan.config["rates:region"]
     caller = plan.client("sts", region).get_caller_identity()["Arn"]
@@ -174,21 +174,21 @@ def check_permissions(plan: Plan) -> Iterator[Problem]:
     for page in pages.paginate(PolicySourceArn=caller, ActionNames=list(ACTIONS)):
         for result in page["EvaluationResults"]:
             if result["EvalDecision"] != "allowed":
-                yield Problem(
+                yield Blocker(
                     f"{caller} may not {result['EvalActionName']}: {result['EvalDecision']}", "extend its policy"
                 )
 
 
-def check_zones(plan: Plan) -> Iterator[Problem]:
+def check_zones(plan: Requirements) -> Iterator[Blocker]:
     """Check that the account has the zones, and that they are available."""
     for region, wanted in plan.zones.items():
         zones = plan.client("ec2", region).describe_availability_zones()["AvailabilityZones"]
         available = {zone["ZoneId"] for zone in zones if zone["State"] == "available"}
         for zone in sorted(set(wanted) - available):
-            yield Problem(f"zone {zone} is not available", f"choose another of {', '.join(sorted(available))}")
+            yield Blocker(f"zone {zone} is not available", f"choose another of {', '.join(sorted(available))}")
 
 
-def check_instance_types(plan: Plan) -> Iterator[Problem]:
+def check_instance_types(plan: Requirements) -> Iterator[Blocker]:
     """Check that each zone offers the nodes' instance types; Spark needs one of its types."""
     serving = plan.config["rates:nodes"]["instanceType"]
     spark = plan.config["rates:spark"]["instanceTypes"]
@@ -207,12 +207,12 @@ def check_instance_types(plan: Plan) -> Iterator[Problem]:
         }
         for zone in zones:
             if (zone, serving) not in offered:
-                yield Problem(f"{zone} does not offer {serving}", "choose another zone or nodes.instanceType")
+                yield Blocker(f"{zone} does not offer {serving}", "choose another zone or nodes.instanceType")
             if not any((zone, one) in offered for one in spark):
-                yield Problem(f"{zone} offers none of {', '.join(spark)}", "choose another zone or spark.instanceTypes")
+                yield Blocker(f"{zone} offers none of {', '.join(spark)}", "choose another zone or spark.instanceTypes")
 
 
-def check_quotas(plan: Plan) -> Iterator[Problem]:
+def check_quotas(plan: Requirements) -> Iterator[Blocker]:
     """Compare the account's quotas with what the stack alone needs, and nodes at their maximum."""
     for region in plan.zones:
         needed = Counter(r.type for r in plan.rehearsal.resources if r.region == region and r.type in QUOTAS)
@@ -222,14 +222,14 @@ def check_quotas(plan: Plan) -> Iterator[Problem]:
             service, code = QUOTAS[what]
             quota = quotas.get_service_quota(ServiceCode=service, QuotaCode=code)["Quota"]
             if quota["Value"] < number:
-                yield Problem(
+                yield Blocker(
                     f"{region}: {number} {what} are needed, and the quota '{quota['QuotaName']}' is {quota['Value']:g}",
                     f"aws service-quotas request-service-quota-increase --service-code {service} --quota-code {code} "
                     f"--region {region} --desired-value NUMBER",
                 )
 
 
-def check_versions(plan: Plan) -> Iterator[Problem]:
+def check_versions(plan: Requirements) -> Iterator[Blocker]:
     """Check that EKS offers each version of Kubernetes in standard support, and each add-on at its version."""
     used = {cluster["version"] for cluster in plan.config["rates:clusters"].values()}
     for region in plan.zones:
@@ -239,11 +239,11 @@ def check_versions(plan: Plan) -> Iterator[Problem]:
             found = eks.describe_cluster_versions(clusterVersions=[kubernetes])["clusterVersions"]
             status = found[0]["versionStatus"] if found else "not offered"
             if status != "STANDARD_SUPPORT":
-                yield Problem(f"{region}: Kubernetes {kubernetes} is {status}", "choose a version in standard support")
+                yield Blocker(f"{region}: Kubernetes {kubernetes} is {status}", "choose a version in standard support")
                 continue
             ends = found[0]["endOfStandardSupportDate"].date().isoformat()
             if ends != str(pinned["supportEnds"]):
-                yield Problem(
+                yield Blocker(
                     f"standard support of {kubernetes} ends on {ends}, and the settings say {pinned['supportEnds']}",
                     f"set kubernetes.{kubernetes}.supportEnds",
                 )
@@ -251,13 +251,13 @@ def check_versions(plan: Plan) -> Iterator[Problem]:
                 offers = eks.describe_addon_versions(addonName=name, kubernetesVersion=kubernetes)["addons"]
                 versions = [one["addonVersion"] for offer in offers for one in offer["addonVersions"]]
                 if wanted not in versions:
-                    yield Problem(
+                    yield Blocker(
                         f"{region}: {name} {wanted} is not offered for Kubernetes {kubernetes}",
                         f"set kubernetes.{kubernetes}.addons.{name} to one of: {', '.join(versions[:3])}",
                     )
 
 
-def check_names(plan: Plan) -> Iterator[Problem]:
+def check_names(plan: Requirements) -> Iterator[Blocker]:
     """Find clusters that have this stack's fixed names and belong to another deployment."""
     for cluster in plan.rehearsal.of_type("aws:eks/cluster:Cluster").values():
         eks, name = plan.client("eks", cluster.region), cluster.inputs["name"]
@@ -266,27 +266,27 @@ def check_names(plan: Plan) -> Iterator[Problem]:
         except eks.exceptions.ResourceNotFoundException:
             continue
         if tags.get("stack") != plan.stack:
-            yield Problem(f"{cluster.region} has a cluster {name} of {tags or 'no stack'}", "remove or rename it")
+            yield Blocker(f"{cluster.region} has a cluster {name} of {tags or 'no stack'}", "remove or rename it")
 
 
-def check_domain(plan: Plan) -> Iterator[Problem]:
+def check_domain(plan: Requirements) -> Iterator[Blocker]:
     """Check that the zone above the domain is in the account if the settings say so."""
     parent = plan.config.get("rates:parentZone")
     if not parent:
         return
     zones = plan.client("route53", plan.config["rates:region"]).list_hosted_zones_by_name(DNSName=parent)["HostedZones"]
     if not any(zone["Name"].rstrip(".") == parent and not zone["Config"]["PrivateZone"] for zone in zones):
-        yield Problem(
+        yield Blocker(
             f"there is no public hosted zone {parent}", "create it, or remove parentZone and delegate by hand"
         )
 
 
-def check_image(plan: Plan) -> Iterator[Problem]:
+def check_image(plan: Requirements) -> Iterator[Blocker]:
     """Check that the registry has the image that the stack's Argo CD deploys."""
     repository = f"rates-{plan.environment}"
     remedy = "pods wait for it: after 'pulumi up' push the image to the output 'registry', then 'make release'"
     if not plan.digest:
-        yield Problem(f"no image was released for {plan.environment}", remedy)
+        yield Blocker(f"no image was released for {plan.environment}", remedy)
         return
     try:
         plan.client("ecr", plan.config["rates:region"]).describe_images(
@@ -295,10 +295,10 @@ def check_image(plan: Plan) -> Iterator[Problem]:
     except ClientError as error:
         if error.response["Error"]["Code"] not in {"RepositoryNotFoundException", "ImageNotFoundException"}:
             raise
-        yield Problem(f"{repository} has no image {plan.digest}", remedy)
+        yield Blocker(f"{repository} has no image {plan.digest}", remedy)
 
 
-CHECKS: Mapping[str, Callable[[Plan], Iterator[Problem]]] = {
+CHECKS: Mapping[str, Callable[[Requirements], Iterator[Blocker]]] = {
     "tools": check_tools,
     "settings": check_settings,
     "state": check_state,
@@ -314,7 +314,7 @@ CHECKS: Mapping[str, Callable[[Plan], Iterator[Problem]]] = {
 }
 
 
-def _cores(plan: Plan, region: str) -> Counter[str]:
+def _cores(plan: Requirements, region: str) -> Counter[str]:
     """Return the vCPUs of a region's node groups at their maximum, by how they are paid."""
     cores: Counter[str] = Counter()
     for group in plan.rehearsal.of_type("aws:eks/nodeGroup:NodeGroup").values():
@@ -327,7 +327,7 @@ def _cores(plan: Plan, region: str) -> Counter[str]:
     return cores
 
 
-def run(plan: Plan) -> Iterator[tuple[str, list[Problem]]]:
+def run(plan: Requirements) -> Iterator[tuple[str, list[Blocker]]]:
     """Run every check.
 
     Args:
@@ -341,10 +341,10 @@ def run(plan: Plan) -> Iterator[tuple[str, list[Problem]]]:
         try:
             yield name, list(check(plan))
         except (BotoCoreError, ClientError) as error:
-            yield name, [Problem(f"AWS did not answer: {error}", "check credentials, region and permissions")]
+            yield name, [Blocker(f"AWS did not answer: {error}", "check credentials, region and permissions")]
 
 
-def prepare(stack: str) -> Plan:
+def prepare(stack: str) -> Requirements:
     """Read a stack's file and rehearse its program, with an owner's values in place of placeholders.
 
     Args:
@@ -356,7 +356,7 @@ def prepare(stack: str) -> Plan:
     environment = stack.partition("-")[0]
     file = yaml.safe_load((ROOT / f"Pulumi.{environment}.yaml").read_text())
     image = yaml.safe_load((ROOT / f"helm/gitops/stacks/{environment}/image.yaml").read_text())["image"]
-    return Plan(
+    return Requirements(
         stack=stack,
         config=file["config"],
         rehearsal=rehearse(stack, stack_config(environment)),
@@ -370,7 +370,7 @@ def main() -> None:
     """Check the stack named on the command line, print what was found, and fail if there is a problem."""
     try:
         plan = prepare(sys.argv[1])
-    except SettingsError as error:
+    except StackSettingsError as error:
         sys.exit(str(error))
     failed = False
     for name, problems in run(plan):

@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Environment = Literal["dev", "staging", "prod"]
-Colour = Literal["blue", "green"]
+ColourName = Literal["blue", "green"]
 
 # ``names.MAX_STACK_LENGTH`` is the length of the longest one.
 STACK_NAME = re.compile(r"(?P<environment>dev|staging|prod)|dev-(?P<owner>[a-z][a-z0-9]{0,9})")
 
-Region = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}-[a-z]+-\d$")]
+RegionName = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}-[a-z]+-\d$")]
 Domain = Annotated[str, StringConstraints(pattern=r"^([a-z0-9-]+\.)+[a-z]{2,}$")]
-Email = Annotated[str, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+\.[a-z]+$")]
-Account = Annotated[str, StringConstraints(pattern=r"^\d{12}$")]
+EmailAddress = Annotated[str, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+\.[a-z]+$")]
+AccountId = Annotated[str, StringConstraints(pattern=r"^\d{12}$")]
 ZoneId = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,4}\d-az\d$")]
 KubernetesVersion = Annotated[str, StringConstraints(pattern=r"^1\.\d{2}$")]
 AddonVersion = Annotated[str, StringConstraints(pattern=r"^v\d+\.\d+\.\d+-eksbuild\.\d+$")]
@@ -48,7 +48,7 @@ SUPPORT_NOTICE = timedelta(days=91)
 LOG_RETENTIONS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731)
 
 
-class SettingsError(Exception):
+class StackSettingsError(Exception):
     """A stack's settings are wrong or missing; the message names each key and the allowed values."""
 
 
@@ -157,7 +157,7 @@ class CacheSettings(_Model):
 class StandbySettings(_Model):
     """The second region, kept warm."""
 
-    region: Region = Field(description="AWS region to fail over to.")
+    region: RegionName = Field(description="AWS region to fail over to.")
     cidr: IPv4Network = Field(description="Address range of its VPC, a /16 apart from the first's.")
     zone_ids: tuple[ZoneId, ...] = Field(min_length=3, max_length=3, description="Ids of the three zones to use there.")
     nodes: Scale = Field(description="Nodes of its cluster.")
@@ -169,13 +169,13 @@ class StandbySettings(_Model):
         return self
 
 
-class Settings(_Model):
+class StackSettings(_Model):
     """All settings of one stack."""
 
     stack: str
     environment: Environment
-    account: Account = Field(description="AWS account of the stack, in quotes; credentials of another are refused.")
-    region: Region = Field(description="AWS region.")
+    account: AccountId = Field(description="AWS account of the stack, in quotes; credentials of another are refused.")
+    region: RegionName = Field(description="AWS region.")
     domain: Domain | None = Field(
         default=None, description="DNS name of the service; the stack keeps the zone of that name. None: HTTP only."
     )
@@ -185,7 +185,7 @@ class Settings(_Model):
     )
     parent_zone: Domain | None = Field(default=None, description="Zone in this account to delegate the domain from.")
     size: Literal["small", "medium", "large"] = Field(description="Size that the charts scale to.")
-    alert_email: Email = Field(description="Address that alarms and the budget write to.")
+    alert_email: EmailAddress = Field(description="Address that alarms and the budget write to.")
     ticket_url: Https | None = Field(default=None, description="REST address that takes a ticket by POST.")
     owner: str = Field(min_length=1, max_length=60, description="Team that answers for the stack, kept as a tag.")
     repository: Https = Field(description="Git repository that Argo CD follows.")
@@ -204,14 +204,14 @@ class Settings(_Model):
     kubernetes: dict[KubernetesVersion, KubernetesSettings] = Field(
         min_length=1, description="Pinned versions of nodes and add-ons, by version of Kubernetes."
     )
-    clusters: dict[Colour, ClusterSettings] = Field(min_length=1, description="The clusters by colour.")
+    clusters: dict[ColourName, ClusterSettings] = Field(min_length=1, description="The clusters by colour.")
     database: DatabaseSettings = Field(description="PostgreSQL.")
     cache: CacheSettings = Field(description="The cache.")
     log_days: int = Field(description="Days that logs are kept.")
     standby: StandbySettings | None = Field(default=None, description="A second region to fail over to.")
 
     @model_validator(mode="after")
-    def _consistent(self) -> Settings:
+    def _consistent(self) -> StackSettings:
         """Validate combinations of keys."""
         if self.log_days not in LOG_RETENTIONS:
             raise ValueError(f"logDays must be one of {LOG_RETENTIONS}, not {self.log_days}")
@@ -264,7 +264,7 @@ class Settings(_Model):
         """Tags that every resource carries; the budget and the policy pack rely on them."""
         return {"project": "rates", "stack": self.stack, "environment": self.environment, "owner": self.owner}
 
-    def addons(self, colour: Colour) -> dict[str, str]:
+    def addons(self, colour: ColourName) -> dict[str, str]:
         """Add-on versions of a colour: its own where it has them, else those of its Kubernetes version."""
         cluster = self.clusters[colour]
         return {**self.kubernetes[cluster.version].addons, **cluster.addons}
@@ -285,7 +285,7 @@ class Settings(_Model):
             if (ends := self.kubernetes[cluster.version].support_ends) <= today + SUPPORT_NOTICE
         ]
 
-    def scale(self, colour: Colour) -> Scale:
+    def scale(self, colour: ColourName) -> Scale:
         """Limits of a colour's serving nodes: its own where it has them, else the stack's."""
         return self.clusters[colour].nodes or self.nodes
 
@@ -310,7 +310,7 @@ class LocalSettings(_Model):
     )
 
 
-def load(stack: str, config: Mapping[str, str], folder: Path) -> Settings:
+def load(stack: str, config: Mapping[str, str], folder: Path) -> StackSettings:
     """Read a stack's settings.
 
     Args:
@@ -326,21 +326,21 @@ def load(stack: str, config: Mapping[str, str], folder: Path) -> Settings:
     """
     match = STACK_NAME.fullmatch(stack)
     if not match:
-        raise SettingsError(
+        raise StackSettingsError(
             f"stack {stack!r}: name it dev, staging, prod, or dev-NAME for a copy of your own, "
             "where NAME is a letter and up to nine letters or digits"
         )
     values = _values(config)
     for key in ("stack", "environment"):
         if key in values:
-            raise SettingsError(f"rates:{key}: comes from the stack's name; remove it")
+            raise StackSettingsError(f"rates:{key}: comes from the stack's name; remove it")
     if owner := match["owner"]:
         preset = _preset(folder)
         if domain := preset.get("domain"):
             preset |= {"domain": f"{owner}.{domain}", "parentZone": domain}
         values = {**preset, **values}
     values = {"stack": stack, "environment": match["environment"] or "dev", **values}
-    return _validated(Settings, stack, values)
+    return _validated(StackSettings, stack, values)
 
 
 def load_local(config: Mapping[str, str]) -> LocalSettings:
@@ -373,7 +373,7 @@ def _validated(model: type[_Checked], stack: str, values: Mapping[str, Any]) -> 
         return model.model_validate(values)
     except ValidationError as error:
         problems = [_explain(model, problem["loc"], problem["type"], problem["msg"]) for problem in error.errors()]
-        raise SettingsError(f"Pulumi.{stack}.yaml needs a look:\n  " + "\n  ".join(problems)) from None
+        raise StackSettingsError(f"Pulumi.{stack}.yaml needs a look:\n  " + "\n  ".join(problems)) from None
 
 
 def _check_zones(zone_ids: tuple[str, ...]) -> None:
@@ -426,7 +426,7 @@ def _explain(settings: type[_Model], loc: tuple[int | str, ...], kind: str, mess
             allowed = [
                 str(field.alias)
                 for name, field in model.model_fields.items()
-                if model is not Settings or name not in {"stack", "environment"}
+                if model is not StackSettings or name not in {"stack", "environment"}
             ]
             found = [field for field in model.model_fields.values() if field.alias == part]
             description = found[0].description or "" if found else ""

@@ -24,7 +24,7 @@ from rates_app.backups.settings import BackupSettings
 from rates_app.batches import ledger
 from rates_app.batches.cli import dispatch, generate, housekeep
 from rates_app.batches.cli import profile as profile_app
-from rates_app.batches.model import DEFAULT_SUPPLIER, Batch, BatchError, State, Terms
+from rates_app.batches.model import DEFAULT_SUPPLIER, Batch, BatchError, BatchState, Terms
 from rates_app.batches.pipeline import engine, publish
 from rates_app.batches.pipeline.rollup import rebuild_for_tree
 from rates_app.cache.redis import Redis
@@ -264,7 +264,7 @@ def _changes_table(changes: dict[str, Any]) -> Table:
 @app.command(rich_help_panel="Batches")
 def batches(
     batch: Annotated[int | None, typer.Argument(metavar="[BATCH]", help="Show this batch with its progress.")] = None,
-    state: Annotated[State | None, typer.Option(help="Only batches in this state.")] = None,
+    state: Annotated[BatchState | None, typer.Option(help="Only batches in this state.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of batches.")] = 20,
 ) -> None:
     """List the newest batches, or show one batch with its state, progress and remaining time."""

@@ -59,7 +59,7 @@ def in_spark(context: SparkContext) -> Workers:
         group = str(uuid4())
 
         def collect() -> list[BatchError | None]:
-            context.setJobGroup(group, f"{len(items)} parts of a batch")  # of this thread's jobs
+            context.setJobGroup(group, f"{len(items)} tasks of a batch")  # of this thread's jobs
             return context.parallelize(items, len(items)).map(attempt).collect()
 
         reported = 0

@@ -25,11 +25,10 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
+    from tests.fixtures.service import PriceRow
+
 PORTS = ("CNGGZ", "CNNBO", "CNSGH", "EETLL", "NOOSL")
 DAYS = [date(2021, month, day) for month in (1, 4, 11) for day in (3, 12, 13, 28)]
-
-#: Origin, destination, day and cents.
-Row = tuple[str, str, date, int]
 
 #: Bytes that mean something to a parser.
 PIECES = (
@@ -41,13 +40,13 @@ PIECES = (
 )
 
 
-def random_rows(dice: random.Random) -> list[Row]:
+def random_rows(dice: random.Random) -> list[PriceRow]:
     """Return one to forty rows."""
     lanes = [tuple(dice.sample(PORTS, 2)) for _ in range(3)]
     return [(*dice.choice(lanes), dice.choice(DAYS), dice.randrange(100, 10**8)) for _ in range(dice.randint(1, 40))]  # type: ignore[misc]
 
 
-def _csv(rows: list[Row], *, separator: str = ",", line_end: str = "\n", quoted: bool = False) -> str:
+def _csv(rows: list[PriceRow], *, separator: str = ",", line_end: str = "\n", quoted: bool = False) -> str:
     text = io.StringIO()
     writer = csv.writer(
         text, delimiter=separator, lineterminator=line_end, quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL
@@ -57,7 +56,7 @@ def _csv(rows: list[Row], *, separator: str = ",", line_end: str = "\n", quoted:
     return text.getvalue()
 
 
-def _european_csv(rows: list[Row]) -> str:
+def _european_csv(rows: list[PriceRow]) -> str:
     lines = (f"{o};{d};{day:%d/%m/%Y};{_dollars(cents)}".replace(".", ",") for o, d, day, cents in rows)
     return "\r\n".join([";".join(COLUMNS), *lines, ""])
 
@@ -66,11 +65,11 @@ def _dollars(cents: int) -> str:
     return f"{cents // 100}.{cents % 100:02}"
 
 
-def _objects(rows: list[Row]) -> list[dict[str, Any]]:
+def _objects(rows: list[PriceRow]) -> list[dict[str, Any]]:
     return [dict(zip(COLUMNS, (o, d, str(day), cents / 100), strict=True)) for o, d, day, cents in rows]
 
 
-def _parquet(rows: list[Row], compression: Literal["snappy", "none"]) -> bytes:
+def _parquet(rows: list[PriceRow], compression: Literal["snappy", "none"]) -> bytes:
     target = io.BytesIO()
     prices = pa.array([Decimal(cents) / 100 for *_, cents in rows], pa.decimal128(12, 2))
     origins, destinations, days, _ = zip(*rows, strict=True)
@@ -86,7 +85,7 @@ def _zip(content: str) -> bytes:
     return target.getvalue()
 
 
-FORMS: tuple[Callable[[list[Row]], bytes], ...] = (
+FORMS: tuple[Callable[[list[PriceRow]], bytes], ...] = (
     lambda rows: _csv(rows).encode(),
     lambda rows: _csv(rows, line_end="\r\n").encode(),
     lambda rows: _csv(rows, quoted=True).encode(),
@@ -143,7 +142,7 @@ def delivery(dice: random.Random) -> bytes:
     return mutate(dice, content, dice.choice(FORMS)(random_rows(dice)))
 
 
-def certain_rows(content: bytes) -> list[Row] | None:
+def certain_rows(content: bytes) -> list[PriceRow] | None:
     """Read a file by other means than the service.
 
     Returns:
@@ -188,7 +187,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _certain_row(item: dict[str, Any]) -> Row:
+def _certain_row(item: dict[str, Any]) -> PriceRow:
     if set(item) != set(COLUMNS):
         raise ValueError("a row has other columns")
     origin, destination, day, price = (str(item[column]) for column in COLUMNS)

@@ -46,7 +46,7 @@ class Text(NamedTuple):
     text: str
 
 
-class Finding(NamedTuple):
+class Violation(NamedTuple):
     """An expression that should not occur in prose: where it stands and what the glossary suggests."""
 
     path: str
@@ -181,8 +181,8 @@ READERS: dict[str, Callable[[str], Iterator[Text]]] = {
 }
 
 
-def files() -> list[str]:
-    """List the repository's files that hold prose, as paths relative to its root."""
+def tracked_files() -> list[str]:
+    """List the repository's files, and new files that git does not ignore, as paths relative to its root."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -190,12 +190,17 @@ def files() -> list[str]:
         capture_output=True,
         text=True,
     )
-    return [name for name in listed.stdout.splitlines() if not EXCLUDED.search(name) and _reader(name)]
+    return [name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+def files() -> list[str]:
+    """List the repository's files that hold prose, as paths relative to its root."""
+    return [name for name in tracked_files() if not EXCLUDED.search(name) and _reader(name)]
 
 
 def _reader(name: str) -> Callable[[str], Iterator[Text]] | None:
     path = Path(name)
-    return READERS.get(path.suffix or path.name) if (ROOT / path).is_file() else None
+    return READERS.get(path.suffix or path.name)
 
 
 @cache
@@ -209,20 +214,22 @@ def prose(name: str) -> tuple[Text, ...]:
     return tuple(reader((ROOT / name).read_text(encoding="utf-8"))) if reader else ()
 
 
-def findings(name: str) -> Iterator[Finding]:
+def findings(name: str) -> Iterator[Violation]:
     """Yield expressions in a file that the glossary's list excludes."""
     for text in prose(name):
         for pattern, instead in dont_say().items():
             for match in pattern.finditer(text.text):
                 line = text.line + text.text.count("\n", 0, match.start())
-                yield Finding(name, line, " ".join(match[0].split()), instead)
+                yield Violation(name, line, " ".join(match[0].split()), instead)
 
 
-def occurrences(pattern: str, name: str) -> Iterator[Finding]:
+def occurrences(pattern: str, name: str) -> Iterator[Violation]:
     """Yield where a vague word occurs in a file."""
     for text in prose(name):
         for match in re.finditer(pattern, text.text, re.IGNORECASE):
-            yield Finding(name, text.line + text.text.count("\n", 0, match.start()), match[0], "exactly what is meant")
+            yield Violation(
+                name, text.line + text.text.count("\n", 0, match.start()), match[0], "exactly what is meant"
+            )
 
 
 def count_words(names: Iterable[str]) -> int:

@@ -12,9 +12,9 @@ import numpy as np
 
 from rates_app.batches.formats.compression import expand
 from rates_app.batches.formats.digest import MODULUS, digest
+from rates_app.batches.formats.inspection import inspect
 from rates_app.batches.formats.profile import Profile
 from rates_app.batches.formats.registry import FORMATS
-from rates_app.batches.formats.source import inspect
 from rates_app.batches.formats.survey import SurveyRequired, survey_file, survey_sample
 from rates_app.batches.formats.validate import Port, Validator
 from rates_app.batches.formats.values import POSTGRES_EPOCH
@@ -37,7 +37,7 @@ LIMIT = 2**28
 
 
 @dataclass(frozen=True)
-class Delivery:
+class ParsedFile:
     """What a file amounts to."""
 
     layout: Layout
@@ -52,7 +52,9 @@ class Delivery:
         return " ".join(self.layout.assumptions)
 
 
-def read_file(path: Path, profile: Profile | None = None, *, slice_bytes: int = 2**25, parts: int = 1) -> Delivery:
+def read_file(
+    path: Path, profile: Profile | None = None, *, slice_bytes: int = 2**25, min_slices: int = 1
+) -> ParsedFile:
     """Recognise, expand, survey, slice, parse and validate a file.
 
     Raises:
@@ -71,13 +73,13 @@ def read_file(path: Path, profile: Profile | None = None, *, slice_bytes: int = 
         file_format = FORMATS[source.format]
         layout = survey_sample(file_format, uri, file_format.check(uri, profile or Profile()))
         try:
-            return _read(source.format, uri, layout, file_format.plan(uri, layout, slice_bytes, parts))
+            return _read(source.format, uri, layout, file_format.plan(uri, layout, slice_bytes, min_slices))
         except SurveyRequired:
             layout = survey_file(file_format, uri, layout)
-            return _read(source.format, uri, layout, file_format.plan(uri, layout, slice_bytes, parts))
+            return _read(source.format, uri, layout, file_format.plan(uri, layout, slice_bytes, min_slices))
 
 
-def _read(name: str, uri: str, layout: Layout, slices: Iterable[Slice]) -> Delivery:
+def _read(name: str, uri: str, layout: Layout, slices: Iterable[Slice]) -> ParsedFile:
     validator = Validator(PORTS, frozenset({"china_main"}), layout.reading)
     prices: list[tuple[str, str, date, int]] = []
     rejects: list[Reject] = []
@@ -98,4 +100,4 @@ def _read(name: str, uri: str, layout: Layout, slices: Iterable[Slice]) -> Deliv
             assert np.all(np.diff(rows.lines) > 0)
             read += rows.read
         first += read
-    return Delivery(layout, prices, sorted(rejects), invalid, total)
+    return ParsedFile(layout, prices, sorted(rejects), invalid, total)

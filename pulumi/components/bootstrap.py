@@ -61,7 +61,9 @@ class Bootstrap(pulumi.ComponentResource):
                     labels=ClusterLabels(environment=settings.environment, colour=colour, size=settings.size),
                     annotations=AwsAnnotations(
                         region=plan.region,
-                        domain=settings.domain or "",
+                        hosts=" ".join([settings.domain, f"serving.{settings.domain}", f"{colour}.{settings.domain}"])
+                        if settings.domain and settings.serves_https
+                        else region.load_balancers[colour].dns_name,
                         certificate_arn="" if plan.certificate_arn is None else plan.certificate_arn,
                         target_group_arn=region.load_balancers[colour].target_group_arn,
                         registry=args.registry_url,

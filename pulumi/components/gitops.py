@@ -50,7 +50,8 @@ class AwsAnnotations(ClusterAnnotations):
     """What the charts need to know of AWS besides."""
 
     region: pulumi.Input[str]
-    domain: pulumi.Input[str]
+    hosts: pulumi.Input[str]
+    """Names by which clients reach the cluster, separated by spaces. The service refuses requests to others."""
     certificate_arn: pulumi.Input[str]
     target_group_arn: pulumi.Input[str]
     database_secret: pulumi.Input[str]

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     import pulumi_random
     from components.encryption import Encryption
     from components.storage import Storage
-    from settings import Colour as ColourName
-    from settings import Scale, Settings
+    from settings import ColourName, Scale, StackSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +37,7 @@ class Colour:
 class RegionArgs:
     """Arguments of a region."""
 
-    settings: Settings
+    settings: StackSettings
     region: str
     cidr: IPv4Network
     prefix: str

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     # The SDK calls it with a message and, if the resource is another one, a URN.
-    Report = Callable[..., None]
+    ReportViolation = Callable[..., None]
 
 REQUIRED_TAGS = ("project", "stack", "environment", "owner")
 DATA_PORTS = (5432, 6379)
@@ -98,7 +98,7 @@ DOCUMENTS: Mapping[str, str] = {
 }
 
 
-def no_public_database(args: ResourceValidationArgs, report: Report) -> None:
+def no_public_database(args: ResourceValidationArgs, report: ReportViolation) -> None:
     """Refuse databases and caches that the internet can reach."""
     props = args.props
     if args.resource_type == "aws:rds/instance:Instance" and props.get("publiclyAccessible"):
@@ -115,7 +115,7 @@ def no_public_database(args: ResourceValidationArgs, report: Report) -> None:
             report("opens its Kubernetes API to the internet: name the networks in publicAccessCidrs")
 
 
-def encrypted_storage(args: ResourceValidationArgs, report: Report) -> None:
+def encrypted_storage(args: ResourceValidationArgs, report: ReportViolation) -> None:
     """Refuse anything that keeps data without encryption."""
     for prop in ENCRYPTION.get(args.resource_type, ()):
         if args.props.get(prop) in {None, False, "", "false"}:
@@ -131,7 +131,7 @@ def encrypted_storage(args: ResourceValidationArgs, report: Report) -> None:
             report("keeps images without the stack's key: set encryptionConfigurations to KMS")
 
 
-def no_wildcard_iam(args: ResourceValidationArgs, report: Report) -> None:
+def no_wildcard_iam(args: ResourceValidationArgs, report: ReportViolation) -> None:
     """Refuse permissions that name no action, no resource, or no one."""
     document = args.props.get(DOCUMENTS.get(args.resource_type, ""))
     documents = [document, *(policy.get("policy") for policy in args.props.get("inlinePolicies") or ())]
@@ -157,7 +157,7 @@ def no_wildcard_iam(args: ResourceValidationArgs, report: Report) -> None:
             report(f"attaches {name}: write a policy of the actions that are needed")
 
 
-def required_tags(args: ResourceValidationArgs, report: Report) -> None:
+def required_tags(args: ResourceValidationArgs, report: ReportViolation) -> None:
     """Refuse resources without the tags for owner and cost."""
     if not args.resource_type.startswith("aws:") or args.resource_type in UNTAGGABLE:
         return
@@ -166,7 +166,7 @@ def required_tags(args: ResourceValidationArgs, report: Report) -> None:
         report(f"lacks the tags {', '.join(missing)}: create it with a provider that has defaultTags")
 
 
-def prod_survives(args: ResourceValidationArgs, report: Report) -> None:
+def prod_survives(args: ResourceValidationArgs, report: ReportViolation) -> None:
     """Refuse a production database or cache that one zone or one slip of the hand can take away."""
     if (args.props.get("tags") or {}).get("environment") != "prod":
         return
@@ -191,7 +191,7 @@ POLICIES = tuple(
 )
 
 
-def _refuse_open_ports(rule: Mapping[str, Any], sources: list[str | None], report: Report) -> None:
+def _refuse_open_ports(rule: Mapping[str, Any], sources: list[str | None], report: ReportViolation) -> None:
     """Refuse a security group's rule that lets anyone reach a port of a database or cache."""
     first, last = (int(rule[key]) if rule.get(key) is not None else default for key, default in _PORT_RANGE)
     for port in DATA_PORTS:

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from rates_app.batches.model import State
+from rates_app.batches.model import BatchState
 from rates_app.batches.sources.manifest import Deadline
 from rates_app.rates.model import MAX_CODE, Interval
 
@@ -85,9 +85,11 @@ ExactCode = Annotated[
 ]
 #: A code in any case, with spaces around it.
 Code = Annotated[ExactCode, BeforeValidator(_bare)]
-Period = Annotated[str, BeforeValidator(_lower), Field(pattern=r"^([1-9][0-9]{0,3}d|ytd)$", examples=["30d", "ytd"])]
+PeriodText = Annotated[
+    str, BeforeValidator(_lower), Field(pattern=r"^([1-9][0-9]{0,3}d|ytd)$", examples=["30d", "ytd"])
+]
 AnyInterval = Annotated[Interval, BeforeValidator(_lower)]
-Format = Annotated[Literal["json", "csv", "ndjson"], BeforeValidator(_lower)]
+ResponseFormat = Annotated[Literal["json", "csv", "ndjson"], BeforeValidator(_lower)]
 Currency = Annotated[Literal["USD"], BeforeValidator(_upper)]
 
 
@@ -117,14 +119,16 @@ class RatesV1Arguments(_Strict):
     date_to: IsoDay | None = Field(
         None, description="Last day, inclusive. The default is the last day with prices of the lane."
     )
-    period: Period | None = Field(
+    period: PeriodText | None = Field(
         None,
         description="Range up to `date_to` instead of `date_from`: a number of days such as `30d`, or `ytd` for the "
         "days since 1 January.",
     )
     currency: Currency = Field("USD", description="Currency of the prices.")
     interval: AnyInterval = Field("day", description="Length of an interval; weeks are ISO 8601 weeks.")
-    format: Format | None = Field(None, description="Format of the response; the default follows the Accept header.")
+    format: ResponseFormat | None = Field(
+        None, description="Format of the response; the default follows the Accept header."
+    )
 
 
 class LatestArguments(_Strict):
@@ -135,7 +139,9 @@ class LatestArguments(_Strict):
         "lanes to all ports below the destination that have prices, up to 500.",
         examples=["china_main:scandinavia,CNGGZ:EETLL"],
     )
-    format: Format | None = Field(None, description="Format of the response; the default follows the Accept header.")
+    format: ResponseFormat | None = Field(
+        None, description="Format of the response; the default follows the Accept header."
+    )
 
 
 class LocationsArguments(_Strict):
@@ -160,13 +166,15 @@ class BatchesArguments(_Strict):
 
     limit: int = Field(50, ge=1, le=500, description="Maximum number of results.")
     before: int | None = Field(None, ge=1, lt=2**31, description="Only batches with a lower number.")
-    state: State | None = Field(None, description="Only batches in this state.")
+    state: BatchState | None = Field(None, description="Only batches in this state.")
 
 
 class RejectsArguments(_Strict):
     """Parameters of ``GET /v1/batches/{batch}/rejects``."""
 
-    format: Format | None = Field(None, description="Format of the response; the default follows the Accept header.")
+    format: ResponseFormat | None = Field(
+        None, description="Format of the response; the default follows the Accept header."
+    )
 
 
 class RefusalArguments(_Strict):

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from rates_app.batches.model import Compression, Format, State
+from rates_app.batches.model import BatchState, Compression, Format
 from rates_app.rates.model import Interval
 from rates_app.settings import Action
 
@@ -172,7 +172,7 @@ class BatchBody(BaseModel):
     size_bytes: int
     format: Format
     compression: Compression
-    state: State
+    state: BatchState
     max_rejected_rows: int
     replaces: int | None = Field(description="The batch that is withdrawn when this one is published.")
     replaced_by: int | None = Field(description="The batch that has replaced this one.")

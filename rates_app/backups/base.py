@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from rates_app.backups import wal
-from rates_app.backups.repository import DESCRIPTION, BackupError, Folder
+from rates_app.backups.repository import DESCRIPTION, BackupError, FolderRepository
 from rates_app.backups.tools import run, tool, without_password
 from rates_app.store.connections import connect
 
@@ -206,7 +206,7 @@ def verify(kept: Repository, backup: Backup) -> wal.Reach:
     with tempfile.TemporaryDirectory(prefix="rates-verify-") as folder:
         for name in FILES:
             source = f"base/{backup.label}/{name}"
-            if isinstance(kept, Folder):
+            if isinstance(kept, FolderRepository):
                 if not (kept.path / source).exists():
                     raise BackupError(
                         f"{source} is missing: backup {backup.label} is unusable; create a new one with 'rates backup'"

@@ -72,7 +72,7 @@ class Repository(Protocol):
         """Remove a file."""
 
 
-class Folder:
+class FolderRepository:
     """A folder of this machine or of a mounted disk."""
 
     def __init__(self, path: Path) -> None:
@@ -133,7 +133,7 @@ class Folder:
             path.parent.rmdir()
 
 
-class Bucket:
+class BucketRepository:
     """A prefix of an S3 bucket."""
 
     def __init__(self, bucket: str, prefix: str) -> None:
@@ -214,8 +214,8 @@ def repository(url: str) -> Repository:
     """Return the repository of an address, as in ``RATES_BACKUP_URL``."""
     if url.startswith("s3://"):
         bucket, _, prefix = url.removeprefix("s3://").rstrip("/").partition("/")
-        return Bucket(bucket, prefix)
-    return Folder(Path(url))
+        return BucketRepository(bucket, prefix)
+    return FolderRepository(Path(url))
 
 
 def same(kept: Repository, name: str, file: Path) -> bool:

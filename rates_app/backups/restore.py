@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rates_app.backups import wal
 from rates_app.backups.base import find_backups
-from rates_app.backups.repository import AlreadyKeptError, BackupError, Folder
+from rates_app.backups.repository import AlreadyKeptError, BackupError, FolderRepository
 from rates_app.backups.tools import embedded, run, tool
 from rates_app.backups.wal import Archive
 from rates_app.local.account import account
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rates_app.backups.repository import Repository
     from rates_app.backups.wal import Reach
 
-    Progress = Callable[[str, int, int], None]
+    ProgressReporter = Callable[[str, int, int], None]
 
 #: Attempts of a restore if another one uses its timeline number first.
 MAX_ATTEMPTS = 3
@@ -41,7 +41,7 @@ LAST_TRANSACTION = re.compile(r"last completed transaction was at log time (.+)"
 POLL_SECONDS = 0.2
 
 
-class Plan(NamedTuple):
+class RestorePlan(NamedTuple):
     """The base backup and the WAL of a restore."""
 
     backup: Backup
@@ -60,7 +60,7 @@ class Restored(NamedTuple):
     timeline: int
 
 
-def plan(kept: Repository, at: datetime | None, label: str | None = None, timeline: int | None = None) -> Plan:
+def plan(kept: Repository, at: datetime | None, label: str | None = None, timeline: int | None = None) -> RestorePlan:
     """Choose the timeline, and the last base backup on it that had ended at a time.
 
     Args:
@@ -88,10 +88,12 @@ def plan(kept: Repository, at: datetime | None, label: str | None = None, timeli
     backup = fitting[-1]
     # A gap after the time doesn't matter; a gap before it is an error that PostgreSQL reports.
     reach = archive.reach(backup, timeline, up_to_gap=at is not None) if backup.archiving else None
-    return Plan(backup, archive, timeline, reach)
+    return RestorePlan(backup, archive, timeline, reach)
 
 
-def restore(kept: Repository, chosen: Plan, into: Path, at: datetime | None, progress: Progress) -> Restored:
+def restore(
+    kept: Repository, chosen: RestorePlan, into: Path, at: datetime | None, progress: ProgressReporter
+) -> Restored:
     """Restore a data directory to a point in time: verified, on a new timeline, and stopped.
 
     The new timeline's history file is archived before the directory appears. Without it, a later restore could not
@@ -112,7 +114,7 @@ def restore(kept: Repository, chosen: Plan, into: Path, at: datetime | None, pro
     into.parent.mkdir(parents=True, exist_ok=True)
     backup = chosen.backup
     segments = chosen.reach.segments if chosen.reach else ()
-    needed = backup.data_bytes + (0 if isinstance(kept, Folder) else len(segments) * backup.segment_bytes)
+    needed = backup.data_bytes + (0 if isinstance(kept, FolderRepository) else len(segments) * backup.segment_bytes)
     if (free := shutil.disk_usage(into.parent).free) < needed:
         raise BackupError(f"{into.parent} has {free:,} bytes free, and the restore needs {needed:,}: free some space")
     building = into.with_name(f"{into.name}.building")
@@ -122,7 +124,9 @@ def restore(kept: Repository, chosen: Plan, into: Path, at: datetime | None, pro
             building.mkdir(mode=0o700)
             _unpack(kept, backup, building, progress)
             run([tool("pg_verifybackup"), building])
-            archive = kept.path / "wal" if isinstance(kept, Folder) else _fetch(kept, segments, building, progress)
+            archive = (
+                kept.path / "wal" if isinstance(kept, FolderRepository) else _fetch(kept, segments, building, progress)
+            )
             last = _replay(building, archive, chosen, at, progress)
             try:
                 timeline = _archive_history(kept, building)
@@ -142,12 +146,12 @@ def _archive_history(kept: Repository, folder: Path) -> int:
     """Archive the history file of the timeline that recovery has begun, and return the timeline's number."""
     newest = max((folder / "pg_wal").glob("*.history"), key=lambda path: path.name)
     wal.archive(kept, newest)
-    if isinstance(kept, Folder) and (owner := account()) is not None:
+    if isinstance(kept, FolderRepository) and (owner := account()) is not None:
         os.chown(kept.path / "wal" / newest.name, owner.pw_uid, owner.pw_gid)
     return int(newest.stem, 16)
 
 
-def _unpack(kept: Repository, backup: Backup, folder: Path, progress: Progress) -> None:
+def _unpack(kept: Repository, backup: Backup, folder: Path, progress: ProgressReporter) -> None:
     done = 0
     for name, below in (("base.tar.gz", folder), ("pg_wal.tar.gz", folder / "pg_wal")):
         # pg_basebackup writes several gzip members, which gzip reads and tarfile does not.
@@ -164,7 +168,7 @@ def _unpack(kept: Repository, backup: Backup, folder: Path, progress: Progress) 
         shutil.copyfileobj(source, copy)
 
 
-def _fetch(kept: Repository, segments: Sequence[str], folder: Path, progress: Progress) -> Path:
+def _fetch(kept: Repository, segments: Sequence[str], folder: Path, progress: ProgressReporter) -> Path:
     archive = folder / FETCHED
     archive.mkdir(mode=0o700)
     histories = [file.name.removeprefix("wal/") for file in kept.files("wal") if file.name.endswith(".history")]
@@ -178,7 +182,7 @@ def _fetch(kept: Repository, segments: Sequence[str], folder: Path, progress: Pr
     return archive
 
 
-def _replay(folder: Path, archive: Path, chosen: Plan, at: datetime | None, progress: Progress) -> str:
+def _replay(folder: Path, archive: Path, chosen: RestorePlan, at: datetime | None, progress: ProgressReporter) -> str:
     """Run a server without clients on the folder until it has replayed the WAL and is promoted, then stop it."""
     for name, text in (("postgresql.conf", ""), ("pg_hba.conf", "local all all peer\n")):
         if not (folder / name).exists():  # some distributions store these elsewhere

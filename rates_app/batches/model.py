@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
     from rates_app.settings import Action
 
-State = Literal["received", "staging", "verified", "held", "published", "refused", "withdrawn", "failed", "checked"]
+BatchState = Literal[
+    "received", "staging", "verified", "held", "published", "refused", "withdrawn", "failed", "checked"
+]
 Format = Literal["csv", "ndjson", "json", "parquet", "excel"]
 Compression = Literal["none", "gzip", "zstd", "zip"]
 
@@ -82,7 +84,7 @@ class Batch:
     size_bytes: int
     format: Format
     compression: Compression
-    state: State
+    state: BatchState
     superseded: bool
     max_rejected_rows: int
     replaces: int | None

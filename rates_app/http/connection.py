@@ -35,7 +35,7 @@ MAX_UNSENT_BYTES = 64 * 2**10
 _PARTS_PER_SEND = 64
 
 
-class State(enum.Enum):
+class ConnectionState(enum.Enum):
     """The state of a connection."""
 
     #: Waits for the rest of a request's head; a new connection starts here.
@@ -131,7 +131,7 @@ class Outbox:
         return True
 
 
-class Inbox:
+class RequestBody:
     """Receive a request's body; gunicorn's parser reads from it instead of from the socket.
 
     The parser gets a complete head, so it reads from here for the body only.
@@ -179,7 +179,7 @@ class Inbox:
         self._waited += time.monotonic() - started
 
 
-class Connection:
+class ClientConnection:
     """A client's connection and the request on it.
 
     Args:
@@ -217,10 +217,10 @@ class Connection:
         self.peer = peer
         self.listener = listener
         self.outbox = Outbox(sock)
-        self._inbox = Inbox(sock, self.outbox, limits)
+        self._inbox = RequestBody(sock, self.outbox, limits)
         self.parser: Any = RequestParser(cfg, self._inbox, peer)
         self.head = bytearray()
-        self.state = State.HEAD
+        self.state = ConnectionState.HEAD
         self.deadline = 0.0
         self.begin()
 

@@ -209,7 +209,7 @@ class Middleware:
         """Set ``exchange.refusal`` if the request is refused, and return the headers of the decision."""
         if environ.get("wsgi.url_scheme") not in _SCHEMES:
             environ["wsgi.url_scheme"] = "http"
-        if self._allowed_hosts and not host_is_trusted(environ.get("HTTP_HOST", ""), self._allowed_hosts):
+        if self._allowed_hosts and not host_is_trusted(environ.get("HTTP_HOST", "").lower(), self._allowed_hosts):
             exchange.refusal = "unknown-host"
             return []
         if exchange.refusal is None and exchange.queue_seconds > self._shed_seconds:

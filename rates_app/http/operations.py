@@ -29,7 +29,7 @@ TIMEOUT_SECONDS = 5
 _BACKLOG = 64
 
 
-class _Handler(WSGIRequestHandler):
+class _ProbeHandler(WSGIRequestHandler):
     timeout = TIMEOUT_SECONDS
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
@@ -41,7 +41,7 @@ class _Server(ThreadingWSGIServer):
 
     def __init__(self, listener: socket.socket, application: WSGIApplication) -> None:
         host, port = listener.getsockname()[:2]
-        super().__init__((host, port), _Handler, bind_and_activate=False)
+        super().__init__((host, port), _ProbeHandler, bind_and_activate=False)
         self.socket.close()
         self.socket = listener
         self.server_name, self.server_port = host, port

@@ -26,7 +26,7 @@ from gunicorn.http import wsgi
 from gunicorn.http.errors import LimitRequestHeaders, NoMoreData
 from gunicorn.workers.base import Worker
 
-from rates_app.http.connection import MAX_HEAD_BYTES, MAX_UNSENT_BYTES, Connection, Limits, State
+from rates_app.http.connection import MAX_HEAD_BYTES, MAX_UNSENT_BYTES, ClientConnection, ConnectionState, Limits
 from rates_app.http.exchange import ENVIRON_KEY
 from rates_app.http.limits import client_network
 from rates_app.http.malformed import error_response
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     #: The event loop's next action on a connection.
-    Step = Callable[[Connection], None]
+    Transition = Callable[[ClientConnection], None]
     #: A part of a request's handling, in a thread.
-    Work = Callable[[Connection], Step]
+    Work = Callable[[ClientConnection], Transition]
 
 #: Timeout of idle connections. It exceeds the load balancer's (60 s in AWS), so that the server never closes a
 #: connection on which a request is already on its way.
@@ -80,17 +80,17 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self._accepting = False
         self._clients: Tally[str] = Tally()
         # Each group has one time limit, so the connection that entered first is also due first.
-        self._waiting: dict[Connection, None] = {}
-        self._idle: dict[Connection, None] = {}
-        self._lingering: dict[Connection, None] = {}
-        self._sending: dict[Connection, None] = {}
-        self._paused: dict[Connection, None] = {}
+        self._waiting: dict[ClientConnection, None] = {}
+        self._idle: dict[ClientConnection, None] = {}
+        self._lingering: dict[ClientConnection, None] = {}
+        self._sending: dict[ClientConnection, None] = {}
+        self._paused: dict[ClientConnection, None] = {}
         self._groups = {
-            State.HEAD: self._waiting,
-            State.IDLE: self._idle,
-            State.LINGERING: self._lingering,
-            State.SENDING: self._sending,
-            State.PAUSED: self._paused,
+            ConnectionState.HEAD: self._waiting,
+            ConnectionState.IDLE: self._idle,
+            ConnectionState.LINGERING: self._lingering,
+            ConnectionState.SENDING: self._sending,
+            ConnectionState.PAUSED: self._paused,
         }
         self.connections = 0
         super().init_process()
@@ -142,31 +142,31 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             self._leave(connection)
             self._submit(connection, self._continue)
 
-    def _expire(self, connection: Connection) -> None:
-        if connection.state is State.HEAD:
+    def _expire(self, connection: ClientConnection) -> None:
+        if connection.state is ConnectionState.HEAD:
             CONNECTIONS_CLOSED.labels("head").inc()
-        elif connection.state is State.SENDING:
+        elif connection.state is ConnectionState.SENDING:
             CONNECTIONS_CLOSED.labels("reader").inc()
         self._discard(connection)
 
-    def _wait(self, connection: Connection, state: State, deadline: float, then: Step) -> None:
+    def _wait(self, connection: ClientConnection, state: ConnectionState, deadline: float, then: Transition) -> None:
         """Give a connection to the event loop until an event or its deadline."""
         connection.state = state
         connection.deadline = deadline
         self._groups[state][connection] = None
-        event = selectors.EVENT_WRITE if state is State.SENDING else selectors.EVENT_READ
+        event = selectors.EVENT_WRITE if state is ConnectionState.SENDING else selectors.EVENT_READ
         self._selector.register(connection.socket, event, partial(self._ready, connection, then))
 
     @staticmethod
-    def _ready(connection: Connection, then: Step) -> None:
-        if connection.state is not State.HANDLED:  # another event of the same turn has closed it
+    def _ready(connection: ClientConnection, then: Transition) -> None:
+        if connection.state is not ConnectionState.HANDLED:  # another event of the same turn has closed it
             then(connection)
 
-    def _leave(self, connection: Connection) -> None:
+    def _leave(self, connection: ClientConnection) -> None:
         """Take a connection from the event loop."""
         self._groups[connection.state].pop(connection)
         self._selector.unregister(connection.socket)
-        connection.state = State.HANDLED
+        connection.state = ConnectionState.HANDLED
 
     def _wake(self) -> None:
         with suppress(BlockingIOError):  # the pipe is full, so the loop will wake up anyway
@@ -219,11 +219,11 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             CONNECTIONS_CLOSED.labels("evicted").inc()
             self._discard(next(iter(self._waiting)))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection = Connection(sock, peer, listener.getsockname(), self.cfg, self._limits)
+        connection = ClientConnection(sock, peer, listener.getsockname(), self.cfg, self._limits)
         self._clients[client] += 1
         self.connections += 1
         CONNECTIONS.inc()
-        self._wait(connection, State.HEAD, time.monotonic() + self._limits.seconds, self._receive)
+        self._wait(connection, ConnectionState.HEAD, time.monotonic() + self._limits.seconds, self._receive)
         return True
 
     def _accept_backlog(self) -> None:
@@ -233,7 +233,7 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
                 if not self._accept(listener):
                     break
 
-    def _discard(self, connection: Connection) -> None:
+    def _discard(self, connection: ClientConnection) -> None:
         """Close a connection that the event loop owns."""
         self._leave(connection)
         if connection.body is None:
@@ -241,7 +241,7 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         else:
             self._submit(connection, self._abandon)
 
-    def _close(self, connection: Connection) -> None:
+    def _close(self, connection: ClientConnection) -> None:
         connection.close()
         self.connections -= 1
         CONNECTIONS.dec()
@@ -252,7 +252,7 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     # Waiting for a client
 
-    def _receive(self, connection: Connection) -> None:
+    def _receive(self, connection: ClientConnection) -> None:
         """Receive a request's head, or its first bytes on a connection that was idle."""
         try:
             open_ = connection.receive()
@@ -263,18 +263,18 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         elif connection.head_complete or len(connection.head) > MAX_HEAD_BYTES:
             self._leave(connection)
             self._dispatch(connection)
-        elif connection.state is State.IDLE:
+        elif connection.state is ConnectionState.IDLE:
             self._idle.pop(connection)
-            connection.state = State.HEAD
+            connection.state = ConnectionState.HEAD
             connection.deadline = time.monotonic() + self._limits.seconds
             self._waiting[connection] = None
 
-    def _dispatch(self, connection: Connection) -> None:
+    def _dispatch(self, connection: ClientConnection) -> None:
         """Give a request to a thread."""
         connection.begin()
         self._submit(connection, self._handle)
 
-    def _send(self, connection: Connection) -> None:
+    def _send(self, connection: ClientConnection) -> None:
         """Send more of a response now that the client reads; when all is sent, a thread continues."""
         sent = connection.outbox.sent
         try:
@@ -291,17 +291,17 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         else:
             self._submit(connection, self._continue)
 
-    def _await_reader(self, connection: Connection) -> None:
-        self._wait(connection, State.SENDING, time.monotonic() + self._limits.seconds, self._send)
+    def _await_reader(self, connection: ClientConnection) -> None:
+        self._wait(connection, ConnectionState.SENDING, time.monotonic() + self._limits.seconds, self._send)
 
-    def _pause(self, connection: Connection, seconds: float) -> None:
-        self._wait(connection, State.PAUSED, time.monotonic() + seconds, self._notice_disconnect)
+    def _pause(self, connection: ClientConnection, seconds: float) -> None:
+        self._wait(connection, ConnectionState.PAUSED, time.monotonic() + seconds, self._notice_disconnect)
 
-    def _notice_disconnect(self, connection: Connection) -> None:
+    def _notice_disconnect(self, connection: ClientConnection) -> None:
         """End a paused stream when its client disconnects or sends anything."""
         self._discard(connection)
 
-    def _finish(self, connection: Connection) -> None:
+    def _finish(self, connection: ClientConnection) -> None:
         """Wait for the next request, or close."""
         if not connection.keep:
             try:
@@ -309,19 +309,19 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             except OSError:
                 self._close(connection)
                 return
-            self._wait(connection, State.LINGERING, time.monotonic() + LINGER_SECONDS, self._drop_input)
+            self._wait(connection, ConnectionState.LINGERING, time.monotonic() + LINGER_SECONDS, self._drop_input)
             return
         connection.take_pipelined()
         if connection.head_complete:
             self._dispatch(connection)
             return
         if connection.head:
-            self._wait(connection, State.HEAD, time.monotonic() + self._limits.seconds, self._receive)
+            self._wait(connection, ConnectionState.HEAD, time.monotonic() + self._limits.seconds, self._receive)
             return
         seconds = KEEPALIVE_SECONDS if self.alive else STOP_LINGER_SECONDS
-        self._wait(connection, State.IDLE, time.monotonic() + seconds, self._receive)
+        self._wait(connection, ConnectionState.IDLE, time.monotonic() + seconds, self._receive)
 
-    def _drop_input(self, connection: Connection) -> None:
+    def _drop_input(self, connection: ClientConnection) -> None:
         try:
             open_ = bool(connection.socket.recv(65536))
         except BlockingIOError:
@@ -333,11 +333,11 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     # Handling a request, in threads
 
-    def _submit(self, connection: Connection, work: Work) -> None:
+    def _submit(self, connection: ClientConnection, work: Work) -> None:
         pool = self._uploads if connection.upload else self._threads
         pool.submit(self._work, connection, work)
 
-    def _work(self, connection: Connection, work: Work) -> None:
+    def _work(self, connection: ClientConnection, work: Work) -> None:
         """Run a part of a request's handling in a thread, then return the connection to the event loop.
 
         All parts of a request share one context, in whichever threads they run.
@@ -350,7 +350,7 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self._calls.append(partial(then, connection))
         self._wake()
 
-    def _handle(self, connection: Connection) -> Step:
+    def _handle(self, connection: ClientConnection) -> Transition:
         """Parse a request and pass it to the application."""
         if not connection.head_complete:
             return self._fail(connection, LimitRequestHeaders(f"the headers exceed {MAX_HEAD_BYTES} bytes"))
@@ -367,7 +367,7 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             connection.exchange.refusal = "overloaded"
         return self._answer(connection)
 
-    def _answer(self, connection: Connection) -> Step:
+    def _answer(self, connection: ClientConnection) -> Transition:
         exchange = connection.exchange
         exchange.queue_seconds = time.perf_counter() - exchange.received_at
         try:
@@ -385,7 +385,7 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             return self._fail(connection, error)
         return self._continue(connection)
 
-    def _continue(self, connection: Connection) -> Step:
+    def _continue(self, connection: ClientConnection) -> Transition:
         """Generate more of a response until the client is behind, the application pauses, or the response ends."""
         assert connection.iterator is not None  # noqa: S101 - a response is being sent
         try:
@@ -404,14 +404,14 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         connection.keep = not connection.response.should_close()
         return self._flush(connection)
 
-    def _flush(self, connection: Connection) -> Step:
+    def _flush(self, connection: ClientConnection) -> Transition:
         """Send the rest of a complete response; if the client is behind, leave that to the event loop."""
         try:
             return self._finish if connection.outbox.flush() else self._await_reader
         except OSError:
             return self._close
 
-    def _fail(self, connection: Connection, error: Exception) -> Step:
+    def _fail(self, connection: ClientConnection, error: Exception) -> Transition:
         """Respond to a malformed request or an error of the application; truncate a response that has begun."""
         self._end_body(connection)
         if isinstance(error, OSError) and connection.response is not None:
@@ -422,12 +422,12 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         connection.outbox.sendall(error_response(error, connection.peer[0]))
         return self._flush(connection)
 
-    def _abandon(self, connection: Connection) -> Step:
+    def _abandon(self, connection: ClientConnection) -> Transition:
         """End a response that the client no longer reads."""
         self._end_body(connection)
         return self._close
 
-    def _end_body(self, connection: Connection) -> None:
+    def _end_body(self, connection: ClientConnection) -> None:
         """Close the application's response, and free the upload thread."""
         body, connection.body, connection.iterator = connection.body, None, None
         try:

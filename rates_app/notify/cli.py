@@ -11,9 +11,9 @@ from rich.table import Table
 
 from rates_app.console import print_table
 from rates_app.notify.dead_letters import DeadLetters
-from rates_app.notify.notification import Notification, Severity, State
+from rates_app.notify.notification import IncidentState, Notification, Severity
 from rates_app.notify.settings import NotifySettings
-from rates_app.notify.target import NotDelivered, Notifier, Refused
+from rates_app.notify.target import NotDelivered, NotificationRefused, Notifier
 from rates_app.settings import read_settings
 
 app = typer.Typer(help="Test notification targets, and resend undelivered notifications.", no_args_is_help=True)
@@ -45,14 +45,14 @@ def send_test(
     now = datetime.now(UTC)
     firing = Notification(
         key=f"test-{now:%Y%m%dT%H%M%S}",
-        state=State.FIRING,
+        state=IncidentState.FIRING,
         severity=severity,
         title="Freight Rates test notification",
         summary="This is a test, sent by `rates notify test`. No action is needed; the all-clear follows immediately.",
         runbook=settings.runbook("test-notification"),
         started_at=now,
     )
-    resolved = firing.model_copy(update={"state": State.RESOLVED, "ended_at": now})
+    resolved = firing.model_copy(update={"state": IncidentState.RESOLVED, "ended_at": now})
     failed = False
     for target in targets:
         if severity.rank < target.min_severity.rank:
@@ -61,7 +61,7 @@ def send_test(
         try:
             target.send(firing)
             target.send(resolved)
-        except (NotDelivered, Refused) as error:
+        except (NotDelivered, NotificationRefused) as error:
             failed = True
             console.print(f"{target.name}: [red]failed[/red], {error}")
         else:
@@ -103,7 +103,7 @@ def redeliver() -> None:
             continue
         try:
             target.send(letter.notification)
-        except (NotDelivered, Refused) as error:
+        except (NotDelivered, NotificationRefused) as error:
             failed = True
             console.print(f"{path}: {letter.target}: [red]failed[/red], {error}")
         else:

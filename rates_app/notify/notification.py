@@ -9,7 +9,7 @@ from enum import StrEnum
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class State(StrEnum):
+class IncidentState(StrEnum):
     """Whether a problem is present or has ended."""
 
     FIRING = "firing"
@@ -49,7 +49,7 @@ class Notification(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     key: str = Field(min_length=1, max_length=255)
-    state: State
+    state: IncidentState
     severity: Severity
     title: str
     summary: str

@@ -13,7 +13,7 @@ from tenacity.nap import sleep_using_event
 from tenacity.wait import wait_exponential_jitter
 
 from rates_app.notify.dead_letters import DeadLetter, DeadLetters
-from rates_app.notify.target import NotDelivered, Refused
+from rates_app.notify.target import NotDelivered, NotificationRefused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -136,7 +136,7 @@ class _Route:
                 self.target.send(letter.notification)  # one attempt: it was retried before it became a dead letter
             except NotDelivered as error:
                 return str(error)
-            except Refused as error:
+            except NotificationRefused as error:
                 refused = letter.model_copy(update={"refused": True, "reason": str(error)})
                 self._sender.dead_letters.replace(path, refused)
                 continue
@@ -148,8 +148,8 @@ class _Route:
     def _attempt(self, notification: Notification) -> None:
         try:
             self._sender.send(self.target, notification)
-        except (NotDelivered, Refused) as error:
-            self._add_dead_letter(notification, reason=str(error), refused=isinstance(error, Refused))
+        except (NotDelivered, NotificationRefused) as error:
+            self._add_dead_letter(notification, reason=str(error), refused=isinstance(error, NotificationRefused))
         except Exception as error:
             log.exception("target_failed", target=self.target.name)
             self._add_dead_letter(notification, reason=f"{type(error).__name__}: {error}", refused=True)

@@ -12,7 +12,7 @@ class NotDelivered(Exception):
     """Sending failed and may succeed later: the target is down, busy, or its credentials are wrong."""
 
 
-class Refused(Exception):
+class NotificationRefused(Exception):
     """The target refused the notification permanently, because of its content."""
 
 
@@ -36,7 +36,7 @@ class Notifier(Protocol):
         """
 
 
-def failure(status: int, answer: object) -> NotDelivered | Refused:
+def failure(status: int, answer: object) -> NotDelivered | NotificationRefused:
     """Convert an HTTP error response into an exception.
 
     Args:
@@ -44,8 +44,8 @@ def failure(status: int, answer: object) -> NotDelivered | Refused:
         answer: The response body; its start becomes part of the message.
 
     Returns:
-        ``Refused`` if the notification itself was invalid, otherwise ``NotDelivered``: an operator can correct a wrong
-        token or URL, and the notification is sent then.
+        ``NotificationRefused`` if the notification itself was invalid. Otherwise ``NotDelivered``: it is sent after an
+        operator has corrected the token or the URL.
     """
-    kind = Refused if status in {400, 413, 422} else NotDelivered
+    kind = NotificationRefused if status in {400, 413, 422} else NotDelivered
     return kind(f"HTTP {status}: {str(answer)[:200]}")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    Prices = Sequence[int] | NDArray[np.integer[Any]]
+    PriceValues = Sequence[int] | NDArray[np.integer[Any]]
 
 #: Low, median and high, in tenths.
 LOW, MEDIAN, HIGH = 1, 5, 9
@@ -31,7 +31,7 @@ class Spread(NamedTuple):
     high: int
 
 
-def spread(parts: Iterable[tuple[Prices, Prices]]) -> Spread:
+def spread(parts: Iterable[tuple[PriceValues, PriceValues]]) -> Spread:
     """Compute the spread of the union of weighted sets.
 
     Args:

@@ -2,6 +2,7 @@
 
 Migrations are Alembic scripts in ``migrations/versions``, written in SQL. They only expand (add) or, one release later,
 contract (remove parts that no running version reads). So both versions of the service work during a rollout.
+``alembic revision -m "Add a column"`` writes the frame of a new one.
 """
 
 from __future__ import annotations

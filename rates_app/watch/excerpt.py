@@ -15,7 +15,7 @@ from rates_app.watch.rules import CONFIG_ERROR, IMAGE_PULL, PENDING, STORM
 if TYPE_CHECKING:
     from kubernetes.client import CoreV1Api
 
-    from rates_app.watch.rules import Finding
+    from rates_app.watch.rules import Detection
 
 log = structlog.get_logger()
 
@@ -78,7 +78,7 @@ def redact(text: str) -> str:
     return "\n".join(printable(line[:MAX_LINE_CHARACTERS]) for line in text.splitlines())
 
 
-def last_lines(core: CoreV1Api, finding: Finding, lines: int) -> str:
+def last_lines(core: CoreV1Api, finding: Detection, lines: int) -> str:
     """Read the last log lines of a finding's container.
 
     Args:

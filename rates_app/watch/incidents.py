@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from rates_app.notify.notification import Notification, State
-from rates_app.watch.rules import RULES, STORM, Finding, Rule
+from rates_app.notify.notification import IncidentState, Notification
+from rates_app.watch.rules import RULES, STORM, Detection, Rule
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,7 +63,7 @@ class _Incident:
     began: datetime  # by the cluster's clock, for display
     first_seen: datetime
     last_seen: datetime
-    members: dict[str, Finding] = field(default_factory=dict)
+    members: dict[str, Detection] = field(default_factory=dict)
     pods: set[str] = field(default_factory=set)
     facts: dict[str, str] = field(default_factory=dict)
     notified: bool = False
@@ -93,7 +93,7 @@ class Incidents:
         """Number of incidents that were notified and have not ended."""
         return sum(incident.notified for incident in self._incidents.values())
 
-    def update(self, source: str, findings: list[Finding], now: datetime) -> None:
+    def update(self, source: str, findings: list[Detection], now: datetime) -> None:
         """Replace the findings of one pod or application.
 
         Args:
@@ -122,7 +122,7 @@ class Incidents:
         """Return every pod and application that has a problem."""
         return set(self._by_source)
 
-    def collect_notifications(self, now: datetime, excerpt: Callable[[Finding], str]) -> list[Notification]:
+    def collect_notifications(self, now: datetime, excerpt: Callable[[Detection], str]) -> list[Notification]:
         """Return the notifications that are due, and record that they were sent.
 
         Args:
@@ -210,7 +210,7 @@ class Incidents:
         self.update(
             f"incident {incident.key}",
             [
-                Finding(
+                Detection(
                     rule=STORM,
                     namespace="",
                     workload="",
@@ -225,7 +225,7 @@ class Incidents:
             now,
         )
 
-    def _fire(self, incident: _Incident, now: datetime, excerpt: Callable[[Finding], str]) -> Notification:
+    def _fire(self, incident: _Incident, now: datetime, excerpt: Callable[[Detection], str]) -> Notification:
         self._burst.append(now)
         history = [at for at in self._notified_at.get(incident.key, []) if now - at < RECURRENCE_WINDOW]
         self._notified_at[incident.key] = [*history, now]
@@ -247,7 +247,7 @@ class Incidents:
             else "",
         }
         incident.facts = {name: value for name, value in facts.items() if value}
-        return self._notification(incident, State.FIRING, excerpt=excerpt(sample))
+        return self._notification(incident, IncidentState.FIRING, excerpt=excerpt(sample))
 
     def _resolve(self, incident: _Incident, now: datetime) -> Notification | None:
         del self._incidents[incident.key]
@@ -259,10 +259,10 @@ class Incidents:
         incident.facts = {name: value for name, value in incident.facts.items() if name not in {"reason", "message"}}
         if len(incident.pods) > 1 and incident.rule is not STORM:
             incident.facts["pods"] = f"{len(incident.pods)} in total"
-        return self._notification(incident, State.RESOLVED, ended_at=incident.last_seen)
+        return self._notification(incident, IncidentState.RESOLVED, ended_at=incident.last_seen)
 
     def _notification(
-        self, incident: _Incident, state: State, *, excerpt: str = "", ended_at: datetime | None = None
+        self, incident: _Incident, state: IncidentState, *, excerpt: str = "", ended_at: datetime | None = None
     ) -> Notification:
         subject = f"{incident.namespace}/{incident.workload}: " if incident.workload else ""
         return Notification(
@@ -270,7 +270,7 @@ class Incidents:
             state=state,
             severity=incident.rule.severity,
             title=f"{subject}{incident.rule.title} ({self._cluster})",
-            summary=incident.rule.meaning if state is State.FIRING else "The problem has ended.",
+            summary=incident.rule.meaning if state is IncidentState.FIRING else "The problem has ended.",
             facts=incident.facts,
             excerpt=excerpt,
             runbook=self._runbook(incident.rule.runbook),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rates_app.watch.settings import WatchSettings
 
-    Resource = dict[str, Any]
+    ClusterObject = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ _BY_REASON = {reason: rule for rule in RULES for reason in rule.reasons}
 
 
 @dataclass(frozen=True)
-class Finding:
+class Detection:
     """A problem of one pod or application.
 
     Attributes:
@@ -154,7 +154,7 @@ class Finding:
     since: datetime
 
 
-def pod_findings(pod: Resource, now: datetime, settings: WatchSettings) -> list[Finding]:
+def pod_detections(pod: ClusterObject, now: datetime, settings: WatchSettings) -> list[Detection]:
     """Return the problems of a pod: at most one per container, the one closest to the cause.
 
     Args:
@@ -169,8 +169,8 @@ def pod_findings(pod: Resource, now: datetime, settings: WatchSettings) -> list[
     if metadata.get("deletionTimestamp"):
         return []
 
-    def finding(rule: Rule, reason: str, message: str, since: datetime, container: str = "") -> Finding:
-        return Finding(
+    def finding(rule: Rule, reason: str, message: str, since: datetime, container: str = "") -> Detection:
+        return Detection(
             rule=rule,
             namespace=metadata["namespace"],
             workload=_workload(metadata),
@@ -209,12 +209,12 @@ def pod_findings(pod: Resource, now: datetime, settings: WatchSettings) -> list[
 
     created = _time(metadata.get("creationTimestamp")) or now
     if not found and status.get("phase") == "Pending" and now - created > timedelta(seconds=settings.pending_seconds):
-        condition: Resource = next((c for c in status.get("conditions", []) if c["type"] == "PodScheduled"), {})
+        condition: ClusterObject = next((c for c in status.get("conditions", []) if c["type"] == "PodScheduled"), {})
         found.append(finding(PENDING, condition.get("reason", "Pending"), condition.get("message", ""), created))
     return found
 
 
-def spark_findings(application: Resource, now: datetime) -> list[Finding]:
+def spark_detections(application: ClusterObject, now: datetime) -> list[Detection]:
     """Return a problem if a SparkApplication failed permanently.
 
     Args:
@@ -229,7 +229,7 @@ def spark_findings(application: Resource, now: datetime) -> list[Finding]:
     if metadata.get("deletionTimestamp") or state.get("state") not in SPARK_FAILED.reasons:
         return []
     return [
-        Finding(
+        Detection(
             rule=SPARK_FAILED,
             namespace=metadata["namespace"],
             workload=metadata["name"],
@@ -255,7 +255,7 @@ def classify(line: str) -> Rule | None:
     return next((rule for rule in RULES if any(phrase in line for phrase in rule.phrases)), None)
 
 
-def _workload(metadata: Resource) -> str:
+def _workload(metadata: ClusterObject) -> str:
     labels = metadata.get("labels", {})
     if application := labels.get("sparkoperator.k8s.io/app-name"):
         return str(application)
@@ -268,7 +268,7 @@ def _workload(metadata: Resource) -> str:
     return name.removesuffix(f"-{version}") if version else re.sub(r"-\d{8,}$", "", name)
 
 
-def _killed_for_memory(container: Resource) -> datetime | None:
+def _killed_for_memory(container: ClusterObject) -> datetime | None:
     """Return when a container was killed for its memory, if that was its last termination."""
     for state in ("state", "lastState"):
         terminated = container.get(state, {}).get("terminated")
@@ -277,7 +277,7 @@ def _killed_for_memory(container: Resource) -> datetime | None:
     return None
 
 
-def _condition_time(status: Resource, kind: str) -> datetime | None:
+def _condition_time(status: ClusterObject, kind: str) -> datetime | None:
     times: Iterator[str] = (c.get("lastTransitionTime") for c in status.get("conditions", []) if c["type"] == kind)
     return _time(next(times, None))
 

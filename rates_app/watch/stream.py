@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterator, Sequence
 
-    from rates_app.watch.rules import Resource
+    from rates_app.watch.rules import ClusterObject
 
 log = structlog.get_logger()
 
@@ -46,18 +46,18 @@ ABSENT_BACKOFF = (*BACKOFF, 60.0, 300.0)
 class Snapshot:
     """All present objects. Objects that are not in it were deleted."""
 
-    objects: list[Resource]
+    objects: list[ClusterObject]
 
 
 @dataclass(frozen=True)
-class Change:
+class WatchEvent:
     """One object that was added, changed or deleted."""
 
-    object: Resource
+    object: ClusterObject
     deleted: bool
 
 
-def follow(resource: str, call: Callable[..., Any], stop: threading.Event) -> Iterator[Snapshot | Change]:
+def follow(resource: str, call: Callable[..., Any], stop: threading.Event) -> Iterator[Snapshot | WatchEvent]:
     """Follow a resource until stopped.
 
     Args:
@@ -88,7 +88,7 @@ def follow(resource: str, call: Callable[..., Any], stop: threading.Event) -> It
                 failures = 0
                 if event["type"] != "BOOKMARK":
                     EVENTS.labels(resource).inc()
-                    yield Change(event["raw_object"], deleted=event["type"] == "DELETED")
+                    yield WatchEvent(event["raw_object"], deleted=event["type"] == "DELETED")
                 if stop.is_set():
                     return
         except ApiException as error:
@@ -100,8 +100,8 @@ def follow(resource: str, call: Callable[..., Any], stop: threading.Event) -> It
             failures = _interrupted(resource, error, failures, stop, BACKOFF)
 
 
-def _list(call: Callable[..., Any]) -> tuple[list[Resource], str]:
-    objects: list[Resource] = []
+def _list(call: Callable[..., Any]) -> tuple[list[ClusterObject], str]:
+    objects: list[ClusterObject] = []
     page: dict[str, Any] = {"limit": PAGE_SIZE}
     while True:
         # Raw JSON: the client's models would copy every field of every pod and reject fields newer than the client.

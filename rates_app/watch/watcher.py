@@ -15,7 +15,7 @@ from prometheus_client import Gauge
 
 from rates_app.watch.access import lists
 from rates_app.watch.excerpt import last_lines
-from rates_app.watch.rules import Finding, pod_findings, spark_findings
+from rates_app.watch.rules import Detection, pod_detections, spark_detections
 from rates_app.watch.stream import Snapshot, follow
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from rates_app.notify.sender import NotificationSender
     from rates_app.watch.incidents import Incidents
     from rates_app.watch.notification_state import NotificationStore
-    from rates_app.watch.rules import Resource
+    from rates_app.watch.rules import ClusterObject
     from rates_app.watch.settings import WatchSettings
-    from rates_app.watch.stream import Change
+    from rates_app.watch.stream import WatchEvent
 
 log = structlog.get_logger()
 
@@ -66,8 +66,8 @@ class Watcher:
         self._store = store
         self._sender = sender
         self._lists = lists(api, settings)
-        self._queue: queue.Queue[tuple[str, Snapshot | Change | BaseException]] = queue.Queue(maxsize=10_000)
-        self._objects: dict[str, dict[str, Resource]] = {}
+        self._queue: queue.Queue[tuple[str, Snapshot | WatchEvent | BaseException]] = queue.Queue(maxsize=10_000)
+        self._objects: dict[str, dict[str, ClusterObject]] = {}
         self._stop = threading.Event()
 
     @property
@@ -112,26 +112,26 @@ class Watcher:
                 raise item
             self._apply(name, item, datetime.now(UTC))
 
-    def _apply(self, name: str, item: Snapshot | Change, now: datetime) -> None:
+    def _apply(self, name: str, item: Snapshot | WatchEvent, now: datetime) -> None:
         if isinstance(item, Snapshot):
             known = self._objects.pop(name, {})
             self._objects[name] = {_uid(found): _trim(found) for found in item.objects}
             for uid in known.keys() - self._objects[name].keys():
                 self._incidents.update(uid, [], now)
             for uid, found in self._objects[name].items():
-                self._incidents.update(uid, self._findings(found, now), now)
+                self._incidents.update(uid, self._detections(found, now), now)
         elif item.deleted:
             self._objects[name].pop(_uid(item.object), None)
             self._incidents.update(_uid(item.object), [], now)
         else:
             self._objects[name][_uid(item.object)] = _trim(item.object)
-            self._incidents.update(_uid(item.object), self._findings(item.object, now), now)
+            self._incidents.update(_uid(item.object), self._detections(item.object, now), now)
 
-    def _findings(self, found: Resource, now: datetime) -> list[Finding]:
+    def _detections(self, found: ClusterObject, now: datetime) -> list[Detection]:
         # The items of a list carry no kind; only SparkApplications have an applicationState.
         if "applicationState" in found.get("status", {}):
-            return spark_findings(found, now)
-        return pod_findings(found, now, self._settings)
+            return spark_detections(found, now)
+        return pod_detections(found, now, self._settings)
 
     def _check(self, now: datetime) -> None:
         unhealthy = self._incidents.sources()
@@ -139,7 +139,7 @@ class Watcher:
             for uid, found in objects.items():
                 # Two results depend on time alone: a pod is pending for too long, and a memory kill no longer counts.
                 if uid in unhealthy or found.get("status", {}).get("phase") == "Pending":
-                    self._incidents.update(uid, self._findings(found, now), now)
+                    self._incidents.update(uid, self._detections(found, now), now)
         for notification in self._incidents.collect_notifications(
             now, lambda f: last_lines(self._core, f, self._settings.log_lines)
         ):
@@ -151,11 +151,11 @@ class Watcher:
             log.warning("notification_state_not_saved", error=str(error)[:300])
 
 
-def _uid(found: Resource) -> str:
+def _uid(found: ClusterObject) -> str:
     return str(found["metadata"]["uid"])
 
 
-def _trim(found: Resource) -> Resource:
+def _trim(found: ClusterObject) -> ClusterObject:
     """Keep only the fields that rules read: thousands of complete pods exceed the container's memory limit."""
     metadata = {
         name: found["metadata"][name]

@@ -14,7 +14,7 @@ from flask import Response, abort, redirect, render_template, request, stream_wi
 from werkzeug.exceptions import NotFound
 
 from rates_app.batches import ledger
-from rates_app.batches.model import NoSuchBatch, Reject, State
+from rates_app.batches.model import BatchState, NoSuchBatch, Reject
 from rates_app.http.arguments import batch_number
 from rates_app.http.authorization import visible_supplier
 from rates_app.http.draining import is_draining
@@ -49,7 +49,7 @@ RETRY = b"retry: 2000\n\n"
 def batches_page() -> Response:
     """List the newest batches."""
     supplier = _supplier()
-    state = next((each for each in get_args(State) if each == request.args.get("state")), None)
+    state = next((each for each in get_args(BatchState) if each == request.args.get("state")), None)
     before = _positive(request.args.get("before", ""))
 
     def read(connection: Connection) -> list[Batch]:
@@ -62,7 +62,7 @@ def batches_page() -> Response:
         older=found[PAGE - 1].id if len(found) > PAGE else None,
         before=before,
         state=state,
-        states=get_args(State),
+        states=get_args(BatchState),
         signed_in_as=None if service().settings.public_batches else supplier or "operator",
     )
 

@@ -21,7 +21,7 @@ _UNCHANGED = 0.0005
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class BoardRow:
     """A lane of the board.
 
     Attributes:
@@ -43,7 +43,7 @@ class Row:
 class Overview:
     """The board's rows and days, and the age of the newest prices if it is too high."""
 
-    rows: list[Row]
+    rows: list[BoardRow]
     date_from: date
     date_to: date
     stale_days: int | None
@@ -61,10 +61,10 @@ def overview(board: Board, today: date) -> Overview:
     return Overview(rows, board.date_from, board.date_to, age if age > STALE_DAYS else None)
 
 
-def _row(board: Board, found: BoardLane) -> Row:
+def _row(board: Board, found: BoardLane) -> BoardRow:
     lines, end = _sparkline(board, found)
     behind = (board.date_to - found.lane.last_day).days
-    return Row(found, lines, end, _sentence(found), behind > STALE_DAYS)
+    return BoardRow(found, lines, end, _sentence(found), behind > STALE_DAYS)
 
 
 def _sentence(found: BoardLane) -> str:

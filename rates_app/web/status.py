@@ -16,7 +16,7 @@ from rates_app.web.rendering import live_page, views
 if TYPE_CHECKING:
     from flask import Response
 
-    from rates_app.batches.model import State
+    from rates_app.batches.model import BatchState
     from rates_app.store.databases import Connection
 
 
@@ -39,7 +39,7 @@ class Ledger(NamedTuple):
 
     generation: int
     changed_at: datetime
-    batches: dict[State, int]
+    batches: dict[BatchState, int]
 
 
 @views.get("/status")
@@ -70,7 +70,7 @@ def status_page() -> Response:
 def _ledger(connection: Connection) -> Ledger:
     row = connection.execute("SELECT number, changed_at FROM generation").fetchone()
     assert row is not None  # noqa: S101 - the first migration inserts the row
-    batches: dict[State, int] = dict(
+    batches: dict[BatchState, int] = dict(
         connection.execute("SELECT state, count(*) FROM batches GROUP BY state ORDER BY state").fetchall()
     )
     return Ledger(row[0], row[1], batches)

@@ -30,7 +30,7 @@ from rates_app.settings import Settings
 from rates_app.store.generation import increment_generation
 from rates_app.store.migrate import migrate
 from rates_app.watch.incidents import Incidents
-from rates_app.watch.rules import pod_findings
+from rates_app.watch.rules import pod_detections
 from rates_app.watch.settings import WatchSettings
 from tests.charts.tools import program
 
@@ -55,7 +55,7 @@ UNRELATED = "Watchdog|HighLatency|LatencyBudgetBurn"
 BEGIN = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
 
 
-class Night:
+class IncidentReplay:
     """A service under load that is scraped, and a watched cluster, minute by minute."""
 
     def __init__(self, client: FlaskClient) -> None:
@@ -95,7 +95,7 @@ class Night:
 
     def _watch(self) -> None:
         for uid, pod in self._pods.items():
-            self._incidents.update(uid, pod_findings(pod, self._now, self._settings), self._now)
+            self._incidents.update(uid, pod_detections(pod, self._now, self._settings), self._now)
             for container in pod["status"].get("containerStatuses", []):
                 if reason := container["state"].get("waiting", {}).get("reason"):
                     labels = f'namespace="rates", pod="{pod["metadata"]["name"]}", container="app", reason="{reason}"'
@@ -149,7 +149,7 @@ def client(stack: tuple[PostgresPair, RedisServer], tmp_path: Path) -> Iterator[
     app.extensions["rates"].close()
 
 
-def fired(night: Night, folder: Path) -> list[tuple[int, str]]:
+def fired(night: IncidentReplay, folder: Path) -> list[tuple[int, str]]:
     """Return the minutes at which each alert began and ended, according to Prometheus."""
     rules = folder / "rules.yaml"
     groups = [group for path in RULES for group in yaml.safe_load(path.read_text())]
@@ -193,7 +193,7 @@ def test_incidents_are_notified_in_order_with_their_all_clears(
     stack: tuple[PostgresPair, RedisServer], client: FlaskClient, tmp_path: Path
 ) -> None:
     cluster, redis = stack
-    night = Night(client)
+    night = IncidentReplay(client)
     night.pass_time(12)
 
     redis.kill()

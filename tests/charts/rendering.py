@@ -14,7 +14,7 @@ import yaml
 
 from .tools import module, program
 
-Manifest = dict[str, Any]
+KubernetesManifest = dict[str, Any]
 
 ROOT = Path(__file__).parents[2]
 CHARTS = ("rates-app", "spark-ingest", "monitoring", "preview-stores", "gitops/root", "gitops/cluster")
@@ -25,7 +25,7 @@ KUBERNETES = ("1.31", "1.32", "1.33", "1.34")
 # A fixed digest, so that a promotion changes no golden file.
 IMAGE = {"image": {"digest": "sha256:" + "e" * 64}}
 # Required values of each chart.
-REQUIRED: dict[str, Manifest] = {
+REQUIRED: dict[str, KubernetesManifest] = {
     "rates-app": {
         "image": {"repository": "registry.example.com/rates-app", **IMAGE["image"]},
         "secrets": {"region": "eu-west-1", "database": "database", "cache": "cache"},
@@ -81,13 +81,13 @@ def helm(*arguments: str, stdin: str | None = None) -> str:
 
 def render(
     chart: str,
-    *values: Manifest,
+    *values: KubernetesManifest,
     files: tuple[str, ...] = (),
     release: str | None = None,
     namespace: str = "rates",
     kubernetes: str = "1.34",
     crds: bool = False,
-) -> list[Manifest]:
+) -> list[KubernetesManifest]:
     """Render a chart.
 
     Args:
@@ -106,14 +106,14 @@ def render(
     arguments += ["--namespace", namespace, "--kube-version", kubernetes, *(["--include-crds"] if crds else [])]
     for file in files:
         arguments += ["--values", str(charts() / file.removeprefix("/"))]
-    merged: Manifest = {}
+    merged: KubernetesManifest = {}
     for more in values:
         merged = merge(merged, more)
     output = helm("template", *arguments, "--values", "-", stdin=json.dumps(merged))
     return [manifest for manifest in yaml.load_all(output, Loader=Loader) if manifest]
 
 
-def merge(base: Manifest, more: Manifest) -> Manifest:
+def merge(base: KubernetesManifest, more: KubernetesManifest) -> KubernetesManifest:
     """Merge values as Helm does: maps by key, other values as a whole."""
     merged = dict(base)
     for key, value in more.items():
@@ -123,7 +123,7 @@ def merge(base: Manifest, more: Manifest) -> Manifest:
     return merged
 
 
-def fill(template: Any, parameters: Manifest) -> Any:
+def fill(template: Any, parameters: KubernetesManifest) -> Any:
     """Fill in an ApplicationSet's template as its controller does, with Go templates and Sprig, through Helm."""
     values = {"template": yaml.safe_dump(template, width=10_000), "parameters": parameters}
     with TemporaryDirectory(prefix="fill-") as folder:
@@ -135,14 +135,14 @@ def fill(template: Any, parameters: Manifest) -> Any:
     return yaml.safe_load(output)
 
 
-def cluster_secret(environment: str, **annotations: str) -> Manifest:
+def cluster_secret(environment: str, **annotations: str) -> KubernetesManifest:
     """Return the parameters of a cluster that Pulumi has registered in Argo CD, as the cluster generator gives them."""
     size = {"dev": "small", "staging": "medium", "prod": "large"}[environment]
     name = f"rates-{environment}-blue"
     facts = {
         "cluster-name": name,
         "region": "eu-west-1",
-        "domain": f"{environment}.rates.example.com",
+        "hosts": f"{environment}.rates.example.com serving.{environment}.rates.example.com",
         "certificate-arn": "arn:aws:acm:eu-west-1:111122223333:certificate/0a1b",
         "target-group-arn": "arn:aws:elasticloadbalancing:eu-west-1:111122223333:targetgroup/rates/0a1b",
         "registry": f"111122223333.dkr.ecr.eu-west-1.amazonaws.com/rates-{environment}",
@@ -174,26 +174,26 @@ def cluster_secret(environment: str, **annotations: str) -> Manifest:
     }
 
 
-def gitops_tree() -> list[Manifest]:
+def gitops_tree() -> list[KubernetesManifest]:
     """Return the manifests of the root Application, with previews enabled."""
     return render("gitops/root", REQUIRED["gitops/root"], namespace="argocd")
 
 
-def application_set(name: str) -> Manifest:
+def application_set(name: str) -> KubernetesManifest:
     """Return an ApplicationSet of the gitops chart."""
     rendered = gitops_tree()
     return next(one for one in rendered if one["kind"] == "ApplicationSet" and one["metadata"]["name"] == name)
 
 
 @cache
-def cluster_application(environment: str) -> Manifest:
+def cluster_application(environment: str) -> KubernetesManifest:
     """Return the Application that the ApplicationSet `clusters` creates for a stack's cluster."""
-    filled: Manifest = fill(application_set("clusters")["spec"]["template"], cluster_secret(environment))
+    filled: KubernetesManifest = fill(application_set("clusters")["spec"]["template"], cluster_secret(environment))
     return {"apiVersion": "argoproj.io/v1alpha1", "kind": "Application", **filled}
 
 
 @cache
-def applications(environment: str) -> dict[str, Manifest]:
+def applications(environment: str) -> dict[str, KubernetesManifest]:
     """Return the applications of a stack's cluster by name, without the cluster's name in front."""
     cluster = cluster_application(environment)
     made = synced(cluster["spec"]["source"], namespace="argocd")
@@ -201,8 +201,12 @@ def applications(environment: str) -> dict[str, Manifest]:
 
 
 def synced(
-    source: Manifest, *values: Manifest, namespace: str, kubernetes: str = "1.34", crds: bool = False
-) -> list[Manifest]:
+    source: KubernetesManifest,
+    *values: KubernetesManifest,
+    namespace: str,
+    kubernetes: str = "1.34",
+    crds: bool = False,
+) -> list[KubernetesManifest]:
     """Render the manifests that Argo CD syncs from an Application's source in this repository."""
     settings = source["helm"]
     return render(
@@ -218,7 +222,7 @@ def synced(
 
 
 @cache
-def stack(environment: str, chart: str, kubernetes: str = "1.34") -> list[Manifest]:
+def stack(environment: str, chart: str, kubernetes: str = "1.34") -> list[KubernetesManifest]:
     """Return the manifests of one of our charts in a stack's cluster."""
     application = applications(environment)[chart]["spec"]
     namespace = application["destination"]["namespace"]
@@ -226,22 +230,22 @@ def stack(environment: str, chart: str, kubernetes: str = "1.34") -> list[Manife
 
 
 @cache
-def preview() -> tuple[Manifest, list[Manifest]]:
+def preview() -> tuple[KubernetesManifest, list[KubernetesManifest]]:
     """Return the Application of pull request 7 and its manifests."""
     parameters = {**cluster_secret("dev"), "number": 7, "head_sha": "0f" * 20}
-    filled: Manifest = fill(application_set("previews")["spec"]["template"], parameters)
+    filled: KubernetesManifest = fill(application_set("previews")["spec"]["template"], parameters)
     namespace = filled["spec"]["destination"]["namespace"]
     manifests = [one for source in filled["spec"]["sources"] for one in synced(source, namespace=namespace)]
     return {"apiVersion": "argoproj.io/v1alpha1", "kind": "Application", **filled}, manifests
 
 
-def strategy(name: str, kubernetes: str = "1.34") -> list[Manifest]:
+def strategy(name: str, kubernetes: str = "1.34") -> list[KubernetesManifest]:
     """Return rates-app with an ingress under one of its strategies."""
     exposed = {"strategy": {"type": name}, "ingress": {"enabled": True, "host": "rates.example.com"}}
     return render("rates-app", REQUIRED["rates-app"], exposed, kubernetes=kubernetes)
 
 
-def everything() -> dict[str, list[Manifest]]:
+def everything() -> dict[str, list[KubernetesManifest]]:
     """Return all manifests by a name for messages: stacks, strategies, the preview and the GitOps tree."""
     rendered = {
         f"{environment}/{chart}": stack(environment, chart)
@@ -255,29 +259,29 @@ def everything() -> dict[str, list[Manifest]]:
     return rendered
 
 
-def of_kind(manifests: list[Manifest], *kinds: str) -> list[Manifest]:
+def of_kind(manifests: list[KubernetesManifest], *kinds: str) -> list[KubernetesManifest]:
     """Return the manifests of some kinds."""
     return [manifest for manifest in manifests if manifest["kind"] in kinds]
 
 
-def the(manifests: list[Manifest], kind: str, name: str | None = None) -> Manifest:
+def the(manifests: list[KubernetesManifest], kind: str, name: str | None = None) -> KubernetesManifest:
     """Return the one manifest of a kind, or of a kind and name."""
     (found,) = [one for one in of_kind(manifests, kind) if name in (None, one["metadata"]["name"])]
     return found
 
 
-def batch(manifests: list[Manifest]) -> Manifest:
+def batch(manifests: list[KubernetesManifest]) -> KubernetesManifest:
     """Return the SparkApplication that the dispatcher submits, from the template in the manifests."""
     text = the(manifests, "ConfigMap", "rates-batch-template")["data"]["sparkapplication.yaml"]
-    application: Manifest = yaml.safe_load(
+    application: KubernetesManifest = yaml.safe_load(
         text.replace("$batch_id", "0192f0c2").replace("$source", "s3://incoming/a.csv")
     )
     return application
 
 
-def pods(manifests: list[Manifest]) -> dict[str, Manifest]:
+def pods(manifests: list[KubernetesManifest]) -> dict[str, KubernetesManifest]:
     """Return every pod template among the manifests by kind and name, those of batches and of analyses included."""
-    found: dict[str, Manifest] = {}
+    found: dict[str, KubernetesManifest] = {}
     for one in manifests:
         name = f"{one['kind']}/{one['metadata']['name']}"
         match one["kind"]:

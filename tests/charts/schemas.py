@@ -12,7 +12,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
-from .rendering import Loader, Manifest
+from .rendering import KubernetesManifest, Loader
 from .tools import module
 
 DEFINITIONS = {
@@ -50,7 +50,7 @@ TARGET_GROUP_BINDING: dict[str, Any] = {
 }
 
 
-def problems(manifest: Manifest, kubernetes: str) -> list[str]:
+def problems(manifest: KubernetesManifest, kubernetes: str) -> list[str]:
     """Return the violations of a manifest with their paths, including unknown fields and kinds."""
     kind = (manifest["apiVersion"], manifest["kind"])
     validator = _custom_kinds().get(kind) or _kubernetes_kind(*kind, kubernetes)

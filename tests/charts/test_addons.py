@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from .rendering import Loader, Manifest, applications, helm, of_kind
+from .rendering import KubernetesManifest, Loader, applications, helm, of_kind
 from .schemas import problems
 from .tools import module
 
@@ -31,7 +31,7 @@ def chart(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def rendered(chart: Path) -> list[Manifest]:
+def rendered(chart: Path) -> list[KubernetesManifest]:
     spec = applications("prod")["external-secrets"]["spec"]
     output = helm(
         "template", spec["source"]["helm"]["releaseName"], str(chart), "--kube-version", "1.34", "--values", "-",
@@ -40,12 +40,12 @@ def rendered(chart: Path) -> list[Manifest]:
     return [manifest for manifest in yaml.load_all(output, Loader=Loader) if manifest]
 
 
-def values() -> Manifest:
-    found: Manifest = applications("prod")["external-secrets"]["spec"]["source"]["helm"]["valuesObject"]
+def values() -> KubernetesManifest:
+    found: KubernetesManifest = applications("prod")["external-secrets"]["spec"]["source"]["helm"]["valuesObject"]
     return found
 
 
-def unknown(given: Manifest, known: Any, path: str = "") -> Iterator[str]:
+def unknown(given: KubernetesManifest, known: Any, path: str = "") -> Iterator[str]:
     """Return names that a chart does not know. Empty maps in its values accept any name."""
     for name, value in given.items():
         if name not in known:
@@ -59,7 +59,7 @@ def test_the_chart_is_the_one_that_is_pinned(chart: Path) -> None:
     assert yaml.safe_load((chart / "Chart.yaml").read_text())["version"] == pinned
 
 
-def test_every_value_is_known_and_manifests_are_valid(chart: Path, rendered: list[Manifest]) -> None:
+def test_every_value_is_known_and_manifests_are_valid(chart: Path, rendered: list[KubernetesManifest]) -> None:
     known = yaml.safe_load((chart / "values.yaml").read_text())
     assert list(unknown(values(), known)) == []
     assert list(unknown({"metrics": {"servce": {}}}, known)) == [".metrics.servce"]
@@ -70,7 +70,7 @@ def test_every_value_is_known_and_manifests_are_valid(chart: Path, rendered: lis
             assert container["resources"]["limits"], deployment["metadata"]["name"]
 
 
-def test_prometheus_finds_its_metrics(rendered: list[Manifest]) -> None:
+def test_prometheus_finds_its_metrics(rendered: list[KubernetesManifest]) -> None:
     stack = applications("prod")["kube-prometheus-stack"]["spec"]["source"]["helm"]["valuesObject"]
     (monitor,) = [m for m in stack["prometheus"]["additionalServiceMonitors"] if m["name"] == "external-secrets"]
     wanted = monitor["selector"]["matchLabels"].items()

@@ -12,7 +12,7 @@ from .rendering import (
     IMAGE,
     ROOT,
     STACKS,
-    Manifest,
+    KubernetesManifest,
     RenderError,
     application_set,
     applications,
@@ -45,16 +45,16 @@ CLUSTER_WIDE = {
 }
 
 
-def project(name: str) -> Manifest:
-    spec: Manifest = the(gitops_tree(), "AppProject", name)["spec"]
+def project(name: str) -> KubernetesManifest:
+    spec: KubernetesManifest = the(gitops_tree(), "AppProject", name)["spec"]
     return spec
 
 
-def wave(application: Manifest) -> int:
+def wave(application: KubernetesManifest) -> int:
     return int(application["metadata"]["annotations"]["argocd.argoproj.io/sync-wave"])
 
 
-def permits(spec: Manifest, application: Manifest) -> bool:
+def permits(spec: KubernetesManifest, application: KubernetesManifest) -> bool:
     """Whether a project lets an application read its sources and write to its destination."""
     sources = application["spec"].get("sources") or [application["spec"]["source"]]
     destination = application["spec"]["destination"]
@@ -64,7 +64,7 @@ def permits(spec: Manifest, application: Manifest) -> bool:
     )
 
 
-def secret_of_the_watcher(manifests: list[Manifest]) -> str:
+def secret_of_the_watcher(manifests: list[KubernetesManifest]) -> str:
     """Return the Secret with the watcher's targets. The watcher does not start without it."""
     (container,) = the(manifests, "Deployment", "rates-watcher")["spec"]["template"]["spec"]["containers"]
     (source,) = container["envFrom"]
@@ -226,10 +226,10 @@ def test_argo_cd_syncs_at_any_hour() -> None:
     assert all("syncWindows" not in one["spec"] for one in of_kind(gitops_tree(), "AppProject"))
 
 
-def the_class() -> Manifest:
+def the_class() -> KubernetesManifest:
     """Return the default StorageClass."""
     (path,) = (ROOT / "helm/gitops/storage").iterdir()
-    manifest: Manifest = yaml.safe_load(path.read_text())
+    manifest: KubernetesManifest = yaml.safe_load(path.read_text())
     assert manifest["metadata"]["annotations"] == {"storageclass.kubernetes.io/is-default-class": "true"}
     return manifest
 
@@ -335,12 +335,12 @@ def test_preview_is_complete_and_small_and_is_deleted_completely() -> None:
 
 
 def test_previews_query_github_unless_another_api_is_set() -> None:
-    def github(**previews: object) -> Manifest:
+    def github(**previews: object) -> KubernetesManifest:
         values = {"previews": {"enabled": True, **previews}}
         rendered = render("gitops/root", values, namespace="argocd")
         (asking,) = (one for one in of_kind(rendered, "ApplicationSet") if one["metadata"]["name"] == "previews")
         generators = asking["spec"]["generators"][0]["matrix"]["generators"]
-        found: Manifest = generators[1]["pullRequest"]["github"]
+        found: KubernetesManifest = generators[1]["pullRequest"]["github"]
         return found
 
     assert "api" not in github()

@@ -15,7 +15,7 @@ import yaml
 
 from .rendering import (
     STACKS,
-    Manifest,
+    KubernetesManifest,
     applications,
     cluster_application,
     gitops_tree,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 GOLDEN = Path(__file__).parent / "golden"
 
 
-def ours(manifests: list[Manifest]) -> list[Manifest]:
+def ours(manifests: list[KubernetesManifest]) -> list[KubernetesManifest]:
     """Omit the manifests of the operator's chart, which its version pins."""
     labels = [one["metadata"].get("labels", {}).get("helm.sh/chart", "") for one in manifests]
     return [
@@ -41,19 +41,19 @@ def ours(manifests: list[Manifest]) -> list[Manifest]:
     ]
 
 
-def ours_of(environment: str, chart: str) -> list[Manifest]:
+def ours_of(environment: str, chart: str) -> list[KubernetesManifest]:
     return ours(stack(environment, chart))
 
 
-def applications_of(environment: str) -> list[Manifest]:
+def applications_of(environment: str) -> list[KubernetesManifest]:
     return [cluster_application(environment), *applications(environment).values()]
 
 
-def rules_and_watcher() -> list[Manifest]:
+def rules_and_watcher() -> list[KubernetesManifest]:
     return [one for one in stack("prod", "monitoring") if "dashboard" not in one["metadata"]["name"]]
 
 
-CASES: dict[str, Callable[[], list[Manifest]]] = {
+CASES: dict[str, Callable[[], list[KubernetesManifest]]] = {
     **{
         f"{environment}-{chart}": partial(ours_of, environment, chart)
         for environment in STACKS

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from .rendering import REQUIRED, ROOT, Manifest, applications, of_kind, render, stack, the
+from .rendering import REQUIRED, ROOT, KubernetesManifest, applications, of_kind, render, stack, the
 from .tools import program
 
 if TYPE_CHECKING:
@@ -30,13 +30,13 @@ ALERTMANAGER_ONLY = {"application-sync-failed", "application-degraded"}
 WATCHER_ONLY = {"pod-evicted", "spark-application-failed", "many-problems", "test-notification"}
 
 
-def groups() -> list[Manifest]:
+def groups() -> list[KubernetesManifest]:
     return [
         group for rule in of_kind(stack("prod", "monitoring"), "PrometheusRule") for group in rule["spec"]["groups"]
     ]
 
 
-def rules() -> dict[str, Manifest]:
+def rules() -> dict[str, KubernetesManifest]:
     return {rule["alert"]: rule for group in groups() for rule in group["rules"] if "alert" in rule}
 
 
@@ -182,7 +182,7 @@ def test_watcher_reads_pods_and_applications_of_its_namespaces_and_nothing_else(
 
 
 def test_watcher_in_aws_reaches_the_agent_that_lets_it_publish() -> None:
-    def addresses(manifests: list[Manifest]) -> str:
+    def addresses(manifests: list[KubernetesManifest]) -> str:
         return yaml.safe_dump(the(manifests, "NetworkPolicy", "rates-watcher")["spec"]["egress"])
 
     assert "169.254.170.23/32" in addresses(stack("prod", "monitoring"))

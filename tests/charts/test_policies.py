@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from .rendering import ROOT, STACKS, STRATEGIES, Manifest, everything, of_kind, pods, stack
+from .rendering import ROOT, STACKS, STRATEGIES, KubernetesManifest, everything, of_kind, pods, stack
 
 EVERYTHING = (
     *(f"{environment}/{chart}" for environment in STACKS for chart in ("rates-app", "spark-ingest", "monitoring")),
@@ -18,16 +18,16 @@ EVERYTHING = (
 
 
 @pytest.fixture(scope="module")
-def synced() -> dict[str, list[Manifest]]:
+def synced() -> dict[str, list[KubernetesManifest]]:
     return everything()
 
 
 @pytest.fixture(params=EVERYTHING)
-def manifests(request: pytest.FixtureRequest, synced: dict[str, list[Manifest]]) -> list[Manifest]:
+def manifests(request: pytest.FixtureRequest, synced: dict[str, list[KubernetesManifest]]) -> list[KubernetesManifest]:
     return synced[request.param]
 
 
-def containers(template: Manifest) -> list[Manifest]:
+def containers(template: KubernetesManifest) -> list[KubernetesManifest]:
     return [*template["spec"]["containers"], *template["spec"].get("initContainers", [])]
 
 
@@ -36,7 +36,7 @@ def is_server(owner: str) -> bool:
     return owner.split("/", maxsplit=1)[0] in ("Deployment", "StatefulSet", "Rollout")
 
 
-def test_every_container_has_requests_and_limits(manifests: list[Manifest]) -> None:
+def test_every_container_has_requests_and_limits(manifests: list[KubernetesManifest]) -> None:
     for owner, template in pods(manifests).items():
         for container in containers(template):
             resources = container["resources"]
@@ -46,14 +46,14 @@ def test_every_container_has_requests_and_limits(manifests: list[Manifest]) -> N
             assert wanted <= resources["requests"].keys(), (owner, "requests")
 
 
-def test_every_server_has_probes(manifests: list[Manifest]) -> None:
+def test_every_server_has_probes(manifests: list[KubernetesManifest]) -> None:
     for owner, template in pods(manifests).items():
         if is_server(owner):
             for container in template["spec"]["containers"]:
                 assert {"readinessProbe", "livenessProbe"} <= container.keys(), owner
 
 
-def test_every_pod_is_restricted(manifests: list[Manifest]) -> None:
+def test_every_pod_is_restricted(manifests: list[KubernetesManifest]) -> None:
     """Pods comply with the pod security standard `restricted` and have a read-only root."""
     for owner, template in pods(manifests).items():
         spec = template["spec"]
@@ -68,7 +68,7 @@ def test_every_pod_is_restricted(manifests: list[Manifest]) -> None:
             assert context["seccompProfile"] == {"type": "RuntimeDefault"}, owner
 
 
-def test_images_are_pinned_and_ours_have_digests(manifests: list[Manifest]) -> None:
+def test_images_are_pinned_and_ours_have_digests(manifests: list[KubernetesManifest]) -> None:
     for owner, template in pods(manifests).items():
         for container in containers(template):
             if "image" not in container:
@@ -93,14 +93,14 @@ def test_stacks_run_our_image_by_digest(environment: str) -> None:
         assert all("@sha256:" in image for image in images)
 
 
-def test_only_pods_that_call_kubernetes_get_a_token(manifests: list[Manifest]) -> None:
+def test_only_pods_that_call_kubernetes_get_a_token(manifests: list[KubernetesManifest]) -> None:
     callers = ("rates-dispatcher", "rates-watcher", "spark-operator", "SparkApplication/")
     for owner, template in pods(manifests).items():
         if not any(caller in owner for caller in callers):
             assert template["spec"]["automountServiceAccountToken"] is False, owner
 
 
-def test_every_pod_is_under_a_network_policy_for_both_directions(manifests: list[Manifest]) -> None:
+def test_every_pod_is_under_a_network_policy_for_both_directions(manifests: list[KubernetesManifest]) -> None:
     policies = of_kind(manifests, "NetworkPolicy")
     for owner, template in pods(manifests).items():
         labels = template["metadata"]["labels"]
@@ -108,14 +108,14 @@ def test_every_pod_is_under_a_network_policy_for_both_directions(manifests: list
         assert any({"Ingress", "Egress"} == set(spec["policyTypes"]) for spec in selecting), owner
 
 
-def selects(selector: Manifest, labels: dict[str, str]) -> bool:
+def selects(selector: KubernetesManifest, labels: dict[str, str]) -> bool:
     matched = all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items())
     expressions = selector.get("matchExpressions", [])
     assert all(one["operator"] == "In" for one in expressions)
     return matched and all(labels.get(one["key"]) in one["values"] for one in expressions)
 
 
-def test_a_disruption_budget_allows_an_eviction_at_any_size(manifests: list[Manifest]) -> None:
+def test_a_disruption_budget_allows_an_eviction_at_any_size(manifests: list[KubernetesManifest]) -> None:
     for budget in of_kind(manifests, "PodDisruptionBudget"):
         spec = budget["spec"]
         assert "minAvailable" not in spec
@@ -123,7 +123,7 @@ def test_a_disruption_budget_allows_an_eviction_at_any_size(manifests: list[Mani
         assert spec["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
 
 
-def test_selectors_match_the_intended_pods(manifests: list[Manifest]) -> None:
+def test_selectors_match_the_intended_pods(manifests: list[KubernetesManifest]) -> None:
     templates = pods(manifests)
     for service in of_kind(manifests, "Service"):
         found = [
@@ -141,7 +141,7 @@ def test_selectors_match_the_intended_pods(manifests: list[Manifest]) -> None:
         assert is_server(found[0])
 
 
-def test_monitors_find_one_service_that_has_their_port(manifests: list[Manifest]) -> None:
+def test_monitors_find_one_service_that_has_their_port(manifests: list[KubernetesManifest]) -> None:
     for monitor in of_kind(manifests, "ServiceMonitor"):
         found = [
             one
@@ -153,7 +153,7 @@ def test_monitors_find_one_service_that_has_their_port(manifests: list[Manifest]
         assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= ports
 
 
-def test_no_role_of_ours_has_a_wildcard_or_reads_secrets(manifests: list[Manifest]) -> None:
+def test_no_role_of_ours_has_a_wildcard_or_reads_secrets(manifests: list[KubernetesManifest]) -> None:
     for role in of_kind(manifests, "Role", "ClusterRole"):
         if role["metadata"].get("labels", {}).get("helm.sh/chart", "").startswith("spark-operator-"):
             continue
@@ -162,7 +162,7 @@ def test_no_role_of_ours_has_a_wildcard_or_reads_secrets(manifests: list[Manifes
             assert "secrets" not in rule["resources"], role["metadata"]["name"]
 
 
-def test_no_secret_is_in_a_manifest(manifests: list[Manifest]) -> None:
+def test_no_secret_is_in_a_manifest(manifests: list[KubernetesManifest]) -> None:
     assert of_kind(manifests, "Secret") == []
     for owner, template in pods(manifests).items():
         for container in containers(template):
@@ -171,7 +171,7 @@ def test_no_secret_is_in_a_manifest(manifests: list[Manifest]) -> None:
                     assert "valueFrom" in variable, (owner, variable["name"])
 
 
-def test_every_temporary_volume_is_bounded(manifests: list[Manifest]) -> None:
+def test_every_temporary_volume_is_bounded(manifests: list[KubernetesManifest]) -> None:
     for owner, template in pods(manifests).items():
         for volume in template["spec"].get("volumes", []):
             if "emptyDir" in volume:

@@ -11,20 +11,33 @@ from typing import Any
 
 import pytest
 import yaml
+from werkzeug.sansio.utils import host_is_trusted
 
 from rates_app.settings import Settings
 
-from .rendering import REQUIRED, ROOT, STACKS, STRATEGIES, Manifest, of_kind, preview, render, stack, strategy, the
+from .rendering import (
+    REQUIRED,
+    ROOT,
+    STACKS,
+    STRATEGIES,
+    KubernetesManifest,
+    of_kind,
+    preview,
+    render,
+    stack,
+    strategy,
+    the,
+)
 
 WORKLOADS = ("Deployment", "Rollout")
 
 
-def workload(manifests: list[Manifest]) -> Manifest:
+def workload(manifests: list[KubernetesManifest]) -> KubernetesManifest:
     (found,) = of_kind(manifests, *WORKLOADS)
     return found
 
 
-def environment_of(manifests: list[Manifest]) -> dict[str, str]:
+def environment_of(manifests: list[KubernetesManifest]) -> dict[str, str]:
     (container,) = workload(manifests)["spec"]["template"]["spec"]["containers"]
     return {variable["name"]: variable["value"] for variable in container["env"]}
 
@@ -116,7 +129,7 @@ def test_blue_green_queries_a_rate_before_and_is_analysed_after() -> None:
         assert all("count" in metric or "job" in metric["provider"] for metric in template["spec"]["metrics"])
 
 
-def wave(manifest: Manifest) -> int:
+def wave(manifest: KubernetesManifest) -> int:
     return int(manifest["metadata"].get("annotations", {}).get("argocd.argoproj.io/sync-wave", 0))
 
 
@@ -229,7 +242,53 @@ def test_a_setting_wins_over_what_the_ingress_implies() -> None:
     assert environment_of(manifests)["RATES_TRUSTED_PROXIES"] == "0"
 
 
-class Service(BaseHTTPRequestHandler):
+GATEWAY = {"gateway": {"enabled": True, "name": "public", "host": "rates.example.com"}}
+INGRESS = {"ingress": {"enabled": True, "host": "rates.example.com"}}
+TARGETS = {"targetGroup": {"arn": "arn:aws:elasticloadbalancing:x"}, "hosts": ["a.example.com"]}
+
+
+def is_refused(manifests: list[KubernetesManifest], host: str) -> bool:
+    """Return whether the service, with the chart's settings, refuses a request because of its host."""
+    own = {"allowed_hosts": environment_of(manifests)["RATES_ALLOWED_HOSTS"]}
+    settings = Settings.model_validate({"database_url": "postgresql://rates:x@127.0.0.1:1/none", **own})
+    return not host_is_trusted(host, settings.allowed_hosts)
+
+
+@pytest.mark.parametrize(
+    ("values", "hosts"),
+    [
+        (INGRESS, ["rates.example.com"]),
+        (GATEWAY, ["rates.example.com"]),
+        ({"hosts": ["a.example.com", ".b.example.com"]}, ["a.example.com", "x.b.example.com"]),
+        (INGRESS | {"strategy": {"type": "blueGreen"}}, ["rates-app-preview", "rates-app-preview.rates.svc"]),
+        (INGRESS | {"strategy": {"type": "canary"}}, ["rates-app-canary.rates"]),
+    ],
+)
+def test_only_the_names_of_a_release_are_accepted_as_hosts(values: KubernetesManifest, hosts: list[str]) -> None:
+    manifests = render("rates-app", REQUIRED["rates-app"], values)
+    in_cluster = ["rates-app", "rates-app:80", "rates-app.rates", "rates-app.rates.svc.cluster.local"]
+    forwarded = ["localhost:8080", "127.0.0.1:8080"]
+    for host in (*hosts, *in_cluster, *forwarded):
+        assert not is_refused(manifests, host), host
+    for host in ("evil.com", "rates.example.com.evil.com", "rates-app.evil", "10.0.0.7:8080"):
+        assert is_refused(manifests, host), host
+
+
+def test_probes_need_no_host() -> None:
+    """The kubelet and load balancers send a pod's address as Host, to the port that checks no host."""
+    (container,) = workload(strategy("canary"))["spec"]["template"]["spec"]["containers"]
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        assert container[probe]["httpGet"]["port"] == "operations"
+    annotations = the(strategy("canary"), "Ingress")["metadata"]["annotations"]
+    assert annotations["alb.ingress.kubernetes.io/healthcheck-port"] == "8081"
+
+
+@pytest.mark.parametrize("values", [INGRESS, GATEWAY, TARGETS])
+def test_a_load_balancer_is_one_trusted_proxy(values: KubernetesManifest) -> None:
+    assert environment_of(render("rates-app", REQUIRED["rates-app"], values))["RATES_TRUSTED_PROXIES"] == "1"
+
+
+class CannedServer(BaseHTTPRequestHandler):
     """A server that responds like the service, or like a broken one."""
 
     answer: Any = None
@@ -259,7 +318,7 @@ class Service(BaseHTTPRequestHandler):
 )
 def test_helm_test_queries_a_rate_and_can_fail(answer: Any, require_price: str, passes: bool) -> None:
     (container,) = the(strategy("rolling"), "Pod")["spec"]["containers"]
-    server = HTTPServer(("127.0.0.1", 0), type("Answering", (Service,), {"answer": answer}))
+    server = HTTPServer(("127.0.0.1", 0), type("Answering", (CannedServer,), {"answer": answer}))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         variables = {one["name"]: one["value"] for one in container["env"]}

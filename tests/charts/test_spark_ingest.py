@@ -6,7 +6,7 @@ import copy
 
 import pytest
 
-from .rendering import IMAGE, STACKS, Manifest, applications, batch, of_kind, pods, stack, synced, the
+from .rendering import IMAGE, STACKS, KubernetesManifest, applications, batch, of_kind, pods, stack, synced, the
 
 
 @pytest.mark.parametrize("environment", STACKS)
@@ -125,5 +125,5 @@ def test_housekeeping_never_runs_twice_at_a_time() -> None:
 def test_driver_runs_as_the_account_that_the_operators_chart_makes() -> None:
     manifests = stack("prod", "spark-ingest")
     account = batch(manifests)["spec"]["driver"]["serviceAccount"]
-    binding: Manifest = copy.deepcopy(the(manifests, "RoleBinding", account))
+    binding: KubernetesManifest = copy.deepcopy(the(manifests, "RoleBinding", account))
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account, "namespace": "rates"}]

@@ -11,7 +11,7 @@ import copy
 import pytest
 import yaml
 
-from .rendering import IMAGE, STACKS, Manifest, applications, of_kind, stack, strategy, synced, the
+from .rendering import IMAGE, STACKS, KubernetesManifest, applications, of_kind, stack, strategy, synced, the
 from .test_golden import CASES, GOLDEN
 from .upgrades import replacements
 
@@ -27,7 +27,7 @@ def test_this_version_replaces_nothing_of_the_previous_one(name: str) -> None:
 @pytest.mark.parametrize("environment", STACKS)
 def test_ordinary_changes_replace_nothing(environment: str, chart: str) -> None:
     source = applications(environment)[chart]["spec"]["source"]
-    changes: dict[str, Manifest] = {
+    changes: dict[str, KubernetesManifest] = {
         "rates-app": {
             "autoscaling": {"maxReplicas": 99},
             "settings": {"threads": 16},
@@ -70,7 +70,7 @@ def test_change_of_strategy_is_a_replacement() -> None:
         ),
     ],
 )
-def test_replacements_are_detected(kind: str, change: Manifest, line: str) -> None:
+def test_replacements_are_detected(kind: str, change: KubernetesManifest, line: str) -> None:
     before = strategy("rolling")
     after = copy.deepcopy(before)
     changed = the(after, kind, line.split(" ", maxsplit=1)[0].split("/")[1])

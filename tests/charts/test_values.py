@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from .rendering import CHARTS, REQUIRED, ROOT, Manifest, RenderError, charts, helm, merge, render
+from .rendering import CHARTS, REQUIRED, ROOT, KubernetesManifest, RenderError, charts, helm, merge, render
 
-WRONG: list[tuple[str, Manifest, str]] = [
+WRONG: list[tuple[str, KubernetesManifest, str]] = [
     ("rates-app", {"replica": 3}, "additional properties 'replica' not allowed"),
     ("rates-app", {"autoscaling": {"minReplica": 3}}, "additional properties 'minReplica' not allowed"),
     ("rates-app", {"strategy": {"type": "bluegreen"}}, "value must be one of 'rolling', 'blueGreen', 'canary'"),
@@ -21,6 +21,8 @@ WRONG: list[tuple[str, Manifest, str]] = [
     ("rates-app", {"secrets": {"cache": ""}}, "secrets.cache is empty: name the secret"),
     ("rates-app", {"ingress": {"enabled": True}}, "ingress.host is empty: give the name"),
     ("rates-app", {"gateway": {"enabled": True}}, "gateway.name is empty: name the Gateway"),
+    ("rates-app", {"targetGroup": {"arn": "arn:aws:elasticloadbalancing:x"}}, "hosts is empty: name the hosts"),
+    ("rates-app", {"hosts": ["https://rates.example.com"]}, "does not match pattern"),
     ("rates-app", {"disruption": {"maxUnavailable": "0%"}}, "does not match pattern"),
     ("rates-app", {"disruption": {"maxUnavailable": 1}}, "got number, want string"),
     ("rates-app", {"shutdown": {"graceSeconds": "30s"}}, "got string, want integer"),
@@ -70,7 +72,7 @@ def test_chart_renders_with_its_required_values(chart: str) -> None:
 
 
 @pytest.mark.parametrize(("chart", "values", "message"), WRONG)
-def test_wrong_value_is_refused_with_a_clear_message(chart: str, values: Manifest, message: str) -> None:
+def test_wrong_value_is_refused_with_a_clear_message(chart: str, values: KubernetesManifest, message: str) -> None:
     with pytest.raises(RenderError) as refused:
         render(chart, REQUIRED[chart], values)
     assert message in str(refused.value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .rendering import Manifest
+    from .rendering import KubernetesManifest
 
 # Kinds whose deletion drops requests or a running batch, or something that either needs.
 NEEDED = {
@@ -42,7 +42,7 @@ FIXED: dict[str, list[tuple[str, ...]]] = {
 }
 
 
-def replacements(before: list[Manifest], after: list[Manifest]) -> list[str]:
+def replacements(before: list[KubernetesManifest], after: list[KubernetesManifest]) -> list[str]:
     """Return a line for each object that an upgrade deletes or replaces."""
     new = {_identity(one): one for one in after}
     lines = []
@@ -60,11 +60,11 @@ def replacements(before: list[Manifest], after: list[Manifest]) -> list[str]:
     return lines
 
 
-def _identity(manifest: Manifest) -> tuple[str, str]:
+def _identity(manifest: KubernetesManifest) -> tuple[str, str]:
     return manifest["kind"], manifest["metadata"]["name"]
 
 
-def _at(manifest: Manifest, path: tuple[str, ...]) -> Any:
+def _at(manifest: KubernetesManifest, path: tuple[str, ...]) -> Any:
     value: Any = manifest
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None

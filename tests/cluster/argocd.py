@@ -17,7 +17,7 @@ from tests.cluster.kube import Namespace
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from tests.cluster.settings import ClusterSettings
+    from tests.cluster.settings import ClusterTestSettings
 
 ROOT = Path(__file__).parents[2]
 NAME = "argocd"
@@ -33,7 +33,7 @@ data: {{ toJson $data }}
 """
 
 
-def chart(folder: Path, settings: ClusterSettings) -> Path:
+def chart(folder: Path, settings: ClusterTestSettings) -> Path:
     """Create a chart from Argo CD's manifests, for use without access to the public chart and images.
 
     It accepts the values of the public chart that ``argocd-values.yaml`` sets. It omits dex, which serves logins.
@@ -56,7 +56,7 @@ def chart(folder: Path, settings: ClusterSettings) -> Path:
     return folder
 
 
-def _own_images(manifests: Iterable[Any], settings: ClusterSettings) -> Iterable[Any]:
+def _own_images(manifests: Iterable[Any], settings: ClusterTestSettings) -> Iterable[Any]:
     filled_in = {"argocd-cm", "argocd-cmd-params-cm", "argocd-notifications-cm"}
     for manifest in manifests:
         name = manifest["metadata"]["name"]
@@ -72,7 +72,7 @@ def _own_images(manifests: Iterable[Any], settings: ClusterSettings) -> Iterable
         yield manifest
 
 
-class Bootstrap:
+class LocalProgram:
     """The stack ``local`` of this repository's program, on the cluster that KUBECONFIG names.
 
     Args:
@@ -81,7 +81,7 @@ class Bootstrap:
         config: Settings of the stack, as in its file, that differ from the file's.
     """
 
-    def __init__(self, folder: Path, settings: ClusterSettings, config: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, settings: ClusterTestSettings, config: Mapping[str, Any]) -> None:
         folder.mkdir(exist_ok=True)
         file: dict[str, Any] = yaml.safe_load((ROOT / "Pulumi.local.yaml").read_text())["config"]
         context = Namespace(NAME).kubectl("config", "current-context").strip()

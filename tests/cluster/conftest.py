@@ -11,8 +11,8 @@ import pytest
 
 from tests.cluster.kube import Namespace
 from tests.cluster.release import Release, install_stores
-from tests.cluster.results import Report, Row, write
-from tests.cluster.settings import ClusterSettings
+from tests.cluster.results import Measurements, Row, write
+from tests.cluster.settings import ClusterTestSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,18 +54,18 @@ def _name(nodeid: str) -> str:
 
 
 @pytest.fixture
-def report(request: pytest.FixtureRequest) -> Report:
+def report(request: pytest.FixtureRequest) -> Measurements:
     """Collects the test's measurements, which are printed at the end of the run."""
-    return Report(_name(request.node.nodeid), request.config.stash[ROWS])
+    return Measurements(_name(request.node.nodeid), request.config.stash[ROWS])
 
 
 @pytest.fixture(scope="session")
-def settings() -> ClusterSettings:
-    return ClusterSettings()
+def settings() -> ClusterTestSettings:
+    return ClusterTestSettings()
 
 
 @pytest.fixture(scope="session")
-def namespace(settings: ClusterSettings) -> Iterator[Namespace]:
+def namespace(settings: ClusterTestSettings) -> Iterator[Namespace]:
     assert os.environ.get("KUBECONFIG"), (
         "KUBECONFIG is not set: the cluster tests need a cluster to themselves; README.md shows how to make one"
     )
@@ -83,14 +83,14 @@ def namespace(settings: ClusterSettings) -> Iterator[Namespace]:
 
 
 @pytest.fixture(scope="session")
-def stores(namespace: Namespace, settings: ClusterSettings) -> Namespace:
+def stores(namespace: Namespace, settings: ClusterTestSettings) -> Namespace:
     """The namespace, with PostgreSQL and Redis in it."""
     install_stores(namespace, settings, secrets.token_hex(16))
     return namespace
 
 
 @pytest.fixture(scope="module")
-def rolling(stores: Namespace, settings: ClusterSettings) -> Iterator[Release]:
+def rolling(stores: Namespace, settings: ClusterTestSettings) -> Iterator[Release]:
     """Version 1 of the service, as a Deployment, with the sample's prices."""
     release = Release(stores, settings.image)
     release.upgrade("1")

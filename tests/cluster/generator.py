@@ -24,7 +24,7 @@ STOP = Path("/tmp/stop")
 
 
 #: Day, number of prices and their average, as in the file of questions.
-Rate = tuple[str, int | None, float | None]
+RateRow = tuple[str, int | None, float | None]
 
 
 class Tally:
@@ -62,7 +62,7 @@ def print_summary(summary: dict[str, object]) -> None:
     sys.stdout.flush()
 
 
-def agrees(body: bytes, expected: list[Rate]) -> bool:
+def agrees(body: bytes, expected: list[RateRow]) -> bool:
     rates = json.loads(body)["rates"]
     return len(rates) == len(expected) and all(
         rate["day"] == day
@@ -72,7 +72,7 @@ def agrees(body: bytes, expected: list[Rate]) -> bool:
     )
 
 
-def ask(connection: http.client.HTTPConnection, path: str, expected: list[Rate], tally: Tally) -> bool:
+def ask(connection: http.client.HTTPConnection, path: str, expected: list[RateRow], tally: Tally) -> bool:
     """Send one request; return whether the connection can be kept."""
     asked, began = time.time(), time.monotonic()
     try:
@@ -94,7 +94,7 @@ def ask(connection: http.client.HTTPConnection, path: str, expected: list[Rate],
     return not answer.will_close
 
 
-def run(host: str, questions: list[tuple[str, list[Rate]]], per_second: float, max_requests: int) -> None:
+def run(host: str, questions: list[tuple[str, list[RateRow]]], per_second: float, max_requests: int) -> None:
     tally, start, turn = Tally(), time.monotonic(), iter(range(max_requests))
     turns = threading.Lock()
 

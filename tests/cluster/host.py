@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from tests.cluster.kube import Namespace
-    from tests.cluster.settings import ClusterSettings
+    from tests.cluster.settings import ClusterTestSettings
 
 
-def address(namespace: Namespace, settings: ClusterSettings) -> str:
+def address(namespace: Namespace, settings: ClusterTestSettings) -> str:
     """Return the address from the settings, or the one from which this machine reaches the cluster."""
     if settings.host_address:
         return settings.host_address

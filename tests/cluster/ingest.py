@@ -23,7 +23,7 @@ from tests.cluster.release import NAME, STORES
 if TYPE_CHECKING:
     from tests.cluster.kube import Namespace
     from tests.cluster.release import Release
-    from tests.cluster.settings import ClusterSettings
+    from tests.cluster.settings import ClusterTestSettings
 
 REGION: Final = "eu-central-1"
 BUCKETS = ("incoming", "processed", "rejected")
@@ -63,7 +63,7 @@ class Ingest:
         settings: The images.
     """
 
-    def __init__(self, release: Release, settings: ClusterSettings) -> None:
+    def __init__(self, release: Release, settings: ClusterTestSettings) -> None:
         self.namespace: Namespace = release.namespace
         self._settings = settings
         self._server = ThreadedMotoServer("0.0.0.0", port=0, verbose=False)

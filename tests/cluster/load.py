@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 NAME = "load"
 
 
-class Tally(NamedTuple):
+class LoadResult(NamedTuple):
     """Results of requests; durations in ms, times in seconds since 1970.
 
     The last failed request counts by its start: its duration is the client's timeout.
@@ -34,7 +34,7 @@ class Tally(NamedTuple):
     seconds: float
 
 
-class Load:
+class LoadPod:
     """A pod that queries the service while the context is active.
 
     Args:
@@ -124,8 +124,8 @@ class Load:
         last = self._last()
         return int(last.get("failed", 0) + last.get("wrong", 0))
 
-    def end(self) -> Tally:
+    def end(self) -> LoadResult:
         """Stop the load and return the results of its requests."""
         self.namespace.kubectl("exec", NAME, "--", "touch", "/tmp/stop", check=False)  # it may have ended by itself
         last = wait_for("the end of the load", lambda: (found := self._last()).pop("ended", False) and found)
-        return Tally(**last)
+        return LoadResult(**last)

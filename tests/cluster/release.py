@@ -9,7 +9,7 @@ from tests.cluster.kube import HELM, ready, wait_for
 
 if TYPE_CHECKING:
     from tests.cluster.kube import Namespace
-    from tests.cluster.settings import ClusterSettings
+    from tests.cluster.settings import ClusterTestSettings
 
 NAME = "rates-app"
 SELECTOR = f"app.kubernetes.io/name={NAME}"
@@ -27,7 +27,7 @@ RESOURCES = {
 }
 
 
-def install_stores(namespace: Namespace, settings: ClusterSettings, password: str) -> None:
+def install_stores(namespace: Namespace, settings: ClusterTestSettings, password: str) -> None:
     """Install PostgreSQL and Redis, with a password that the service's Secret has too."""
     database = f"postgresql://rates:{password}@{STORES}-postgresql:5432/rates"
     data = {

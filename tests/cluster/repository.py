@@ -25,7 +25,7 @@ PERSON = {
 }
 
 
-class Repository:
+class GitRepository:
     """A clone of this repository that tests commit to, served over HTTPS. Pull requests are served over HTTP.
 
     Args:
@@ -116,7 +116,7 @@ class _Quiet(BaseHTTPRequestHandler):
 
 
 def _git_handler(folder: Path) -> type[BaseHTTPRequestHandler]:
-    class Handler(_Quiet):
+    class GitHandler(_Quiet):
         """Passes requests to git's CGI program."""
 
         def do_GET(self) -> None:
@@ -153,11 +153,11 @@ def _git_handler(folder: Path) -> type[BaseHTTPRequestHandler]:
 
         do_POST = do_GET  # noqa: N815 - named by the base class
 
-    return Handler
+    return GitHandler
 
 
 def _api_handler(pull_requests: Callable[[], list[dict[str, Any]]]) -> type[BaseHTTPRequestHandler]:
-    class Handler(_Quiet):
+    class PullRequestsHandler(_Quiet):
         """Lists open pull requests as GitHub does: https://docs.github.com/rest/pulls/pulls#list-pull-requests."""
 
         def do_GET(self) -> None:
@@ -169,4 +169,4 @@ def _api_handler(pull_requests: Callable[[], list[dict[str, Any]]]) -> type[Base
             self.end_headers()
             self.wfile.write(body)
 
-    return Handler
+    return PullRequestsHandler

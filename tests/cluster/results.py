@@ -12,7 +12,7 @@ from drills.report import promise
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from tests.cluster.load import Tally
+    from tests.cluster.load import LoadResult
 
 PAGE = Path(__file__).parents[2] / "docs" / "cluster-tests.md"
 #: The page's tables. The first cell identifies a row.
@@ -47,7 +47,7 @@ class Row(NamedTuple):
         return "; ".join(f"{name} {cell}" for name, cell in zip(TABLES[self.table], self.cells, strict=True))
 
 
-class Report:
+class Measurements:
     """Collects the measurements of one test.
 
     Args:
@@ -58,11 +58,11 @@ class Report:
     def __init__(self, test: str, rows: list[Row]) -> None:
         self._test, self._rows = test, rows
 
-    def load(self, what: str, tally: Tally) -> None:
+    def load(self, what: str, tally: LoadResult) -> None:
         """Report the requests during an action."""
         self._rows.append(Row("load", self._test, (what, *_requests(tally))))
 
-    def fault(self, what: str, fails: str, tally: Tally, began: float, lost: int) -> None:
+    def fault(self, what: str, fails: str, tally: LoadResult, began: float, lost: int) -> None:
         """Report the effects of a fault.
 
         Args:
@@ -82,7 +82,7 @@ class Report:
         self._rows.append(Row("seen", self._test, (what, found)))
 
 
-def _requests(tally: Tally) -> tuple[str, ...]:
+def _requests(tally: LoadResult) -> tuple[str, ...]:
     counts = (f"{count:,}" for count in (tally.requests, tally.failed, tally.wrong, tally.slow))
     return (*counts, f"{tally.p99_ms:.0f} ms")
 

@@ -103,7 +103,7 @@ def chosen(where: Where) -> list[Command]:
     return sorted(found, key=lambda command: order.index(rule(command)[0]))
 
 
-class Operator:
+class RunbookShell:
     """Runs commands of runbooks, with a separate kubeconfig and home directory.
 
     Args:

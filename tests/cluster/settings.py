@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 NodeFault = Literal["stop", "start", "cut", "join"]
 
 
-class ClusterSettings(BaseSettings):
+class ClusterTestSettings(BaseSettings):
     """Settings of the cluster tests, as ``CLUSTER_…``; the defaults fit a cluster that can pull public images."""
 
     model_config = SettingsConfigDict(env_prefix="CLUSTER_", frozen=True, extra="ignore")

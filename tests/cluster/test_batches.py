@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.cluster.release import Release
-    from tests.cluster.results import Report
+    from tests.cluster.results import Measurements
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
@@ -93,7 +93,7 @@ class Job:
         assert self.ledger() == {"batches": self.before + 1, "state": "published", "rows": ROWS}
 
 
-def test_an_upgrade_of_the_service_does_not_disturb_a_batch(rolling: Release, report: Report) -> None:
+def test_an_upgrade_of_the_service_does_not_disturb_a_batch(rolling: Release, report: Measurements) -> None:
     job = Job(rolling, "during-upgrade", seed=11)
     pod = job.pod()
     rolling.upgrade("next")
@@ -113,7 +113,7 @@ def uncordoned(rolling: Release) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("uncordoned")
-def test_a_batch_resumes_on_another_node_after_a_drain(rolling: Release, report: Report) -> None:
+def test_a_batch_resumes_on_another_node_after_a_drain(rolling: Release, report: Measurements) -> None:
     job = Job(rolling, "during-drain", seed=12)
     pod = job.pod()
     node = rolling.namespace.get("pod", pod)["spec"]["nodeName"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cluster.kube import wait_for
-from tests.cluster.load import Load
+from tests.cluster.load import LoadPod
 from tests.cluster.release import NAME
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.cluster.release import Release
-    from tests.cluster.results import Report
+    from tests.cluster.results import Measurements
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
@@ -56,9 +56,9 @@ def watching(release: Release, folder: Path) -> Iterator[Callable[[str], bool]]:
     [("crashing", ("crash-loop", "CrashLoopBackOff")), ("missing", ("image-pull", "ImagePull"))],
 )
 def test_a_release_that_cannot_start_takes_no_traffic(
-    rolling: Release, tmp_path: Path, report: Report, tag: str, told: tuple[str, ...]
+    rolling: Release, tmp_path: Path, report: Measurements, tag: str, told: tuple[str, ...]
 ) -> None:
-    with Load(rolling.namespace, f"{rolling.image}:1") as load, watching(rolling, tmp_path) as tells:
+    with LoadPod(rolling.namespace, f"{rolling.image}:1") as load, watching(rolling, tmp_path) as tells:
         rolling.upgrade(tag, migration={"enabled": False}, sampleData={"folder": ""})
         wait_for(f"a notification of {' and '.join(told)}", lambda: all(map(tells, told)), 600)
         load.pass_requests(200)
@@ -71,14 +71,14 @@ def test_a_release_that_cannot_start_takes_no_traffic(
 
 
 def test_a_broken_migration_stops_the_release_and_changes_nothing(
-    rolling: Release, tmp_path: Path, report: Report
+    rolling: Release, tmp_path: Path, report: Measurements
 ) -> None:
     tables = (
         "import psycopg; from rates_app.settings import load_settings; "
         "url = load_settings().database_url.get_secret_value(); "
         "print(psycopg.connect(url).execute(\"SELECT to_regclass('half_made')\").fetchone()[0])"
     )
-    with Load(rolling.namespace, f"{rolling.image}:1") as load, watching(rolling, tmp_path) as tells:
+    with LoadPod(rolling.namespace, f"{rolling.image}:1") as load, watching(rolling, tmp_path) as tells:
         with pytest.raises(AssertionError, match="pre-upgrade hooks failed"):
             rolling.upgrade("broken-migration")
         assert rolling.pods("broken-migration") == []

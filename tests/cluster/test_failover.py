@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.cluster.kube import ready, wait_for
-from tests.cluster.load import Load
+from tests.cluster.load import LoadPod
 from tests.cluster.release import NAME, STORES, Release, install_stores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.cluster.kube import Namespace
-    from tests.cluster.results import Report
-    from tests.cluster.settings import ClusterSettings
+    from tests.cluster.results import Measurements
+    from tests.cluster.settings import ClusterTestSettings
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400)]
 
@@ -70,7 +70,7 @@ def psql(namespace: Namespace, pod: str, statement: str) -> str:
 
 
 @pytest.fixture
-def release(stores: Namespace, settings: ClusterSettings) -> Iterator[Release]:
+def release(stores: Namespace, settings: ClusterTestSettings) -> Iterator[Release]:
     replica(stores)
     secret = stores.get("secret", STORES)
     url = base64.b64decode(secret["data"]["RATES_DATABASE_URL"]).decode().replace(PRIMARY, REPLICA)
@@ -85,12 +85,12 @@ def release(stores: Namespace, settings: ClusterSettings) -> Iterator[Release]:
     install_stores(stores, settings, secrets.token_hex(16))
 
 
-def test_the_replica_takes_over_without_a_lost_row(release: Release, report: Report) -> None:
+def test_the_replica_takes_over_without_a_lost_row(release: Release, report: Measurements) -> None:
     namespace = release.namespace
     pod = f"deployment/{NAME}"
     namespace.kubectl("exec", pod, "--", "sh", "-c", INGEST, "1")
     rows = release.rows()
-    with Load(namespace, f"{release.image}:1") as load:
+    with LoadPod(namespace, f"{release.image}:1") as load:
         began = time.time()
         namespace.kubectl("scale", "statefulset", PRIMARY, "--replicas=0")
         namespace.kubectl("delete", "pod", f"{PRIMARY}-0", "--grace-period=0", "--force", "--ignore-not-found")

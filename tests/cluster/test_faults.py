@@ -10,16 +10,16 @@ import pytest
 
 from tests.cluster.generator import TIMEOUT_SECONDS
 from tests.cluster.kube import ready, wait_for
-from tests.cluster.load import Load
+from tests.cluster.load import LoadPod
 from tests.cluster.release import NAME, RESOURCES, STORES, Release
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.cluster.kube import Namespace
-    from tests.cluster.load import Tally
-    from tests.cluster.results import Report
-    from tests.cluster.settings import ClusterSettings, NodeFault
+    from tests.cluster.load import LoadResult
+    from tests.cluster.results import Measurements
+    from tests.cluster.settings import ClusterTestSettings, NodeFault
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400)]
 
@@ -39,7 +39,7 @@ def safe(rolling: Release) -> str:
 class Trial:
     """A fault under load and its effects until recovery."""
 
-    def __init__(self, release: Release, load: Load, report: Report) -> None:
+    def __init__(self, release: Release, load: LoadPod, report: Measurements) -> None:
         self._release, self.load, self._report = release, load, report
         self._rows, self._began = release.rows(), time.time()
 
@@ -57,7 +57,7 @@ class Trial:
 
         wait_for("requests that do not fail", clean, seconds)
 
-    def ends(self, what: str, fails: str) -> Tally:
+    def ends(self, what: str, fails: str) -> LoadResult:
         """Report the effects and the promise. No fault may cause wrong responses or lost rows."""
         tally = self.load.end()
         self._release.wait_for_version("1")
@@ -68,9 +68,9 @@ class Trial:
 
 
 @pytest.fixture
-def trial(rolling: Release, safe: str, report: Report) -> Iterator[Trial]:
+def trial(rolling: Release, safe: str, report: Measurements) -> Iterator[Trial]:
     rolling.wait_for_version("1")
-    with Load(rolling.namespace, f"{rolling.image}:1", node=safe) as load:
+    with LoadPod(rolling.namespace, f"{rolling.image}:1", node=safe) as load:
         yield Trial(rolling, load, report)
 
 
@@ -187,7 +187,7 @@ REMEDIES: dict[NodeFault, tuple[NodeFault, str]] = {
 
 
 @pytest.mark.parametrize("fault", REMEDIES)
-def test_a_node_fails(rolling: Release, settings: ClusterSettings, trial: Trial, fault: NodeFault) -> None:
+def test_a_node_fails(rolling: Release, settings: ClusterTestSettings, trial: Trial, fault: NodeFault) -> None:
     node, (remedy, called) = unused(rolling.namespace), REMEDIES[fault]
     # Spread the pods again, because an earlier test may have moved all from the node.
     rolling.namespace.kubectl("rollout", "restart", f"{rolling.kind}/{NAME}")
@@ -205,7 +205,9 @@ def test_a_node_fails(rolling: Release, settings: ClusterSettings, trial: Trial,
     trial.ends(called, "Node")
 
 
-def test_the_autoscaler_follows_the_load(stores: Namespace, settings: ClusterSettings, report: Report) -> None:
+def test_the_autoscaler_follows_the_load(
+    stores: Namespace, settings: ClusterTestSettings, report: Measurements
+) -> None:
     release = Release(
         stores,
         settings.image,
@@ -221,7 +223,7 @@ def test_the_autoscaler_follows_the_load(stores: Namespace, settings: ClusterSet
     )
     release.upgrade("1")
     wait_for("two pods", lambda: sum(map(ready, release.pods())) >= 2, 600)
-    with Load(stores, f"{release.image}:1", per_second=150) as load:
+    with LoadPod(stores, f"{release.image}:1", per_second=150) as load:
         wait_for("more pods", lambda: sum(map(ready, release.pods())) > 2, 600)
         tally = load.end()
     wait_for("two pods again", lambda: len(release.pods()) == 2, 1200)

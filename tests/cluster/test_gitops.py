@@ -15,18 +15,18 @@ from moto.server import ThreadedMotoServer
 from tests.charts.rendering import charts
 from tests.charts.tools import module
 from tests.cluster import host
-from tests.cluster.argocd import NAME, Bootstrap
+from tests.cluster.argocd import NAME, LocalProgram
 from tests.cluster.kube import Namespace, ready, wait_for
 from tests.cluster.release import STORES, install_stores
-from tests.cluster.repository import BRANCH, Repository
-from tests.cluster.runbooks import Operator, Where, chosen, write_kubeconfig
+from tests.cluster.repository import BRANCH, GitRepository
+from tests.cluster.runbooks import RunbookShell, Where, chosen, write_kubeconfig
 from tests.runbooks.stacks import Runner, outputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.cluster.results import Report
-    from tests.cluster.settings import ClusterSettings
+    from tests.cluster.results import Measurements
+    from tests.cluster.settings import ClusterTestSettings
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
@@ -39,10 +39,10 @@ SMALL = {"requests": {"cpu": "50m", "memory": "192Mi"}, "limits": {"cpu": "1", "
 FIRST, SECOND = ("sha256:" + character * 64 for character in "ab")
 
 
-class Tree:
+class SyncedTree:
     """The repository that Argo CD follows, and its Applications."""
 
-    def __init__(self, repository: Repository, settings: ClusterSettings) -> None:
+    def __init__(self, repository: GitRepository, settings: ClusterTestSettings) -> None:
         self.repository = repository
         self._settings = settings
         self.argocd = Namespace(NAME)
@@ -122,7 +122,7 @@ def _update(path: Path, more: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory, settings: ClusterSettings) -> Iterator[Tree]:
+def tree(tmp_path_factory: pytest.TempPathFactory, settings: ClusterTestSettings) -> Iterator[SyncedTree]:
     """Argo CD, bootstrapped by Pulumi to follow a clone of this repository's last commit."""
     rates = Namespace("rates")
     for kind in ("monitoring.coreos.com_servicemonitors", "monitoring.coreos.com_podmonitors"):
@@ -137,10 +137,10 @@ def tree(tmp_path_factory: pytest.TempPathFactory, settings: ClusterSettings) ->
     for name, content in (("rates-app", data), ("rates-notify", {})):  # no notifications
         rates.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": content})
 
-    repository = Repository(tmp_path_factory.mktemp("repository"), host.address(rates, settings))
-    tree = Tree(repository, settings)
+    repository = GitRepository(tmp_path_factory.mktemp("repository"), host.address(rates, settings))
+    tree = SyncedTree(repository, settings)
     tree.fit_to_cluster()
-    stack = Bootstrap(
+    stack = LocalProgram(
         tmp_path_factory.mktemp("bootstrap"),
         settings,
         {
@@ -176,7 +176,7 @@ def _define(file: str) -> None:
     Namespace("default").kubectl("apply", "--server-side", "--filename", str(folder / file))
 
 
-def test_the_root_application_becomes_healthy(tree: Tree, report: Report) -> None:
+def test_the_root_application_becomes_healthy(tree: SyncedTree, report: Measurements) -> None:
     ours = [f"local-{chart}" for chart in ("rates-app", "spark-ingest", "monitoring")]
     tree.wait_for("root", "local", *ours)
     made = {one["metadata"]["name"] for one in tree.argocd.list("applications")}
@@ -186,7 +186,7 @@ def test_the_root_application_becomes_healthy(tree: Tree, report: Report) -> Non
     report.seen("Argo CD", f"{', '.join(sorted(made))} synced and healthy; not from here: {', '.join(ELSEWHERE)}")
 
 
-def test_drift_is_reverted(tree: Tree) -> None:
+def test_drift_is_reverted(tree: SyncedTree) -> None:
     tree.rates.kubectl("delete", "service", "rates-app")
     tree.rates.kubectl("set", "env", "deployment/rates-dispatcher", "RATES_LOG_LEVEL=error")
 
@@ -200,7 +200,7 @@ def test_drift_is_reverted(tree: Tree) -> None:
     tree.wait_for("local-rates-app", "local-spark-ingest")
 
 
-def test_a_promotion_rolls_out(tree: Tree) -> None:
+def test_a_promotion_rolls_out(tree: SyncedTree) -> None:
     tree.release(SECOND)
     tree.wait_for("local-rates-app", "local-spark-ingest", "local-monitoring")
     assert tree.serving() == {SECOND}
@@ -209,7 +209,7 @@ def test_a_promotion_rolls_out(tree: Tree) -> None:
 
 
 @pytest.fixture(scope="module")
-def playbook(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+def playbook(tree: SyncedTree, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
     """Runs playbooks for the stack dev: with its outputs, this cluster, and an AWS substitute."""
     folder = tmp_path_factory.mktemp("playbooks")
     (folder / "outputs.json").write_text(json.dumps(outputs("dev")))
@@ -231,7 +231,7 @@ def playbook(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
     server.stop()
 
 
-def test_the_playbook_rolls_a_release_back(tree: Tree, playbook: Runner, report: Report) -> None:
+def test_the_playbook_rolls_a_release_back(tree: SyncedTree, playbook: Runner, report: Measurements) -> None:
     """The test pushes and merges its commit, as its page says; Argo CD syncs it."""
     tree.release(SECOND)
     tree.wait_for("local-rates-app")
@@ -247,7 +247,7 @@ def test_the_playbook_rolls_a_release_back(tree: Tree, playbook: Runner, report:
 
 
 def test_a_preview_is_created_and_deleted_with_its_pull_request(
-    tree: Tree, settings: ClusterSettings, report: Report
+    tree: SyncedTree, settings: ClusterTestSettings, report: Measurements
 ) -> None:
     number = 7
     preview = Namespace(f"preview-{number}")
@@ -297,7 +297,7 @@ CRASHER = "crasher"
 
 
 @pytest.fixture
-def crasher(tree: Tree, settings: ClusterSettings) -> Iterator[str]:
+def crasher(tree: SyncedTree, settings: ClusterTestSettings) -> Iterator[str]:
     """A pod that crashes, with a log of its last run."""
     tree.rates.apply(
         {
@@ -331,7 +331,7 @@ def _restarted(pod: Any) -> bool:
 
 
 def test_commands_of_runbooks_return_results(
-    tree: Tree, crasher: str, settings: ClusterSettings, tmp_path: Path, report: Report
+    tree: SyncedTree, crasher: str, settings: ClusterTestSettings, tmp_path: Path, report: Measurements
 ) -> None:
     dispatcher = "app.kubernetes.io/name=rates-dispatcher"
     tree.rates.python("deployment/rates-dispatcher", "import os, signal; os.kill(1, signal.SIGTERM)")
@@ -348,8 +348,8 @@ def test_commands_of_runbooks_return_results(
         "NODE": serving["spec"]["nodeName"],
         "POD": serving["metadata"]["name"],
     }
-    calm = Operator(tmp_path, tree.rates.name, names, settings.postgresql_image)
-    worried = Operator(tmp_path, tree.rates.name, {**names, "POD": crasher})
+    calm = RunbookShell(tmp_path, tree.rates.name, names, settings.postgresql_image)
+    worried = RunbookShell(tmp_path, tree.rates.name, {**names, "POD": crasher})
     commands = chosen(Where.GITOPS)
     wrong: list[str] = []
     for command in commands:
@@ -362,7 +362,7 @@ def test_commands_of_runbooks_return_results(
     report.seen("commands of runbooks, on a cluster as Argo CD makes it", f"{len(commands)} run, each found something")
 
 
-def test_the_playbook_runs_a_pass_of_housekeeping(tree: Tree, playbook: Runner, report: Report) -> None:
+def test_the_playbook_runs_a_pass_of_housekeeping(tree: SyncedTree, playbook: Runner, report: Measurements) -> None:
     before = {job["metadata"]["name"] for job in tree.rates.list("jobs")}
     playbook("housekeeping")
     (made,) = (job for job in tree.rates.list("jobs") if job["metadata"]["name"] not in before)
@@ -370,7 +370,7 @@ def test_the_playbook_runs_a_pass_of_housekeeping(tree: Tree, playbook: Runner, 
     report.seen("playbook housekeeping", "a pass ran in addition to the schedule, and completed")
 
 
-def test_the_playbook_drains_a_node(tree: Tree, playbook: Runner, report: Report) -> None:
+def test_the_playbook_drains_a_node(tree: SyncedTree, playbook: Runner, report: Measurements) -> None:
     """It stops before it terminates the instance, because nodes of this cluster are not EC2 instances."""
     kept = {pod["spec"]["nodeName"] for pod in tree.rates.list("pods", f"app.kubernetes.io/name={STORES}")}
     nodes = [node["metadata"]["name"] for node in tree.rates.list("nodes")]
@@ -390,7 +390,7 @@ def test_the_playbook_drains_a_node(tree: Tree, playbook: Runner, report: Report
     report.seen("playbook node-replacement", "the node was drained; its pods run elsewhere")
 
 
-def _whole(tree: Tree, without: str) -> bool:
+def _whole(tree: SyncedTree, without: str) -> bool:
     ready_replicas = tree.rates.get("deployment", "rates-app")["status"].get("readyReplicas")
     pods = tree.rates.list("pods", "app.kubernetes.io/name=rates-app,app.kubernetes.io/component=server")
     return ready_replicas == tree.rates.get("deployment", "rates-app")["spec"]["replicas"] and without not in {
@@ -398,7 +398,7 @@ def _whole(tree: Tree, without: str) -> bool:
     }
 
 
-def _ask_for_pull_requests(tree: Tree) -> None:
+def _ask_for_pull_requests(tree: SyncedTree) -> None:
     tree.argocd.kubectl(
         "annotate", "applicationset", "previews", "argocd.argoproj.io/application-set-refresh=true", "--overwrite"
     )

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cluster.load import Load
+from tests.cluster.load import LoadPod
 from tests.cluster.release import NAME
 
 if TYPE_CHECKING:
     from tests.cluster.release import Release
-    from tests.cluster.results import Report
+    from tests.cluster.results import Measurements
 
 pytestmark = [pytest.mark.cluster, pytest.mark.smoke, pytest.mark.timeout(1800)]
 
 
 def test_another_pod_gets_correct_rates(rolling: Release) -> None:
-    with Load(rolling.namespace, f"{rolling.image}:1", max_requests=200) as load:
+    with LoadPod(rolling.namespace, f"{rolling.image}:1", max_requests=200) as load:
         load.wait_for_requests(200)
         tally = load.end()
     assert (tally.requests, tally.failed, tally.wrong) == (200, 0, 0), tally.examples
@@ -27,8 +27,8 @@ def test_the_charts_own_test_passes(rolling: Release) -> None:
     assert "Succeeded" in rolling.namespace.helm("test", NAME, "--timeout=5m")
 
 
-def test_a_rolling_upgrade_and_its_rollback_lose_no_request(rolling: Release, report: Report) -> None:
-    with Load(rolling.namespace, f"{rolling.image}:1") as load:
+def test_a_rolling_upgrade_and_its_rollback_lose_no_request(rolling: Release, report: Measurements) -> None:
+    with LoadPod(rolling.namespace, f"{rolling.image}:1") as load:
         rolling.upgrade("next")
         rolling.wait_for_version("next")
         load.pass_requests(200)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cluster.argocd import NAME, Bootstrap
+from tests.cluster.argocd import NAME, LocalProgram
 from tests.cluster.kube import Namespace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.cluster.results import Report
-    from tests.cluster.settings import ClusterSettings
+    from tests.cluster.results import Measurements
+    from tests.cluster.settings import ClusterTestSettings
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
@@ -22,8 +22,8 @@ REGISTRY = "registry.example.com/rates"
 
 
 @pytest.fixture(scope="module")
-def bootstrap(tmp_path_factory: pytest.TempPathFactory, settings: ClusterSettings) -> Iterator[Bootstrap]:
-    stack = Bootstrap(tmp_path_factory.mktemp("local"), settings, {"rates:registry": REGISTRY})
+def bootstrap(tmp_path_factory: pytest.TempPathFactory, settings: ClusterTestSettings) -> Iterator[LocalProgram]:
+    stack = LocalProgram(tmp_path_factory.mktemp("local"), settings, {"rates:registry": REGISTRY})
     yield stack
     stack.destroy()
 
@@ -38,7 +38,7 @@ def _left(kinds: str) -> list[str]:
     ]
 
 
-def test_up_repeat_drift_and_destroy(bootstrap: Bootstrap, report: Report) -> None:
+def test_up_repeat_drift_and_destroy(bootstrap: LocalProgram, report: Measurements) -> None:
     cluster = Namespace(NAME)
     kinds = "namespaces,clusterroles,clusterrolebindings,customresourcedefinitions"
     assert _left(kinds) == [], "Argo CD is in this cluster already: the tests need a cluster without"

@@ -6,17 +6,17 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.cluster.load import Tally
-from tests.cluster.results import PAGE, TABLES, Report, Row, record
+from tests.cluster.load import LoadResult
+from tests.cluster.results import PAGE, TABLES, Measurements, Row, record
 
-TALLY = Tally(12_345, 1, 0, 2, 1.0, 2.0, 30.4, 40.0, 107.4, ["/rates: 503"], 60.0)
+TALLY = LoadResult(12_345, 1, 0, 2, 1.0, 2.0, 30.4, 40.0, 107.4, ["/rates: 503"], 60.0)
 FIRST, SECOND = datetime(2026, 11, 24, tzinfo=UTC), datetime(2026, 11, 25, tzinfo=UTC)
 EMPTY = "Before.\n" + "".join(f"<!-- {table} -->\n<!-- /{table} -->\nBetween.\n" for table in TABLES)
 
 
 def measured(what: str) -> list[Row]:
     rows: list[Row] = []
-    report = Report("test_faults.py::test_it", rows)
+    report = Measurements("test_faults.py::test_it", rows)
     report.load(what, TALLY)
     report.fault(what, "Pod", TALLY, began=100.0, lost=0)
     report.seen(what, "all of it")

@@ -11,15 +11,15 @@ import pytest
 from tests.cluster.ingest import EXECUTORS, Ingest, generate
 from tests.cluster.kube import ready, wait_for
 from tests.cluster.release import Release
-from tests.cluster.runbooks import Operator, Where, chosen
+from tests.cluster.runbooks import RunbookShell, Where, chosen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from tests.cluster.kube import Namespace
-    from tests.cluster.results import Report
-    from tests.cluster.settings import ClusterSettings
+    from tests.cluster.results import Measurements
+    from tests.cluster.settings import ClusterTestSettings
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
@@ -27,7 +27,7 @@ ROWS = 2_000_000
 
 
 @pytest.fixture(scope="module")
-def ingest(stores: Namespace, settings: ClusterSettings) -> Iterator[Ingest]:
+def ingest(stores: Namespace, settings: ClusterTestSettings) -> Iterator[Ingest]:
     """The dispatcher and the operator, next to one pod of the service."""
     release = Release(stores, settings.image, more={"replicas": 1, "priorityClass": {"create": False, "name": ""}})
     release.upgrade("1")
@@ -39,7 +39,7 @@ def ingest(stores: Namespace, settings: ClusterSettings) -> Iterator[Ingest]:
     release.uninstall()
 
 
-def test_executors_that_come_and_go_ingest_a_file(ingest: Ingest, tmp_path: Path, report: Report) -> None:
+def test_executors_that_come_and_go_ingest_a_file(ingest: Ingest, tmp_path: Path, report: Measurements) -> None:
     file = tmp_path / "as-it-comes.csv"
     expected = generate(file, ROWS, seed=1)
     held = ingest.hold_publishing()
@@ -82,7 +82,7 @@ def test_executors_that_come_and_go_ingest_a_file(ingest: Ingest, tmp_path: Path
 # Each case has a different seed, because known content returns its earlier batch.
 @pytest.mark.parametrize(("victim", "seed"), [("executor", 2), ("driver", 3), ("operator", 4)])
 def test_a_batch_is_published_once_whatever_is_killed(
-    ingest: Ingest, victim: str, seed: int, tmp_path: Path, report: Report
+    ingest: Ingest, victim: str, seed: int, tmp_path: Path, report: Measurements
 ) -> None:
     file = tmp_path / f"{victim}-killed.csv"
     expected = generate(file, ROWS, seed=seed)
@@ -129,7 +129,7 @@ def _some_are_staged(ingest: Ingest, batch: int) -> None:
 
 
 @pytest.mark.usefixtures("version_1_again")
-def test_an_upgraded_dispatcher_completes_its_batch(ingest: Ingest, tmp_path: Path, report: Report) -> None:
+def test_an_upgraded_dispatcher_completes_its_batch(ingest: Ingest, tmp_path: Path, report: Measurements) -> None:
     """The old pod completes its batch, while the new one takes the next delivery."""
     ingest.install("1", spark_above_rows=ROWS)
     (old,) = (name for name, pod in ingest.dispatchers().items() if ready(pod))
@@ -156,7 +156,7 @@ def test_an_upgraded_dispatcher_completes_its_batch(ingest: Ingest, tmp_path: Pa
 
 @pytest.mark.usefixtures("version_1_again")
 def test_an_upgrade_of_the_dispatcher_does_not_disturb_a_batch_on_spark(
-    ingest: Ingest, tmp_path: Path, report: Report
+    ingest: Ingest, tmp_path: Path, report: Measurements
 ) -> None:
     file = tmp_path / "on-spark.csv"
     expected = generate(file, ROWS, seed=22)
@@ -180,9 +180,9 @@ def test_an_upgrade_of_the_dispatcher_does_not_disturb_a_batch_on_spark(
     )
 
 
-def test_commands_of_runbooks_find_a_batch_on_spark(ingest: Ingest, tmp_path: Path, report: Report) -> None:
+def test_commands_of_runbooks_find_a_batch_on_spark(ingest: Ingest, tmp_path: Path, report: Measurements) -> None:
     name = str(ingest.namespace.list("sparkapplications")[0]["metadata"]["name"])
-    operator = Operator(tmp_path, ingest.namespace.name, {"NAME": name, "BATCH": name.removeprefix("batch-")})
+    operator = RunbookShell(tmp_path, ingest.namespace.name, {"NAME": name, "BATCH": name.removeprefix("batch-")})
     commands = chosen(Where.SPARK)
     operator.run_all(commands)
     report.seen("commands of runbooks, after batches on Spark", f"{len(commands)} run, each found something")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from rehearsal import stack_config
 
-from tests.charts.rendering import IMAGE, ROOT, Manifest, application_set, fill, pods, synced
+from tests.charts.rendering import IMAGE, ROOT, KubernetesManifest, application_set, fill, pods, synced
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ MACHINES = {"t3.medium": (2000, 3836), "m6a.4xlarge": (16000, 63_500)}
 
 
 @dataclass(frozen=True, order=True)
-class Pod:
+class PodRequests:
     """What one pod requests: memory in MiB, CPU in millicores."""
 
     memory: int
@@ -69,17 +69,17 @@ ARGO_CD = ("controller", "applicationSet", "repoServer", "server", "redis", "not
 
 
 @dataclass(frozen=True)
-class Cluster:
+class RegisteredCluster:
     """One cluster of a stack: its registration, and the nodes that always run."""
 
     name: str
-    registration: Manifest
+    registration: KubernetesManifest
     machine: str
     nodes: int
     pods_per_node: int
 
 
-def clusters(stack: Rehearsal) -> Iterator[Cluster]:
+def clusters(stack: Rehearsal) -> Iterator[RegisteredCluster]:
     """Yield the clusters that a stack's program registers."""
     groups = {
         group.inputs["clusterName"]: group.inputs
@@ -93,7 +93,7 @@ def clusters(stack: Rehearsal) -> Iterator[Cluster]:
             continue
         name = metadata["annotations"]["rates.io/cluster-name"]
         group = groups[name]
-        yield Cluster(
+        yield RegisteredCluster(
             name,
             {**secret.inputs["stringData"], "metadata": metadata},
             group["instanceTypes"][0],
@@ -102,14 +102,14 @@ def clusters(stack: Rehearsal) -> Iterator[Cluster]:
         )
 
 
-def applications(registration: Manifest) -> dict[str, Manifest]:
+def applications(registration: KubernetesManifest) -> dict[str, KubernetesManifest]:
     """Return the applications that Argo CD makes of a registration, by name without the cluster's in front."""
     cluster = fill(application_set("clusters")["spec"]["template"], registration)
     made = synced(cluster["spec"]["source"], namespace="argocd")
     return {one["metadata"]["name"].removeprefix(f"{cluster['metadata']['name']}-"): one["spec"] for one in made}
 
 
-def at_rest(made: Mapping[str, Manifest]) -> tuple[list[Pod], list[Pod]]:
+def at_rest(made: Mapping[str, KubernetesManifest]) -> tuple[list[PodRequests], list[PodRequests]]:
     """List what the applications run without load.
 
     Args:
@@ -128,7 +128,7 @@ def at_rest(made: Mapping[str, Manifest]) -> tuple[list[Pod], list[Pod]]:
     return [pod for copies, pod in found if not copies], [pod for copies, pod in found for _ in range(copies)]
 
 
-def shortage(cluster: Cluster, each: list[Pod], once: list[Pod]) -> str:
+def shortage(cluster: RegisteredCluster, each: list[PodRequests], once: list[PodRequests]) -> str:
     """Fit the pods into the nodes, the largest first.
 
     Returns:
@@ -159,24 +159,24 @@ def shortage(cluster: Cluster, each: list[Pod], once: list[Pod]) -> str:
     return "\n".join([*rows, "  all pods:", *(f"    {p.name}: {p.memory} MiB, {p.cpu} mCPU" for p in sorted(once))])
 
 
-def _eks() -> Iterator[tuple[int, Pod]]:
+def _eks() -> Iterator[tuple[int, PodRequests]]:
     for name, (copies, cpu, memory) in EKS_ADDONS.items():
-        yield copies, Pod(memory, cpu, name)
+        yield copies, PodRequests(memory, cpu, name)
 
 
-def _argo_cd() -> Iterator[tuple[int, Pod]]:
+def _argo_cd() -> Iterator[tuple[int, PodRequests]]:
     values = yaml.safe_load((ROOT / "helm/gitops/argocd-values.yaml").read_text())
     for name in ARGO_CD:
         yield 1, _pod(f"argocd-{name}", [values[name]["resources"]])
 
 
-def _chart(name: str, values: Manifest) -> Iterator[tuple[int, Pod]]:
+def _chart(name: str, values: KubernetesManifest) -> Iterator[tuple[int, PodRequests]]:
     for workload, copies, resources in CHARTS[name]:
         number = int(_at(values, copies)) if isinstance(copies, str) else copies
         yield number, _pod(workload, [_at(values, resources)] if resources else [])
 
 
-def _own(manifests: list[Manifest]) -> Iterator[tuple[int, Pod]]:
+def _own(manifests: list[KubernetesManifest]) -> Iterator[tuple[int, PodRequests]]:
     scaled = {
         one["spec"]["scaleTargetRef"]["name"]: one["spec"]["minReplicas"]
         for one in manifests
@@ -191,9 +191,9 @@ def _own(manifests: list[Manifest]) -> Iterator[tuple[int, Pod]]:
             yield copies, _pod(name, [container["resources"] for container in template["spec"]["containers"]])
 
 
-def _pod(name: str, resources: list[Any]) -> Pod:
+def _pod(name: str, resources: list[Any]) -> PodRequests:
     requests = [one.get("requests", {}) for one in resources]
-    return Pod(
+    return PodRequests(
         sum(mebibytes(one.get("memory", 0)) for one in requests),
         sum(_milli(one.get("cpu", 0)) for one in requests),
         name,

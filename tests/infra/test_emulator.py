@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.infra.emulator import kinds, rules, shapes
-from tests.infra.emulator.account import NEW_ACCOUNT, Account, Live, Refused
+from tests.infra.emulator.account import NEW_ACCOUNT, Account, CallRefused, Live
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -400,7 +400,7 @@ def test_every_rule_has_a_violating_call_and_a_source() -> None:
 @pytest.mark.parametrize("name", BREAKS)
 def test_the_rule_refuses_violations(name: str) -> None:
     world = World()
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(CallRefused) as refusal:
         BREAKS[name](world)
     assert refusal.value.rule == name
     assert world.account.refusals == [name]
@@ -425,7 +425,7 @@ def test_correct_calls_are_accepted() -> None:
 def test_a_new_accounts_quota_excludes_a_second_large_node() -> None:
     world = World(quotas=NEW_ACCOUNT)
     world.cluster()
-    with pytest.raises(Refused, match=r"VcpuLimitExceeded: 8 of 5"):
+    with pytest.raises(CallRefused, match=r"VcpuLimitExceeded: 8 of 5"):
         world.nodes(desired=4)
 
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.xdist_group("infra")
 
 ANNOTATIONS = {
     "region",
-    "domain",
+    "hosts",
     "certificate-arn",
     "target-group-arn",
     "registry",
@@ -47,7 +47,7 @@ def test_each_cluster_registers_with_what_the_charts_need(stack: Rehearsal) -> N
     for name, metadata in registrations.items():
         assert {f"rates.io/{key}" for key in ANNOTATIONS} == set(metadata["annotations"])
         # Without a domain there is no certificate; only a standby says so.
-        empty = {"domain", "certificate-arn"} if stack.stack.startswith("dev") else set()
+        empty = {"certificate-arn"} if stack.stack.startswith("dev") else set()
         empty |= set() if "standby" in name else {"standby"}
         assert {f"rates.io/{key}" for key in empty} == {k for k, v in metadata["annotations"].items() if not v}
         labels = metadata["labels"]

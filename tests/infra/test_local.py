@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from rehearsal import Rehearsal, rehearse, stack_config
-from settings import SettingsError, load_local
+from settings import StackSettingsError, load_local
 
 pytestmark = pytest.mark.xdist_group("infra")
 
@@ -66,7 +66,7 @@ def test_it_names_its_context_to_exclude_other_clusters(local: Rehearsal) -> Non
     ],
 )
 def test_a_mistake_is_named_by_its_key(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(SettingsError, match=message):
+    with pytest.raises(StackSettingsError, match=message):
         _load(**changes)
 
 

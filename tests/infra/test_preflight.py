@@ -61,31 +61,31 @@ def aws() -> Iterator[Aws]:
 
 
 @pytest.fixture
-def plan(dev: Rehearsal, aws: Aws) -> preflight.Plan:
-    return preflight.Plan(
+def plan(dev: Rehearsal, aws: Aws) -> preflight.Requirements:
+    return preflight.Requirements(
         stack="dev", config=stack_config("dev"), rehearsal=dev, client=aws.client, file={}, digest="sha256:0a1b"
     )
 
 
-def texts(check: str, plan: preflight.Plan) -> list[str]:
+def texts(check: str, plan: preflight.Requirements) -> list[str]:
     return [problem.text for problem in preflight.CHECKS[check](plan)]
 
 
-def test_placeholders_are_named_with_their_keys(plan: preflight.Plan) -> None:
+def test_placeholders_are_named_with_their_keys(plan: preflight.Requirements) -> None:
     assert texts("settings", plan) == []
     config = {**plan.config, "rates:alertEmail": "rates-dev@example.com"}
     (problem,) = texts("settings", replace(plan, config=config))
     assert "alertEmail" in problem
 
 
-def test_credentials_of_another_account_are_refused(plan: preflight.Plan, aws: Aws) -> None:
+def test_credentials_of_another_account_are_refused(plan: preflight.Requirements, aws: Aws) -> None:
     aws.answer("sts", "get_caller_identity", **CALLER)
     assert texts("account", plan) == []
     aws.answer("sts", "get_caller_identity", **{**CALLER, "Account": "999999999999"})
     assert texts("account", plan) == [f"the credentials are of account 999999999999, and rates:account is {ACCOUNT}"]
 
 
-def test_missing_permissions_are_named_with_the_role_of_the_session(plan: preflight.Plan, aws: Aws) -> None:
+def test_missing_permissions_are_named_with_the_role_of_the_session(plan: preflight.Requirements, aws: Aws) -> None:
     aws.answer("sts", "get_caller_identity", **CALLER)
     results = [
         {"EvalActionName": name, "EvalDecision": "implicitDeny" if name == "eks:CreateCluster" else "allowed"}
@@ -96,7 +96,7 @@ def test_missing_permissions_are_named_with_the_role_of_the_session(plan: prefli
     assert texts("permissions", plan) == [f"{role} may not eks:CreateCluster: implicitDeny"]
 
 
-def test_zones_that_are_impaired_or_absent_are_named(plan: preflight.Plan, aws: Aws) -> None:
+def test_zones_that_are_impaired_or_absent_are_named(plan: preflight.Requirements, aws: Aws) -> None:
     zones = [
         {"ZoneId": "use1-az1", "State": "available"},
         {"ZoneId": "use1-az2", "State": "impaired"},
@@ -106,7 +106,7 @@ def test_zones_that_are_impaired_or_absent_are_named(plan: preflight.Plan, aws: 
     assert texts("zones", plan) == ["zone use1-az2 is not available", "zone use1-az4 is not available"]
 
 
-def test_each_zone_offers_the_nodes_and_one_type_for_spark(plan: preflight.Plan, aws: Aws) -> None:
+def test_each_zone_offers_the_nodes_and_one_type_for_spark(plan: preflight.Requirements, aws: Aws) -> None:
     offers = [("use1-az1", "t3.medium"), ("use1-az1", "m5.large"), ("use1-az2", "m5.large"), ("use1-az4", "t3.medium")]
     listed = [{"Location": zone, "InstanceType": name} for zone, name in offers]
     aws.answer("ec2", "describe_instance_type_offerings", InstanceTypeOfferings=listed)
@@ -116,7 +116,9 @@ def test_each_zone_offers_the_nodes_and_one_type_for_spark(plan: preflight.Plan,
     ]
 
 
-def test_the_vcpu_of_a_new_account_are_too_few_for_the_nodes_at_their_maximum(plan: preflight.Plan, aws: Aws) -> None:
+def test_the_vcpu_of_a_new_account_are_too_few_for_the_nodes_at_their_maximum(
+    plan: preflight.Requirements, aws: Aws
+) -> None:
     for cores in (2, 2):
         aws.answer("ec2", "describe_instance_types", InstanceTypes=[{"VCpuInfo": {"DefaultVCpus": cores}}])
     # In the order of the check: Elastic addresses, NAT gateways, VPC, cluster, balancer, databases, and the vCPUs.
@@ -137,7 +139,7 @@ def test_the_vcpu_of_a_new_account_are_too_few_for_the_nodes_at_their_maximum(pl
     ]
 
 
-def test_versions_that_eks_does_not_offer_are_named_with_those_it_does(plan: preflight.Plan, aws: Aws) -> None:
+def test_versions_that_eks_does_not_offer_are_named_with_those_it_does(plan: preflight.Requirements, aws: Aws) -> None:
     addons = plan.config["rates:kubernetes"]["1.35"]["addons"]
     supported = {
         "clusterVersion": "1.35",
@@ -154,7 +156,7 @@ def test_versions_that_eks_does_not_offer_are_named_with_those_it_does(plan: pre
     assert "v9.9.9-eksbuild.1" in problem.remedy
 
 
-def test_a_version_that_left_standard_support_is_refused(plan: preflight.Plan, aws: Aws) -> None:
+def test_a_version_that_left_standard_support_is_refused(plan: preflight.Requirements, aws: Aws) -> None:
     old = {"clusterVersion": "1.35", "versionStatus": "EXTENDED_SUPPORT"}
     aws.answer("eks", "describe_cluster_versions", clusterVersions=[old])
     assert texts("versions", plan) == ["us-east-1: Kubernetes 1.35 is EXTENDED_SUPPORT"]
@@ -162,18 +164,18 @@ def test_a_version_that_left_standard_support_is_refused(plan: preflight.Plan, a
 
 @pytest.mark.parametrize(("owner", "problems"), [("dev", 0), ("other", 1)])
 def test_a_cluster_of_the_same_name_must_be_the_stack_s(
-    plan: preflight.Plan, aws: Aws, owner: str, problems: int
+    plan: preflight.Requirements, aws: Aws, owner: str, problems: int
 ) -> None:
     aws.answer("eks", "describe_cluster", cluster={"name": "rates-dev-blue", "tags": {"stack": owner}})
     assert len(texts("names", plan)) == problems
 
 
-def test_a_name_that_is_free_is_no_problem(plan: preflight.Plan, aws: Aws) -> None:
+def test_a_name_that_is_free_is_no_problem(plan: preflight.Requirements, aws: Aws) -> None:
     aws.refuse("eks", "describe_cluster", "ResourceNotFoundException")
     assert texts("names", plan) == []
 
 
-def test_the_parent_zone_must_be_public_and_there(plan: preflight.Plan, aws: Aws) -> None:
+def test_the_parent_zone_must_be_public_and_there(plan: preflight.Requirements, aws: Aws) -> None:
     config = {**plan.config, "rates:parentZone": "rates.test"}
     zone = {"Id": "Z1", "Name": "rates.test.", "CallerReference": "1", "Config": {"PrivateZone": True}}
     more = {"DNSName": "rates.test", "IsTruncated": False, "MaxItems": "100"}
@@ -181,14 +183,14 @@ def test_the_parent_zone_must_be_public_and_there(plan: preflight.Plan, aws: Aws
     assert texts("domain", replace(plan, config=config)) == ["there is no public hosted zone rates.test"]
 
 
-def test_an_image_that_was_not_pushed_is_named(plan: preflight.Plan, aws: Aws) -> None:
+def test_an_image_that_was_not_pushed_is_named(plan: preflight.Requirements, aws: Aws) -> None:
     aws.refuse("ecr", "describe_images", "ImageNotFoundException")
     assert texts("image", plan) == ["rates-dev has no image sha256:0a1b"]
     assert texts("image", replace(plan, digest="")) == ["no image was released for dev"]
 
 
 def test_a_call_that_aws_refuses_is_reported_and_the_next_check_runs(
-    plan: preflight.Plan, aws: Aws, monkeypatch: pytest.MonkeyPatch
+    plan: preflight.Requirements, aws: Aws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = {name: preflight.CHECKS[name] for name in ("account", "settings")}
     monkeypatch.setattr(preflight, "CHECKS", chosen)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 
-from tests.charts.rendering import IMAGE, batch, synced, the
+from tests.charts.rendering import IMAGE, batch, of_kind, synced, the
 from tests.charts.schemas import problems
-from tests.infra.room import Cluster, applications, at_rest, clusters, mebibytes, shortage
+from tests.infra.room import RegisteredCluster, applications, at_rest, clusters, mebibytes, shortage
 
 if TYPE_CHECKING:
     from rehearsal import Rehearsal
@@ -38,9 +39,26 @@ def test_charts_accept_every_registration_and_its_pods_fit(stack: Rehearsal) -> 
     assert not any(short), "\n".join(filter(None, short))
 
 
+def test_the_service_accepts_the_names_that_the_program_publishes(stack: Rehearsal) -> None:
+    records = stack.of_type("aws:route53/record:Record").values()
+    published = {record.inputs["name"] for record in records if record.inputs["type"] == "A"}
+    published.add(urlsplit(stack.outputs["url"]).netloc.lower())
+    accepted: set[str] = set()
+    for cluster in clusters(stack):
+        service = synced(applications(cluster.registration)["rates-app"]["source"], IMAGE, namespace="rates")
+        (workload,) = of_kind(service, "Deployment", "Rollout")
+        (container,) = workload["spec"]["template"]["spec"]["containers"]
+        (hosts,) = [one["value"] for one in container["env"] if one["name"] == "RATES_ALLOWED_HOSTS"]
+        public = {host for host in hosts.split(",") if "." in host and not host.startswith(("rates-app", "127."))}
+        assert public <= published, "a host that leads elsewhere is accepted"
+        if "standby" not in cluster.name:
+            accepted |= public
+    assert accepted == published
+
+
 def test_a_node_too_few_is_reported_with_the_pods_that_do_not_fit(dev: Rehearsal) -> None:
     (cluster,) = clusters(dev)
-    small = Cluster(cluster.name, cluster.registration, cluster.machine, 1, 17)
+    small = RegisteredCluster(cluster.name, cluster.registration, cluster.machine, 1, 17)
     report = shortage(small, *at_rest(applications(cluster.registration)))
     assert "1 nodes of t3.medium" in report
     assert "no room for" in report

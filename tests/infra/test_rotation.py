@@ -162,12 +162,14 @@ def test_no_standby_is_no_error(rotating: Rotating, monkeypatch: pytest.MonkeyPa
 def test_a_slow_database_is_retried(rotating: Rotating, monkeypatch: pytest.MonkeyPatch) -> None:
     states = [{"DBInstanceStatus": "modifying", "PendingModifiedValues": {"MasterUserPassword": "****"}}]
 
-    class Busy:
+    class DatabaseInRotation:
         def describe_db_instances(self, **_: str) -> dict[str, list[dict[str, Any]]]:
             return {"DBInstances": states}
 
     real: Any = boto3.client
-    monkeypatch.setattr(boto3, "client", lambda service, **o: Busy() if service == "rds" else real(service, **o))
+    monkeypatch.setattr(
+        boto3, "client", lambda service, **o: DatabaseInRotation() if service == "rds" else real(service, **o)
+    )
     with pytest.raises(TimeoutError, match="has not taken the password yet"):
         rotating.step("testSecret", millis=1_000)
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from rehearsal import ROOT, stack_config
-from settings import Settings, SettingsError, load, placeholders
+from settings import StackSettings, StackSettingsError, load, placeholders
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def _load(stack: str, config: dict[str, Any]) -> Settings:
+def _load(stack: str, config: dict[str, Any]) -> StackSettings:
     return load(stack, _texts(config), ROOT)
 
 
@@ -59,7 +59,7 @@ def test_a_copy_s_own_settings_win() -> None:
 
 @pytest.mark.parametrize("name", ["test", "prod-anna", "dev-", "dev-Anna", "dev-abcdefghijk", "dev-a_b"])
 def test_a_stack_s_name_is_one_of_the_environments_or_a_copy(name: str) -> None:
-    with pytest.raises(SettingsError, match="name it dev, staging, prod, or dev-NAME"):
+    with pytest.raises(StackSettingsError, match="name it dev, staging, prod, or dev-NAME"):
         _load(name, stack_config("dev"))
 
 
@@ -121,7 +121,7 @@ _STANDBY |= {"nodes": {"min": 1, "max": 1}}
 )
 def test_a_mistake_is_named_with_the_allowed_values(changes: dict[str, Any], message: str) -> None:
     config = {key: value for key, value in {**stack_config("dev"), **changes}.items() if value is not None}
-    with pytest.raises(SettingsError, match=message):
+    with pytest.raises(StackSettingsError, match=message):
         _load("dev", config)
 
 

@@ -24,12 +24,12 @@ class TicketSystem(HTTPServer):
     """Keeps tickets in memory and answers as the function's contract says."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", 0), _TicketHandler)
         self.tickets: list[dict[str, Any]] = []
         self.broken = False
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _TicketHandler(BaseHTTPRequestHandler):
     server: TicketSystem
 
     def do_GET(self) -> None:

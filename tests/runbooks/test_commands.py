@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rates_app.local.postgres import PostgresPair
-    from tests.fixtures.stores import Database
+    from tests.fixtures.stores import MigratedDatabase
 
 COMMANDS = list({(command.words, command.given): command for path in ALL for command in commands(path)}.values())
 WRONG = [
@@ -122,7 +122,7 @@ def takes_notifications() -> Iterator[str]:
 @pytest.fixture
 def stack(
     cluster: PostgresPair,
-    database: Database,
+    database: MigratedDatabase,
     redis_url: str,
     takes_notifications: str,
     tmp_path: Path,

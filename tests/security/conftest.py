@@ -19,14 +19,14 @@ from rates_app.settings import Settings
 from rates_app.store.generation import increment_generation
 from rates_app.store.tokens import create_token
 from tests.fixtures.service import Publisher
-from tests.fixtures.stores import Database, create_database, wait_for_replay
+from tests.fixtures.stores import MigratedDatabase, create_database, wait_for_replay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from rates_app.local.postgres import PostgresPair
     from rates_app.local.redis import RedisServer
-    from tests.fixtures.service import Row
+    from tests.fixtures.service import PriceRow
 
 QUESTION = "/rates?date_from=2021-01-01&date_to=2021-01-31&orig_code=CNGGZ&dest_code=EETLL"
 
@@ -83,7 +83,7 @@ class PodUnderTest(Pod):
 
 
 @pytest.fixture(scope="module")
-def attacked(cluster: PostgresPair, worker_id: str) -> Iterator[Database]:
+def attacked(cluster: PostgresPair, worker_id: str) -> Iterator[MigratedDatabase]:
     """A database with the sample's ports and regions, for all tests of a module."""
     with create_database(cluster, f"rates_attacked_{worker_id}_{time.monotonic_ns()}") as own:
         with psycopg.connect(own.url) as connection:
@@ -95,7 +95,7 @@ def attacked(cluster: PostgresPair, worker_id: str) -> Iterator[Database]:
 
 
 @pytest.fixture(scope="module")
-def token(attacked: Database, sample_rows: list[Row]) -> str:
+def token(attacked: MigratedDatabase, sample_rows: list[PriceRow]) -> str:
     """A supplier's token, in a database with prices."""
     Publisher(attacked.url).publish(sample_rows[:2000])
     with psycopg.connect(attacked.url) as connection:
@@ -104,7 +104,7 @@ def token(attacked: Database, sample_rows: list[Row]) -> str:
 
 @pytest.fixture(scope="module")
 def start_pod(
-    attacked: Database, token: str, redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
+    attacked: MigratedDatabase, token: str, redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., object]:
     """Start pods with given settings."""
 

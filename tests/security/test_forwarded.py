@@ -38,9 +38,15 @@ def test_unknown_hosts_are_refused(client: FlaskClient, host: str) -> None:
     assert own.get_json(force=True)["type"] == "/problems/unknown-host"
 
 
-@pytest.mark.parametrize("host", ["rates.example.com", "rates.example.com:8443", "a.staging.example.com"])
+@pytest.mark.parametrize("host", ["rates.example.com", "RATES.example.com:8443", "a.staging.example.com"])
 def test_own_hosts_are_served(client: FlaskClient, host: str) -> None:
     assert client.get("/docs", headers={"Host": host}).status_code == 200
+
+
+def test_a_probe_needs_no_host(client: FlaskClient) -> None:
+    """Without stores it is not ready, which is another error."""
+    assert client.get("/healthz", headers={"Host": "10.0.0.7:8080"}).status_code == 200
+    assert client.get("/readyz", headers={"Host": "10.0.0.7:8080"}).status_code == 503
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from rates_app.settings import Settings, SettingsError, read_settings
 if TYPE_CHECKING:
     from redis import Redis as Client
 
-    from tests.fixtures.stores import Database
+    from tests.fixtures.stores import MigratedDatabase
 
 POISON = [
     b"",
@@ -70,7 +70,7 @@ def test_an_invalid_question_raises_a_value_error(poison: bytes) -> None:
         RatesQuestion.parse(poison.decode("latin1"))
 
 
-def test_poisoned_hot_keys_do_not_fail_a_publish(redis: Redis, client: Client, database: Database) -> None:
+def test_poisoned_hot_keys_do_not_fail_a_publish(redis: Redis, client: Client, database: MigratedDatabase) -> None:
     period = int(time.time() // PERIOD_SECONDS)
     for number, poison in enumerate(POISON):
         for key in (f"rates:hot:{period}", f"rates:hot:{period + 1}"):
@@ -82,7 +82,7 @@ def test_poisoned_hot_keys_do_not_fail_a_publish(redis: Redis, client: Client, d
 
 
 def test_a_failed_warming_does_not_break_the_transaction(
-    redis: Redis, monkeypatch: pytest.MonkeyPatch, database: Database
+    redis: Redis, monkeypatch: pytest.MonkeyPatch, database: MigratedDatabase
 ) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("poison of another kind")

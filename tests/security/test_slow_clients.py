@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-    from tests.fixtures.stores import Database
+    from tests.fixtures.stores import MigratedDatabase
     from tests.security.conftest import PodUnderTest
 
 pytestmark = pytest.mark.xdist_group("slow-clients")  # the last tests count effects of the first ones on the pod
@@ -111,7 +111,7 @@ def test_an_unread_body_is_not_received(pod: PodUnderTest) -> None:
         assert client.recv(100).startswith(b"HTTP/1.1 202 ")
 
 
-def test_event_streams_hold_no_thread(pod: PodUnderTest, attacked: Database) -> None:
+def test_event_streams_hold_no_thread(pod: PodUnderTest, attacked: MigratedDatabase) -> None:
     with psycopg.connect(attacked.url) as connection:
         row = connection.execute(
             """

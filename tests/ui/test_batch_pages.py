@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import expect
 
 from rates_app.batches import ledger
-from rates_app.batches.formats.source import inspect
+from rates_app.batches.formats.inspection import inspect
 from rates_app.batches.model import Slice
 
 if TYPE_CHECKING:

@@ -54,6 +54,15 @@ app.kubernetes.io/part-of: freight-rates
 {{ add .Values.shutdown.drainSeconds .Values.shutdown.graceSeconds 10 }}
 {{- end -}}
 
+{{/* Services through which clients reach the pods, as JSON. */}}
+{{- define "rates-app.serviceNames" -}}
+{{- $name := include "rates-app.fullname" . -}}
+{{- $names := list $name -}}
+{{- if eq .Values.strategy.type "blueGreen" }}{{ $names = append $names (printf "%s-preview" $name) }}{{ end -}}
+{{- if and (eq .Values.strategy.type "canary") (include "rates-app.usesALB" .) }}{{ $names = append $names (printf "%s-canary" $name) }}{{ end -}}
+{{- toJson $names -}}
+{{- end -}}
+
 {{- define "rates-app.usesALB" -}}
 {{- if and .Values.ingress.enabled (eq .Values.ingress.className "alb") }}true{{ end -}}
 {{- end -}}

@@ -13,6 +13,23 @@ readOnlyRootFilesystem: true
 capabilities: { drop: [ALL] }
 {{- end -}}
 
+{{/*
+Names by which clients may address the service, joined by commas: those of users, the Services in the cluster, and
+localhost for port forwarding. Probes and health checks of load balancers use the operations port, which takes any name.
+*/}}
+{{- define "rates-app.allowedHosts" -}}
+{{- $hosts := .Values.hosts -}}
+{{- if .Values.ingress.enabled }}{{ $hosts = append $hosts .Values.ingress.host }}{{ end -}}
+{{- if .Values.gateway.enabled }}{{ $hosts = append $hosts .Values.gateway.host }}{{ end -}}
+{{- if and .Values.targetGroup.arn (not $hosts) }}{{ fail "hosts is empty: name the hosts that clients of targetGroup.arn use" }}{{ end -}}
+{{- range $service := include "rates-app.serviceNames" . | fromJsonArray -}}
+{{- range $suffix := list "" ".NS" ".NS.svc" ".NS.svc.cluster.local" -}}
+{{- $hosts = append $hosts (print $service (replace "NS" $.Release.Namespace $suffix)) -}}
+{{- end -}}
+{{- end -}}
+{{- concat $hosts (list "localhost" "127.0.0.1") | join "," | lower -}}
+{{- end -}}
+
 {{/* The settings. A load balancer implies one trusted proxy, and HTTPS if it has a certificate. */}}
 {{- define "rates-app.settings" -}}
 {{- $implied := dict -}}
@@ -23,6 +40,7 @@ capabilities: { drop: [ALL] }
 {{- else if .Values.gateway.enabled -}}
 {{- $implied = dict "trusted_proxies" 1 -}}
 {{- end -}}
+{{- $_ := set $implied "allowed_hosts" (include "rates-app.allowedHosts" .) -}}
 {{- mergeOverwrite $implied .Values.settings | toYaml -}}
 {{- end -}}
 

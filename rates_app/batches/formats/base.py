@@ -76,14 +76,15 @@ class FileFormat(Protocol):
             Unreadable: The file cannot be a batch.
         """
 
-    def plan(self, uri: str, layout: Layout, slice_bytes: int, parts: int = 1) -> list[Slice]:
+    def plan(self, uri: str, layout: Layout, slice_bytes: int, min_slices: int = 1) -> list[Slice]:
         """Cut a plain file into slices of about equal size.
 
         Args:
             uri: The plain file.
             layout: What :meth:`check` has found.
             slice_bytes: The size to aim for. Slices of a huge file are larger, to stay under :data:`MAX_SLICES`.
-            parts: Slices to aim for at least. Slices of a small file become smaller for it, down to a minimum.
+            min_slices: Minimum number of slices to aim for. A small file has smaller slices to reach it, down to a
+                minimum size.
 
         Returns:
             At least one slice, in the order of the file.
@@ -92,7 +93,7 @@ class FileFormat(Protocol):
             Unreadable: The file cannot be a batch.
         """
 
-    def read(self, uri: str, layout: Layout, part: Slice) -> Iterator[Rows]:
+    def read(self, uri: str, layout: Layout, slice_: Slice) -> Iterator[Rows]:
         """Parse a slice chunk by chunk, so that memory does not depend on the slice's size.
 
         Yields:
@@ -125,5 +126,5 @@ def shown(value: bytes | str | None) -> str | None:
 
 
 def shift(rejects: Iterable[Reject], by: int) -> list[Reject]:
-    """Move line numbers from a piece's to its slice's."""
+    """Convert line numbers within a chunk into line numbers within its slice."""
     return [reject._replace(line=reject.line + by) for reject in rejects]

@@ -143,14 +143,14 @@ def _find_header(text: bytes, offset: int, profile: Profile) -> Layout:
     raise fault or Unreadable("the sheet is empty")
 
 
-def plan(uri: str, layout: Layout, slice_bytes: int, parts: int = 1) -> list[Slice]:
+def plan(uri: str, layout: Layout, slice_bytes: int, min_slices: int = 1) -> list[Slice]:
     """Cut the rows after the header into byte ranges of their lines."""
-    return plan_lines(uri, layout.start, slice_bytes, parts, layout.stop)
+    return plan_lines(uri, layout.start, slice_bytes, min_slices, layout.stop)
 
 
-def read(uri: str, layout: Layout, part: Slice) -> Iterator[Rows]:
+def read(uri: str, layout: Layout, slice_: Slice) -> Iterator[Rows]:
     """Parse the rows whose lines begin in a slice."""
-    return read_lines(uri, part, partial(_rows, layout=layout))
+    return read_lines(uri, slice_, partial(_rows, layout=layout))
 
 
 def read_all(uri: str, layout: Layout) -> Iterator[Rows]:

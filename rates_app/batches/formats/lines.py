@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 MIN_SLICE_BYTES = 4 * 2**20
 
 
-def plan_lines(uri: str, first: int, slice_bytes: int, parts: int, stop: int | None = None) -> list[Slice]:
+def plan_lines(uri: str, first: int, slice_bytes: int, min_slices: int, stop: int | None = None) -> list[Slice]:
     """Cut a text file into byte ranges, as :meth:`rates_app.batches.formats.base.FileFormat.plan` describes.
 
     Args:
         uri: The plain file.
         first: The byte at which the rows begin.
         slice_bytes: The size to aim for.
-        parts: Slices to aim for at least.
+        min_slices: Minimum number of slices to aim for.
         stop: The byte at which the rows end, if that is not the end of the file.
     """
     size = whole_file(uri, 0, stop).stop
     first = min(size, first)
-    wanted = min(slice_bytes, max(MIN_SLICE_BYTES, -(-(size - first) // parts)))
+    wanted = min(slice_bytes, max(MIN_SLICE_BYTES, -(-(size - first) // min_slices)))
     step = max(wanted, -(-(size - first) // base.MAX_SLICES))
     cuts = [*range(first, size, step), size] if size > first else [first, first]
     return [Slice(number, *span) for number, span in enumerate(pairwise(cuts))]
@@ -60,20 +60,20 @@ def whole_file(uri: str, start: int, stop: int | None = None) -> Slice:
 
 def sample_lines(uri: str, start: int, stop: int | None = None) -> Slice:
     """Return the first lines of a file as a slice."""
-    part = whole_file(uri, start, stop)
-    return part._replace(stop=min(part.stop, start + base.SAMPLE_BYTES))
+    slice_ = whole_file(uri, start, stop)
+    return slice_._replace(stop=min(slice_.stop, start + base.SAMPLE_BYTES))
 
 
-def read_lines(uri: str, part: Slice, parse: Callable[[bytes], Rows]) -> Iterator[Rows]:
+def read_lines(uri: str, slice_: Slice, parse: Callable[[bytes], Rows]) -> Iterator[Rows]:
     """Parse the lines that begin in a slice, a chunk at a time.
 
     Args:
         uri: The plain file.
-        part: The slice.
+        slice_: The slice.
         parse: Parses whole lines, counted from 1.
     """
     lines = 0
-    for text in line_chunks(uri, part):
+    for text in line_chunks(uri, slice_):
         for chunk in _bounded(text):
             rows = parse(chunk)
             np.add(rows.lines, lines, out=rows.lines)
@@ -95,7 +95,7 @@ def _bounded(text: bytes) -> Iterator[bytes]:
     yield from (text[start:stop] for start, stop in pairwise(cuts) if start < stop)
 
 
-def line_chunks(uri: str, part: Slice) -> Iterator[bytes]:
+def line_chunks(uri: str, slice_: Slice) -> Iterator[bytes]:
     """Read the lines that begin in a slice, a few megabytes of whole lines at a time.
 
     Raises:
@@ -103,33 +103,33 @@ def line_chunks(uri: str, part: Slice) -> Iterator[bytes]:
     """
     with open_uri(uri) as file:
         chunk = b""
-        if part.number == 0:
-            begins = file.seek(part.start)
+        if slice_.number == 0:
+            begins = file.seek(slice_.start)
         else:
             # The line that crosses the slice's start belongs to the slice before. Starting one byte early distinguishes
             # a line that begins exactly at the start from one that crosses it.
-            file.seek(part.start - 1)
+            file.seek(slice_.start - 1)
             chunk = file.read(base.MAX_LINE_BYTES)
             skipped = chunk.find(b"\n") + 1
             if not skipped and len(chunk) == base.MAX_LINE_BYTES:
-                raise Unreadable(f"the file has a line of more than {base.MAX_LINE_BYTES} bytes at byte {part.start}")
+                raise Unreadable(f"the file has a line of more than {base.MAX_LINE_BYTES} bytes at byte {slice_.start}")
             if not skipped:
                 return  # no line begins in this slice
-            begins = part.start - 1 + skipped
+            begins = slice_.start - 1 + skipped
             chunk = chunk[skipped:]
         rest = b""  # the line that begins at `begins`, as far as it was read
-        while begins < part.stop:
+        while begins < slice_.stop:
             position = begins + len(rest)
             # A sample is small: read no more than its end, and the line that crosses it.
-            chunk = chunk or file.read(min(files.CHUNK_BYTES, max(part.stop - position, 0) + base.MAX_LINE_BYTES))
+            chunk = chunk or file.read(min(files.CHUNK_BYTES, max(slice_.stop - position, 0) + base.MAX_LINE_BYTES))
             if not chunk:
                 yield rest  # the file's last line has no end
                 return
             # The last line to take is the one that holds the byte before `stop`.
-            beyond = max(part.stop - 1 - position, 0)
+            beyond = max(slice_.stop - 1 - position, 0)
             end = (chunk.find(b"\n", beyond) if beyond < len(chunk) else -1) + 1 or chunk.rfind(b"\n") + 1
             line = position + end if end else begins
-            if line < part.stop and position + len(chunk) - line > base.MAX_LINE_BYTES:
+            if line < slice_.stop and position + len(chunk) - line > base.MAX_LINE_BYTES:
                 raise Unreadable(f"the file has a line of more than {base.MAX_LINE_BYTES} bytes near byte {line}")
             if end:
                 yield b"".join((rest, memoryview(chunk)[:end]))  # chunks are large: each is copied once

@@ -80,14 +80,14 @@ def _begins_with_long_object(text: bytes) -> bool:
     return "\n" in decoded[:end]
 
 
-def plan(uri: str, layout: Layout, slice_bytes: int, parts: int = 1) -> list[Slice]:
+def plan(uri: str, layout: Layout, slice_bytes: int, min_slices: int = 1) -> list[Slice]:
     """Cut the lines into byte ranges."""
-    return plan_lines(uri, layout.start, slice_bytes, parts)
+    return plan_lines(uri, layout.start, slice_bytes, min_slices)
 
 
-def read(uri: str, layout: Layout, part: Slice) -> Iterator[Rows]:
+def read(uri: str, layout: Layout, slice_: Slice) -> Iterator[Rows]:
     """Parse the lines that begin in a slice."""
-    return read_lines(uri, part, partial(ndjson_rows, layout=layout))
+    return read_lines(uri, slice_, partial(ndjson_rows, layout=layout))
 
 
 def read_all(uri: str, layout: Layout) -> Iterator[Rows]:

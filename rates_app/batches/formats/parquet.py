@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 #: Rows decoded at a time.
 CHUNK_ROWS = 2**18
 
-#: Rows decoded at a time whose text is not in dictionaries.
-PLAIN_ROWS = 2**14
-
 #: Rows that a survey samples.
 SAMPLE_ROWS = 2**13
 
@@ -78,9 +75,9 @@ def check(uri: str, profile: Profile) -> Layout:
         return layout
 
 
-def plan(uri: str, layout: Layout, slice_bytes: int, parts: int = 1) -> list[Slice]:
+def plan(uri: str, layout: Layout, slice_bytes: int, min_slices: int = 1) -> list[Slice]:
     """Cut the file into row groups."""
-    del layout, slice_bytes, parts
+    del layout, slice_bytes, min_slices
     with _open(uri) as parquet:
         groups = parquet.metadata.num_row_groups
     step = max(1, -(-groups // MAX_SLICES))
@@ -88,9 +85,9 @@ def plan(uri: str, layout: Layout, slice_bytes: int, parts: int = 1) -> list[Sli
     return [Slice(number, *span) for number, span in enumerate(pairwise(cuts))]
 
 
-def read(uri: str, layout: Layout, part: Slice) -> Iterator[Rows]:
+def read(uri: str, layout: Layout, slice_: Slice) -> Iterator[Rows]:
     """Parse the row groups of a slice."""
-    return _read(uri, layout, part, CHUNK_ROWS)
+    return _read(uri, layout, slice_, CHUNK_ROWS)
 
 
 def read_all(uri: str, layout: Layout) -> Iterator[Rows]:
@@ -116,7 +113,11 @@ def estimate_rows(uri: str, size_bytes: int) -> int:
 def _open(uri: str) -> Iterator[pq.ParquetFile]:
     with parsing(uri, DAMAGED) as file:
         python_file: Any = pa.PythonFile(file, mode="r")
-        yield pq.ParquetFile(python_file)
+        footer = pq.ParquetFile(python_file)
+        schema = footer.schema_arrow
+        # Text stays in dictionaries, with each distinct value once, until it has been cut to a bounded length.
+        texts = [field.name for field in schema if _is_text(field.type)]
+        yield pq.ParquetFile(python_file, metadata=footer.metadata, read_dictionary=texts)
 
 
 def _check_sizes(parquet: pq.ParquetFile) -> None:
@@ -152,36 +153,14 @@ def _supported(kind: Any) -> bool:
     )
 
 
-def _read(uri: str, layout: Layout, part: Slice, rows: int) -> Iterator[Rows]:
+def _read(uri: str, layout: Layout, slice_: Slice, rows: int) -> Iterator[Rows]:
     line = 1
     keys = [*layout.keys, *([layout.currency_key] if layout.currency_key else [])]
-    with parsing(uri, DAMAGED) as file:
-        for batch in _batches(pa.PythonFile(file, mode="r"), keys, part, rows):
+    with _open(uri) as parquet:
+        groups = range(slice_.start, min(slice_.stop, parquet.metadata.num_row_groups))
+        for batch in parquet.iter_batches(batch_size=rows, row_groups=list(groups), columns=keys):
             yield parquet_rows(batch, line, layout)
             line += batch.num_rows
-
-
-def _batches(file: Any, keys: list[str], part: Slice, rows: int) -> Iterator[pa.RecordBatch]:
-    """Decode the columns of some row groups."""
-    plain = pq.ParquetFile(file)
-    groups = list(range(part.start, min(part.stop, plain.metadata.num_row_groups)))
-    # Text stays in dictionaries, with each distinct value once, until it has been cut to a bounded length.
-    texts = [field.name for field in plain.schema_arrow if _is_text(field.type)]
-    done = 0
-    try:
-        dictionaries = pq.ParquetFile(file, metadata=plain.metadata, read_dictionary=texts)
-        for batch in dictionaries.iter_batches(batch_size=rows, row_groups=groups, columns=keys):
-            done += batch.num_rows
-            yield batch
-    except OSError as error:
-        # Arrow makes no dictionaries of the encodings DELTA_BYTE_ARRAY and DELTA_LENGTH_BYTE_ARRAY.
-        if "Not yet implemented" not in str(error):
-            raise
-        for batch in plain.iter_batches(batch_size=min(rows, PLAIN_ROWS), row_groups=groups, columns=keys):
-            known = min(done, batch.num_rows)
-            done -= known
-            if known < batch.num_rows:
-                yield batch.slice(known)
 
 
 def parquet_rows(batch: pa.RecordBatch, first_line: int, layout: Layout) -> Rows:
@@ -230,6 +209,6 @@ def _timestamps_as_text(column: Any, reading: Reading) -> pa.Array[Any]:
 def _zone(delivered: str, reading: Reading) -> str:
     """Return the time zone whose days are meant: that of the profile, or else that of the column."""
     zone = reading.time_zone or delivered
-    if zone not in available_timezones() and not re.fullmatch(r"[+-](0\d|1[0-4]):[0-5]\d", zone):
+    if zone not in available_timezones() and not re.fullmatch(r"[+-]\d{2}:\d{2}", zone):
         raise Unreadable(f"the time zone {shown(zone)!r} is not known: deliver days as dates")
     return zone

@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from rates_app.batches.ledger import deadline_slack
-from rates_app.batches.model import State
+from rates_app.batches.model import BatchState
 from rates_app.store.databases import Unavailable
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class LedgerCollector(Collector):
 def _ledger(connection: Connection) -> list[Metric]:
     found: dict[str, int] = dict(connection.execute("SELECT state, count(*) FROM batches GROUP BY state").fetchall())
     batches = GaugeMetricFamily("rates_batches", "Batches by state.", labels=["state"])
-    for state in get_args(State):
+    for state in get_args(BatchState):
         batches.add_metric([state], found.get(state, 0))
 
     rows = CounterMetricFamily("rates_batch_rows", "Rows of all batches.", labels=["result"])

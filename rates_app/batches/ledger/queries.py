@@ -11,7 +11,7 @@ from psycopg.rows import class_row
 from rates_app.batches.model import Batch, NoSuchBatch
 
 if TYPE_CHECKING:
-    from rates_app.batches.model import State
+    from rates_app.batches.model import BatchState
     from rates_app.store.databases import Connection
 
 #: Named one by one: during a rollout, the next version may have added columns.
@@ -44,7 +44,7 @@ def list_batches(
     *,
     limit: int,
     before: int | None = None,
-    state: State | None = None,
+    state: BatchState | None = None,
     supplier: str | None = None,
 ) -> list[Batch]:
     """List batches, newest first.

@@ -9,14 +9,14 @@ from rates_app.batches.model import Slice
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rates_app.batches.model import State
+    from rates_app.batches.model import BatchState
     from rates_app.store.databases import Connection
 
 #: First key of the advisory locks that keep two processes from driving one batch; the second is the batch's id.
 DRIVER_LOCK = 7_246_002
 
 
-def set_state(connection: Connection, batch_id: int, state: State, *, failure: str | None = None) -> None:
+def set_state(connection: Connection, batch_id: int, state: BatchState, *, failure: str | None = None) -> None:
     """Set the state of a batch and record the time."""
     connection.execute(
         """

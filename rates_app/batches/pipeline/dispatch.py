@@ -22,13 +22,12 @@ from prometheus_client import Counter
 
 from rates_app.batches import ledger
 from rates_app.batches.content import ContentChanged
-from rates_app.batches.formats.source import estimate_rows, inspect
+from rates_app.batches.formats.inspection import estimate_rows, inspect
 from rates_app.batches.ledger import attempts
 from rates_app.batches.model import DEFAULT_TERMS, BatchError, NoSuchBatch, Reject, Terms, Unreadable, WrongState
 from rates_app.batches.pipeline import engine, publish
 from rates_app.batches.pipeline.expanded import remove_expanded, remove_leftovers
 from rates_app.batches.pipeline.workers import in_process
-from rates_app.batches.sources.leftovers import remove_leftover_files
 from rates_app.batches.sources.manifest import parse_manifest
 from rates_app.batches.sources.names import archive_name
 from rates_app.batches.sources.registry import open_source
@@ -39,7 +38,7 @@ from rates_app.store.databases import Unavailable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rates_app.batches.formats.source import Source as Recognised
+    from rates_app.batches.formats.inspection import RecognisedFile
     from rates_app.batches.model import Batch
     from rates_app.batches.pipeline.spark import Applications
     from rates_app.batches.pipeline.workers import Workers
@@ -129,7 +128,6 @@ class Dispatcher:
                 with engine.connect(self._settings) as connection:  # without it, deliveries should stay in their queue
                     if not swept:
                         remove_leftovers(connection, self._settings)
-                        remove_leftover_files(self._settings.data_dir)
                         swept = True
                 delivery = self._source.claim(WAIT_SECONDS)
                 self._reachable = True  # also for as long as the delivery takes: an update waits for it
@@ -266,7 +264,7 @@ class Dispatcher:
         DELIVERIES.labels("in-process", batch.state).inc()
 
     def _find_or_accept(
-        self, connection: Connection, delivery: Delivery, recognised: Recognised, terms: Terms
+        self, connection: Connection, delivery: Delivery, recognised: RecognisedFile, terms: Terms
     ) -> Batch:
         """Return the batch that an earlier attempt or the upload has entered in the ledger, or enter a new one."""
         if (begun := attempts.batch_of(connection, delivery.address)) is not None:
@@ -283,7 +281,7 @@ class Dispatcher:
         )
         return batch
 
-    def _is_big(self, recognised: Recognised) -> bool:
+    def _is_big(self, recognised: RecognisedFile) -> bool:
         """Return whether Spark should do it; a compressed file has one reader whatever the engine."""
         return recognised.compression == "none" and estimate_rows(recognised) > self._settings.spark_above_rows
 

@@ -18,7 +18,7 @@ from opentelemetry.trace import get_current_span
 from rates_app.batches import ledger
 from rates_app.batches.content import ContentChanged, pin, verify
 from rates_app.batches.formats.compression import expand
-from rates_app.batches.formats.source import inspect
+from rates_app.batches.formats.inspection import inspect
 from rates_app.batches.formats.survey import SurveyRequired
 from rates_app.batches.model import DEFAULT_SUPPLIER, DEFAULT_TERMS, Batch, BatchError, Slice, Terms, Unreadable
 from rates_app.batches.pipeline import examine, plausibility, publish, rollup, tables
@@ -43,7 +43,7 @@ log = structlog.get_logger()
 #: Attempts at a step's work before the batch is interrupted and left for the next run.
 MAX_ATTEMPTS = 3
 
-#: Stands for a whole file where a task has no use for a part of it.
+#: Stands for a whole file in tasks that do not work on a slice.
 WHOLE = Slice(0, 0, 0)
 
 #: Minimum slices per worker. With fewer, workers idle while the slowest finishes.
@@ -318,8 +318,8 @@ class _Driver:
     @tracer.start_as_current_span("examine")
     def examine(self, plain: str, settings: Settings) -> None:
         """Have the file examined, which begins the staging."""
-        parts = SLICES_A_WORKER * settings.ingest_workers
-        task = partial(examine.examine, self.database_url, plain, self.batch, settings.slice_bytes, parts)
+        min_slices = SLICES_A_WORKER * settings.ingest_workers
+        task = partial(examine.examine, self.database_url, plain, self.batch, settings.slice_bytes, min_slices)
         self._finish(task, [WHOLE], self._unexamined, lambda: None)
 
     def _unexamined(self) -> list[Slice]:
@@ -376,16 +376,16 @@ class _Driver:
     def roll_up(self) -> None:
         """Have the rollups of every day made."""
         done = 0
-        parts = rollup.plan_parts(self.connection, self.batch.id)
+        ranges = rollup.plan_day_ranges(self.connection, self.batch.id)
 
         def rolled_up() -> None:
             nonlocal done
             done += 1
-            self.progress("verifying", done, len(parts))
+            self.progress("verifying", done, len(ranges))
 
-        self.progress("verifying", done, len(parts))
+        self.progress("verifying", done, len(ranges))
         task = partial(rollup.roll_up, self.database_url)
-        self._finish(task, parts, lambda: rollup.plan_parts(self.connection, self.batch.id), rolled_up)
+        self._finish(task, ranges, lambda: rollup.plan_day_ranges(self.connection, self.batch.id), rolled_up)
 
     def _finish(
         self,
@@ -420,5 +420,5 @@ class _Driver:
             else:
                 return
         if items:
-            left = f"{len(items)} parts could not be done: {reason}"
+            left = f"{len(items)} tasks could not be done: {reason}"
             raise Interrupted(f"batch {self.batch.id}: {left}; run it again to resume")

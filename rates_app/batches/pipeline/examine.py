@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rates_app.batches.model import Batch, Slice
 
 
-def examine(database_url: str, plain: str, batch: Batch, slice_bytes: int, parts: int, _whole: Slice) -> None:
+def examine(database_url: str, plain: str, batch: Batch, slice_bytes: int, min_slices: int, _whole: Slice) -> None:
     """Find out how a file is read, and begin its staging.
 
     Args:
@@ -27,7 +27,7 @@ def examine(database_url: str, plain: str, batch: Batch, slice_bytes: int, parts
         plain: The batch's plain file.
         batch: The batch, in state ``received``.
         slice_bytes: The size of a slice to aim for.
-        parts: Slices to aim for at least.
+        min_slices: Minimum number of slices to aim for.
 
     Raises:
         Unreadable: The file cannot be a batch.
@@ -37,7 +37,7 @@ def examine(database_url: str, plain: str, batch: Batch, slice_bytes: int, parts
         profile = find_profile(connection, batch.supplier)
         connection.commit()
         layout = survey_sample(file_format, plain, file_format.check(plain, profile))
-        slices = file_format.plan(plain, layout, slice_bytes, parts)
+        slices = file_format.plan(plain, layout, slice_bytes, min_slices)
         with connection.transaction():
             # An earlier attempt may have been lost after its commit.
             if ledger.find_batch(connection, batch.id, lock=True).state == "received":

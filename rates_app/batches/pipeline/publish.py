@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from psycopg.types.json import Jsonb
 
 from rates_app.batches.ledger import find_batch, find_equal, not_replaceable, progress, set_state
-from rates_app.batches.model import Batch, BatchError, State, WrongState
+from rates_app.batches.model import Batch, BatchError, BatchState, WrongState
 from rates_app.ops.traces import tracer
 from rates_app.store.generation import increment_generation, record_batch_lanes
 
@@ -99,8 +99,6 @@ def verify(connection: Connection, batch_id: int) -> Batch:
     connection.execute("LOCK TABLE location_ancestors IN SHARE MODE")
     if (batch := find_batch(connection, batch_id, lock=True)).state != "staging":
         return batch
-    if (reason := _unexpected(connection, batch_id)) is not None:
-        return refuse(connection, batch_id, reason)  # announced by another delivery of the content meanwhile
     if (refused := _refuse_equal(connection, batch)) is not None:
         return refused  # an equal batch was verified after this one was gathered
     record_batch_lanes(connection, batch_id)
@@ -245,7 +243,7 @@ def refuse_held(connection: Connection, batch_id: int, *, by: str, reason: str) 
     return refuse(connection, batch_id, reason)
 
 
-def _lock(connection: Connection, batch_id: int, required: State, target: State) -> Batch:
+def _lock(connection: Connection, batch_id: int, required: BatchState, target: BatchState) -> Batch:
     """Lock a batch whose state is about to change.
 
     Returns:
@@ -266,10 +264,12 @@ def _refuse_equal(connection: Connection, batch: Batch) -> Batch | None:
     earlier = find_equal(connection, batch)
     if earlier is None:
         return None
-    again = "To publish them again, withdraw it first, then resubmit this file"
-    if find_batch(connection, earlier).state == "held":
-        again = "It is held: an operator decides about it"
-    return refuse(connection, batch.id, f"batch {earlier} has exactly the same prices: nothing was added. {again}")
+    return refuse(
+        connection,
+        batch.id,
+        f"batch {earlier} has exactly the same prices: nothing was added. To publish them again, withdraw it first, "
+        "then resubmit this file",
+    )
 
 
 def refuse(connection: Connection, batch_id: int, reason: str) -> Batch:
@@ -288,7 +288,7 @@ def fail(connection: Connection, batch_id: int, reason: str) -> Batch:
     return _end_without(connection, batch_id, "failed", reason)
 
 
-def _end_without(connection: Connection, batch_id: int, state: State, reason: str) -> Batch:
+def _end_without(connection: Connection, batch_id: int, state: BatchState, reason: str) -> Batch:
     rejected = progress(connection, batch_id).rejected
     connection.execute("UPDATE batches SET rejected = %s WHERE id = %s", (rejected, batch_id))
     set_state(connection, batch_id, state, failure=reason)

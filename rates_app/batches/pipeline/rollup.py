@@ -36,13 +36,13 @@ if TYPE_CHECKING:
 
     from rates_app.store.databases import Connection
 
-#: Prices that one worker rolls up at a time: what bounds its memory.
-PART_PRICES = 2**18
+#: Maximum number of prices that one worker rolls up at a time. It bounds the worker's memory.
+MAX_RANGE_PRICES = 2**18
 
 _COLUMNS = "day, batch_id, origin_id, destination_id, low_cents, median_cents, high_cents, count, total_cents, prices"
 
 
-class Part(NamedTuple):
+class DayRange(NamedTuple):
     """A range of days of a batch that are rolled up together."""
 
     batch_id: int
@@ -50,7 +50,7 @@ class Part(NamedTuple):
     last_day: date
 
 
-class Tree(NamedTuple):
+class LocationTree(NamedTuple):
     """The locations, numbered without gaps."""
 
     #: Each location's id in the database, ascending.
@@ -61,15 +61,15 @@ class Tree(NamedTuple):
     depths: NDArray[np.int64]
 
 
-def plan_parts(connection: Connection, batch_id: int) -> list[Part]:
-    """Share out the days of a gathered batch that are not rolled up yet.
+def plan_day_ranges(connection: Connection, batch_id: int) -> list[DayRange]:
+    """Divide the days of a gathered batch that are not rolled up yet into ranges.
 
     Args:
         connection: A connection to the primary.
         batch_id: The batch, with all slices staged.
 
     Returns:
-        Parts of at most :data:`PART_PRICES`, unless a single day has more. No day of a part is rolled up yet.
+        Ranges of at most :data:`MAX_RANGE_PRICES`, unless a single day has more. No day in them is rolled up yet.
     """
     rows = connection.execute(
         sql.SQL(
@@ -82,58 +82,59 @@ def plan_parts(connection: Connection, batch_id: int) -> list[Part]:
         ).format(staged_rows(connection, batch_id)),
         (batch_id,),
     )
-    parts: list[Part] = []
-    room = 0  # prices that still fit into the last part
+    ranges: list[DayRange] = []
+    room = 0  # prices that still fit into the last range
     for day, count, done in rows:
         if done:
             room = 0
         elif room >= count:
-            parts[-1] = parts[-1]._replace(last_day=day)
+            ranges[-1] = ranges[-1]._replace(last_day=day)
             room -= count
         else:
-            parts.append(Part(batch_id, day, day))
-            room = PART_PRICES - count
-    return parts
+            ranges.append(DayRange(batch_id, day, day))
+            room = MAX_RANGE_PRICES - count
+    return ranges
 
 
 @tracer.start_as_current_span("roll up days")
-def roll_up(database_url: str, part: Part) -> int:
+def roll_up(database_url: str, day_range: DayRange) -> int:
     """Make the rollups of a range of days, those between regions included; they count when the batch is published.
 
     Args:
         database_url: The primary.
-        part: The days.
+        day_range: The days.
 
     Returns:
-        How many rollups were made; 0 if they were there.
+        The number of new rollups; 0 if they exist already.
 
     Raises:
         WrongState: The batch is not staging any more; nothing was written.
         psycopg.Error: The database refused or was lost; nothing was written.
     """
-    get_current_span().set_attributes({"rates.batch_id": part.batch_id, "rates.first_day": str(part.first_day)})
-    with connect(database_url, f"rates-rollup-{part.batch_id}") as connection:
-        state = connection.execute("SELECT state FROM batches WHERE id = %s FOR SHARE", (part.batch_id,)).fetchone()
+    batch_id = day_range.batch_id
+    get_current_span().set_attributes({"rates.batch_id": batch_id, "rates.first_day": str(day_range.first_day)})
+    with connect(database_url, f"rates-rollup-{batch_id}") as connection:
+        state = connection.execute("SELECT state FROM batches WHERE id = %s FOR SHARE", (batch_id,)).fetchone()
         if state is None or state[0] != "staging":
-            raise WrongState(f"batch {part.batch_id} is {state[0] if state else 'gone'}: it is rolled up no more")
+            raise WrongState(f"batch {batch_id} is {state[0] if state else 'gone'}: it is rolled up no more")
         # Another tree comes before all of this, or after it and finds these rollups to be made again.
         connection.execute("LOCK TABLE location_ancestors IN SHARE MODE")
         tree = _read_tree(connection)
-        day, origin, destination, cents = _read_prices(connection, part)
+        day, origin, destination, cents = _read_prices(connection, day_range)
         days = np.unique(day)
         lanes = LanePrices(_codes(days, tree, day, origin, destination), cents)
         with ThreadPoolExecutor(1) as sender:  # COPY the ports' sets while those of regions are made
-            sent = sender.submit(_write, connection, part.batch_id, days, tree, lanes.sets())
+            sent = sender.submit(_write, connection, batch_id, days, tree, lanes.sets())
             regions = region_sets(lanes, tree)
         try:
             sent.result()
-            _write(connection, part.batch_id, days, tree, regions)
+            _write(connection, batch_id, days, tree, regions)
         except psycopg.errors.UniqueViolation:
             connection.rollback()  # a worker that was thought dead has been faster
             return 0
         connection.execute(
             "INSERT INTO rolled_up VALUES (%s, %s, %s, %s, %s)",
-            (*part, int(lanes.counts.sum()), int(lanes.totals.sum())),
+            (*day_range, int(lanes.counts.sum()), int(lanes.totals.sum())),
         )
     return len(lanes.codes) + len(regions.codes)
 
@@ -163,7 +164,7 @@ def rebuild_for_tree(connection: Connection) -> int:
     return len(batches)
 
 
-def region_sets(lanes: LanePrices, tree: Tree) -> Sets:
+def region_sets(lanes: LanePrices, tree: LocationTree) -> Sets:
     """Add up lanes to every pair of locations above them.
 
     Each location has one above it at each depth of the tree, so lanes are added up once for each pair of depths.
@@ -188,7 +189,7 @@ def region_sets(lanes: LanePrices, tree: Tree) -> Sets:
     return combine(found)
 
 
-def _above(tree: Tree) -> NDArray[np.int64]:
+def _above(tree: LocationTree) -> NDArray[np.int64]:
     """Find for each depth and location its ancestor at that depth, or the location itself; -1 if there is none."""
     above = np.full((int(tree.depths.max(initial=0)) + 1, len(tree.ids)), -1)
     risen = np.arange(len(tree.ids))
@@ -198,7 +199,7 @@ def _above(tree: Tree) -> NDArray[np.int64]:
     return above
 
 
-def _read_tree(connection: Connection) -> Tree:
+def _read_tree(connection: Connection) -> LocationTree:
     rows = connection.execute(
         """
         SELECT id, coalesce(parent_id, 0), (SELECT max(depth) FROM location_ancestors WHERE location_id = id)
@@ -206,10 +207,10 @@ def _read_tree(connection: Connection) -> Tree:
         """
     ).fetchall()
     ids, parents, depths = np.array(rows, dtype=np.int64).reshape(-1, 3).T
-    return Tree(ids, np.where(parents == 0, -1, np.searchsorted(ids, parents)), depths)
+    return LocationTree(ids, np.where(parents == 0, -1, np.searchsorted(ids, parents)), depths)
 
 
-def _read_prices(connection: Connection, part: Part) -> tuple[Integers, Integers, Integers, Integers]:
+def _read_prices(connection: Connection, day_range: DayRange) -> tuple[Integers, Integers, Integers, Integers]:
     """Read days (since 2000-01-01), origins, destinations and cents."""
     with connection.cursor(binary=True) as cursor:
         cursor.execute(
@@ -218,8 +219,8 @@ def _read_prices(connection: Connection, part: Part) -> tuple[Integers, Integers
                 SELECT day - '2000-01-01'::date, origin_ids, destination_ids, price_cents
                 FROM {} staged WHERE day BETWEEN %s AND %s
                 """
-            ).format(staged_rows(connection, part.batch_id)),
-            (part.first_day, part.last_day),
+            ).format(staged_rows(connection, day_range.batch_id)),
+            (day_range.first_day, day_range.last_day),
         )
         result = cursor.pgresult
         assert result is not None  # noqa: S101 - the statement has been executed
@@ -230,7 +231,9 @@ def _read_prices(connection: Connection, part: Part) -> tuple[Integers, Integers
     return np.repeat(days, sizes), origins, destinations, cents
 
 
-def _codes(days: Integers, tree: Tree, day: Integers, origin: Integers, destination: Integers) -> NDArray[np.int64]:
+def _codes(
+    days: Integers, tree: LocationTree, day: Integers, origin: Integers, destination: Integers
+) -> NDArray[np.int64]:
     """Number what a rollup is for: day, origin and destination."""
     places = np.full(tree.ids[-1] + 1, -1)
     places[tree.ids] = np.arange(len(tree.ids))
@@ -240,7 +243,7 @@ def _codes(days: Integers, tree: Tree, day: Integers, origin: Integers, destinat
     return codes
 
 
-def _write(connection: Connection, batch_id: int, days: Integers, tree: Tree, sets: Sets) -> None:
+def _write(connection: Connection, batch_id: int, days: Integers, tree: LocationTree, sets: Sets) -> None:
     locations = len(tree.ids)
     day, pair = np.divmod(sets.codes, locations**2)
     order = np.argsort(pair * len(days) + day)  # that of the primary key: neighbours in its index follow one another
@@ -262,7 +265,7 @@ def _write(connection: Connection, batch_id: int, days: Integers, tree: Tree, se
         copy.write(data)
 
 
-def _read_lanes(connection: Connection, batch_id: int, tree: Tree) -> Iterator[tuple[int, LanePrices]]:
+def _read_lanes(connection: Connection, batch_id: int, tree: LocationTree) -> Iterator[tuple[int, LanePrices]]:
     """Read the rollups of a batch between ports, day by day (in days since 2000-01-01)."""
     with connection.cursor("lanes", binary=True) as cursor:
         cursor.execute(

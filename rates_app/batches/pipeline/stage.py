@@ -60,7 +60,7 @@ def stage_slice(
     uri: str,
     batch: Batch,
     layout: Layout,
-    part: Slice,
+    slice_: Slice,
     *,
     max_rejects: int = DEFAULT_MAX_REJECTS,
 ) -> Staged:
@@ -71,7 +71,7 @@ def stage_slice(
         uri: The batch's plain file.
         batch: The batch, in state ``staging``.
         layout: How its file is read.
-        part: The slice.
+        slice_: The slice.
         max_rejects: Rejects that the batch may have. Those beyond them are counted and not stored.
 
     Returns:
@@ -83,23 +83,23 @@ def stage_slice(
         SurveyRequired: A value is in another form than the canonical one, and the file has not been surveyed.
         psycopg.Error: The database refused or was lost; nothing was left behind.
     """
-    get_current_span().set_attributes({"rates.batch_id": batch.id, "rates.slice": part.number})
+    get_current_span().set_attributes({"rates.batch_id": batch.id, "rates.slice": slice_.number})
     with (
-        connect(database_url, f"rates-stage-{batch.id}-{part.number}") as connection,
+        connect(database_url, f"rates-stage-{batch.id}-{slice_.number}") as connection,
         ThreadPoolExecutor(1) as sender,
     ):
-        table = _create_table(connection, batch, part)
+        table = _create_table(connection, batch, slice_)
         validator = load_validator(connection, layout.reading)
         lines = rows = rejected = total_cents = row_digest = 0
         # Attempts at the same time may exceed the limit together; the rejects are trimmed when all slices are staged.
         room = max_rejects - ledger.count_rejects(connection, batch.id)
         sent: Future[None] | None = None
-        for parsed in FORMATS[batch.format].read(uri, layout, part):
+        for parsed in FORMATS[batch.format].read(uri, layout, slice_):
             prices, rejects, invalid = validator.validate(parsed)
             if sent:
                 sent.result()
             if bad := [*parsed.rejects, *rejects][: max(room, 0)]:
-                _copy_rejects(connection, batch, part, bad)
+                _copy_rejects(connection, batch, slice_, bad)
                 room -= len(bad)
             # The database receives a chunk while the next is parsed.
             sent = sender.submit(_copy_prices, connection, table, by_day(prices))
@@ -111,20 +111,20 @@ def stage_slice(
         if sent:
             sent.result()
         _index(connection, table)
-        won = _claim(connection, batch, part, table, (lines, rows, rejected, total_cents, row_digest))
+        won = _claim(connection, batch, slice_, table, (lines, rows, rejected, total_cents, row_digest))
         if not won:
             connection.rollback()
     return Staged(won, lines, rows, rejected, total_cents)
 
 
-def _create_table(connection: Connection, batch: Batch, part: Slice) -> str:
+def _create_table(connection: Connection, batch: Batch, slice_: Slice) -> str:
     """Create the attempt's table. Its constraints allow to attach it as a partition without a scan of its rows.
 
     Its rows are written once, and frozen: a vacuum would find nothing to do, and a publish would wait for it.
     """
     row = connection.execute("SELECT pg_current_xact_id()::text").fetchone()
     assert row is not None  # noqa: S101 - a function call has one row
-    table = f"b{batch.id}_s{part.number}_x{row[0]}"
+    table = f"b{batch.id}_s{slice_.number}_x{row[0]}"
     connection.execute(
         sql.SQL(
             """
@@ -135,7 +135,7 @@ def _create_table(connection: Connection, batch: Batch, part: Slice) -> str:
             ) WITH (autovacuum_enabled = false, toast.autovacuum_enabled = false);
             ALTER TABLE staging.{table} ALTER batch_id SET DEFAULT {batch}, ALTER slice SET DEFAULT {slice};
             """
-        ).format(table=sql.Identifier(table), batch=sql.Literal(batch.id), slice=sql.Literal(part.number))
+        ).format(table=sql.Identifier(table), batch=sql.Literal(batch.id), slice=sql.Literal(slice_.number))
     )
     return table
 
@@ -156,16 +156,16 @@ def _index(connection: Connection, table: str) -> None:
     connection.execute(sql.SQL("CREATE INDEX ON staging.{} (day)").format(sql.Identifier(table)))
 
 
-def _copy_rejects(connection: Connection, batch: Batch, part: Slice, rejects: list[Reject]) -> None:
+def _copy_rejects(connection: Connection, batch: Batch, slice_: Slice, rejects: list[Reject]) -> None:
     with (
         connection.cursor() as cursor,
         cursor.copy("COPY rejects (batch_id, slice, line, field, reason, value) FROM STDIN") as copy,
     ):
         for reject in rejects:
-            copy.write_row((batch.id, part.number, *reject))
+            copy.write_row((batch.id, slice_.number, *reject))
 
 
-def _claim(connection: Connection, batch: Batch, part: Slice, table: str, counts: tuple[int, ...]) -> bool:
+def _claim(connection: Connection, batch: Batch, slice_: Slice, table: str, counts: tuple[int, ...]) -> bool:
     """Set the slice to staged, unless another attempt has. The batch is locked, so that it cannot end meanwhile."""
     state = connection.execute("SELECT state FROM batches WHERE id = %s FOR SHARE", (batch.id,)).fetchone()
     if state is None or state[0] != "staging":
@@ -176,6 +176,6 @@ def _claim(connection: Connection, batch: Batch, part: Slice, table: str, counts
                row_digest = %s, staged_at = clock_timestamp(), seconds = extract(epoch FROM clock_timestamp() - now())
         WHERE batch_id = %s AND number = %s AND state = 'pending'
         """,
-        (table, *counts, batch.id, part.number),
+        (table, *counts, batch.id, slice_.number),
     )
     return claimed.rowcount == 1

@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from rates_app.batches.model import Slice
-from rates_app.batches.pipeline.rollup import Part
+from rates_app.batches.pipeline.rollup import DayRange
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from rates_app.settings import Settings
 
-Item = TypeVar("Item", Slice, Part)
+Item = TypeVar("Item", Slice, DayRange)
 
 
 class Workers(Protocol):
@@ -73,7 +73,7 @@ def in_process(settings: Settings, *, isolated: bool = False) -> Workers:
         waiting: set[Future[object]] = set()
         processes: list[BaseProcess] = []
         try:
-            waiting = {pool.submit(task, item) for item in items}  # fails if a worker has ended meanwhile
+            waiting = _submit(pool, task, items)
             processes = multiprocessing.active_children()
             while waiting:
                 finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
@@ -98,6 +98,18 @@ def in_process(settings: Settings, *, isolated: bool = False) -> Workers:
             pool = None
 
     return work
+
+
+def _submit(pool: ProcessPoolExecutor, task: Callable[[Item], object], items: Sequence[Item]) -> set[Future[object]]:
+    """Submit a task for every item.
+
+    Raises:
+        BrokenProcessPool: A worker has ended meanwhile, or the process from which they are forked.
+    """
+    try:
+        return {pool.submit(task, item) for item in items}
+    except (OSError, EOFError) as error:
+        raise BrokenProcessPool("the process from which workers are forked has ended") from error
 
 
 def _lost(codes: Iterable[int | None]) -> WorkersLost:

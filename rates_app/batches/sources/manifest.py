@@ -5,7 +5,6 @@ Suppliers write them. An upload whose terms are not the default is stored with o
 
 from __future__ import annotations
 
-import codecs
 from datetime import datetime  # noqa: TC003 - pydantic reads it
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +15,7 @@ from rates_app.batches.model import DEFAULT_TERMS, Terms, Unreadable
 from rates_app.batches.sources.names import MANIFEST_SUFFIX
 
 if TYPE_CHECKING:
-    from rates_app.batches.formats.source import Source
+    from rates_app.batches.formats.inspection import RecognisedFile
 
 #: Bytes of a manifest. More are no manifest.
 MAX_MANIFEST_BYTES = 64 * 1024
@@ -48,7 +47,7 @@ class Manifest(BaseModel):
     #: SHA-256 of the file's bytes, in hexadecimal digits.
     sha256: str | None = Field(None, pattern="^[0-9a-fA-F]{64}$")
     #: The published batch that this one replaces.
-    replaces: int | None = Field(None, ge=1, lt=2**31, strict=True)
+    replaces: int | None = Field(None, ge=1, lt=2**31)
     #: Do everything except publishing.
     check: bool = False
     #: Ingest content again that was refused, failed or withdrawn.
@@ -90,7 +89,7 @@ class Manifest(BaseModel):
             expected_total=self.total,
         )
 
-    def verify(self, source: Source) -> None:
+    def verify(self, source: RecognisedFile) -> None:
         """Compare the digest with that of the bytes that arrived.
 
         Raises:
@@ -111,7 +110,7 @@ def parse_manifest(content: bytes) -> Manifest:
     if len(content) > MAX_MANIFEST_BYTES:
         raise Unreadable(f"the manifest *{MANIFEST_SUFFIX} has more than {MAX_MANIFEST_BYTES} bytes")
     try:
-        return Manifest.model_validate_json(content.removeprefix(codecs.BOM_UTF8))
+        return Manifest.model_validate_json(content)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}".lstrip(": ")

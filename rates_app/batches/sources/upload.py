@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from rates_app.batches import ledger
-from rates_app.batches.formats.source import Inspection
+from rates_app.batches.formats.inspection import Inspection
 from rates_app.batches.model import DEFAULT_TERMS, Batch, BatchError, Terms
 from rates_app.batches.sources.manifest import Manifest
 from rates_app.batches.sources.names import upload_name

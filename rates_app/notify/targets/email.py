@@ -8,8 +8,8 @@ from email.message import EmailMessage
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from rates_app.notify.notification import Severity, State
-from rates_app.notify.target import NotDelivered, Refused
+from rates_app.notify.notification import IncidentState, Severity
+from rates_app.notify.target import NotDelivered, NotificationRefused
 
 if TYPE_CHECKING:
     from rates_app.notify.notification import Notification
@@ -63,7 +63,7 @@ class Email:
         except smtplib.SMTPRecipientsRefused as error:
             raise NotDelivered(f"refused every recipient: {list(error.recipients)}") from error
         except smtplib.SMTPDataError as error:
-            kind = Refused if error.smtp_code >= PERMANENT else NotDelivered
+            kind = NotificationRefused if error.smtp_code >= PERMANENT else NotDelivered
             raise kind(f"SMTP {error.smtp_code}: {error.smtp_error!r}") from error
         except (smtplib.SMTPException, OSError) as error:
             raise NotDelivered(f"{type(error).__name__}: {error}") from error
@@ -90,7 +90,7 @@ class Email:
         # A repeated notification has the same Message-ID, so that mail servers can drop the copy.
         domain = self._sender.rpartition("@")[2].rstrip(">")
         thread = f"<{notification.label}.{int(notification.started_at.timestamp())}@{domain}>"
-        if notification.state is State.FIRING:
+        if notification.state is IncidentState.FIRING:
             message["Message-ID"] = thread
         else:
             message["Message-ID"] = thread.replace("@", ".resolved@", 1)

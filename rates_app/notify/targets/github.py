@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import github
 import requests
 
-from rates_app.notify.notification import State
+from rates_app.notify.notification import IncidentState
 from rates_app.notify.target import NotDelivered, failure
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class GitHub:
         try:
             # An open issue with the same label is the same problem: don't open a second one.
             issues = list(self._repository.get_issues(state="open", labels=[notification.label]))
-            if notification.state is State.RESOLVED:
+            if notification.state is IncidentState.RESOLVED:
                 for issue in issues:
                     issue.create_comment(notification.text())
                     issue.edit(state="closed", state_reason="completed")

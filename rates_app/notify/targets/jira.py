@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import jira
 import requests
 
-from rates_app.notify.notification import State
+from rates_app.notify.notification import IncidentState
 from rates_app.notify.target import NotDelivered, failure
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Jira:
             # An open ticket with the same label is the same problem: don't open a second one.
             query = f'project = "{self._project}" AND labels = "{notification.label}" AND statusCategory != Done'
             tickets = self._client.search_issues(query, fields="summary", maxResults=10)
-            if notification.state is State.RESOLVED:
+            if notification.state is IncidentState.RESOLVED:
                 for ticket in tickets:
                     self._client.add_comment(ticket, notification.text())
                     self._client.transition_issue(ticket, self._done)

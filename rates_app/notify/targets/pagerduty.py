@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
-from rates_app.notify.notification import State
+from rates_app.notify.notification import IncidentState
 from rates_app.notify.target import NotDelivered, failure
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class PagerDuty:
     def send(self, notification: Notification) -> None:
         """Trigger the incident, or resolve it."""
         event: dict[str, Any] = {"routing_key": self._key, "dedup_key": notification.key, "event_action": "resolve"}
-        if notification.state is State.FIRING:
+        if notification.state is IncidentState.FIRING:
             event |= {
                 "event_action": "trigger",
                 "payload": {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from slack_sdk.webhook import WebhookClient
 
-from rates_app.notify.notification import Severity, State
+from rates_app.notify.notification import IncidentState, Severity
 from rates_app.notify.target import NotDelivered, failure
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Slack:
         """Post the notification as an attachment, the format that all compatible chats support."""
         attachment = {
             "fallback": notification.subject,
-            "color": COLOURS[notification.severity] if notification.state is State.FIRING else RESOLVED_COLOUR,
+            "color": COLOURS[notification.severity] if notification.state is IncidentState.FIRING else RESOLVED_COLOUR,
             "title": _escape(notification.title),
             "title_link": notification.runbook,
             "text": _escape(notification.summary)

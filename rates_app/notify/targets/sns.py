@@ -9,7 +9,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from rates_app.notify.notification import Severity
-from rates_app.notify.target import NotDelivered, Refused
+from rates_app.notify.target import NotDelivered, NotificationRefused
 
 if TYPE_CHECKING:
     from mypy_boto3_sns.type_defs import PublishInputTypeDef
@@ -67,7 +67,7 @@ class Sns:
             self._sns.publish(**request)
         except ClientError as error:
             code = error.response["Error"]["Code"]
-            kind = Refused if code in {"InvalidParameter", "ParameterValueInvalid"} else NotDelivered
+            kind = NotificationRefused if code in {"InvalidParameter", "ParameterValueInvalid"} else NotDelivered
             raise kind(f"{code}: {error.response['Error'].get('Message', '')}") from error
         except BotoCoreError as error:
             raise NotDelivered(f"{type(error).__name__}: {error}") from error

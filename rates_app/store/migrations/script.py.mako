@@ -1,4 +1,4 @@
-"""${message}."""
+"""${message[:1].upper() + message[1:]}."""
 
 from alembic import op
 
@@ -7,7 +7,7 @@ down_revision = ${repr(down_revision).replace("'", '"')}
 
 
 def upgrade() -> None:
-    """${message}."""
+    """${message[:1].upper() + message[1:]}."""
     op.execute(
         """
         """

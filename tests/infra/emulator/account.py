@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from .kinds import ARN, KINDS, Kind, Properties, digest, scaling_group
+from .kinds import ARN, KINDS, Properties, ResourceType, digest, scaling_group
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,7 +33,7 @@ RAISED = {
 NEW_ACCOUNT = RAISED | {"elastic addresses": 5, "on-demand vCPU": 5, "spot vCPU": 5}
 
 
-class Refused(Exception):
+class CallRefused(Exception):
     """AWS refuses a call.
 
     Attributes:
@@ -72,7 +72,7 @@ class Live:
 
 
 @dataclass(frozen=True)
-class Change:
+class Call:
     """One call, as the rules see it.
 
     Attributes:
@@ -138,7 +138,7 @@ class Account:
             Refused: A rule forbids it.
         """
         with self._lock:
-            self._judge(Change(self, "create", type_, region, inputs))
+            self._judge(Call(self, "create", type_, region, inputs))
             self._serial += 1
             live = self._made(type_, name, copy.deepcopy(inputs), region)
             self.live[region, type_, live.id] = live
@@ -152,7 +152,7 @@ class Account:
             Refused: A rule forbids it.
         """
         with self._lock:
-            self._judge(Change(self, "update", live.type, live.region, inputs, live))
+            self._judge(Call(self, "update", live.type, live.region, inputs, live))
             waits = self._waits(live, inputs)
             live.pending |= waits
             live.inputs = {**copy.deepcopy(inputs), **{key: live.inputs.get(key) for key in waits}}
@@ -168,7 +168,7 @@ class Account:
             Refused: A rule forbids it.
         """
         with self._lock:
-            self._judge(Change(self, "delete", live.type, live.region, {}, live))
+            self._judge(Call(self, "delete", live.type, live.region, {}, live))
             del self.live[live.region, live.type, live.id]
             self.calls["delete", live.type] += 1
             self._after_deletion(live)
@@ -194,7 +194,7 @@ class Account:
         """
         if allowed and self.number not in allowed:
             self.refusals.append("account-guard")
-            raise Refused("account-guard", f"AWS account ID not allowed: {self.number}")
+            raise CallRefused("account-guard", f"AWS account ID not allowed: {self.number}")
         self.reach(region)
 
     def reach(self, region: str) -> None:
@@ -205,7 +205,7 @@ class Account:
         """
         if region in self.lost:
             self.refusals.append("region-lost")
-            raise Refused("region-lost", f"no endpoint of {region} answers")
+            raise CallRefused("region-lost", f"no endpoint of {region} answers")
 
     # What the rules ask
 
@@ -248,7 +248,7 @@ class Account:
 
     # Inside
 
-    def _judge(self, change: Change) -> None:
+    def _judge(self, change: Call) -> None:
         from .rules import RULES  # noqa: PLC0415 - the rules are written over this module's types
 
         if not change.type.startswith(("random:", "kubernetes:")):
@@ -258,7 +258,7 @@ class Account:
                 message = rule.check(change)
                 if message:
                     self.refusals.append(rule.name)
-                    raise Refused(rule.name, message)
+                    raise CallRefused(rule.name, message)
 
     def _made(self, type_: str, name: str, inputs: Properties, region: str) -> Live:
         kind = KINDS[type_]
@@ -337,7 +337,7 @@ class Account:
                 if live[key] == args.get("name"):
                     return live.state
         self.refusals.append("invoke-finds-nothing")
-        raise Refused("invoke-finds-nothing", f"{found[2] if found else 'NotFound'}: {function} {args}")
+        raise CallRefused("invoke-finds-nothing", f"{found[2] if found else 'NotFound'}: {function} {args}")
 
 
 def _writer_runs(account: Account, group: str) -> bool:
@@ -352,7 +352,7 @@ def _writer_runs(account: Account, group: str) -> bool:
     return False
 
 
-def kind_of(type_: str) -> Kind:
+def kind_of(type_: str) -> ResourceType:
     """Return the kind of a type.
 
     Raises:

@@ -19,8 +19,9 @@ from pulumi.runtime import mocks, rpc
 from rehearsal import plain, run_program
 
 from . import shapes
-from .account import Account, Refused, kind_of
-from .kinds import NAME_PREFIXES, NAMES, Properties, inner
+from .account import Account, CallRefused, kind_of
+from .kinds import Properties, inner
+from .names import NAME_PREFIXES, NAMES
 from .settings import change
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Deployment:
         run = _Run(self, preview=False)
         try:
             run.delete(dict(self.state))
-        except Refused as refusal:
+        except CallRefused as refusal:
             return run.outcome(refusal)
         return run.outcome()
 
@@ -116,7 +117,7 @@ class Deployment:
             outputs = run_program(self.name, self.config, run, _Monitor(run), preview=preview)
             if not run.refusal:
                 run.finish()
-        except Refused as refusal:
+        except CallRefused as refusal:
             return run.outcome(refusal)
         except Exception as error:  # noqa: BLE001 - a refused call surfaces as whatever the SDK makes of it
             if not run.refusal:
@@ -152,7 +153,7 @@ class _Run(mocks.Mocks):
         self._replaced: dict[str, _Deployed] = {}
         self._touched: list[str] = []
         self.request: Any = None
-        self.refusal: Refused | None = None
+        self.refusal: CallRefused | None = None
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
         inputs = _known(plain(args.inputs))
@@ -163,7 +164,7 @@ class _Run(mocks.Mocks):
             return None, inputs
         try:
             return self._register(args, inputs)
-        except Refused as refusal:
+        except CallRefused as refusal:
             self.refusal = self.refusal or refusal
             raise
 
@@ -171,7 +172,7 @@ class _Run(mocks.Mocks):
         region = self._place(args.provider)[0]
         try:
             return self._account.invoke(args.token, plain(dict(args.args)), region)
-        except Refused as refusal:
+        except CallRefused as refusal:
             self.refusal = self.refusal or refusal
             raise
 
@@ -198,7 +199,7 @@ class _Run(mocks.Mocks):
         """Return the numbers of changes by kind."""
         return dict(Counter(entry.partition(" ")[0] for entry in self._touched))
 
-    def outcome(self, refusal: Refused | None = None) -> Outcome:
+    def outcome(self, refusal: CallRefused | None = None) -> Outcome:
         """Return what has happened so far."""
         touched = tuple(self._touched)
         return Outcome(self.counts(), (refusal.rule,) if refusal else (), str(refusal or ""), touched)
@@ -215,7 +216,7 @@ class _Run(mocks.Mocks):
         _keep_ignored(inputs, old.inputs if old else None, request.ignoreChanges)
         if faults := shapes.faults(kind_of(args.typ), inputs):
             self._account.refusals.append("input-shape")
-            raise Refused("input-shape", f"{args.typ} {args.name}: {'; '.join(faults)}")
+            raise CallRefused("input-shape", f"{args.typ} {args.name}: {'; '.join(faults)}")
         depends_on = frozenset("::".join(urn.split("::")[2:]).rpartition("$")[2] for urn in request.dependencies)
         trigger = rpc.deserialize_property(request.replacement_trigger) if _has_trigger(request) else None
         made = None if old is None else self._changed(args.typ, old, inputs, trigger)
@@ -270,7 +271,7 @@ class _Run(mocks.Mocks):
     def _delete(self, urn: str, one: _Deployed) -> None:
         if one.protect:
             self._account.refusals.append("protected-in-pulumi")
-            raise Refused("protected-in-pulumi", f"{one.live.type} {one.name} is protected")
+            raise CallRefused("protected-in-pulumi", f"{one.live.type} {one.name} is protected")
         if one.retain:
             self._account.kept.setdefault("retained", []).append(f"{one.live.type} {one.live.id}")
         else:
@@ -284,7 +285,7 @@ class _Run(mocks.Mocks):
             allowed = inputs.get("allowedAccountIds")
             try:
                 self._account.admit(inputs["region"], json.loads(allowed) if allowed else None)
-            except Refused as refusal:
+            except CallRefused as refusal:
                 self.refusal = self.refusal or refusal
                 raise
             self._providers[args.name] = (inputs["region"], "")

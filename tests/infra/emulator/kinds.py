@@ -16,7 +16,7 @@ ARN = "arn:aws:{service}:{region}:{account}:{resource}"
 
 
 @dataclass(frozen=True)
-class Kind:
+class ResourceType:
     """One type of resource.
 
     Attributes:
@@ -60,9 +60,9 @@ def inner(value: Any, path: str) -> Any:
 
 def _kind(
     operation: str = "", id_: str = "{name}", replaced_by: str = "", *, arn: str = "", unchecked: str = "", **more: Any
-) -> Kind:
+) -> ResourceType:
     service, _, name = operation.partition(" ")
-    return Kind(
+    return ResourceType(
         (service, name) if operation else None,
         id_,
         frozenset(replaced_by.split()),
@@ -134,7 +134,7 @@ def _node_group(id_: str, inputs: Properties, region: str) -> Properties:
     return {"resources": [{"autoscalingGroups": [{"name": scaling_group(id_, inputs)}]}]}
 
 
-KINDS: Mapping[str, Kind] = {
+KINDS: Mapping[str, ResourceType] = {
     "aws:acm/certificate:Certificate": _kind(
         "acm RequestCertificate",
         "{arn}",
@@ -464,42 +464,3 @@ KINDS: Mapping[str, Kind] = {
     "kubernetes:argoproj.io/v1alpha1:Application": _kind("", "{name}"),
     "kubernetes:storage.k8s.io/v1:StorageClass": _kind("", "{name}"),
 }
-
-NAMES: Mapping[str, str] = {
-    "aws:cloudwatch/compositeAlarm:CompositeAlarm": "alarmName",
-    "aws:cloudwatch/dashboard:Dashboard": "dashboardName",
-    "aws:eks/nodeGroup:NodeGroup": "nodeGroupName",
-    "aws:elasticache/replicationGroup:ReplicationGroup": "replicationGroupId",
-    "aws:rds/instance:Instance": "identifier",
-    "aws:s3/bucket:Bucket": "bucket",
-    **dict.fromkeys(
-        (
-            "aws:budgets/budget:Budget",
-            "aws:cloudwatch/logGroup:LogGroup",
-            "aws:cloudwatch/logMetricFilter:LogMetricFilter",
-            "aws:cloudwatch/metricAlarm:MetricAlarm",
-            "aws:ec2/launchTemplate:LaunchTemplate",
-            "aws:ec2/securityGroup:SecurityGroup",
-            "aws:ecr/repository:Repository",
-            "aws:eks/cluster:Cluster",
-            "aws:elasticache/parameterGroup:ParameterGroup",
-            "aws:elasticache/subnetGroup:SubnetGroup",
-            "aws:iam/role:Role",
-            "aws:iam/rolePolicy:RolePolicy",
-            "aws:kms/alias:Alias",
-            "aws:lambda/function:Function",
-            "aws:lb/loadBalancer:LoadBalancer",
-            "aws:lb/targetGroup:TargetGroup",
-            "aws:rds/parameterGroup:ParameterGroup",
-            "aws:rds/subnetGroup:SubnetGroup",
-            "aws:secretsmanager/secret:Secret",
-            "aws:sns/topic:Topic",
-            "aws:sqs/queue:Queue",
-        ),
-        "name",
-    ),
-}
-"""The input that names a resource. A name that the program leaves out is the one that the engine proposes."""
-
-NAME_PREFIXES: Mapping[str, str] = {"aws:kms/alias:Alias": "alias/"}
-"""What the real provider puts in front of a name that the engine proposes."""

@@ -18,8 +18,9 @@ from google.protobuf import empty_pb2, json_format, struct_pb2
 from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc
 
 from . import schema, shapes
-from .account import Live, Refused, kind_of
-from .kinds import NAME_PREFIXES, NAMES, Properties, inner
+from .account import CallRefused, Live, kind_of
+from .kinds import Properties, inner
+from .names import NAME_PREFIXES, NAMES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -162,7 +163,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     def _do(self, context: Any, call: Any, *args: Any) -> Any:
         try:
             return call(*args)
-        except Refused as refusal:
+        except CallRefused as refusal:
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(refusal))
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from botocore.model import Shape
 
-    from .kinds import Kind, Properties
+    from .kinds import Properties, ResourceType
 
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 """How Pulumi's protocol writes a text that is not known before the deployment."""
@@ -24,7 +24,7 @@ def _input_shape(service: str, operation: str) -> Any:
     return botocore.session.get_session().get_service_model(service).operation_model(operation).input_shape
 
 
-def faults(kind: Kind, inputs: Properties) -> list[str]:
+def faults(kind: ResourceType, inputs: Properties) -> list[str]:
     """Compare inputs with the shape of the operation that creates the resource.
 
     Args:
@@ -40,7 +40,7 @@ def faults(kind: Kind, inputs: Properties) -> list[str]:
     return list(_structure(shape, inputs, kind.aliases, kind.unchecked, ""))
 
 
-def matched(kind: Kind, inputs: Properties) -> set[str]:
+def matched(kind: ResourceType, inputs: Properties) -> set[str]:
     """Return the inputs that the operation's shape has a member for."""
     if not kind.operation:
         return set()

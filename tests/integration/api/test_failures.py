@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rates_app.local.postgres import PostgresPair
     from rates_app.settings import Settings
     from tests.fixtures.service import Publisher
-    from tests.fixtures.stores import Database
+    from tests.fixtures.stores import MigratedDatabase
 
 QUESTION = "/rates?date_from=2021-01-01&date_to=2021-01-01&orig_code=CNGGZ&dest_code=EETLL"
 
@@ -161,7 +161,7 @@ def test_a_replica_that_lags_is_not_read(
 
 
 def test_the_replica_alone_still_answers(
-    make_app: Callable[..., Flask], publisher: Publisher, database: Database
+    make_app: Callable[..., Flask], publisher: Publisher, database: MigratedDatabase
 ) -> None:
     publish_day(publisher, 100, 100, 100)
     with psycopg.connect(database.replica_urls[0], autocommit=True) as replica:
@@ -224,7 +224,7 @@ def test_a_query_that_exceeds_its_deadline_gets_503(
 
 
 def test_connections_that_a_restart_closed_are_replaced(
-    make_app: Callable[..., Flask], publisher: Publisher, database: Database
+    make_app: Callable[..., Flask], publisher: Publisher, database: MigratedDatabase
 ) -> None:
     publish_day(publisher, 100, 100, 100)
     client = make_app().test_client()

@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from flask.testing import FlaskClient
 
     from rates_app.settings import Settings
-    from tests.fixtures.service import Publisher, Row
+    from tests.fixtures.service import PriceRow, Publisher
 
 MONTH = "/rates?date_from=2021-01-01&date_to=2021-01-31&orig_code=CNGGZ&dest_code=EETLL"
 
 
 @pytest.fixture(autouse=True)
-def prices(publisher: Publisher, sample_rows: list[Row]) -> None:
+def prices(publisher: Publisher, sample_rows: list[PriceRow]) -> None:
     publisher.publish([row for row in sample_rows if row[0] == "CNGGZ"])
 
 
 def test_an_unchanged_response_is_not_sent_again(
-    client: FlaskClient, publisher: Publisher, sample_rows: list[Row]
+    client: FlaskClient, publisher: Publisher, sample_rows: list[PriceRow]
 ) -> None:
     first = client.get(MONTH)
     again = client.get(MONTH, headers={"If-None-Match": first.headers["ETag"]})
@@ -41,7 +41,7 @@ def test_an_unchanged_response_is_not_sent_again(
 
 
 def test_a_publish_of_other_lanes_keeps_the_etag(
-    client: FlaskClient, publisher: Publisher, sample_rows: list[Row]
+    client: FlaskClient, publisher: Publisher, sample_rows: list[PriceRow]
 ) -> None:
     first = client.get(MONTH)
     publisher.publish([("NOOSL", "NLRTM", sample_rows[0][2], 100)])

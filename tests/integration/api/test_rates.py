@@ -17,7 +17,7 @@ from drills.sample import SAMPLE
 if TYPE_CHECKING:
     from flask.testing import FlaskClient
 
-    from tests.fixtures.service import Publisher, Row
+    from tests.fixtures.service import PriceRow, Publisher
 
 DAYS = [date(2021, 1, day) for day in range(1, 6)]
 ROWS: list[Any] = [
@@ -316,7 +316,9 @@ def test_v1_refuses_invalid_open_ranges(client: FlaskClient, publisher: Publishe
     assert client.get(f"/v1/rates?origin=CNGGZ&destination=EETLL&{range_}").status_code == 400
 
 
-def test_latest_rates_are_those_of_v1_rates(client: FlaskClient, publisher: Publisher, sample_rows: list[Row]) -> None:
+def test_latest_rates_are_those_of_v1_rates(
+    client: FlaskClient, publisher: Publisher, sample_rows: list[PriceRow]
+) -> None:
     publisher.publish(sample_rows)
 
     answer: Any = client.get("/v1/rates/latest?lanes=cnggz:EETLL,china_main:scandinavia,EETLL:CNGGZ,CNSGH:baltic/*")
@@ -369,7 +371,7 @@ def test_finite_answers_can_be_read_in_ranges(client: FlaskClient, publisher: Pu
 class Reference:
     """Answers computed in plain Python from the delivered files, without the service's code."""
 
-    def __init__(self, rows: list[Row]) -> None:
+    def __init__(self, rows: list[PriceRow]) -> None:
         self.prices: dict[tuple[str, str, date], list[int]] = defaultdict(list)
         for origin, destination, day, cents in rows:
             self.prices[origin, destination, day].append(cents)
@@ -396,7 +398,7 @@ class Reference:
 
 
 def test_500_random_questions_agree_with_plain_python(
-    client: FlaskClient, publisher: Publisher, sample_rows: list[Row]
+    client: FlaskClient, publisher: Publisher, sample_rows: list[PriceRow]
 ) -> None:
     # A sparse month of two suppliers: two batches, and days with one or two prices only.
     chance = random.Random(20211)

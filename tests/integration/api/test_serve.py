@@ -13,12 +13,12 @@ from drills.waiting import wait_until
 
 if TYPE_CHECKING:
     from drills.pod import Pod
-    from tests.fixtures.service import Publisher, Row
+    from tests.fixtures.service import PriceRow, Publisher
 
 QUESTION = "/rates?date_from=2021-01-01&date_to=2021-01-31&orig_code=CNGGZ&dest_code=EETLL"
 
 
-class Load:
+class RequestLoad:
     """Clients that send requests without a pause, half of them with a new connection each time.
 
     Like a load balancer, they stop some time after the readiness check fails.
@@ -58,9 +58,9 @@ class Load:
             thread.join()
 
 
-def test_sigterm_loses_no_request(served: Pod, publisher: Publisher, sample_rows: list[Row]) -> None:
+def test_sigterm_loses_no_request(served: Pod, publisher: Publisher, sample_rows: list[PriceRow]) -> None:
     publisher.publish(sample_rows[:2000])
-    with Load(served.url) as load:
+    with RequestLoad(served.url) as load:
         wait_until(lambda: len(load.statuses) >= 100, seconds=120)
         answered = len(load.statuses)
         assert load.closing == 0

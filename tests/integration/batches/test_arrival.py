@@ -15,7 +15,7 @@ import pytest
 
 from rates_app.batches import ledger
 from rates_app.batches.content import ContentChanged, open_content, pin
-from rates_app.batches.formats.source import inspect
+from rates_app.batches.formats.inspection import inspect
 from rates_app.batches.ledger import attempts
 from rates_app.batches.pipeline import dispatch, engine
 from rates_app.batches.pipeline.dispatch import MAX_ATTEMPTS, MAX_OUTAGES, Dispatcher
@@ -28,7 +28,7 @@ from rates_app.store.databases import Unavailable
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from rates_app.batches.formats.source import Source
+    from rates_app.batches.formats.inspection import RecognisedFile
     from rates_app.batches.pipeline.workers import Item
     from rates_app.settings import Settings
 
@@ -96,10 +96,10 @@ def incoming(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Incoming:
     return Incoming(settings)
 
 
-def failing_for(bad: str, error: Exception) -> Callable[[str], Source]:
+def failing_for(bad: str, error: Exception) -> Callable[[str], RecognisedFile]:
     """Make an inspection that fails for one name."""
 
-    def failing(address: str) -> Source:
+    def failing(address: str) -> RecognisedFile:
         if bad in address:
             raise error
         return inspect(address)
@@ -365,7 +365,7 @@ def test_a_worker_that_ends_its_process_fails_its_delivery_only(
     incoming.dispatch()
     ((count, error),) = incoming.sql("SELECT attempts, error FROM delivery_attempts")
     assert count == 1
-    assert "1 parts could not be done: a worker process ended with status 9" in error
+    assert "1 tasks could not be done: a worker process ended with status 9" in error
     monkeypatch.undo()
     incoming.dispatch()
     assert incoming.batches() == [("a.csv", "published")]

@@ -11,11 +11,11 @@ import pytest
 from rates_app.batches.pipeline.binary import Arrays, Packed, decode_arrays, encode
 
 if TYPE_CHECKING:
-    from tests.fixtures.stores import Database
+    from tests.fixtures.stores import MigratedDatabase
 
 
 @pytest.mark.parametrize("rows", [0, 1, 7])
-def test_rows_arrive_as_they_were(database: Database, rows: int) -> None:
+def test_rows_arrive_as_they_were(database: MigratedDatabase, rows: int) -> None:
     random = np.random.default_rng(rows)
     integers = random.integers(-(2**31), 2**31, rows).astype(np.int32)
     bigints = random.integers(-(2**63), 2**63 - 1, rows)
@@ -38,7 +38,7 @@ def test_rows_arrive_as_they_were(database: Database, rows: int) -> None:
 
 
 @pytest.mark.parametrize("arrays", [[], [[1]], [[-1, 2], [], [3]]])
-def test_arrays_are_read_as_they_were(database: Database, arrays: list[list[int]]) -> None:
+def test_arrays_are_read_as_they_were(database: MigratedDatabase, arrays: list[list[int]]) -> None:
     with psycopg.connect(database.url) as connection, connection.cursor(binary=True) as cursor:
         values = []
         for one in arrays:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rates_app.settings import Settings
-    from tests.mutations import Row
+    from tests.fixtures.service import PriceRow
 
 #: Deliveries that wait in the folder at a time.
 GROUP = 20
@@ -119,7 +119,7 @@ def archived(settings: Settings, connection: psycopg.Connection) -> Iterator[tup
                     each.unlink()
 
 
-def published_rows(connection: psycopg.Connection, batch_id: int) -> list[Row]:
+def published_rows(connection: psycopg.Connection, batch_id: int) -> list[PriceRow]:
     return connection.execute(
         """
         SELECT o.code, d.code, day, price_cents

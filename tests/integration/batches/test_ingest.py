@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from rates_app.batches.model import Batch, Reject
     from rates_app.batches.pipeline.workers import Item
     from rates_app.settings import Settings
-
-    Deliver = Callable[[str, bytes], str]
+    from tests.integration.batches.conftest import Deliver
 
 SAMPLE = Path(__file__).parents[3] / "sample_data" / "prices-2021-01.csv.gz"
 HEADER = b"orig_code,dest_code,day,price\n"
@@ -247,7 +246,7 @@ def test_every_kind_of_bad_row_is_named(
         (b"orig_code;dest_code;day;price\n", "has no rows"),
         (b"orig_code,dest_code,day,price,price\n", "several columns for price"),
         (gzip.compress(HEADER + GOOD * 1000, mtime=0)[:60], "damaged gzip or cut short"),
-        (zstandard.compress(HEADER + GOOD * 1000)[:40], "damaged zstd, cut short"),
+        (zstandard.compress(HEADER + GOOD * 1000)[:40], "damaged zstd or cut short"),
         (gzip.compress(HEADER + GOOD * 3, mtime=0) + b"trailing", "damaged gzip"),
         (HEADER + b"x" * (3 * 2**20), "line of more than"),
         (b"PAR1" + b"x" * 100, "damaged Parquet"),
@@ -319,7 +318,7 @@ def test_averages_agree_with_plain_arithmetic(settings: Settings) -> None:
 
 def test_a_slice_is_won_by_one_attempt_and_the_other_leaves_nothing(settings: Settings, deliver: Deliver) -> None:
     from rates_app.batches.formats import csv  # noqa: PLC0415
-    from rates_app.batches.formats.source import inspect  # noqa: PLC0415
+    from rates_app.batches.formats.inspection import inspect  # noqa: PLC0415
     from rates_app.batches.pipeline.stage import stage_slice  # noqa: PLC0415
 
     path = deliver("a.csv", HEADER + GOOD * 3)

@@ -17,11 +17,8 @@ from rates_app.rates.model import Question
 from rates_app.rates.queries import daily_averages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rates_app.settings import Settings
-
-    Deliver = Callable[[str, bytes], str]
+    from tests.integration.batches.conftest import Deliver
 
 HEADER = "orig_code,dest_code,day,price\n"
 DAY = date(2021, 1, 1)

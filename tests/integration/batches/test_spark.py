@@ -16,17 +16,14 @@ import pyspark
 import pytest
 
 from rates_app.batches import ledger
-from rates_app.batches.formats.source import inspect
+from rates_app.batches.formats.inspection import inspect
 from rates_app.batches.model import Slice
 from rates_app.batches.pipeline.engine import ingest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rates_app.batches.model import Batch
     from rates_app.settings import Settings
-
-    Deliver = Callable[[str, bytes], str]
+    from tests.integration.batches.conftest import Deliver
 
 ROOT = Path(__file__).parents[3]
 SAMPLE = gzip.decompress((ROOT / "sample_data" / "prices-2021-01.csv.gz").read_bytes())

@@ -9,11 +9,11 @@ import redis
 from rates_app.store.migrate import pending
 
 if TYPE_CHECKING:
-    from tests.fixtures.stores import Database
+    from tests.fixtures.stores import MigratedDatabase
 
 
 @pytest.mark.parametrize("turn", ["first", "second"])
-def test_each_test_has_a_fresh_migrated_database_on_every_server(database: Database, turn: str) -> None:
+def test_each_test_has_a_fresh_migrated_database_on_every_server(database: MigratedDatabase, turn: str) -> None:
     with psycopg.connect(database.url, autocommit=True) as connection:
         connection.execute("CREATE TABLE left_behind ()")
     for url in database.replica_urls:

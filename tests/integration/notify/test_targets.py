@@ -9,7 +9,7 @@ import pytest
 from moto import mock_aws
 
 from rates_app.notify.settings import NotifySettings
-from rates_app.notify.target import NotDelivered, Refused
+from rates_app.notify.target import NotDelivered, NotificationRefused
 from rates_app.notify.targets import configured
 from tests.fixtures.targets import FIRING, RESOLVED, Desk
 
@@ -119,7 +119,7 @@ def test_a_topic_gets_a_subject_and_the_whole_text(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("make", [slack, pagerduty, jira, github])
 @pytest.mark.parametrize(
-    ("status", "kind"), [(503, NotDelivered), (401, NotDelivered), (429, NotDelivered), (400, Refused)]
+    ("status", "kind"), [(503, NotDelivered), (401, NotDelivered), (429, NotDelivered), (400, NotificationRefused)]
 )
 def test_a_failure_states_whether_to_retry(desk: Desk, make: Any, status: int, kind: type[Exception]) -> None:
     desk.statuses = [status] * 5

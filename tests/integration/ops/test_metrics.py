@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from flask import Flask
     from flask.testing import FlaskClient
 
-    from tests.fixtures.service import Publisher, Row
+    from tests.fixtures.service import PriceRow, Publisher
 
 ROOT = Path(__file__).parents[3]
 MONITORING = ROOT / "helm" / "monitoring"
@@ -86,7 +86,7 @@ def scrape(client: FlaskClient) -> Series:
 
 
 @pytest.fixture
-def series(client: FlaskClient, publisher: Publisher, sample_rows_of_a_day: list[Row]) -> Series:
+def series(client: FlaskClient, publisher: Publisher, sample_rows_of_a_day: list[PriceRow]) -> Series:
     """The metrics of a service after typical work: responses from every level, an error, a batch with a deadline."""
     publisher.publish(sample_rows_of_a_day)
     question = "/rates?date_from=2021-01-01&date_to=2021-01-02&orig_code=CNSGH&dest_code=north_europe_main"
@@ -104,7 +104,7 @@ def series(client: FlaskClient, publisher: Publisher, sample_rows_of_a_day: list
 
 
 @pytest.fixture
-def sample_rows_of_a_day() -> list[Row]:
+def sample_rows_of_a_day() -> list[PriceRow]:
     return [("CNSGH", "NLRTM", date(2021, 1, 1), 100_000 + cents) for cents in range(5)]
 
 

@@ -68,7 +68,7 @@ class Collector:
 def collector() -> Iterator[Collector]:
     collected = Collector()
 
-    class Handler(BaseHTTPRequestHandler):
+    class CollectorHandler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             assert self.path == "/v1/traces"
             collected.add(self.rfile.read(int(self.headers["Content-Length"])))
@@ -78,7 +78,7 @@ def collector() -> Iterator[Collector]:
 
         def log_message(self, format: str, *args: object) -> None: ...  # noqa: A002
 
-    with serving(Handler) as collected.url:
+    with serving(CollectorHandler) as collected.url:
         yield collected
 
 

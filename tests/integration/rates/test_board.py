@@ -21,13 +21,13 @@ from tests.integration.rates.plans import nodes, vacuum
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.fixtures.stores import Database
+    from tests.fixtures.stores import MigratedDatabase
 
 PINNED = ("CNSGH", "scandinavia")
 
 
 @pytest.fixture
-def connection(database: Database, tmp_path: Path) -> psycopg.Connection[Any]:
+def connection(database: MigratedDatabase, tmp_path: Path) -> psycopg.Connection[Any]:
     """Two batches with common days; the first begins before the board's range."""
     settings = Settings.model_validate({"database_url": database.url, "data_dir": tmp_path})
     connection = psycopg.connect(database.url, autocommit=True)
@@ -76,7 +76,7 @@ def test_stale_prices_and_lagging_lanes_are_marked(connection: psycopg.Connectio
         assert f"{row.found.latest.low:,.0f}" in row.sentence if row.found.latest else False
 
 
-def test_without_prices_there_is_no_board(database: Database) -> None:
+def test_without_prices_there_is_no_board(database: MigratedDatabase) -> None:
     with psycopg.connect(database.url) as connection:
         assert board(connection, [PINNED], 6) is None
 

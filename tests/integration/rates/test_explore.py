@@ -22,11 +22,11 @@ from rates_app.settings import Settings
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.fixtures.stores import Database
+    from tests.fixtures.stores import MigratedDatabase
 
 MAX_LANES = 10_000
 
-Rows = list[tuple[str, str, date, int]]
+PriceRows = list[tuple[str, str, date, int]]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def above() -> dict[str, list[str]]:
 
 
 @pytest.fixture
-def connection(database: Database, tmp_path: Path) -> psycopg.Connection:
+def connection(database: MigratedDatabase, tmp_path: Path) -> psycopg.Connection:
     """Three batches with overlapping days and a gap, and a withdrawn one."""
     settings = Settings.model_validate({"database_url": database.url, "data_dir": tmp_path})
     connection = psycopg.connect(database.url, autocommit=True)
@@ -59,7 +59,7 @@ def connection(database: Database, tmp_path: Path) -> psycopg.Connection:
 
 
 @pytest.fixture
-def rows(connection: psycopg.Connection) -> Rows:
+def rows(connection: psycopg.Connection) -> PriceRows:
     """The delivered rows of published batches."""
     return connection.execute(
         """
@@ -70,7 +70,7 @@ def rows(connection: psycopg.Connection) -> Rows:
     ).fetchall()
 
 
-def add_up(rows: Rows, above: dict[str, list[str]]) -> dict[tuple[str, str], list[date]]:
+def add_up(rows: PriceRows, above: dict[str, list[str]]) -> dict[tuple[str, str], list[date]]:
     """The days of all prices for each pair of locations."""
     days: dict[tuple[str, str], list[date]] = defaultdict(list)
     for origin, destination, day, _ in rows:
@@ -80,7 +80,7 @@ def add_up(rows: Rows, above: dict[str, list[str]]) -> dict[tuple[str, str], lis
     return days
 
 
-def test_lanes(connection: psycopg.Connection, rows: Rows, above: dict[str, list[str]]) -> None:
+def test_lanes(connection: psycopg.Connection, rows: PriceRows, above: dict[str, list[str]]) -> None:
     expected = {
         pair: (len(days), len(set(days)), min(days), max(days))
         for pair, days in add_up(rows, {code: path[:1] for code, path in above.items()}).items()
@@ -98,7 +98,7 @@ def test_lanes(connection: psycopg.Connection, rows: Rows, above: dict[str, list
     assert priced_days(connection, "SESTO", "SESTO") is None
 
 
-def test_regions(connection: psycopg.Connection, rows: Rows, above: dict[str, list[str]]) -> None:
+def test_regions(connection: psycopg.Connection, rows: PriceRows, above: dict[str, list[str]]) -> None:
     days = add_up(rows, above)
     for lane in region_lanes(connection, MAX_LANES):
         between = days[lane.origin, lane.destination]
@@ -113,7 +113,7 @@ def test_regions(connection: psycopg.Connection, rows: Rows, above: dict[str, li
         assert region.last_day == max([*away, *here], default=None)
 
 
-def test_movers(connection: psycopg.Connection, rows: Rows) -> None:
+def test_movers(connection: psycopg.Connection, rows: PriceRows) -> None:
     newest = max(day for *_, day, _ in rows)
     weeks: dict[tuple[str, str], tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
     for origin, destination, day, cents in rows:

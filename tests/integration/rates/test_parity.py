@@ -19,10 +19,10 @@ from rates_app.settings import Settings
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.fixtures.stores import Database
+    from tests.fixtures.stores import MigratedDatabase
 
 
-def test_random_questions_agree_with_the_rows(database: Database, tmp_path: Path) -> None:
+def test_random_questions_agree_with_the_rows(database: MigratedDatabase, tmp_path: Path) -> None:
     settings = Settings.model_validate({"database_url": database.url, "data_dir": tmp_path})
     with psycopg.connect(database.url) as connection:
         store_sample_locations(connection)
@@ -68,7 +68,7 @@ def test_a_day_of_one_batch_is_exact_between_regions() -> None:
         Parity().compare(Question("A", "B", day, day), found, (*raw, 1), lane=False)
 
 
-def test_a_day_of_one_batch_is_answered_without_its_prices(database: Database, tmp_path: Path) -> None:
+def test_a_day_of_one_batch_is_answered_without_its_prices(database: MigratedDatabase, tmp_path: Path) -> None:
     settings = Settings.model_validate({"database_url": database.url, "data_dir": tmp_path})
     question = Question("china_main", "scandinavia", date(2021, 1, 1), date(2021, 1, 31))
     with psycopg.connect(database.url) as connection:

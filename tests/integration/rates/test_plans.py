@@ -29,7 +29,7 @@ from tests.integration.rates.plans import nodes, vacuum
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.fixtures.stores import Database
+    from tests.fixtures.stores import MigratedDatabase
 
 YEAR = (date(2021, 1, 1), date(2021, 12, 31))
 #: Between two ports, and between two regions. Rollups treat both alike.
@@ -111,7 +111,7 @@ def check(url: str, sizes: tuple[int, ...]) -> None:
 
 
 @pytest.mark.slow
-def test_a_year_reads_the_same_pages_whatever_the_size_of_the_table(database: Database) -> None:
+def test_a_year_reads_the_same_pages_whatever_the_size_of_the_table(database: MigratedDatabase) -> None:
     check(database.url, SIZES[:2])
 
 

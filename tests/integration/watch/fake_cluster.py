@@ -90,7 +90,7 @@ class FakeCluster:
         return sum(path.endswith(kind) and not q.get("watch") for _, path, q in self.requests)
 
 
-class Handler(BaseHTTPRequestHandler):
+class ClusterHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     cluster: FakeCluster
 
@@ -199,7 +199,7 @@ class Handler(BaseHTTPRequestHandler):
 
 def serve(cluster: FakeCluster) -> ThreadingHTTPServer:
     """Serve the cluster on a free port of loopback."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("ClusterHandler", (Handler,), {"cluster": cluster}))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("ClusterHandler", (ClusterHandler,), {"cluster": cluster}))
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rates_app.watch.incidents import Incidents
-from rates_app.watch.rules import MIGRATION_FAILED, RULES, SPARK_FAILED, pod_findings
+from rates_app.watch.rules import MIGRATION_FAILED, RULES, SPARK_FAILED, pod_detections
 from rates_app.watch.settings import WatchSettings
 
 if TYPE_CHECKING:
     from rates_app.notify.notification import Notification
-    from rates_app.watch.rules import Finding
+    from rates_app.watch.rules import Detection
 
 FOLDER = Path(__file__).parent / "recorded"
 RECORDED = [json.loads(line) for line in (FOLDER / "kubernetes-1.34.jsonl").read_text().splitlines()]
@@ -31,7 +31,7 @@ class Replay:
         self.pods: dict[str, Any] = {}
         self.notifications: list[Notification] = []
         self.now = datetime.fromisoformat(RECORDED[0]["at"])
-        self.findings: list[Finding] = []
+        self.findings: list[Detection] = []
 
     def run(self, seconds_after: int = 0) -> list[str]:
         for event in RECORDED:
@@ -56,7 +56,7 @@ class Replay:
             self.notifications += self.incidents.collect_notifications(self.now, lambda _: "")
 
     def _look(self, uid: str) -> None:
-        found = pod_findings(self.pods[uid], self.now, self.settings) if uid in self.pods else []
+        found = pod_detections(self.pods[uid], self.now, self.settings) if uid in self.pods else []
         self.findings += found
         self.incidents.update(uid, found, self.now)
 

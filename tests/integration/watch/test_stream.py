@@ -12,14 +12,14 @@ from kubernetes import client
 
 from drills.waiting import wait_until
 from rates_app.watch import stream
-from rates_app.watch.stream import Change, Snapshot, follow
+from rates_app.watch.stream import Snapshot, WatchEvent, follow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.integration.watch.fake_cluster import FakeCluster
 
-Item = Snapshot | Change
+Item = Snapshot | WatchEvent
 
 
 def pod(name: str, phase: str = "Running") -> dict[str, Any]:
@@ -67,8 +67,8 @@ def test_it_lists_in_pages_and_then_yields_changes(cluster: FakeCluster, followi
     cluster.change("pods", "MODIFIED", pod("a", "Failed"))
     cluster.change("pods", "DELETED", pod("b"))
     first, second = following(), following()
-    assert isinstance(first, Change)
-    assert isinstance(second, Change)
+    assert isinstance(first, WatchEvent)
+    assert isinstance(second, WatchEvent)
     assert (first.object["status"]["phase"], first.deleted) == ("Failed", False)
     assert (second.object["metadata"]["name"], second.deleted) == ("b", True)
 
@@ -99,7 +99,7 @@ def test_a_broken_connection_is_resumed_at_its_version(
     wait_for_watch(cluster, 2)
     cluster.change("pods", "MODIFIED", pod("b", "Failed"))
     change = following()
-    assert isinstance(change, Change)
+    assert isinstance(change, WatchEvent)
     assert change.object["metadata"]["name"] == "b"
     assert cluster.watches("pods")[1] == resumed_from
     assert cluster.lists("pods") == 3  # the first list's pages: no second list was needed
@@ -132,5 +132,5 @@ def test_an_expired_version_lists_again_and_yields_missed_changes(
     assert names(following()) == ["a", "b", "d", "e"]
     cluster.change("pods", "ADDED", pod("z"))
     change = following()
-    assert isinstance(change, Change)
+    assert isinstance(change, WatchEvent)
     assert change.object["metadata"]["name"] == "z"

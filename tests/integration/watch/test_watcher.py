@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 RECORDED = Path(__file__).parent / "recorded"
 
 
-class Reader:
+class RecordingTarget:
     """A target that records notifications."""
 
     name, min_severity = "reader", Severity.INFO
@@ -50,13 +50,17 @@ class Reader:
 
 
 @pytest.fixture
-def reader() -> Reader:
-    return Reader()
+def reader() -> RecordingTarget:
+    return RecordingTarget()
 
 
 @pytest.fixture
 def start(
-    api: client.ApiClient, cluster: FakeCluster, reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    api: client.ApiClient,
+    cluster: FakeCluster,
+    reader: RecordingTarget,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Callable[..., Callable[[], None]]]:
     monkeypatch.setattr(stream, "BACKOFF", (0.01,))
     monkeypatch.setattr(stream, "ABSENT_BACKOFF", (0.1,))
@@ -92,7 +96,7 @@ def start(
 
 
 def test_incidents_are_notified_in_order_with_their_all_clears(
-    start: Callable[..., Any], cluster: FakeCluster, reader: Reader
+    start: Callable[..., Any], cluster: FakeCluster, reader: RecordingTarget
 ) -> None:
     cluster.logs["rates-dispatcher-5c8f6b7d9-l200x", "true"] = (
         "connecting to postgresql://rates:hunter2@db/rates\nPermissionError: incoming bucket\n"
@@ -124,7 +128,7 @@ def test_incidents_are_notified_in_order_with_their_all_clears(
 
 
 def test_a_problem_that_ends_immediately_is_not_notified(
-    start: Callable[..., Any], cluster: FakeCluster, reader: Reader
+    start: Callable[..., Any], cluster: FakeCluster, reader: RecordingTarget
 ) -> None:
     start()
     cluster.replay(RECORDED / "crash.jsonl")
@@ -135,7 +139,7 @@ def test_a_problem_that_ends_immediately_is_not_notified(
 
 
 def test_a_new_watcher_repeats_nothing_and_sends_missing_all_clears(
-    start: Callable[..., Any], cluster: FakeCluster, reader: Reader
+    start: Callable[..., Any], cluster: FakeCluster, reader: RecordingTarget
 ) -> None:
     stop = start()
     cluster.replay(RECORDED / "crash.jsonl")
@@ -155,7 +159,7 @@ def test_a_new_watcher_repeats_nothing_and_sends_missing_all_clears(
 
 
 def test_a_thousand_flapping_events_make_few_notifications(
-    start: Callable[..., Any], cluster: FakeCluster, reader: Reader
+    start: Callable[..., Any], cluster: FakeCluster, reader: RecordingTarget
 ) -> None:
     start(clear_seconds=1)
     for _ in range(250):  # slowly enough that each crash and each repair is detected

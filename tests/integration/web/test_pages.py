@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 
     from flask.testing import FlaskClient
 
-    from tests.fixtures.stores import Database
+    from tests.fixtures.stores import MigratedDatabase
 
 JANUARY = {"date_from": "2021-01-01", "date_to": "2021-01-31"}
 
 
 @pytest.fixture
-def client(database: Database, redis_url: str, tmp_path: Path) -> Iterator[FlaskClient]:
+def client(database: MigratedDatabase, redis_url: str, tmp_path: Path) -> Iterator[FlaskClient]:
     settings = Settings.model_validate(
         {
             "database_url": database.url,

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rates_app.batches.formats import base, csv, files, ndjson
+from rates_app.batches.formats.inspection import Inspection
 from rates_app.batches.formats.layout import Layout
 from rates_app.batches.formats.lines import line_chunks
 from rates_app.batches.formats.registry import FORMATS
-from rates_app.batches.formats.source import Inspection
 from rates_app.batches.model import Format, Slice, Unreadable
 
 HEADER = b"orig_code,dest_code,day,price\n"
@@ -81,7 +81,7 @@ def test_a_small_file_is_cut_for_every_worker_but_not_into_crumbs(tmp_path: Path
     path = tmp_path / "batch"
     with path.open("wb") as file:
         file.truncate(mib * 2**20)  # a hole: nothing is read of it
-    assert len(ndjson.plan(str(path), Layout(), 32 * 2**20, parts=8)) == slices
+    assert len(ndjson.plan(str(path), Layout(), 32 * 2**20, min_slices=8)) == slices
 
 
 @pytest.mark.parametrize("at", [0, 1, 50, 99])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing.forkserver
 import os
 import signal
 from functools import partial
@@ -47,3 +48,22 @@ def test_workers_outlive_a_task_that_fails_and_are_replaced_when_one_ends(tmp_pa
     with pytest.raises(WorkersLost):
         worker()
     assert worker() != first
+
+
+@pytest.mark.parametrize("error", [ConnectionRefusedError, FileNotFoundError, EOFError])
+def test_work_is_lost_and_can_be_repeated_when_no_worker_can_be_forked(
+    error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings.model_validate({"database_url": "postgresql://nowhere/rates", "ingest_workers": 1})
+    work = in_process(settings, isolated=True)
+
+    def refuse(_descriptors: object) -> None:
+        monkeypatch.undo()
+        raise error
+
+    # As if the process from which workers are forked had been killed a moment ago, and is not yet known to be gone.
+    monkeypatch.setattr(multiprocessing.forkserver, "connect_to_new_process", refuse)
+    with pytest.raises(WorkersLost):
+        work(partial(_record, tmp_path / "pid"), ITEMS, lambda: None)
+    work(partial(_record, tmp_path / "pid"), ITEMS, lambda: None)
+    assert (tmp_path / "pid").exists()

@@ -33,7 +33,7 @@ class Permission:
         return self.held
 
 
-class Service:
+class CountedRequests:
     """The middleware around an application that counts its requests."""
 
     def __init__(self) -> None:
@@ -71,11 +71,11 @@ class Service:
 
 
 @pytest.fixture
-def service() -> Service:
-    return Service()
+def service() -> CountedRequests:
+    return CountedRequests()
 
 
-def test_the_second_answer_comes_from_memory(service: Service) -> None:
+def test_the_second_answer_comes_from_memory(service: CountedRequests) -> None:
     first, second = service.get(), service.get()
 
     assert service.asked == 1
@@ -84,7 +84,7 @@ def test_the_second_answer_comes_from_memory(service: Service) -> None:
     assert differing <= {"X-Request-ID", "RateLimit"}
 
 
-def test_memory_is_not_trusted_without_a_lease_or_after_a_change(service: Service) -> None:
+def test_memory_is_not_trusted_without_a_lease_or_after_a_change(service: CountedRequests) -> None:
     service.get()
     service.lease.held = None
     service.get()
@@ -94,7 +94,7 @@ def test_memory_is_not_trusted_without_a_lease_or_after_a_change(service: Servic
     assert service.asked == 3
 
 
-def test_a_change_elsewhere_leaves_the_answer(service: Service) -> None:
+def test_a_change_elsewhere_leaves_the_answer(service: CountedRequests) -> None:
     service.get()
     service.lease.held = Versions("e", 8, 0.0, {5: 4, 6: 8}, {})
     service.get()
@@ -103,7 +103,7 @@ def test_a_change_elsewhere_leaves_the_answer(service: Service) -> None:
 
 
 @pytest.mark.parametrize("name", ["QUERY_STRING", "HTTP_ACCEPT", "HTTP_ACCEPT_ENCODING"])
-def test_requests_that_differ_in_a_header_have_separate_entries(service: Service, name: str) -> None:
+def test_requests_that_differ_in_a_header_have_separate_entries(service: CountedRequests, name: str) -> None:
     service.get()
     service.get(exchange=None, **{name: "x"})
 
@@ -111,7 +111,7 @@ def test_requests_that_differ_in_a_header_have_separate_entries(service: Service
 
 
 @pytest.mark.parametrize("known", ['"abc-gzip"', 'W/"abc-gzip"', '"x", "abc-gzip"', "*"])
-def test_unchanged_content_is_not_sent_again(service: Service, known: str) -> None:
+def test_unchanged_content_is_not_sent_again(service: CountedRequests, known: str) -> None:
     for _ in range(2):  # first from the application, then from memory
         status, headers, body = service.get(HTTP_IF_NONE_MATCH=known)
         assert (status, body) == ("304 NOT MODIFIED", b"")
@@ -121,17 +121,17 @@ def test_unchanged_content_is_not_sent_again(service: Service, known: str) -> No
 
 
 @pytest.mark.parametrize("known", ['"abc"', '"abc-br"', 'W/"abc"', "abc-gzip"])
-def test_the_tag_of_another_coding_does_not_match(service: Service, known: str) -> None:
+def test_the_tag_of_another_coding_does_not_match(service: CountedRequests, known: str) -> None:
     for _ in range(2):
         assert service.get(HTTP_IF_NONE_MATCH=known)[0] == "200 OK"
 
 
-def test_a_client_beyond_its_limit_is_refused_whether_or_not_the_answer_is_at_hand(service: Service) -> None:
+def test_a_client_beyond_its_limit_is_refused_whether_or_not_the_answer_is_at_hand(service: CountedRequests) -> None:
     assert [service.get()[0][:3] for _ in range(4)] == ["200", "200", "200", "429"]
     assert service.get("/healthz")[0] == "200 OK"
 
 
-def test_a_request_that_waited_too_long_is_refused_before_anything_is_done(service: Service) -> None:
+def test_a_request_that_waited_too_long_is_refused_before_anything_is_done(service: CountedRequests) -> None:
     late = SETTINGS.shed_seconds * 1.1
     status, headers, _ = service.get(exchange=Exchange(queue_seconds=late))
     assert (status[:3], headers["Retry-After"]) == ("503", "1")

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rates_app.batches.formats.values import MAX_PRICE_CENTS
-from rates_app.batches.pipeline.rollup import Tree, region_sets
+from rates_app.batches.pipeline.rollup import LocationTree, region_sets
 from rates_app.rates.sets import EXACT_PRICES, LanePrices, Sets, read_set
 from rates_app.rates.spread import Spread, spread
 
@@ -29,7 +29,9 @@ def ancestors(place: int) -> list[int]:
     return [place, *(ancestors(PARENTS[place]) if PARENTS[place] >= 0 else [])]
 
 
-TREE = Tree(np.arange(10), np.array(PARENTS), np.array([len(ancestors(place)) - 1 for place in range(len(PARENTS))]))
+TREE = LocationTree(
+    np.arange(10), np.array(PARENTS), np.array([len(ancestors(place)) - 1 for place in range(len(PARENTS))])
+)
 
 prices = st.tuples(
     st.integers(0, 2),

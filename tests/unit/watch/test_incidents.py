@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from rates_app.watch.incidents import Incidents
-from rates_app.watch.rules import CRASH_LOOP, IMAGE_PULL, OUT_OF_MEMORY, Finding, Rule
+from rates_app.watch.rules import CRASH_LOOP, IMAGE_PULL, OUT_OF_MEMORY, Detection, Rule
 from rates_app.watch.settings import WatchSettings
 
 START = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
 
 
-class Night:
+class IncidentClock:
     """Incidents with a clock, and their notifications."""
 
     def __init__(self, **settings: float) -> None:
@@ -22,7 +22,7 @@ class Night:
         self.facts: list[dict[str, str]] = []
 
     def update(self, pod: str, *rules: Rule, workload: str = "app") -> None:
-        found = [Finding(rule, "rates", workload, pod, "node-1", "app", rule.name, "", self.now) for rule in rules]
+        found = [Detection(rule, "rates", workload, pod, "node-1", "app", rule.name, "", self.now) for rule in rules]
         self.incidents.update(pod, found, self.now)
 
     def wait(self, seconds: float) -> None:
@@ -35,7 +35,7 @@ class Night:
 
 
 def test_a_lasting_problem_has_one_notification_and_one_all_clear() -> None:
-    night = Night()
+    night = IncidentClock()
     night.update("a", CRASH_LOOP)
     night.wait(25)
     assert night.sent == []
@@ -50,7 +50,7 @@ def test_a_lasting_problem_has_one_notification_and_one_all_clear() -> None:
 
 
 def test_all_pods_of_a_rollout_are_one_message() -> None:
-    night = Night()
+    night = IncidentClock()
     for number in range(60):
         night.update(f"pod-{number:02d}", IMAGE_PULL)
         night.wait(0.4)
@@ -63,7 +63,7 @@ def test_all_pods_of_a_rollout_are_one_message() -> None:
 
 
 def test_a_short_problem_is_not_notified() -> None:
-    night = Night()
+    night = IncidentClock()
     night.update("a", CRASH_LOOP)
     night.wait(10)
     night.update("a")
@@ -72,7 +72,7 @@ def test_a_short_problem_is_not_notified() -> None:
 
 
 def test_slow_flapping_becomes_one_long_incident() -> None:
-    night = Night()
+    night = IncidentClock()
     for _ in range(36):  # six hours in ten-minute cycles: four minutes broken, six minutes healthy
         night.update("a", CRASH_LOOP)
         night.wait(240)
@@ -85,7 +85,7 @@ def test_slow_flapping_becomes_one_long_incident() -> None:
 
 
 def test_a_storm_becomes_one_notification_after_the_first_few() -> None:
-    night = Night()
+    night = IncidentClock()
     for number in range(40):
         night.update(f"pod-{number}", CRASH_LOOP if number % 2 else OUT_OF_MEMORY, workload=f"app-{number:02d}")
     night.wait(900)
@@ -104,11 +104,11 @@ def test_a_storm_becomes_one_notification_after_the_first_few() -> None:
 
 
 def test_a_restart_repeats_and_loses_no_notification() -> None:
-    night = Night()
+    night = IncidentClock()
     night.update("a", CRASH_LOOP)
     night.update("b", IMAGE_PULL)
     night.wait(60)
-    later = Night()
+    later = IncidentClock()
     later.incidents.restore(night.incidents.snapshot(), later.now)
     later.update("a", CRASH_LOOP)
     later.wait(3600)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rates_app.watch.excerpt import redact
-from rates_app.watch.rules import RULES, STORM, classify, pod_findings, spark_findings
+from rates_app.watch.rules import RULES, STORM, classify, pod_detections, spark_detections
 from rates_app.watch.settings import WatchSettings
 
 NOW = datetime(2026, 11, 24, 4, 0, tzinfo=UTC)
@@ -83,16 +83,18 @@ def evicted(**conditions: str) -> dict[str, Any]:
     ],
 )
 def test_a_pods_status_shows_its_problem(status: dict[str, Any], rules: list[str]) -> None:
-    assert [finding.rule.name for finding in pod_findings(pod(status), NOW, WatchSettings())] == rules
+    assert [finding.rule.name for finding in pod_detections(pod(status), NOW, WatchSettings())] == rules
 
 
 def test_a_pod_that_is_being_deleted_has_no_problem() -> None:
     status = container(waiting("CrashLoopBackOff"))
-    assert pod_findings(pod(status, deletionTimestamp="2026-11-24T03:59:00Z"), NOW, WatchSettings()) == []
+    assert pod_detections(pod(status, deletionTimestamp="2026-11-24T03:59:00Z"), NOW, WatchSettings()) == []
 
 
 def test_a_young_pod_may_be_pending() -> None:
-    assert pod_findings(pod({"phase": "Pending"}, creationTimestamp="2026-11-24T03:55:00Z"), NOW, WatchSettings()) == []
+    assert (
+        pod_detections(pod({"phase": "Pending"}, creationTimestamp="2026-11-24T03:55:00Z"), NOW, WatchSettings()) == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,7 +108,7 @@ def test_a_young_pod_may_be_pending() -> None:
 def test_a_migrations_pod_that_failed_is_a_problem(component: str, finished: str, rules: list[str]) -> None:
     ended = {"terminated": {"reason": "Error", "exitCode": 1, "finishedAt": finished}}
     failed = pod({**container(ended), "phase": "Failed"}, labels={"app.kubernetes.io/component": component})
-    assert [finding.rule.name for finding in pod_findings(failed, NOW, WatchSettings())] == rules
+    assert [finding.rule.name for finding in pod_detections(failed, NOW, WatchSettings())] == rules
 
 
 @pytest.mark.parametrize(
@@ -120,7 +122,7 @@ def test_a_migrations_pod_that_failed_is_a_problem(component: str, finished: str
     ],
 )
 def test_a_finding_names_the_workload_to_roll_back(metadata: dict[str, Any], workload: str) -> None:
-    (finding,) = pod_findings(pod(container(waiting("ErrImagePull")), **metadata), NOW, WatchSettings())
+    (finding,) = pod_detections(pod(container(waiting("ErrImagePull")), **metadata), NOW, WatchSettings())
     assert (finding.workload, finding.node, finding.container, finding.message) == (
         workload,
         "node-1",
@@ -137,7 +139,7 @@ def test_an_application_has_failed_only_after_its_last_retry(state: str, count: 
         "metadata": {"name": "batch-41", "namespace": "rates"},
         "status": {"applicationState": {"state": state}},
     }
-    assert len(spark_findings(application, NOW)) == count
+    assert len(spark_detections(application, NOW)) == count
 
 
 def test_every_phrase_is_found_in_a_line_by_its_own_rule() -> None:

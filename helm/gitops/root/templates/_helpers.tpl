@@ -13,7 +13,7 @@ server: '{{ `{{ .server }}` }}'
 {{- range list "environment" "colour" "size" }}
 {{ . }}: '{{ include "gitops.label" . }}'
 {{- end }}
-{{- range list "region" "domain" "certificate-arn" "target-group-arn" "registry" "database-secret" "cache-secret" "notify-secret" "incoming-bucket" "processed-bucket" "rejected-bucket" "incoming-queue-url" "alerts-topic-arn" "vpc-id" "standby" "provided-addons" }}
+{{- range list "region" "hosts" "certificate-arn" "target-group-arn" "registry" "database-secret" "cache-secret" "notify-secret" "incoming-bucket" "processed-bucket" "rejected-bucket" "incoming-queue-url" "alerts-topic-arn" "vpc-id" "standby" "provided-addons" }}
 {{ camelcase (replace "-" "_" .) | untitle }}: '{{ include "gitops.annotation" . }}'
 {{- end }}
 {{- end -}}

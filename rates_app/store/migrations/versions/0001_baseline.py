@@ -163,7 +163,7 @@ PRICES = """
 CREATE SCHEMA staging;
 
 -- The delivered prices. The service reads rollups; segments are the record that rollups are made from.
--- A segment holds the prices of one day from one piece of a slice, a column in an array. That takes a quarter of the
+-- A segment holds the prices of one day from one chunk of a slice, a column in an array. That takes a quarter of the
 -- space of single rows, on the primary, in the WAL and on replicas. Such numbers are not worth compressing.
 CREATE TABLE segments (
     batch_id        integer NOT NULL,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _HEAD_BYTES = 2**16
 
 
-class Source(NamedTuple):
+class RecognisedFile(NamedTuple):
     """A delivered file, recognised by its first bytes and not by its name."""
 
     uri: str
@@ -47,7 +47,7 @@ class Inspection:
         """SHA-256 of the bytes so far."""
         return self._digest.digest()
 
-    def source(self, uri: str) -> Source:
+    def source(self, uri: str) -> RecognisedFile:
         """Return what the file is, once all its bytes have passed.
 
         Args:
@@ -66,10 +66,10 @@ class Inspection:
             if sniff_compression(head) != "none":
                 raise Unreadable(f"the file is compressed twice: {compression} and {sniff_compression(head)}")
         file_format = recognise(head)
-        return Source(uri, self.size_bytes, self.content_hash, file_format, compression)
+        return RecognisedFile(uri, self.size_bytes, self.content_hash, file_format, compression)
 
 
-def inspect(uri: str, progress: Callable[[int], object] = lambda _: None) -> Source:
+def inspect(uri: str, progress: Callable[[int], object] = lambda _: None) -> RecognisedFile:
     """Read a file once, to hash it and to recognise its format and compression.
 
     Args:
@@ -90,7 +90,7 @@ def inspect(uri: str, progress: Callable[[int], object] = lambda _: None) -> Sou
     return inspection.source(uri)
 
 
-def estimate_rows(source: Source) -> int:
+def estimate_rows(source: RecognisedFile) -> int:
     """Estimate the rows of a file that is not compressed.
 
     Raises:

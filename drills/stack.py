@@ -46,14 +46,14 @@ QUESTION = f"/rates?date_from={DAYS[0]}&date_to={DAYS[1]}&orig_code=china_main&d
 TABLES = ("batches", "slices", "delivered", "rollups", "batch_lanes", "rejects", "locations", "lane_versions")
 
 
-class Content(NamedTuple):
+class TableDigest(NamedTuple):
     """How many rows a table has, and a checksum over all of them in any order."""
 
     rows: int
     checksum: str
 
 
-class Site:
+class RunningStack:
     """A stack that runs while the context is active.
 
     Args:
@@ -184,7 +184,7 @@ def query_price(pod: Pod) -> Any:
     return answer.json()["rates"][0]["price"]
 
 
-def contents(url: str) -> dict[str, Content]:
+def contents(url: str) -> dict[str, TableDigest]:
     """Return the number of rows and a checksum of each table.
 
     Args:
@@ -200,7 +200,7 @@ def contents(url: str) -> dict[str, Content]:
                 ).format(sql.Identifier(table))
             ).fetchone()
             assert row is not None
-            found[table] = Content(*row)
+            found[table] = TableDigest(*row)
     return found
 
 
