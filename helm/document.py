@@ -81,7 +81,7 @@ def setting(name: str, current: dict[str, Any]) -> dict[str, Any]:
         model = Settings.model_json_schema()["properties"][name]
     except KeyError:
         raise ValueError(f"values.schema.json: the application has no setting {name}: remove it") from None
-    model = {**model, **model.pop("anyOf", [{}])[0]}  # an optional setting: its type, or null
+    model |= model.pop("anyOf", [{}])[0]  # an optional setting: its type, or null
     if model["type"] == "array":
         model = {"type": "string", "description": model["description"]}  # separated by commas
     schema = {key: value for key, value in model.items() if key not in {"title", "default"}}
