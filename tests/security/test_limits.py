@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from flask.testing import FlaskClient
     from werkzeug.test import TestResponse
 
-    from tests.fixtures.stores import Database
+    from tests.fixtures.stores import MigratedDatabase
 
 LIMIT = 3
 PATH = "/problems/overloaded"
 
 
 @pytest.fixture
-def client(attacked: Database) -> Iterator[FlaskClient]:
+def client(attacked: MigratedDatabase) -> Iterator[FlaskClient]:
     """The service behind one trusted proxy, with a small limit."""
     settings = {"database_url": attacked.url, "rate_limit": f"{LIMIT}/day", "trusted_proxies": 1}
     app = create_app(Settings.model_validate(settings))
