@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pulumi
 import pulumi_kubernetes
-from components.gitops import ClusterLabels, GitOps, GitOpsArgs, LocalAnnotations
+from components.gitops import ClusterLabels, GitOps, GitOpsArgs, LocalFacts
 from settings import load_local
 
 settings = load_local(pulumi.runtime.config.CONFIG.get())
@@ -17,8 +17,8 @@ GitOps(
         repository=settings.repository,
         revision=settings.revision,
         labels=ClusterLabels(environment=settings.environment, colour="blue", size="small"),
-        annotations=LocalAnnotations(
-            cluster_name=settings.cluster_name,
+        facts=LocalFacts(
+            name=settings.cluster_name,
             registry=settings.registry,
             provided_addons=" ".join(settings.provided_addons),
         ),

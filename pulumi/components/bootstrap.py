@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pulumi
-from components.gitops import AwsAnnotations, ClusterLabels, GitOps, GitOpsArgs
+from components.gitops import AwsFacts, ClusterLabels, GitOps, GitOpsArgs
 from components.identity import Identity, IdentityArgs
 from pulumi_aws import secretsmanager
 
@@ -59,12 +59,11 @@ class Bootstrap(pulumi.ComponentResource):
                     revision=settings.revision,
                     credential=credential,
                     labels=ClusterLabels(environment=settings.environment, colour=colour, size=settings.size),
-                    annotations=AwsAnnotations(
+                    facts=AwsFacts(
                         region=plan.region,
                         hosts=" ".join([settings.domain, f"serving.{settings.domain}", f"{colour}.{settings.domain}"])
                         if settings.domain and settings.serves_https
                         else region.load_balancers[colour].dns_name,
-                        certificate_arn="" if plan.certificate_arn is None else plan.certificate_arn,
                         target_group_arn=region.load_balancers[colour].target_group_arn,
                         registry=args.registry_url,
                         database_secret=args.credentials.secret_name,
@@ -76,9 +75,9 @@ class Bootstrap(pulumi.ComponentResource):
                         incoming_queue_url=region.events.queue_url,
                         alerts_topic_arn=region.alerts.topic_arn,
                         vpc_id=region.network.vpc_id,
-                        cluster_name=cluster.name,
-                        standby="true" if plan.database_source_arn else "",
+                        name=cluster.name,
                     ),
+                    standby=bool(plan.database_source_arn),
                     # A pod gets its role when it starts, so the roles come first. In the other direction, Argo CD is
                     # removed while nodes, network and DNS still run its pods.
                     after=[identity, *cluster.platform],

@@ -6,6 +6,7 @@ It needs a Kubernetes provider and nothing of AWS, so it bootstraps any cluster.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,24 +36,23 @@ class ClusterLabels:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClusterAnnotations:
-    """Annotations of the cluster's registration, which ApplicationSets hand to the charts.
+class ClusterFacts:
+    """Facts about a cluster that the charts need, by the names of the values ``cluster`` in camel case.
 
-    A field ``incoming_bucket`` is read as ``{{ index .metadata.annotations "rates.io/incoming-bucket" }}``.
+    They are one annotation of the cluster's registration, ``rates.io/facts``, as JSON. The charts' schema checks them.
     """
 
-    cluster_name: pulumi.Input[str]
+    name: pulumi.Input[str]
     registry: pulumi.Input[str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class AwsAnnotations(ClusterAnnotations):
-    """What the charts need to know of AWS besides."""
+class AwsFacts(ClusterFacts):
+    """Further facts about a cluster in AWS."""
 
     region: pulumi.Input[str]
     hosts: pulumi.Input[str]
     """Names by which clients reach the cluster, separated by spaces. The service refuses requests to others."""
-    certificate_arn: pulumi.Input[str]
     target_group_arn: pulumi.Input[str]
     database_secret: pulumi.Input[str]
     cache_secret: pulumi.Input[str]
@@ -63,16 +63,14 @@ class AwsAnnotations(ClusterAnnotations):
     incoming_queue_url: pulumi.Input[str]
     alerts_topic_arn: pulumi.Input[str]
     vpc_id: pulumi.Input[str]
-    standby: pulumi.Input[str]
-    """``true`` while the database is a read-only copy of another region's."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocalAnnotations(ClusterAnnotations):
-    """What the charts need to know of a cluster that Pulumi did not make."""
+class LocalFacts(ClusterFacts):
+    """Further facts about a cluster that Pulumi did not create."""
 
     provided_addons: str
-    """Add-ons that the cluster has already, parted by spaces."""
+    """Add-ons that the cluster already has, separated by spaces."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +80,9 @@ class GitOpsArgs:
     repository: str
     revision: str
     labels: ClusterLabels
-    annotations: ClusterAnnotations
+    facts: ClusterFacts
+    standby: bool = False
+    """Whether the cluster's database is a read-only copy. A failover changes it, so it is a separate annotation."""
     after: Sequence[pulumi.Resource] = ()
     """What must stand before anything runs in the cluster."""
     chart: str | None = None
@@ -119,9 +119,12 @@ class GitOps(pulumi.ComponentResource):
                 "namespace": namespace.metadata.name,
                 "labels": {
                     "argocd.argoproj.io/secret-type": "cluster",
-                    **{f"rates.io/{key}": value for key, value in _kebab(args.labels).items()},
+                    **{f"rates.io/{key}": value for key, value in vars(args.labels).items()},
                 },
-                "annotations": {f"rates.io/{key}": value for key, value in _kebab(args.annotations).items()},
+                "annotations": {
+                    "rates.io/facts": pulumi.Output.json_dumps(_camel(args.facts)),
+                    "rates.io/standby": "true" if args.standby else "",
+                },
             },
             string_data={
                 "name": "in-cluster",
@@ -173,6 +176,6 @@ def _login(text: str) -> dict[str, str]:
     return {key: values[key] for key in ("username", "password")}
 
 
-def _kebab(fields: ClusterLabels | ClusterAnnotations) -> Mapping[str, pulumi.Input[str]]:
-    """The fields by their names in kebab case."""
-    return {name.replace("_", "-"): value for name, value in vars(fields).items()}
+def _camel(facts: ClusterFacts) -> Mapping[str, pulumi.Input[str]]:
+    """Return the facts by their names in camel case."""
+    return {re.sub("_(.)", lambda match: match[1].upper(), name): value for name, value in vars(facts).items()}

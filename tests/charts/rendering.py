@@ -8,11 +8,14 @@ import subprocess
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from .tools import module, program
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 KubernetesManifest = dict[str, Any]
 
@@ -124,40 +127,56 @@ def merge(base: KubernetesManifest, more: KubernetesManifest) -> KubernetesManif
 
 
 def fill(template: Any, parameters: KubernetesManifest) -> Any:
-    """Fill in an ApplicationSet's template as its controller does, with Go templates and Sprig, through Helm."""
-    values = {"template": yaml.safe_dump(template, width=10_000), "parameters": parameters}
+    """Fill in each text of an ApplicationSet's template as its controller does, with Go templates and Sprig."""
+    texts = sorted(set(_texts(template)))
     with TemporaryDirectory(prefix="fill-") as folder:
         (Path(folder) / "templates").mkdir()
         (Path(folder) / "Chart.yaml").write_text("{apiVersion: v2, name: fill, version: 0.1.0}")
-        (Path(folder) / "templates/filled.yaml").write_text("{{ tpl .Values.template .Values.parameters }}")
+        loop = "texts:\n{{ range .Values.texts }}\n- {{ tpl . $.Values.parameters | toJson }}\n{{ end }}"
+        (Path(folder) / "templates/filled.yaml").write_text(loop)
+        values = {"texts": texts, "parameters": parameters}
         output = helm("template", "fill", folder, "--values", "-", stdin=json.dumps(values))
     assert "<no value>" not in output, output
-    return yaml.safe_load(output)
+    return _replace(template, dict(zip(texts, yaml.safe_load(output)["texts"], strict=True)))
 
 
-def cluster_secret(environment: str, **annotations: str) -> KubernetesManifest:
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
+
+
+def _replace(value: Any, filled: dict[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _replace(item, filled) for key, item in sorted(value.items())}
+    if isinstance(value, list):
+        return [_replace(item, filled) for item in value]
+    return filled[value] if isinstance(value, str) else value
+
+
+def cluster_secret(environment: str, *, standby: str = "", **changes: str) -> KubernetesManifest:
     """Return the parameters of a cluster that Pulumi has registered in Argo CD, as the cluster generator gives them."""
     size = {"dev": "small", "staging": "medium", "prod": "large"}[environment]
     name = f"rates-{environment}-blue"
     facts = {
-        "cluster-name": name,
+        "name": name,
         "region": "eu-west-1",
         "hosts": f"{environment}.rates.example.com serving.{environment}.rates.example.com",
-        "certificate-arn": "arn:aws:acm:eu-west-1:111122223333:certificate/0a1b",
-        "target-group-arn": "arn:aws:elasticloadbalancing:eu-west-1:111122223333:targetgroup/rates/0a1b",
+        "targetGroupArn": "arn:aws:elasticloadbalancing:eu-west-1:111122223333:targetgroup/rates/0a1b",
         "registry": f"111122223333.dkr.ecr.eu-west-1.amazonaws.com/rates-{environment}",
-        "database-secret": f"rates-{environment}-database",
-        "cache-secret": f"rates-{environment}-cache",
-        "notify-secret": f"rates-{environment}-alerts-notify",
-        "incoming-bucket": f"rates-{environment}-incoming",
-        "processed-bucket": f"rates-{environment}-processed",
-        "rejected-bucket": f"rates-{environment}-rejected",
-        "incoming-queue-url": f"https://sqs.eu-west-1.amazonaws.com/111122223333/rates-{environment}-incoming",
-        "alerts-topic-arn": f"arn:aws:sns:eu-west-1:111122223333:rates-{environment}-alerts",
-        "vpc-id": "vpc-0123456789abcdef0",
-        "standby": "",
-        "provided-addons": "",
-        **annotations,
+        "databaseSecret": f"rates-{environment}-database",
+        "cacheSecret": f"rates-{environment}-cache",
+        "notifySecret": f"rates-{environment}-alerts-notify",
+        "incomingBucket": f"rates-{environment}-incoming",
+        "processedBucket": f"rates-{environment}-processed",
+        "rejectedBucket": f"rates-{environment}-rejected",
+        "incomingQueueUrl": f"https://sqs.eu-west-1.amazonaws.com/111122223333/rates-{environment}-incoming",
+        "alertsTopicArn": f"arn:aws:sns:eu-west-1:111122223333:rates-{environment}-alerts",
+        "vpcId": "vpc-0123456789abcdef0",
+        "providedAddons": "",
+        **changes,
     }
     return {
         "name": name,
@@ -169,7 +188,7 @@ def cluster_secret(environment: str, **annotations: str) -> KubernetesManifest:
                 "rates.io/colour": "blue",
                 "rates.io/size": size,
             },
-            "annotations": {f"rates.io/{key}": value for key, value in facts.items()},
+            "annotations": {"rates.io/facts": json.dumps(facts), "rates.io/standby": standby},
         },
     }
 
@@ -200,6 +219,19 @@ def applications(environment: str) -> dict[str, KubernetesManifest]:
     return {one["metadata"]["name"].removeprefix(f"{cluster['metadata']['name']}-"): one for one in made}
 
 
+def values_of(source: KubernetesManifest) -> KubernetesManifest:
+    """Return the values of an Application's source, which stand there as an object or as text."""
+    settings = source["helm"]
+    found: KubernetesManifest = settings.get("valuesObject") or yaml.safe_load(settings.get("values", "{}"))
+    return found
+
+
+def facts_of(secret: KubernetesManifest) -> dict[str, str]:
+    """Return the facts of a cluster's registration."""
+    facts: dict[str, str] = json.loads(secret["metadata"]["annotations"]["rates.io/facts"])
+    return facts
+
+
 def synced(
     source: KubernetesManifest,
     *values: KubernetesManifest,
@@ -211,7 +243,7 @@ def synced(
     settings = source["helm"]
     return render(
         source["path"].removeprefix("helm/"),
-        settings.get("valuesObject", {}),
+        values_of(source),
         *values,
         files=tuple(settings.get("valueFiles", ())),
         release=settings.get("releaseName"),

@@ -48,7 +48,7 @@ def test_up_repeat_drift_and_destroy(bootstrap: LocalProgram, report: Measuremen
     assert set(made) == {"create"}
     assert cluster.get("application", "root")["spec"]["source"]["path"] == "helm/gitops/root"
     registered = cluster.get("secret", "in-cluster")["metadata"]
-    assert registered["annotations"]["rates.io/registry"] == REGISTRY
+    assert json.loads(registered["annotations"]["rates.io/facts"])["registry"] == REGISTRY
     for kind in ("deployments", "statefulsets"):
         for workload in cluster.list(kind):
             assert workload["status"]["readyReplicas"] == workload["spec"]["replicas"], workload["metadata"]["name"]
@@ -58,13 +58,13 @@ def test_up_repeat_drift_and_destroy(bootstrap: LocalProgram, report: Measuremen
     again = bootstrap.up()
     assert set(again) == {"same"}, again
 
-    cluster.kubectl("annotate", "secret", "in-cluster", "rates.io/registry=elsewhere.example.com", "--overwrite")
+    cluster.kubectl("annotate", "secret", "in-cluster", "rates.io/facts={}", "--overwrite")
     cluster.kubectl("delete", "application", "root")
     drift = bootstrap.refresh()
     assert (drift.get("update"), drift.get("delete")) == (1, 1), drift
     healed = bootstrap.up()
     assert (healed.get("update"), healed.get("create")) == (1, 1), healed
-    assert cluster.get("secret", "in-cluster")["metadata"]["annotations"]["rates.io/registry"] == REGISTRY
+    assert cluster.get("secret", "in-cluster")["metadata"]["annotations"] == registered["annotations"]
     assert cluster.get("application", "root")["metadata"]["name"] == "root"
 
     removed = bootstrap.destroy()

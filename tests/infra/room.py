@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from rehearsal import stack_config
 
-from tests.charts.rendering import IMAGE, ROOT, KubernetesManifest, application_set, fill, pods, synced
+from tests.charts.rendering import (
+    IMAGE,
+    ROOT,
+    KubernetesManifest,
+    application_set,
+    facts_of,
+    fill,
+    pods,
+    synced,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -91,7 +100,7 @@ def clusters(stack: Rehearsal) -> Iterator[RegisteredCluster]:
         metadata = secret.inputs["metadata"]
         if metadata["labels"].get("argocd.argoproj.io/secret-type") != "cluster":
             continue
-        name = metadata["annotations"]["rates.io/cluster-name"]
+        name = facts_of({"metadata": metadata})["name"]
         group = groups[name]
         yield RegisteredCluster(
             name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
+from typing import Any
 
 import pytest
 import yaml
@@ -13,43 +13,27 @@ from tests.charts.tools import module
 
 pytestmark = pytest.mark.xdist_group("infra")
 
-ANNOTATIONS = {
-    "region",
-    "hosts",
-    "certificate-arn",
-    "target-group-arn",
-    "registry",
-    "database-secret",
-    "cache-secret",
-    "notify-secret",
-    "incoming-bucket",
-    "processed-bucket",
-    "rejected-bucket",
-    "incoming-queue-url",
-    "alerts-topic-arn",
-    "vpc-id",
-    "cluster-name",
-    "standby",
-}
-
 
 def _registrations(stack: Rehearsal) -> dict[str, dict[str, dict[str, str]]]:
     secrets = stack.of_type("kubernetes:core/v1:Secret").values()
-    return {
-        secret.inputs["metadata"]["annotations"]["rates.io/cluster-name"]: secret.inputs["metadata"]
-        for secret in secrets
-    }
+    return {_facts(secret.inputs["metadata"])["name"]: secret.inputs["metadata"] for secret in secrets}
+
+
+def _facts(metadata: dict[str, Any]) -> dict[str, str]:
+    facts: dict[str, str] = json.loads(metadata["annotations"]["rates.io/facts"])
+    return facts
 
 
 def test_each_cluster_registers_with_what_the_charts_need(stack: Rehearsal) -> None:
     registrations = _registrations(stack)
+    schema = json.loads((ROOT / "helm/gitops/cluster/values.schema.json").read_text())["properties"]["cluster"]
     assert len(registrations) == len(stack.of_type("aws:eks/cluster:Cluster"))
     for name, metadata in registrations.items():
-        assert {f"rates.io/{key}" for key in ANNOTATIONS} == set(metadata["annotations"])
-        # Without a domain there is no certificate; only a standby says so.
-        empty = {"certificate-arn"} if stack.stack.startswith("dev") else set()
-        empty |= set() if "standby" in name else {"standby"}
-        assert {f"rates.io/{key}" for key in empty} == {k for k, v in metadata["annotations"].items() if not v}
+        facts = _facts(metadata)
+        known = {"server", "standby", "environment", "colour", "size"}  # registered separately
+        assert facts.keys() == set(schema["required"]) - known - {"providedAddons"}
+        assert all(facts.values())
+        assert metadata["annotations"]["rates.io/standby"] == ("true" if "standby" in name else "")
         labels = metadata["labels"]
         assert labels["argocd.argoproj.io/secret-type"] == "cluster"
         assert labels["rates.io/colour"] == name.rpartition("-")[2]
@@ -62,24 +46,14 @@ def test_each_cluster_registers_with_what_the_charts_need(stack: Rehearsal) -> N
         }
 
 
-def test_the_gitops_tree_needs_only_registered_facts() -> None:
-    helpers = (ROOT / "helm" / "gitops" / "root" / "templates" / "_helpers.tpl").read_text()
-    asked = {
-        name
-        for names in re.findall(r"range list ((?:\"[a-z-]+\" ?)+)", helpers)
-        for name in re.findall(r"[a-z-]+", names)
-    }
-    assert "database-secret" in asked
-    assert asked <= ANNOTATIONS | {"environment", "colour", "size", "provided-addons"}
-
-
 def test_the_second_region_s_charts_get_that_region_s_resources(prod: Rehearsal) -> None:
     annotations = _registrations(prod)["rates-prod-standby-blue"]["annotations"]
-    for key in ("region", "certificate-arn", "target-group-arn", "registry", "incoming-queue-url", "alerts-topic-arn"):
-        assert "us-west-2" in annotations[f"rates.io/{key}"], key
+    facts = json.loads(annotations["rates.io/facts"])
+    for key in ("region", "targetGroupArn", "registry", "incomingQueueUrl", "alertsTopicArn"):
+        assert "us-west-2" in facts[key], key
     assert annotations["rates.io/standby"] == "true"
     assert _registrations(prod)["rates-prod-blue"]["annotations"]["rates.io/standby"] == ""
-    assert annotations["rates.io/database-secret"] == "rates-prod-standby-database-abcdef"
+    assert facts["databaseSecret"] == "rates-prod-standby-database-abcdef"
 
 
 def test_pulumi_puts_nothing_else_into_a_cluster(stack: Rehearsal) -> None:
@@ -179,4 +153,4 @@ def test_notifiers_in_a_cluster_have_permissions_and_targets(stack: Rehearsal) -
         assert f"Secret-{name}" in policies[f"{region}-external-secrets"]
     for cluster, metadata in _registrations(stack).items():
         expected = "standby-alerts-notify" if "standby" in cluster else "alerts-notify"
-        assert metadata["annotations"]["rates.io/notify-secret"] == f"rates-{stack.stack}-{expected}-abcdef"
+        assert _facts(metadata)["notifySecret"] == f"rates-{stack.stack}-{expected}-abcdef"

@@ -43,9 +43,14 @@ def test_it_has_the_component_of_the_cloud_s_clusters_and_nothing_of_aws(local: 
 def test_it_registers_what_a_cluster_outside_aws_needs(local: Rehearsal) -> None:
     registration = local.of_type("kubernetes:core/v1:Secret")["local-cluster"].inputs["metadata"]
     assert registration["annotations"] == {
-        "rates.io/cluster-name": "local",
-        "rates.io/registry": "registry.example.com/rates",
-        "rates.io/provided-addons": "metrics-server prometheus-adapter",
+        "rates.io/facts": json.dumps(
+            {
+                "name": "local",
+                "registry": "registry.example.com/rates",
+                "providedAddons": "metrics-server prometheus-adapter",
+            }
+        ),
+        "rates.io/standby": "",
     }
     assert registration["labels"]["rates.io/environment"] == "dev"
 

@@ -1,21 +1,19 @@
-{{/* Fields of the cluster's Secret, which the ApplicationSet controller fills in. A cluster outside AWS lacks some. */}}
-{{- define "gitops.annotation" -}}
-{{ printf `{{ default "" (index .metadata.annotations "rates.io/%s") }}` . }}
+{{/* Fields of the cluster's Secret, which the ApplicationSet controller fills in. */}}
+{{- define "gitops.fact" -}}
+{{ printf `{{ (index .metadata.annotations "rates.io/facts" | fromJson).%s }}` . }}
 {{- end -}}
 {{- define "gitops.label" -}}
 {{ printf `{{ index .metadata.labels "rates.io/%s" }}` . }}
 {{- end -}}
 
-{{/* The facts about the cluster that Pulumi registers. */}}
+{{/* The values `cluster` as JSON: the facts that Pulumi registers, and what is registered separately. */}}
 {{- define "gitops.clusterFacts" -}}
-name: '{{ include "gitops.annotation" "cluster-name" }}'
-server: '{{ `{{ .server }}` }}'
-{{- range list "environment" "colour" "size" }}
-{{ . }}: '{{ include "gitops.label" . }}'
-{{- end }}
-{{- range list "region" "hosts" "certificate-arn" "target-group-arn" "registry" "database-secret" "cache-secret" "notify-secret" "incoming-bucket" "processed-bucket" "rejected-bucket" "incoming-queue-url" "alerts-topic-arn" "vpc-id" "standby" "provided-addons" }}
-{{ camelcase (replace "-" "_" .) | untitle }}: '{{ include "gitops.annotation" . }}'
-{{- end }}
+{{ `{{ mergeOverwrite (index .metadata.annotations "rates.io/facts" | fromJson) (dict
+  "server" .server
+  "standby" (default "" (index .metadata.annotations "rates.io/standby"))
+  "environment" (index .metadata.labels "rates.io/environment")
+  "colour" (index .metadata.labels "rates.io/colour")
+  "size" (index .metadata.labels "rates.io/size")) | toJson }}` }}
 {{- end -}}
 
 {{- define "gitops.runbooks" -}}
