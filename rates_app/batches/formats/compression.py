@@ -30,10 +30,13 @@ _MAX_RATIO = 500
 #: Bytes of the disk that an expanded file leaves free.
 _RESERVED_BYTES = 2**28
 
+_DAMAGED = "the file is damaged {} or cut short: deliver it again"
+#: Arrow decodes a window of 128 MiB at most.
+_DAMAGED_ZSTD = "the file is damaged zstd, cut short, or compressed with --long=28 or more: compress it again"
+
 _LOCAL_HEADER = struct.Struct("<4sHHHHHIIIHH")
 _ZIP = b"PK\x03\x04"
 _ENCRYPTED = 0x1
-_DEFLATED = 8
 
 
 def sniff_compression(head: bytes) -> Compression:
@@ -73,7 +76,7 @@ def _zip_head(head: bytes) -> bytes:
         start = at + _LOCAL_HEADER.size + name + extra
         if not _is_clutter(head[at + _LOCAL_HEADER.size :][:name].decode("utf-8", "replace")):
             content = head[start:]
-            if flags & _ENCRYPTED or method not in {0, _DEFLATED}:
+            if flags & _ENCRYPTED or method not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
                 return b""
             try:
                 return zlib.decompressobj(-15).decompress(content, HEAD_BYTES) if method else content[:HEAD_BYTES]
@@ -144,7 +147,7 @@ def _write(chunks: Iterator[tuple[bytes, int]], path: Path, folder: Path, limit:
 
 def _chunks(uri: str, compression: Compression) -> Iterator[tuple[bytes, int]]:
     """Yield a file's plain bytes, and the number of bytes read for them so far."""
-    with parsing(uri, f"the file is damaged {compression} or cut short: deliver it again") as file:
+    with parsing(uri, _DAMAGED_ZSTD if compression == "zstd" else _DAMAGED.format(compression)) as file:
         if compression == "none":
             while chunk := file.read(CHUNK_BYTES):
                 yield chunk, file.tell()
@@ -166,4 +169,6 @@ def _only_file(archive: zipfile.ZipFile) -> zipfile.ZipInfo:
         raise Unreadable(f"the zip archive has {found}. Deliver one file a batch")
     if entries[0].flag_bits & _ENCRYPTED:
         raise Unreadable("the zip archive has a password: deliver it without one")
+    if entries[0].compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        raise Unreadable("the zip archive has another compression than Deflate: compress it with gzip, zstd or zip")
     return entries[0]

@@ -28,6 +28,7 @@ _CONTAINERS = (
     _Container(b"\x04\x22\x4d\x18", "LZ4", _RECOMPRESS),
     _Container(b"\xff\x06\0\0sNaPpY", "Snappy", _RECOMPRESS),
     _Container(b"\x1f\x9d", "a file of compress", _RECOMPRESS),
+    _Container(b"PK\x05\x06", "an empty zip archive", "deliver it with the file in it"),
     _Container(b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", _UNPACK),
     _Container(b"Rar!\x1a\x07", "a RAR archive", _UNPACK),
     _Container(b"PARE", "Parquet with an encrypted footer", "write it without encryption", b"\0"),
@@ -42,16 +43,19 @@ _CONTAINERS = (
     _Container(b"\x80\x05\x95", "a Python pickle", _EXPORT),
     _Container("orig".encode("cp037"), "text in EBCDIC", "convert it to UTF-8"),
     _Container("ORIG".encode("cp037"), "text in EBCDIC", "convert it to UTF-8"),
+    _Container(b"-----BEGIN PGP MESSAGE-----", "encrypted by PGP", "decrypt it before you deliver it"),
     _Container(b"%PDF", "a PDF", "deliver the table that it was made from"),
     _Container(b"{\\rtf", "RTF", "deliver the table that it was made from"),
     _Container(b"\xff\xfe\0\0", "UTF-32", "save it as UTF-8"),
     _Container(b"\0\0\xfe\xff", "UTF-32", "save it as UTF-8"),
 )
 
-_HTML = re.compile(rb"\s*<(!doctype\s+html|html|head|body|table)\b", re.IGNORECASE)
-_XML = re.compile(rb"\s*<\?xml")
+_HTML = re.compile(rb"\s*<(!doctype\s+html|html|head|body|table|title|meta|script|style|div|p|h1)\b", re.IGNORECASE)
+_XML = re.compile(rb"\s*<[?!]?[a-z]", re.IGNORECASE)
 _SQL = re.compile(rb"\s*(--.*\n\s*)*(-- (MySQL|MariaDB|PostgreSQL)|INSERT INTO |CREATE TABLE )", re.IGNORECASE)
-_MULTIPART = re.compile(rb"--[^\r\n]{1,200}\r?\nContent-Disposition:\s*form-data", re.IGNORECASE)
+_MULTIPART = re.compile(
+    rb"--[^\r\n]{1,200}\r?\n(Content-[^\r\n]{1,500}\r?\n){0,9}Content-Disposition:\s*form-data", re.IGNORECASE
+)
 _URL_ENCODED = re.compile(rb"[\w.%+-]{1,100}=[^\r\n,;\t]*(%[0-9A-F]{2})", re.IGNORECASE)
 
 

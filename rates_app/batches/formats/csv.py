@@ -103,6 +103,8 @@ def check(uri: str, profile: Profile) -> Layout:
             continue
         elif text or end < 0 or lines > _MAX_EMPTY_LINES:
             break
+    if not text:
+        raise Unreadable("the file has no text: it is empty, or begins with many empty lines")
     layout = _match(line, declared, profile, f"line {lines}")
     return _wider(replace(layout, header_lines=lines, start=offset), head[offset:])
 
@@ -132,6 +134,7 @@ def _match(line: bytes, declared: str | None, profile: Profile, where: str) -> L
                 positions=columns.positions,
                 currency_position=columns.currency,
                 width=len(names),
+                named=max(at for at, name in enumerate(names, 1) if name.strip()),
                 separator=separator,
                 reading=reading_of(profile),
                 assumptions=columns.assumptions,
@@ -146,11 +149,11 @@ def _match(line: bytes, declared: str | None, profile: Profile, where: str) -> L
 
 
 def _wider(layout: Layout, rows: bytes) -> Layout:
-    """Count the columns without a name that a first row has beyond the header, if all their values are blank."""
+    """Count the columns that a first row has beyond the header, if all their values are blank."""
     first = rows[: rows.find(b"\n")] if b"\n" in rows else rows
-    values = first.rstrip(b"\r").split(layout.separator.encode())
-    blank = b'"' not in first and len(values) > layout.width and not any(map(bytes.strip, values[layout.width :]))
-    return replace(layout, width=len(values)) if blank else layout
+    surplus = first.rstrip(b"\r").split(layout.separator.encode())[layout.width :]
+    blank = b'"' not in first and not any(map(bytes.strip, surplus))
+    return replace(layout, surplus=len(surplus)) if blank else layout
 
 
 def plan(uri: str, layout: Layout, slice_bytes: int, min_slices: int = 1) -> list[Slice]:
@@ -201,6 +204,8 @@ def csv_rows(chunk: bytes, layout: Layout) -> Rows:
         rows = _parse_chunk(chunk, layout, quoted=quoted)
     except pa.ArrowInvalid:
         return _parse_lines(chunk, layout)
+    if rows is None:
+        return _parse_lines(chunk, layout)
     # A line break between quotes has joined two lines.
     joined = quoted and rows.read != chunk.count(b"\n") + (not chunk.endswith(b"\n"))
     return _parse_lines(chunk, layout) if joined or _has_empty_value(rows.columns[0]) else rows
@@ -223,10 +228,13 @@ def _has_empty_value(column: Any) -> bool:
     return bool(pc.min(pc.binary_length(column.dictionary)).as_py() == 0)
 
 
-def _parse_chunk(chunk: bytes, layout: Layout, *, quoted: bool) -> Rows:
-    names = [str(at) for at in range(layout.width)]
+def _parse_chunk(chunk: bytes, layout: Layout, *, quoted: bool) -> Rows | None:
+    """Parse a chunk whose lines all have the same number of values; return None if some of them may be invalid."""
+    names = [str(at) for at in range(layout.width + layout.surplus)]
     wanted = [names[at] for at in layout.positions]
     currency = None if layout.currency_position is None else names[layout.currency_position]
+    nameless = names[_named(layout) :]
+    after_price = names[layout.positions[-1] + 1 :][:1] if layout.surplus and layout.separator == "," else []
     # Values repeat: columns are read as dictionaries, in which each distinct value is judged once.
     kind = pa.dictionary(pa.int32(), pa.binary())
     table = pa.csv.read_csv(
@@ -240,7 +248,7 @@ def _parse_chunk(chunk: bytes, layout: Layout, *, quoted: bool) -> Rows:
         ),
         pa.csv.ConvertOptions(
             column_types=dict.fromkeys(names, kind),
-            include_columns=[*wanted, *([currency] if currency else [])],
+            include_columns=list(dict.fromkeys([*wanted, *([currency] if currency else []), *nameless, *after_price])),
             strings_can_be_null=False,
         ),
     )
@@ -249,6 +257,15 @@ def _parse_chunk(chunk: bytes, layout: Layout, *, quoted: bool) -> Rows:
         (only,) = table.column(name).chunks  # a block a chunk
         return only
 
+    def distinct(name: str) -> list[bytes]:
+        dictionary: Any = column(name)
+        values: list[bytes] = dictionary.dictionary.to_pylist()
+        return values
+
+    if any(value.strip() for name in nameless for value in distinct(name)):
+        return None
+    if any(value.strip()[:1].isdigit() for name in after_price for value in distinct(name)):
+        return None
     return Rows(
         tuple(map(column, wanted)),
         np.arange(1, table.num_rows + 1, dtype=np.int64),
@@ -272,8 +289,8 @@ def _parse_lines(chunk: bytes, layout: Layout) -> Rows:
             reason = values
         elif not any(map(bytes.strip, values)) or values == [_END_OF_FILE]:
             continue
-        elif len(values) < layout.width or any(map(bytes.strip, values[layout.width :])):
-            reason = f"does not have the {layout.width} values that the header names"
+        elif fault := _fault(values, layout):
+            reason = fault
         else:
             rows.append(values)
             lines.append(line)
@@ -293,6 +310,24 @@ def _parse_lines(chunk: bytes, layout: Layout) -> Rows:
         malformed,
         currency=None if layout.currency_position is None else column(layout.currency_position),
     )
+
+
+def _named(layout: Layout) -> int:
+    return layout.width if layout.named is None else layout.named
+
+
+def _fault(values: Sequence[bytes], layout: Layout) -> str | None:
+    """Return why the values of a line can't be assigned to the columns, or None if they can."""
+    named = _named(layout)
+    if len(values) < named or any(map(bytes.strip, values[named:])):
+        return f"does not have the {named} values that the header names"
+    if layout.separator != "," or len(values) <= layout.width:
+        return None
+    price, following = values[layout.positions[-1] :][:2]
+    # A comma inside a price makes two values of it, and moves a blank last one beyond the header.
+    if price.strip().isdigit() and following.strip()[:1].isdigit():
+        return f"has more than the {layout.width} values of the header: write prices that contain a comma in quotes"
+    return None
 
 
 def _split(text: bytes, separator: str) -> list[bytes] | str:

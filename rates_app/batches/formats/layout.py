@@ -47,8 +47,11 @@ class Layout:
     #: Position, or name, of a column that states the currency.
     currency_position: int | None = None
     currency_key: str | None = None
-    #: Columns in all.
+    #: Columns that the header has, and those up to the last with a name: values after that one have to be blank.
     width: int = len(COLUMNS)
+    named: int | None = None
+    #: Columns that the first row has beyond the header, all blank.
+    surplus: int = 0
     separator: str = ","
     #: Lines before the first row, and the byte at which it begins.
     header_lines: int = 0
@@ -122,7 +125,12 @@ def match_columns(names: Sequence[str], profile: Profile, where: str) -> Columns
             found = [at for at, name in enumerate(normalised) if name == normalise(wanted)]
         else:
             found = [at for at, name in enumerate(normalised) if name == column]
-            found = found or [at for at, name in enumerate(normalised) if name in SYNONYMS[column]]
+            others = [at for at, name in enumerate(normalised) if name in SYNONYMS[column]]
+            if column == "price" and found:
+                # Next to a column in USD, the column price may be in another currency.
+                others = [at for at in others if "usd" in normalised[at]]
+                found += others
+            found = found or others
         if not found:
             missing.append(wanted or column)
         elif len(found) > 1:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 #: Rows decoded at a time.
 CHUNK_ROWS = 2**18
 
+#: Rows decoded at a time whose text is not in dictionaries.
+PLAIN_ROWS = 2**14
+
 #: Rows that a survey samples.
 SAMPLE_ROWS = 2**13
 
@@ -113,11 +116,7 @@ def estimate_rows(uri: str, size_bytes: int) -> int:
 def _open(uri: str) -> Iterator[pq.ParquetFile]:
     with parsing(uri, DAMAGED) as file:
         python_file: Any = pa.PythonFile(file, mode="r")
-        footer = pq.ParquetFile(python_file)
-        schema = footer.schema_arrow
-        # Text stays in dictionaries, with each distinct value once, until it has been cut to a bounded length.
-        texts = [field.name for field in schema if _is_text(field.type)]
-        yield pq.ParquetFile(python_file, metadata=footer.metadata, read_dictionary=texts)
+        yield pq.ParquetFile(python_file)
 
 
 def _check_sizes(parquet: pq.ParquetFile) -> None:
@@ -156,11 +155,33 @@ def _supported(kind: Any) -> bool:
 def _read(uri: str, layout: Layout, slice_: Slice, rows: int) -> Iterator[Rows]:
     line = 1
     keys = [*layout.keys, *([layout.currency_key] if layout.currency_key else [])]
-    with _open(uri) as parquet:
-        groups = range(slice_.start, min(slice_.stop, parquet.metadata.num_row_groups))
-        for batch in parquet.iter_batches(batch_size=rows, row_groups=list(groups), columns=keys):
+    with parsing(uri, DAMAGED) as file:
+        for batch in _batches(pa.PythonFile(file, mode="r"), keys, slice_, rows):
             yield parquet_rows(batch, line, layout)
             line += batch.num_rows
+
+
+def _batches(file: Any, keys: list[str], slice_: Slice, rows: int) -> Iterator[pa.RecordBatch]:
+    """Decode the columns of some row groups."""
+    plain = pq.ParquetFile(file)
+    groups = list(range(slice_.start, min(slice_.stop, plain.metadata.num_row_groups)))
+    # Text stays in dictionaries, with each distinct value once, until it has been cut to a bounded length.
+    texts = [field.name for field in plain.schema_arrow if _is_text(field.type)]
+    done = 0
+    try:
+        dictionaries = pq.ParquetFile(file, metadata=plain.metadata, read_dictionary=texts)
+        for batch in dictionaries.iter_batches(batch_size=rows, row_groups=groups, columns=keys):
+            done += batch.num_rows
+            yield batch
+    except OSError as error:
+        # Arrow makes no dictionaries of the encodings DELTA_BYTE_ARRAY and DELTA_LENGTH_BYTE_ARRAY.
+        if "Not yet implemented" not in str(error):
+            raise
+        for batch in plain.iter_batches(batch_size=min(rows, PLAIN_ROWS), row_groups=groups, columns=keys):
+            known = min(done, batch.num_rows)
+            done -= known
+            if known < batch.num_rows:
+                yield batch.slice(known)
 
 
 def parquet_rows(batch: pa.RecordBatch, first_line: int, layout: Layout) -> Rows:
@@ -209,6 +230,6 @@ def _timestamps_as_text(column: Any, reading: Reading) -> pa.Array[Any]:
 def _zone(delivered: str, reading: Reading) -> str:
     """Return the time zone whose days are meant: that of the profile, or else that of the column."""
     zone = reading.time_zone or delivered
-    if zone not in available_timezones() and not re.fullmatch(r"[+-]\d{2}:\d{2}", zone):
+    if zone not in available_timezones() and not re.fullmatch(r"[+-](0\d|1[0-4]):[0-5]\d", zone):
         raise Unreadable(f"the time zone {shown(zone)!r} is not known: deliver days as dates")
     return zone

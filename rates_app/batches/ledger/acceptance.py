@@ -44,7 +44,8 @@ def accept(
 
     Raises:
         NoSuchBatch: The supplier has no batch ``terms.replaces``.
-        WrongState: The batch ``terms.replaces`` cannot be replaced.
+        WrongState: The batch ``terms.replaces`` cannot be replaced, or the content was delivered before and the terms
+            do not fit its batch.
         QuotaExceeded: The batch would be new, and the supplier has used its quota.
     """
     _lock_content(connection, supplier, source.content_hash)
@@ -64,12 +65,7 @@ def accept(
         if terms.replaces is not None:
             _check_replaceable(connection, terms.replaces, supplier)
         return _insert(connection, source, name, supplier, terms), True
-    if terms.replaces not in {None, earlier.replaces} and earlier.state == "published":
-        raise WrongState(
-            f"this content is already published as batch {earlier.id}, so it cannot replace batch {terms.replaces}: "
-            f"to remove batch {terms.replaces}, withdraw it"
-        )
-    return earlier, False
+    return _check_terms(connection, earlier, terms), False
 
 
 def find_check(connection: Connection, source: RecognisedFile, supplier: str) -> Batch | None:
@@ -135,6 +131,58 @@ def _find_content(connection: Connection, supplier: str, content_hash: bytes) ->
             ),
             (supplier, content_hash),
         ).fetchone()
+
+
+def _check_terms(connection: Connection, earlier: Batch, terms: Terms) -> Batch:
+    """Check that an earlier batch of the same content is what a delivery states, so that no statement is ignored.
+
+    Numbers that are announced for a batch whose rows have not been counted yet are verified with it.
+
+    Returns:
+        The batch, locked if the terms state anything about it.
+
+    Raises:
+        WrongState: It is not.
+    """
+    if (terms.replaces, terms.expected_rows, terms.expected_total) == (None, None, None):
+        return earlier
+    earlier = find_batch(connection, earlier.id, lock=True)
+    if earlier.state in {"refused", "withdrawn", "failed"}:
+        return earlier
+    if terms.replaces not in {None, earlier.replaces}:
+        published = earlier.state == "published"
+        raise WrongState(
+            f"this content is {'already' if published else 'in work,'} {earlier.state} as batch {earlier.id}, so it "
+            f"cannot replace batch {terms.replaces}: to remove batch {terms.replaces}, withdraw it"
+            f"{'' if published else f' when batch {earlier.id} is published'}"
+        )
+    if earlier.rows is not None and earlier.total_cents is not None:
+        rows, cents = earlier.rows + (earlier.rejected or 0), int(earlier.total_cents)
+        announced = rows if terms.expected_rows is None else terms.expected_rows
+        announced_cents = cents if terms.expected_total is None else int(terms.expected_total * 100)
+        if (rows, cents) != (announced, announced_cents):
+            raise WrongState(
+                f"this content is {earlier.state} as batch {earlier.id}, with {rows} rows and a total of "
+                f"{cents / 100:.2f} USD, but {announced} rows and {announced_cents / 100:.2f} USD were announced: "
+                "deliver the complete file"
+            )
+        return earlier
+    expected = connection.execute(
+        """
+        UPDATE batches SET expected_rows = coalesce(expected_rows, %(rows)s),
+                           expected_total_cents = coalesce(expected_total_cents, %(total)s * 100)
+        WHERE id = %(id)s
+        RETURNING expected_rows = coalesce(%(rows)s, expected_rows)
+              AND expected_total_cents = coalesce(%(total)s * 100, expected_total_cents)
+        """,
+        {"id": earlier.id, "rows": terms.expected_rows, "total": terms.expected_total},
+    ).fetchone()
+    if expected == (False,):
+        raise WrongState(
+            f"batch {earlier.id} has this content, and other rows or another total were announced for it: wait until "
+            "it has ended, and deliver the file again"
+        )
+    return earlier
 
 
 def _check_replaceable(connection: Connection, batch_id: int, supplier: str) -> None:

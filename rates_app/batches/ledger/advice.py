@@ -15,7 +15,13 @@ def next_step(batch: Batch) -> str | None:
     """Return what to do next, or None if there is nothing to do."""
     supplier = "" if batch.supplier == DEFAULT_SUPPLIER else f" --supplier {shlex.quote(batch.supplier)}"
     command = f"rates ingest FILE{supplier} --resubmit"
-    resubmit = f"To ingest the same content again, resubmit it: '{command}', or resubmit=true over HTTP."
+    if batch.replaces is None:
+        resubmit = f"To ingest the same content again, resubmit it: '{command}', or resubmit=true over HTTP."
+    else:
+        resubmit = (
+            f"To ingest the same content again, resubmit it and state what it replaces: '{command} --replaces "
+            f"{batch.replaces}', or resubmit=true&replaces={batch.replaces} over HTTP."
+        )
     if batch.state == "refused" and batch.check_only:
         return "Nothing was to be published. Correct the file and check it again."
     if batch.state == "withdrawn" and batch.replaced_by is not None:

@@ -36,8 +36,8 @@ def find_equal(connection: Connection, batch: Batch) -> int | None:
     row = connection.execute(
         """
         SELECT earlier.id FROM batches JOIN batches earlier USING (supplier, row_digest)
-        WHERE batches.id = %s AND earlier.id <> batches.id
-          AND earlier.state NOT IN ('received', 'staging', 'refused', 'withdrawn', 'failed', 'checked')
+        WHERE batches.id = %s AND earlier.id <> batches.id AND NOT earlier.check_only
+          AND earlier.state NOT IN ('received', 'staging', 'refused', 'withdrawn', 'failed')
           AND (earlier.rows, earlier.total_cents) = (
               SELECT sum(slices.rows), sum(slices.total_cents) FROM slices WHERE batch_id = batches.id
           )

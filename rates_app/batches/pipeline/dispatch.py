@@ -28,6 +28,7 @@ from rates_app.batches.model import DEFAULT_TERMS, BatchError, NoSuchBatch, Reje
 from rates_app.batches.pipeline import engine, publish
 from rates_app.batches.pipeline.expanded import remove_expanded, remove_leftovers
 from rates_app.batches.pipeline.workers import in_process
+from rates_app.batches.sources.leftovers import remove_leftover_files
 from rates_app.batches.sources.manifest import parse_manifest
 from rates_app.batches.sources.names import archive_name
 from rates_app.batches.sources.registry import open_source
@@ -128,6 +129,7 @@ class Dispatcher:
                 with engine.connect(self._settings) as connection:  # without it, deliveries should stay in their queue
                     if not swept:
                         remove_leftovers(connection, self._settings)
+                        remove_leftover_files(self._settings.data_dir)
                         swept = True
                 delivery = self._source.claim(WAIT_SECONDS)
                 self._reachable = True  # also for as long as the delivery takes: an update waits for it

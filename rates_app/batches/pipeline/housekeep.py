@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 import time
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,11 +21,11 @@ from psycopg import sql
 from rates_app.batches.ledger.rejects import delete_old_rejects
 from rates_app.batches.pipeline.expanded import remove_leftovers
 from rates_app.batches.pipeline.tables import attach, discard, short_locks
+from rates_app.batches.sources.leftovers import remove_leftover_files
 from rates_app.store.connections import connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from rates_app.settings import Settings
     from rates_app.store.databases import Connection
@@ -42,9 +41,6 @@ MERGE_PARTITIONS = 10
 
 #: Larger partitions are not merged: there are few of them for the rows they hold.
 MAX_MERGED_ROWS = 1_000_000
-
-#: Partial files of uploads are removed after this time without a change.
-KEEP_SECONDS = 24 * 60 * 60
 
 #: Attempts at an item whose lock is not free, and the pause between them.
 LOCK_ATTEMPTS = 3
@@ -91,7 +87,7 @@ def housekeep(settings: Settings) -> Housekeeping | None:
     with connect(settings.database_url.get_secret_value(), "rates-housekeep", autocommit=True) as connection:
         if connection.execute("SELECT pg_try_advisory_lock(%s)", (HOUSEKEEPING_LOCK,)).fetchone() != (True,):
             return None
-        files = remove_leftovers(connection, settings) + _remove_partial_uploads(settings.data_dir / "incoming")
+        files = remove_leftovers(connection, settings) + remove_leftover_files(settings.data_dir)
         rejects = delete_old_rejects(connection, settings.rejects_days)
         return _Pass(connection).run()._replace(files=files, rejects=rejects)
 
@@ -234,14 +230,3 @@ def _merge_into_one(connection: Connection, partitions: list[Partition]) -> None
             sql.SQL("ALTER TABLE segments ATTACH PARTITION staging.{} FOR VALUES IN ({})").format(table, values)
         )
     log.info("partitions_merged", batches=len(batches), rows=sum(partition.rows for partition in partitions))
-
-
-def _remove_partial_uploads(incoming: Path) -> int:
-    """Remove the partial files of interrupted uploads."""
-    removed = 0
-    for path in (*incoming.glob(".*.partial"), *incoming.glob("*/.*.partial")):
-        with suppress(FileNotFoundError):  # its upload has completed or failed meanwhile
-            if time.time() - path.lstat().st_mtime > KEEP_SECONDS:
-                path.unlink()
-                removed += 1
-    return removed

@@ -99,6 +99,8 @@ def verify(connection: Connection, batch_id: int) -> Batch:
     connection.execute("LOCK TABLE location_ancestors IN SHARE MODE")
     if (batch := find_batch(connection, batch_id, lock=True)).state != "staging":
         return batch
+    if (reason := _unexpected(connection, batch_id)) is not None:
+        return refuse(connection, batch_id, reason)  # announced by another delivery of the content meanwhile
     if (refused := _refuse_equal(connection, batch)) is not None:
         return refused  # an equal batch was verified after this one was gathered
     record_batch_lanes(connection, batch_id)
@@ -264,12 +266,10 @@ def _refuse_equal(connection: Connection, batch: Batch) -> Batch | None:
     earlier = find_equal(connection, batch)
     if earlier is None:
         return None
-    return refuse(
-        connection,
-        batch.id,
-        f"batch {earlier} has exactly the same prices: nothing was added. To publish them again, withdraw it first, "
-        "then resubmit this file",
-    )
+    again = "To publish them again, withdraw it first, then resubmit this file"
+    if find_batch(connection, earlier).state == "held":
+        again = "It is held: an operator decides about it"
+    return refuse(connection, batch.id, f"batch {earlier} has exactly the same prices: nothing was added. {again}")
 
 
 def refuse(connection: Connection, batch_id: int, reason: str) -> Batch:

@@ -39,7 +39,8 @@ log = structlog.get_logger()
 #: A file counts as complete when it was seen unchanged for this long, and no process has it open for writing.
 SETTLE_SECONDS = 1.0
 
-#: A temporary name is worth a warning after this time: its program has probably ended before it renamed the file.
+#: A temporary name is worth a warning after this time: its program has probably ended before it renamed the file. So
+#: is a manifest without its file: it would apply to the next file of that name.
 STALE_SECONDS = 15 * 60
 
 POLL_SECONDS = 0.2
@@ -257,7 +258,10 @@ class FolderSource:
                                 folders.append(path)
                         elif kind is not None:
                             self._ignore(path, kind, status)
-                        elif not entry.name.endswith(MANIFEST_SUFFIX):
+                        elif entry.name.endswith(MANIFEST_SUFFIX):
+                            if not os.path.lexists(path.with_name(entry.name.removesuffix(MANIFEST_SUFFIX))):
+                                self._ignore(path, "manifest", status)
+                        else:
                             signature = (status.st_ino, status.st_size, status.st_mtime_ns)
                             yield _Entry(status.st_mtime, folder, entry.name, signature)
 
@@ -274,7 +278,7 @@ class FolderSource:
     def _ignore(self, path: Path, reason: Ignored, status: os.stat_result | None, error: OSError | None = None) -> None:
         """Warn once of an entry that is not taken."""
         if path in self._warned or (
-            reason == "temporary" and status is not None and time.time() - status.st_mtime < STALE_SECONDS
+            reason in {"temporary", "manifest"} and status is not None and time.time() - status.st_mtime < STALE_SECONDS
         ):
             return
         self._warned.add(path)
@@ -308,6 +312,9 @@ class FolderSource:
         descriptor = self._lock(entry.path, entry.folder)
         if descriptor is None:
             return None
+        if os.fstat(descriptor).st_nlink > 1:  # it has become a link since the folder was listed
+            os.close(descriptor)
+            return None
         work = self._work / uuid.uuid4().hex / folder_of(self._supplier(entry.folder))
         path = work / entry.name
         try:
@@ -335,7 +342,8 @@ def _kind(status: os.stat_result, name: str) -> Ignored | None:
     """Return why an entry is no file to take, or None."""
     if stat.S_ISDIR(status.st_mode):
         return "folder"
-    if stat.S_ISLNK(status.st_mode):
+    # A second name of a file may be that of a file which is no delivery, such as this service's passwords.
+    if stat.S_ISLNK(status.st_mode) or (stat.S_ISREG(status.st_mode) and status.st_nlink > 1):
         return "link"
     return ignored(name) if stat.S_ISREG(status.st_mode) else "special"
 
@@ -363,12 +371,20 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
 
 
 def _read_small(path: Path) -> bytes | None:
-    """Read a manifest, of a larger file its first bytes; None if there is no such regular file."""
-    with suppress(OSError), _opened(path, OPEN_FLAGS) as descriptor:
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+    """Read a manifest, of a larger file its first bytes; nothing of what is no file, and None if there is none.
+
+    Raises:
+        OSError: It is a link or can't be read now, so its delivery has to wait.
+    """
+    try:
+        with _opened(path, OPEN_FLAGS) as descriptor:
+            regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
             with os.fdopen(os.dup(descriptor), "rb") as file:
-                return file.read(MAX_MANIFEST_BYTES + 1)
-    return None
+                return file.read(MAX_MANIFEST_BYTES + 1) if regular else b""
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.ENAMETOOLONG}:
+            return None
+        raise
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -5,6 +5,7 @@ Suppliers write them. An upload whose terms are not the default is stored with o
 
 from __future__ import annotations
 
+import codecs
 from datetime import datetime  # noqa: TC003 - pydantic reads it
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated
@@ -47,7 +48,7 @@ class Manifest(BaseModel):
     #: SHA-256 of the file's bytes, in hexadecimal digits.
     sha256: str | None = Field(None, pattern="^[0-9a-fA-F]{64}$")
     #: The published batch that this one replaces.
-    replaces: int | None = Field(None, ge=1, lt=2**31)
+    replaces: int | None = Field(None, ge=1, lt=2**31, strict=True)
     #: Do everything except publishing.
     check: bool = False
     #: Ingest content again that was refused, failed or withdrawn.
@@ -110,7 +111,7 @@ def parse_manifest(content: bytes) -> Manifest:
     if len(content) > MAX_MANIFEST_BYTES:
         raise Unreadable(f"the manifest *{MANIFEST_SUFFIX} has more than {MAX_MANIFEST_BYTES} bytes")
     try:
-        return Manifest.model_validate_json(content)
+        return Manifest.model_validate_json(content.removeprefix(codecs.BOM_UTF8))
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}".lstrip(": ")

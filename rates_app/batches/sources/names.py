@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import PurePath
 
 #: Why an entry of the incoming folder or bucket is not taken.
-Ignored = Literal["temporary", "marker", "folder", "link", "special", "unreadable"]
+Ignored = Literal["temporary", "marker", "folder", "link", "special", "unreadable", "manifest"]
 
 #: Suffix of the manifest of a delivery, after its name.
 MANIFEST_SUFFIX = ".manifest.json"
@@ -33,6 +33,9 @@ _TEMPORARY = (
     ".tmp",
     ".temp",
     ".swp",
+    ".swo",
+    ".swx",
+    ".aria2",
     ".inprogress",
     ".uploading",
     ".writing",
@@ -43,7 +46,17 @@ _TEMPORARY = (
 )
 
 #: Files about other files.
-_MARKERS = ("_success", "_committed", "_started", "_metadata", "_common_metadata", "thumbs.db", "desktop.ini")
+_MARKERS = (
+    "_success",
+    "_temporary",
+    "_committed",
+    "_started",
+    "_metadata",
+    "_common_metadata",
+    "thumbs.db",
+    "desktop.ini",
+)
+_TRIGGERS = (".done", ".ok", ".ready", ".trigger", ".trg")
 _CHECKSUMS = (".md5", ".sha1", ".sha256", ".sha512", ".sha256sum", ".md5sum", ".crc", ".crc32", ".sfv", ".asc", ".sig")
 
 #: Bytes of a name in the archive. Its prefix and the suffixes of reports still fit the 255 bytes of a file system.
@@ -59,7 +72,7 @@ def ignored(name: str) -> Ignored | None:
     lower = name.lower()
     if lower.startswith((".", "~$", "#")) or lower.endswith(_TEMPORARY):
         return "temporary"
-    if lower in _MARKERS or lower.startswith(("_committed_", "_started_")) or lower.endswith(_CHECKSUMS):
+    if lower in _MARKERS or lower.startswith(("_committed_", "_started_")) or lower.endswith(_CHECKSUMS + _TRIGGERS):
         return "marker"
     return None
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
 from rates_app.batches import ledger
+from rates_app.batches.formats.inspection import inspect
 from rates_app.batches.model import NoSuchBatch, Terms, WrongState
 from rates_app.batches.pipeline import plausibility, publish
 from rates_app.batches.pipeline.engine import ingest
@@ -121,6 +123,51 @@ def test_only_a_published_batch_of_the_same_supplier_can_be_replaced(settings: S
         publish.withdraw(connection, second.id)
     with pytest.raises(WrongState, match="deliver without replaces"):
         ingest(settings, deliver("c.csv", content(300)), supplier="acme", terms=Terms(replaces=second.id))
+
+
+def test_what_a_delivery_states_about_known_content_is_never_ignored(settings: Settings, deliver: Deliver) -> None:
+    path = deliver("a.csv", content(100))
+    first, _ = ingest(settings, path)
+    true = Terms(expected_rows=3, expected_total=Decimal("300.00"))
+    assert ingest(settings, path, terms=true) == (first, False)
+    for untrue in (Terms(expected_rows=4), Terms(expected_total=Decimal("300.01"))):
+        with pytest.raises(WrongState, match=f"published as batch {first.id}, with 3 rows and a total of 300.00 USD"):
+            ingest(settings, path, terms=untrue)
+
+
+def test_what_a_delivery_states_about_content_in_work_is_never_ignored(settings: Settings, deliver: Deliver) -> None:
+    first, _ = ingest(settings, deliver("a.csv", content(100)))
+    path = deliver("b.csv", content(200))
+    source = inspect(path)
+
+    def accept(terms: Terms) -> Batch:
+        with connect(settings) as connection:
+            return ledger.accept(connection, source, name="b.csv", supplier="local", terms=terms)[0]
+
+    batch = accept(Terms())
+    with pytest.raises(WrongState, match=f"in work, received as batch {batch.id}, so it cannot replace batch"):
+        accept(Terms(replaces=first.id))
+    assert accept(Terms(expected_rows=4)) == batch
+    with pytest.raises(WrongState, match="other rows or another total were announced"):
+        accept(Terms(expected_rows=3))
+    assert ingest(settings, path)[0].failure == "the file has 3 rows, but 4 were announced: deliver the complete file"
+
+
+def test_a_check_is_not_an_earlier_batch(settings: Settings, deliver: Deliver) -> None:
+    path = deliver("a.csv", content(100))
+    checked, _ = ingest(settings, path, terms=Terms(check=True))
+    with connect(settings) as connection:
+        ledger.set_state(connection, checked.id, "verified")  # as for the moment before it ends
+    assert ingest(settings, path)[0].state == "published"
+
+
+def test_the_next_step_of_a_refused_replacement_replaces(settings: Settings, deliver: Deliver) -> None:
+    first, _ = ingest(settings, deliver("a.csv", content(100)))
+    second, _ = ingest(settings, deliver("b.csv", b"nothing"), terms=Terms(replaces=first.id))
+    step = ledger.next_step(second)
+    assert step is not None
+    assert f"'rates ingest FILE --resubmit --replaces {first.id}'" in step
+    assert f"resubmit=true&replaces={first.id}" in step
 
 
 def test_equal_files_of_two_suppliers_are_two_batches(settings: Settings, deliver: Deliver) -> None:

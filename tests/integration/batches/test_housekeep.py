@@ -16,6 +16,7 @@ from rates_app.batches.pipeline import housekeep as housekeeping
 from rates_app.batches.pipeline import publish
 from rates_app.batches.pipeline.engine import ingest
 from rates_app.batches.pipeline.housekeep import HOUSEKEEPING_LOCK, MERGE_PARTITIONS, Housekeeping, housekeep
+from rates_app.batches.sources.leftovers import KEEP_SECONDS
 from rates_app.rates.model import Question
 from rates_app.rates.queries import daily_averages
 
@@ -133,7 +134,7 @@ def test_files_of_ended_and_interrupted_work_are_removed(settings: Settings, del
     old = settings.data_dir / "incoming" / "acme" / ".old.partial"
     old.parent.mkdir()
     old.touch()
-    os.utime(old, (time.time() - 2 * housekeeping.KEEP_SECONDS,) * 2)
+    os.utime(old, (time.time() - 2 * KEEP_SECONDS,) * 2)
     assert housekeep(settings) == Housekeeping(0, 0, files=2)
     assert sorted(path.name for path in settings.data_dir.rglob("*") if path.is_file()) == [".new.partial", "fresh"]
 

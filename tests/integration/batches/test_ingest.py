@@ -246,7 +246,7 @@ def test_every_kind_of_bad_row_is_named(
         (b"orig_code;dest_code;day;price\n", "has no rows"),
         (b"orig_code,dest_code,day,price,price\n", "several columns for price"),
         (gzip.compress(HEADER + GOOD * 1000, mtime=0)[:60], "damaged gzip or cut short"),
-        (zstandard.compress(HEADER + GOOD * 1000)[:40], "damaged zstd or cut short"),
+        (zstandard.compress(HEADER + GOOD * 1000)[:40], "damaged zstd, cut short"),
         (gzip.compress(HEADER + GOOD * 3, mtime=0) + b"trailing", "damaged gzip"),
         (HEADER + b"x" * (3 * 2**20), "line of more than"),
         (b"PAR1" + b"x" * 100, "damaged Parquet"),

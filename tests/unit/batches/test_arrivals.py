@@ -58,9 +58,9 @@ def csv(*rows: str, header: str = HEADER, end: str = "\n") -> bytes:
 CANONICAL = csv("CNGGZ,EETLL,2021-04-03,1244.5", "CNSGH,NOOSL,2021-04-13,999")
 
 
-def zipped(**files: bytes) -> bytes:
+def zipped(compression: int = zipfile.ZIP_DEFLATED, /, **files: bytes) -> bytes:
     target = io.BytesIO()
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(target, "w", compression) as archive:
         archive.mkdir("export")
         for name, content in files.items():
             archive.writestr(f"export/{name}.csv", content)
@@ -239,6 +239,16 @@ CASES = {
         "currency",
         "is another currency than USD",
     ),
+    "a value beyond the columns that the header names": rejected(
+        csv("CNGGZ,EETLL,2021-04-03,1244,", "CNGGZ,EETLL,2021-04-03,1244,50"), 3, "row", "does not have the 4 values"
+    ),
+    "a price with a comma outside of quotes": rejected(
+        csv("CNGGZ,EETLL,2021-04-03,1244,50,", header=f"{HEADER},note"),
+        2,
+        "row",
+        "contain a comma in quotes",
+        "Other columns were ignored: 'note'.",
+    ),
     "empty columns and rows at the end": accepted(
         CANONICAL.replace(b"\n", b",,\n") + b",,,,,\n\n",
     ),
@@ -317,6 +327,13 @@ CASES = {
         "were read as days in Europe/Oslo",
         prices=[FIRST],
     ),
+    "Parquet with text in delta encodings": accepted(
+        parquet(
+            pa.Table.from_pandas(FRAME),
+            use_dictionary=False,
+            column_encoding={"orig_code": "DELTA_BYTE_ARRAY", "dest_code": "DELTA_LENGTH_BYTE_ARRAY"},
+        )
+    ),
     "Parquet with an unknown time zone": refused(
         parquet(with_times(datetime(2021, 4, 3, tzinfo=timezone.utc), zone="Mars/Phobos")),  # noqa: UP017
         "the time zone 'Mars/Phobos' is not known",
@@ -341,6 +358,9 @@ CASES = {
     "gzip or zstd that is cut short": refused(gzip.compress(CANONICAL)[:-20], "the file is damaged gzip or cut short"),
     "a zip archive with one file": accepted(zipped(prices=CANONICAL)),
     "a zip archive with several": refused(zipped(may=CANONICAL, june=CANONICAL), "the zip archive has 2 files:"),
+    "a zip archive with another compression than Deflate": refused(
+        zipped(zipfile.ZIP_LZMA, prices=OBJECTS[0]), "compress it with gzip, zstd or zip"
+    ),
     "bzip2, xz, LZ4, Snappy": refused(bz2.compress(CANONICAL), "bzip2: compress it with gzip, zstd or zip instead"),
     "tar, also inside gzip": refused(
         gzip.compress(tarred(CANONICAL)), "a tar archive: deliver the file that is inside"
@@ -398,6 +418,16 @@ def check(case: Case, tmp_path: Path) -> None:
         (b"%PDF-1.7\n", "a PDF"),
         (b'<?xml version="1.0"?><rates/>', "the file is XML"),
         (b"file=orig_code%2Cdest_code%0A", "URL-encoded form"),
+        (b"<div>Sign in</div>", "the file is an HTML page"),
+        (b"<Workbook/>", "the file is XML"),
+        (b"--x\r\nContent-Type: text/csv\r\nContent-Disposition: form-data; name=f\r\n\r\n" + CANONICAL, "is a form"),
+        (b"-----BEGIN PGP MESSAGE-----\n", "decrypt it before you deliver it"),
+        (b"PK\x05\x06" + bytes(18), "an empty zip archive"),
+        (b"\n \n\n", "the file has no text"),
+        (gzip.compress(b"", mtime=0), "the file has no text"),
+        (zstandard.compress(CANONICAL)[:-3], "cut short, or compressed with --long=28 or more"),
+        (csv("CNGGZ,EETLL,2021-04-03,1,2", header=f"{HEADER},price_usd"), "several columns for price"),
+        (parquet(with_times(datetime(2021, 4, 3), zone="+99:99")), "the time zone '+99:99' is not known"),  # noqa: DTZ001
         (gzip.compress(gzip.compress(CANONICAL)), "compressed twice"),
         (CANONICAL.decode().encode("utf-16-le"), "NUL bytes"),
         (CANONICAL.decode().encode("utf-16")[:-1], "UTF-16 but is damaged or cut short"),
@@ -410,6 +440,24 @@ def check(case: Case, tmp_path: Path) -> None:
 )
 def test_other_files_are_named(content: bytes, reason: str, tmp_path: Path) -> None:
     check(Case(content, refused=reason), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("row", "cents"),
+    [
+        ("CNGGZ,EETLL,2021-04-03,1244,50,", None),
+        ("CNGGZ,EETLL,2021-04-03,1,244.50,", None),
+        ("CNGGZ,EETLL,2021-04-03,1244,fifty,", 124_400),
+        ("CNGGZ,EETLL,2021-04-03,1244,,", 124_400),
+    ],
+)
+@pytest.mark.parametrize("first", ["CNGGZ,EETLL,2021-04-03,7,", "CNGGZ,EETLL,2021-04-03,7,,"])
+def test_a_comma_never_cuts_a_price(first: str, row: str, cents: int | None, tmp_path: Path) -> None:
+    path = tmp_path / "delivery"
+    path.write_bytes(csv(first, row, row, header=f"{HEADER},note"))
+    found = read_file(path)
+    assert found.prices == prices(700, *([] if cents is None else [cents, cents]))
+    assert found.invalid == (2 if cents is None else 0)
 
 
 @pytest.mark.parametrize(

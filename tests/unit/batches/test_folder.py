@@ -11,6 +11,7 @@ import structlog
 
 from rates_app.batches.content import ContentChanged, open_content
 from rates_app.batches.sources.folder import FileDelivery, FolderSource
+from rates_app.batches.sources.leftovers import remove_leftover_files
 from rates_app.batches.sources.names import IGNORED, MAX_NAME_BYTES, archive_name, folder_of, supplier_of
 from rates_app.local.account import account
 from rates_app.settings import Settings
@@ -82,9 +83,10 @@ def test_a_file_that_takes_the_name_of_a_claimed_one_is_a_separate_delivery(
 def test_content_that_changes_in_place_is_neither_read_nor_archived(
     source: FolderSource, claim: Callable[[], FileDelivery], tmp_path: Path, change: str
 ) -> None:
-    other = tmp_path / "other-name.csv"
-    other.hardlink_to(put(source, "a.csv"))
+    put(source, "a.csv")
     first = claim()
+    other = tmp_path / "other-name.csv"
+    other.hardlink_to(first._path)
     os.utime(other, ns=(0, 0)) if change == "rewritten" else None
     with other.open("r+b" if change != "appended" else "ab") as file:
         file.truncate(3) if change == "truncated" else file.write(NEW[: len(OLD)])
@@ -121,7 +123,16 @@ TEMPORARY = [
     ".a.csv.Xy12",
     "A.TMP",
 ]
-MARKERS = ["_SUCCESS", "_committed_123", "a.csv.sha256", "a.csv.md5", "Thumbs.db", "a.csv.asc"]
+MARKERS = [
+    "a.csv.done",
+    "_temporary",
+    "_SUCCESS",
+    "_committed_123",
+    "a.csv.sha256",
+    "a.csv.md5",
+    "Thumbs.db",
+    "a.csv.asc",
+]
 
 
 def test_other_entries_are_left_alone_and_warned_about_once(source: FolderSource, tmp_path: Path) -> None:
@@ -131,16 +142,20 @@ def test_other_entries_are_left_alone_and_warned_about_once(source: FolderSource
         os.utime(put(source, f"acme/{name}"), (0, 0))
     (source.incoming / "link.csv").symlink_to(secret)
     (source.incoming / "linked-folder").symlink_to(tmp_path)
+    (source.incoming / "hard-link.csv").hardlink_to(secret)
+    os.utime(put(source, "acme/a.csv.manifest.json"), (0, 0))
     os.mkfifo(source.incoming / "pipe.csv")
     put(source, "acme/2021/deeper.csv")
     before = {
-        reason: IGNORED.labels(reason)._value.get() for reason in ("temporary", "marker", "link", "special", "folder")
+        reason: IGNORED.labels(reason)._value.get()
+        for reason in ("temporary", "marker", "link", "special", "folder", "manifest")
     }
     with structlog.testing.capture_logs() as logs:
         assert source.claim(0) is None
         assert source.claim(0) is None
     counted = {reason: IGNORED.labels(reason)._value.get() - count for reason, count in before.items()}
-    assert counted == {"temporary": len(TEMPORARY), "marker": len(MARKERS), "link": 2, "special": 1, "folder": 1}
+    named = {"temporary": len(TEMPORARY), "marker": len(MARKERS)}
+    assert counted == named | {"link": 3, "special": 1, "folder": 1, "manifest": 1}
     assert len(logs) == sum(counted.values())
     assert {log["event"] for log in logs} == {"incoming_entry_ignored"}
     for name in TEMPORARY + MARKERS:
@@ -152,6 +167,45 @@ def test_a_temporary_name_is_no_warning_while_its_program_may_still_write(source
     with structlog.testing.capture_logs() as logs:
         assert source.claim(0) is None
     assert logs == []
+
+
+def test_a_file_waits_for_a_manifest_that_cannot_be_read(source: FolderSource, tmp_path: Path) -> None:
+    manifest = put(source, "acme/a.csv.manifest.json", b'{"rows": 2}')
+    target = manifest.rename(tmp_path / "manifest")
+    manifest.symlink_to(target)
+    put(source, "acme/a.csv")
+    with structlog.testing.capture_logs() as logs:
+        assert source.claim(0) is None
+    assert {(log["path"], log["reason"]) for log in logs} == {
+        ("incoming/acme/a.csv", "unreadable"),
+        ("incoming/acme/a.csv.manifest.json", "link"),
+    }
+    target.replace(manifest)
+    delivery = source.claim(0)
+    assert delivery is not None
+    assert delivery.manifest == b'{"rows": 2}'
+
+
+def test_what_killed_processes_have_left_is_removed(settings: Settings, source: FolderSource) -> None:
+    stale = [
+        put(source, "acme/.1a2b3c4d5e6f-a.csv.partial"),
+        put(source, "acme/1a2b3c4d5e6f-a.csv.manifest.json"),
+        put(source, ".work/1/.manifest.json").parent,
+        source.folder("processed") / ".1a2b.partial",
+    ]
+    stale[-1].touch()
+    kept = [
+        put(source, "acme/1a2b3c4d5e6f-b.csv.manifest.json"),
+        put(source, "acme/1a2b3c4d5e6f-b.csv"),
+        put(source, "acme/a.csv.manifest.json"),
+        put(source, ".work/2/acme/a.csv"),
+    ]
+    assert remove_leftover_files(settings.data_dir) == 0
+    for path in (*stale, *kept, kept[-1].parents[1]):
+        os.utime(path, (0, 0))
+    assert remove_leftover_files(settings.data_dir) == len(stale)
+    assert not any(path.exists() for path in stale)
+    assert all(path.exists() for path in kept)
 
 
 def test_a_file_that_may_not_be_read_stops_no_other(folder: Path) -> None:
