@@ -44,7 +44,7 @@ WRONG: list[tuple[str, KubernetesManifest, str]] = [
     (
         "rates-app",
         {"strategy": {"type": "blueGreen"}, "targetGroup": {"arn": "arn:aws:elasticloadbalancing:x"}},
-        "blueGreen does not go with targetGroup.arn",
+        "blueGreen does not support targetGroup.arn",
     ),
     ("gitops/cluster", {"cluster": {"size": "huge"}}, "value must be one of 'small', 'medium', 'large'"),
     ("gitops/cluster", {"cluster": {"region": "eu-west-1"}}, "/cluster/databaseSecret"),

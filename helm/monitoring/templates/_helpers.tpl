@@ -13,7 +13,9 @@ app.kubernetes.io/part-of: freight-rates
 
 {{- define "monitoring.image" -}}
 {{- with .Values.image -}}
-{{- if not .repository }}{{ fail "image.repository is empty: set it to the registry's path of the image, for example registry.example.com/rates-app" }}{{ end -}}
+{{- if not .repository }}
+{{- fail "image.repository is empty: set it to the registry's path of the image, for example registry.example.com/rates-app" }}
+{{- end -}}
 {{- if and .digest .tag }}{{ fail "image.digest and image.tag are both set: keep the digest, or the tag for an image that has no digest yet" }}{{ end -}}
 {{- if .digest }}{{ .repository }}@{{ .digest }}
 {{- else if .tag }}{{ .repository }}:{{ .tag }}
@@ -27,7 +29,9 @@ app.kubernetes.io/part-of: freight-rates
 {{- with .Values.secrets -}}
 {{- if .existing }}{{ .existing }}
 {{- else if and .region .notify }}rates-notify
-{{- else if or .region .notify }}{{ fail "secrets.region and secrets.notify belong together: name the secret in AWS Secrets Manager and its region, or a Secret of the cluster in secrets.existing" }}
+{{- else if or .region .notify }}
+{{- fail (cat "secrets.region and secrets.notify belong together: name the secret in AWS Secrets Manager and its region,"
+  "or a Secret of the cluster in secrets.existing") }}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -40,7 +40,9 @@ app.kubernetes.io/part-of: freight-rates
 
 {{- define "rates-app.image" -}}
 {{- with .Values.image -}}
-{{- if not .repository }}{{ fail "image.repository is empty: set it to the registry's path of the image, for example registry.example.com/rates-app" }}{{ end -}}
+{{- if not .repository }}
+{{- fail "image.repository is empty: set it to the registry's path of the image, for example registry.example.com/rates-app" }}
+{{- end -}}
 {{- if and .digest .tag }}{{ fail "image.digest and image.tag are both set: keep the digest, or the tag for an image that has no digest yet" }}{{ end -}}
 {{- if .digest }}{{ .repository }}@{{ .digest }}
 {{- else if .tag }}{{ .repository }}:{{ .tag }}
