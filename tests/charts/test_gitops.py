@@ -43,6 +43,8 @@ CLUSTER_WIDE = {
     "MutatingWebhookConfiguration": "admissionregistration.k8s.io",
     "Namespace": "",
     "PriorityClass": "scheduling.k8s.io",
+    "ValidatingAdmissionPolicy": "admissionregistration.k8s.io",
+    "ValidatingAdmissionPolicyBinding": "admissionregistration.k8s.io",
     "ValidatingWebhookConfiguration": "admissionregistration.k8s.io",
 }
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import pytest
+import yaml
 
 from .rendering import IMAGE, STACKS, KubernetesManifest, applications, batch, of_kind, pods, stack, synced, the
 
@@ -127,3 +129,38 @@ def test_driver_runs_as_the_account_that_the_operators_chart_makes() -> None:
     account = batch(manifests)["spec"]["driver"]["serviceAccount"]
     binding: KubernetesManifest = copy.deepcopy(the(manifests, "RoleBinding", account))
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account, "namespace": "rates"}]
+
+
+def keys_of(node: object) -> set[str]:
+    """Return all keys of maps in a node, at any depth."""
+    if isinstance(node, dict):
+        return set(node).union(*map(keys_of, node.values()))
+    return set().union(*map(keys_of, node)) if isinstance(node, list) else set()
+
+
+@pytest.mark.parametrize("environment", STACKS)
+def test_the_policy_knows_every_field_of_the_dispatcher_s_application(environment: str) -> None:
+    """tests/cluster/test_admission.py evaluates the policy; here a new field of the template is noticed."""
+    manifests = stack(environment, "spark-ingest")
+    expressions = yaml.safe_dump(the(manifests, "ValidatingAdmissionPolicy", "rates-spark-applications")["spec"])
+    known = set(re.findall(r"\'([\w./-]+)\'|'([\w./-]+)'", expressions.replace("''", "'")))
+    spec = batch(manifests)["spec"]
+    own: set[str] = set(spec) | set(spec["sparkConf"])
+    for role in (spec["driver"], spec["executor"]):
+        pod = role["template"]["spec"]
+        own |= set(role) | set(role["template"]) | set(role["template"]["metadata"]) | set(pod)
+        own |= keys_of(pod["volumes"]) - {"sizeLimit"} | set(pod["containers"][0])
+        own |= set(pod["containers"][0]["securityContext"])
+    assert own <= {first or second for first, second in known}
+
+
+def test_policies_apply_to_the_namespace_of_the_release_and_deny() -> None:
+    manifests = stack("prod", "spark-ingest")
+    policies = {one["metadata"]["name"]: one["spec"] for one in of_kind(manifests, "ValidatingAdmissionPolicy")}
+    bindings = of_kind(manifests, "ValidatingAdmissionPolicyBinding")
+    assert {one["spec"]["policyName"] for one in bindings} == set(policies)
+    for binding in bindings:
+        assert "Deny" in binding["spec"]["validationActions"]
+        selector = binding["spec"]["matchResources"]["namespaceSelector"]
+        assert selector == {"matchLabels": {"kubernetes.io/metadata.name": "rates"}}
+    assert all(spec["failurePolicy"] == "Fail" for spec in policies.values())

@@ -26,6 +26,12 @@ class Namespace:
         """Run kubectl in the namespace and return its output."""
         return _run("kubectl", "--namespace", self.name, *arguments, text=text, check=check)
 
+    def refusal(self, *arguments: str, text: str | None = None) -> str:
+        """Run kubectl in the namespace and return its error message; empty if it succeeds."""
+        command = ("kubectl", "--namespace", self.name, *arguments)
+        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=120)
+        return done.stderr if done.returncode else ""
+
     def apply(self, *manifests: Mapping[str, Any]) -> None:
         self.kubectl(
             "apply", "--filename", "-", text=json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests})
