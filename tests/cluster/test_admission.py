@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.charts.rendering import Manifest
+    from tests.charts.rendering import KubernetesManifest
     from tests.cluster.kube import Namespace
 
 pytestmark = [pytest.mark.cluster, pytest.mark.smoke]
@@ -69,7 +69,7 @@ APPLICATIONS: dict[str, tuple[tuple[str | int, ...], Any]] = {
 }
 
 
-def change(manifest: Manifest, path: tuple[str | int, ...], value: Any) -> Manifest:
+def change(manifest: KubernetesManifest, path: tuple[str | int, ...], value: Any) -> KubernetesManifest:
     """Return a copy of a manifest with another value at a path."""
     changed = copy.deepcopy(manifest)
     node: Any = changed
@@ -107,7 +107,7 @@ class Admission:
         for one in self._objects:
             self._namespace.kubectl("delete", one["kind"], one["metadata"]["name"])
 
-    def _rights_of_drivers(self) -> list[Manifest]:
+    def _rights_of_drivers(self) -> list[KubernetesManifest]:
         """Return a role as the operator's chart gives it to drivers."""
         metadata = {"name": "rates-spark", "namespace": self._namespace.name}
         group = "rbac.authorization.k8s.io"
@@ -125,7 +125,7 @@ class Admission:
             },
         ]
 
-    def refusal(self, manifest: Manifest, *options: str, verb: str = "create") -> str:
+    def refusal(self, manifest: KubernetesManifest, *options: str, verb: str = "create") -> str:
         """Return the API server's refusal of a manifest; empty if it is accepted. Nothing is stored."""
         command = (verb, "--dry-run=server", "--filename", "-", "--output", "name", *options)
         return self._namespace.refusal(*command, text=json.dumps(manifest))
@@ -154,7 +154,7 @@ def test_an_application_with_anything_else_is_refused(admission: Admission, atta
     assert "no such key" not in refusal, "an expression fails instead of its message"
 
 
-def executor(**spec: Any) -> Manifest:
+def executor(**spec: Any) -> KubernetesManifest:
     """Return an executor's pod as Spark creates it, with changes to its specification."""
     labels = {"app.kubernetes.io/name": "rates-batch", "spark-app-selector": "spark-1", "spark-role": "executor"}
     address = {"name": "SPARK_EXECUTOR_POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
@@ -171,7 +171,7 @@ def executor(**spec: Any) -> Manifest:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "batch-1-exec-1", "labels": labels}, "spec": body}
 
 
-def own_container(**changes: Any) -> list[Manifest]:
+def own_container(**changes: Any) -> list[KubernetesManifest]:
     return [{**executor()["spec"]["containers"][0], **changes}]
 
 
@@ -182,7 +182,7 @@ SERVICE = {
     "metadata": {"name": "x", "labels": {"spark-app-selector": "spark-1"}},
     "spec": {"ports": [{"port": 80}], "selector": {"app.kubernetes.io/name": "rates-app"}},
 }
-DRIVERS: dict[str, Manifest] = {
+DRIVERS: dict[str, KubernetesManifest] = {
     "another service account": executor(serviceAccountName="rates-app"),
     "a Secret as a volume": executor(volumes=[SECRET_VOLUME]),
     "another image": executor(containers=own_container(image="docker.io/evil/x:1")),
