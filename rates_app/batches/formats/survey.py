@@ -69,17 +69,21 @@ class _Evidence:
     canonical: bool = False
     #: By choice, the first value that has no other reading.
     decisive: dict[str, Example] = field(default_factory=dict)
-    #: The first values that have several readings, by their number of separators and their separator.
-    open: dict[str, tuple[Example, Value]] = field(default_factory=dict)
+    #: The first values that have several readings, by their form and readings.
+    open: dict[tuple[str, str], tuple[Example, Value]] = field(default_factory=dict)
+    #: Forms of the values that have no other reading.
+    decided: set[str] = field(default_factory=set)
 
-    def add(self, value: Value, example: Example) -> None:
+    def add(self, value: Value, example: Example, form: str = "") -> None:
+        """Take a value. Values of one form, such as dates with slashes, are assumed to be written in one way."""
         readings = value.readings
         if not readings or CERTAIN in readings:
             return
         if len(readings) == 1:
             self.decisive.setdefault(next(iter(readings)), example)
+            self.decided.add(form)
         elif len(set(readings.values())) > 1:
-            self.open.setdefault("".join(readings), (example, value))
+            self.open.setdefault((form, "".join(readings)), (example, value))
 
     def decide(self, subject: str, setting: str, names: Mapping[str, str]) -> str | None:
         """Return the choice that all values agree with, or None if it makes no difference.
@@ -93,15 +97,15 @@ class _Evidence:
                 f"{subject} are written in two ways: {both}. Write them in one way, or set {setting} in the "
                 "supplier's profile"
             )
-        if self.decisive:
-            return next(iter(self.decisive))
-        if self.open and not self.canonical:
-            listed = "; ".join(f"{example} is {value.describe(names)}" for example, value in self.open.values())
+        undecided = [each for (form, _), each in self.open.items() if form not in self.decided]
+        if undecided and (self.decisive or not self.canonical):
+            listed = "; ".join(f"{example} is {value.describe(names)}" for example, value in undecided)
+            other = "no other value of that form" if self.decisive else "no other value in the file"
             raise Unreadable(
-                f"{subject} are ambiguous: {listed}, and no other value in the file decides. Write days as YYYY-MM-DD "
+                f"{subject} are ambiguous: {listed}, and {other} decides. Write days as YYYY-MM-DD "
                 f"and prices as 1234.50, or set {setting} in the supplier's profile"
             )
-        return None
+        return next(iter(self.decisive), None)
 
 
 class Survey:
@@ -165,7 +169,7 @@ class Survey:
             return
         value = read_day(text, self._reading)
         if value.readings:
-            self._dates.add(value, example())
+            self._dates.add(value, example(), next(filter(text.decode().__contains__, "/-."), ""))
             self._assume(value.assumptions, example)
 
     def _add_price(self, text: bytes, example: Callable[[], Example]) -> None:
@@ -173,6 +177,7 @@ class Survey:
             self._signs.canonical = True
             if b"." in text and "." not in self._signs.decisive:
                 self._signs.decisive["."] = example()
+                self._signs.decided.add("")
             return
         value = read_price(text)
         if not value.readings:

@@ -16,6 +16,8 @@ from typing import Any
 import orjson
 import python_calamine as calamine
 
+from rates_app.batches.formats.currencies import foreign_cells
+
 MAX_MEMORY_BYTES = 2 * 2**30
 MAX_CPU_SECONDS = 300
 
@@ -47,6 +49,12 @@ def normal_cell(value: Any) -> Any:
     return str(value) if isinstance(value, timedelta) else value
 
 
+def _in_currency(cell: Any, currency: str | None) -> Any:
+    """Return a number as text with the currency that it is shown in, so that it is not taken for USD."""
+    is_number = isinstance(cell, int | float) and not isinstance(cell, bool)
+    return f"{cell} {currency}" if currency and is_number else cell
+
+
 def convert(source: Path, target: Path, limit: int) -> str | None:
     """Write all visible sheets.
 
@@ -59,6 +67,7 @@ def convert(source: Path, target: Path, limit: int) -> str | None:
         return "the workbook has a password: save it without one"
     except calamine.CalamineError:
         return "the workbook has a password, is damaged or is no workbook: save it again without a password"
+    currencies = foreign_cells(source)
     sheets = []
     with target.open("wb") as lines:
         lines.write(b" " * OFFSET_DIGITS + b"\n")
@@ -66,8 +75,15 @@ def convert(source: Path, target: Path, limit: int) -> str | None:
             if sheet.typ != calamine.SheetTypeEnum.WorkSheet or sheet.visible != calamine.SheetVisibleEnum.Visible:
                 continue
             start = lines.tell()
-            for row in workbook.get_sheet_by_name(sheet.name).iter_rows():
-                lines.write(orjson.dumps([normal_cell(cell) for cell in row[:MAX_COLUMNS]]) + b"\n")
+            content = workbook.get_sheet_by_name(sheet.name)
+            shown = currencies.get(sheet.name, {})
+            # The reader counts rows from the sheet's first, and columns from the first that is used.
+            first = content.start[1] if content.start else 0
+            for number, row in enumerate(content.iter_rows()):
+                cells = [normal_cell(cell) for cell in row[:MAX_COLUMNS]]
+                if shown:
+                    cells = [_in_currency(cell, shown.get((number, first + at))) for at, cell in enumerate(cells)]
+                lines.write(orjson.dumps(cells) + b"\n")
                 if lines.tell() > limit:
                     return f"the workbook has more than {limit} bytes as text: deliver it in parts"
             sheets.append({"name": sheet.name, "start": start, "stop": lines.tell()})

@@ -112,6 +112,13 @@ def sheets(*named: tuple[str, list[list[object]]], hidden: str = "") -> bytes:
     return target.getvalue()
 
 
+def formatted(number_format: str) -> bytes:
+    workbook = openpyxl.load_workbook(io.BytesIO(sheets(("Rates", [list(COLUMNS), *map(list, FRAME.to_numpy())]))))
+    workbook.worksheets[0]["D2"].number_format = number_format
+    workbook.save(target := io.BytesIO())
+    return target.getvalue()
+
+
 def parquet(table: pa.Table, **options: object) -> bytes:
     target = io.BytesIO()
     pq.write_table(table, target, **options)  # type: ignore[arg-type]
@@ -340,6 +347,9 @@ CASES = {
     ),
     "Parquet with an encrypted footer": refused(encrypted(parquet(pa.Table.from_pandas(FRAME))), "without encryption"),
     "workbooks: .xlsx, .xls, .ods": accepted(excel("openpyxl")),
+    "workbooks with prices in the format of another currency": rejected(
+        formatted('#,##0.00\\ "EUR"'), 2, "price", "is in EUR: prices are in USD"
+    ),
     "a workbook with several sheets": accepted(
         sheets(
             ("Cover", [["Our rates"]]),
@@ -423,8 +433,8 @@ def check(case: Case, tmp_path: Path) -> None:
         (b"--x\r\nContent-Type: text/csv\r\nContent-Disposition: form-data; name=f\r\n\r\n" + CANONICAL, "is a form"),
         (b"-----BEGIN PGP MESSAGE-----\n", "decrypt it before you deliver it"),
         (b"PK\x05\x06" + bytes(18), "an empty zip archive"),
-        (b"\n \n\n", "the file has no text"),
         (gzip.compress(b"", mtime=0), "the file has no text"),
+        (dated("13.04.2021", "03/04/2021"), "no other value of that form decides"),
         (zstandard.compress(CANONICAL)[:-3], "cut short, or compressed with --long=28 or more"),
         (csv("CNGGZ,EETLL,2021-04-03,1,2", header=f"{HEADER},price_usd"), "several columns for price"),
         (parquet(with_times(datetime(2021, 4, 3), zone="+99:99")), "the time zone '+99:99' is not known"),  # noqa: DTZ001
