@@ -1,4 +1,4 @@
-"""The program of a stack: of the cloud's, or of ``local``, which bootstraps a cluster that is there already."""
+"""The program of a stack in AWS, or of ``local``, which bootstraps an existing cluster."""
 
 from __future__ import annotations
 

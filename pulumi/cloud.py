@@ -1,4 +1,4 @@
-"""The cloud of one stack, composed: what stands in which region, and what joins the regions."""
+"""Compose the AWS resources of one stack: those of each region, and those that connect the regions."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def key_args(region: str, *, has_primary: bool) -> EncryptionArgs:
 
 encryption = Encryption("key", key_args(settings.region, has_primary=True), here)
 
-# The second region's key and buckets come first, for the first region copies into them.
+# The second region's key and buckets come first, because the first region copies into them.
 if standby:
     there = pulumi.ResourceOptions(providers=[providers[standby.region]])
     second_encryption = Encryption("standby-key", key_args(standby.region, has_primary=promoted), there)

@@ -25,7 +25,7 @@ HOURS_A_MONTH = 730
 PRICE_LIST = json.loads((ROOT / "pulumi" / "prices.json").read_text())
 PRICES: Mapping[str, float] = PRICE_LIST["prices"]
 
-# Types with one price each, whatever their size.
+# Types with one price, regardless of size.
 FLAT: Mapping[str, tuple[str, str]] = {
     "aws:cloudwatch/compositeAlarm:CompositeAlarm": ("Monitoring", "composite-alarm month"),
     "aws:cloudwatch/dashboard:Dashboard": ("Monitoring", "dashboard month"),
@@ -56,10 +56,10 @@ class Line:
 
 
 def monthly(stack: Rehearsal) -> dict[str, tuple[float, float]]:
-    """Reckon a stack's cost.
+    """Compute a stack's cost.
 
     Args:
-        stack: What the stack's program asked for.
+        stack: The resources of the stack's program.
 
     Returns:
         USD a month at rest and at most, by group of resources.
@@ -78,7 +78,7 @@ def monthly(stack: Rehearsal) -> dict[str, tuple[float, float]]:
 
 
 def total(parts: Iterable[tuple[float, float]]) -> tuple[float, float]:
-    """Add up costs, to the same number in whatever order Pulumi happened to register the resources.
+    """Add up costs. The sum does not depend on the order in which Pulumi registered the resources.
 
     Args:
         parts: USD at rest and at most.
@@ -91,7 +91,7 @@ def total(parts: Iterable[tuple[float, float]]) -> tuple[float, float]:
 
 
 def _lines(resource: Resource, disk_gib: int) -> Iterator[Line]:
-    """What one resource adds to the bill."""
+    """The cost items of one resource."""
     inputs, type_ = resource.inputs, resource.type
     if type_ in FLAT:
         group, price = FLAT[type_]

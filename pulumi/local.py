@@ -1,4 +1,4 @@
-"""A cluster that is there already, such as one of kind, handed to Argo CD as the cloud's clusters are."""
+"""Bootstrap an existing cluster, such as one of kind, in the same way as the clusters in AWS."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from settings import load_local
 
 settings = load_local(pulumi.runtime.config.CONFIG.get())
 
-# The context is named, so that the stack never reaches whatever cluster is the current one.
+# The context is explicit, so that the stack never changes the cluster that is current by chance.
 cluster = pulumi_kubernetes.Provider("cluster", context=settings.context, kubeconfig=settings.kubeconfig)
 GitOps(
     "local",

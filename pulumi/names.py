@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 PROJECT = "rates"
 # "dev-" and a name of ten letters, the most that ``settings.STACK_NAME`` allows.
 MAX_STACK_LENGTH = 14
-# Stands for the random part, which has as many characters.
+# A placeholder for the random part, with the same length.
 RANDOM_PART = "abcdef"
 DIGEST_LENGTH = 4
 
 
 @dataclass(frozen=True)
 class NameLimit:
-    """The property that a type of resource is named by.
+    """Return the property that contains the name of a type of resource.
 
     Attributes:
         key: The property.

@@ -1,4 +1,4 @@
-"""Check before the first ``pulumi up`` what would stop it: ``make preflight STACK=dev``.
+"""Check before the first ``pulumi up`` for problems that would stop it: ``make preflight STACK=dev``.
 
 Every check reads and changes nothing. It compares what the stack's program asks for with what the account, the region
 and this machine have, and says what to do about each difference.
@@ -65,7 +65,7 @@ SHARED_BACKENDS = ("s3://", "https://", "azblob://", "gs://")
 
 @dataclass(frozen=True)
 class Blocker:
-    """What would stop the deployment.
+    """A problem that would stop the deployment.
 
     Attributes:
         text: The fault, with the value.
@@ -78,7 +78,7 @@ class Blocker:
 
 @dataclass(frozen=True, kw_only=True)
 class Requirements:
-    """What a stack asks for.
+    """The requirements of a stack.
 
     Attributes:
         config: The stack's configuration, values as in its file.
@@ -213,7 +213,7 @@ def check_instance_types(plan: Requirements) -> Iterator[Blocker]:
 
 
 def check_quotas(plan: Requirements) -> Iterator[Blocker]:
-    """Compare the account's quotas with what the stack alone needs, and nodes at their maximum."""
+    """Compare the account's quotas with the needs of this stack, with nodes at their maximum."""
     for region in plan.zones:
         needed = Counter(r.type for r in plan.rehearsal.resources if r.region == region and r.type in QUOTAS)
         needed += _cores(plan, region)

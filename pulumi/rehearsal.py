@@ -1,4 +1,4 @@
-"""Runs the program of a stack without a cloud and writes down every resource that it asks for.
+"""Run the program of a stack without a cloud, and record every resource that it registers.
 
 The tests, the snapshots in ``tests/infra/snapshots`` and the cost table in ``docs/capacity.md`` are made from this.
 """
@@ -28,7 +28,7 @@ OWNER_VALUES = {"example.com": "rehearsal.test", "203.0.113.0/24": "100.64.0.0/2
 
 @dataclass(frozen=True, kw_only=True)
 class Resource:
-    """A resource as the program registered it, with the outputs that stood in for AWS's."""
+    """A resource as the program registered it, with simulated outputs."""
 
     type: str
     name: str
@@ -222,7 +222,7 @@ def run_program(
     pulumi.runtime.set_all_config(
         {key: json.dumps(value) if isinstance(value, dict | list) else str(value) for key, value in config.items()}
     )
-    settings.set_root_resource(None)  # type: ignore[arg-type]  # forget the stack of an earlier run
+    settings.set_root_resource(None)  # type: ignore[arg-type]  # reset the stack of an earlier run
     mocks.set_mocks(answers, project="rates", stack=stack, preview=preview, monitor=monitor)
     outputs: dict[str, Any] = {}
 

@@ -39,7 +39,7 @@ RoleArn = Annotated[str, StringConstraints(pattern=r"^arn:aws:iam::\d{12}:role/\
 
 # Zones in which EKS creates no control plane: Amazon EKS User Guide, "Subnet requirements and considerations".
 ZONES_WITHOUT_EKS = frozenset({"use1-az3", "usw1-az2", "cac1-az3"})
-# What the repository's files hold until the owner sets values: reserved names (RFC 2606), documentation networks
+# Placeholders in the repository's files until the owner sets values: reserved names (RFC 2606), documentation networks
 # (RFC 5737) and an account that AWS gives to no one.
 PLACEHOLDER = re.compile(r"(^|[.@/])example\.(com|net|org)\b|^(192\.0\.2|198\.51\.100|203\.0\.113)\.|^0{12}$")
 
@@ -60,7 +60,7 @@ _Checked = TypeVar("_Checked", bound=_Model)
 
 
 class NetworkSettings(_Model):
-    """The address range and the ways out of it."""
+    """The address range and its gateways."""
 
     cidr: IPv4Network = Field(description="Address range of the VPC, a /16 that no peer uses.")
     zone_ids: tuple[ZoneId, ...] = Field(
@@ -82,7 +82,7 @@ class NetworkSettings(_Model):
 
 
 class Scale(_Model):
-    """How many nodes a group may have."""
+    """Limits of the number of nodes in a group."""
 
     min: int = Field(ge=0, le=100, description="Nodes that always run.")
     max: int = Field(ge=1, le=100, description="Nodes that the autoscaler may reach.")
@@ -155,7 +155,7 @@ class CacheSettings(_Model):
 
 
 class StandbySettings(_Model):
-    """The second region, kept warm."""
+    """The second region, which serves reads and can be promoted."""
 
     region: RegionName = Field(description="AWS region to fail over to.")
     cidr: IPv4Network = Field(description="Address range of its VPC, a /16 apart from the first's.")
@@ -251,7 +251,7 @@ class StackSettings(_Model):
 
     @property
     def serves_https(self) -> bool:
-        """Whether the domain leads to the stack's own zone, so that a certificate can be validated."""
+        """Whether the domain is delegated to the stack's zone, so that a certificate can be validated."""
         return self.domain is not None and (self.delegated or self.parent_zone is not None)
 
     @property
@@ -368,12 +368,12 @@ def _values(config: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _validated(model: type[_Checked], stack: str, values: Mapping[str, Any]) -> _Checked:
-    """The settings; if they are wrong, all that is, by the keys' names."""
+    """Return the settings, or raise an error that lists every wrong key."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
         problems = [_explain(model, problem["loc"], problem["type"], problem["msg"]) for problem in error.errors()]
-        raise StackSettingsError(f"Pulumi.{stack}.yaml needs a look:\n  " + "\n  ".join(problems)) from None
+        raise StackSettingsError(f"Pulumi.{stack}.yaml is invalid:\n  " + "\n  ".join(problems)) from None
 
 
 def _check_zones(zone_ids: tuple[str, ...]) -> None:

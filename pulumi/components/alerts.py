@@ -1,4 +1,4 @@
-"""Who hears of an alarm: the stack's address by e-mail and, where there is one, the ticket system.
+"""Subscribers of alarms: the stack's e-mail address and, if there is one, the ticket system.
 
 The watchers in the clusters notify the same topic: their secret names it, and further targets that an operator adds.
 """
@@ -19,7 +19,7 @@ PUBLISHERS = ("budgets.amazonaws.com", "cloudwatch.amazonaws.com")
 
 @dataclass(frozen=True, kw_only=True)
 class AlertsArgs:
-    """What the topic needs to know."""
+    """Arguments of the topic."""
 
     email: str
     ticket_url: str | None
@@ -69,7 +69,7 @@ class Alerts(pulumi.ComponentResource):
             f"{name}-notify",
             secret_id=notify.id,
             secret_string=pulumi.Output.json_dumps({"RATES_NOTIFY_SNS_TOPIC_ARN": topic.arn}),
-            # Webhooks, keys and tokens are the operator's to add; they have no place in a repository.
+            # The operator adds webhooks, keys and tokens. They must not be in a repository.
             opts=pulumi.ResourceOptions(parent=self, ignore_changes=["secretString"]),
         )
         self.notify_secret_arn = notify.arn
@@ -83,7 +83,7 @@ class Alerts(pulumi.ComponentResource):
         dead = sqs.Queue(
             f"{name}-dead", message_retention_seconds=14 * DAYS, kms_master_key_id=args.key_arn, opts=child
         )
-        # Its value is the operator's to put in; a token has no place in a repository.
+        # The operator sets its value. A token must not be in a repository.
         token = secretsmanager.Secret(
             name, kms_key_id=args.key_arn, description="Token of the ticket system", opts=child
         )

@@ -1,4 +1,4 @@
-"""From an empty cluster to one that runs what the repository says: roles first, then Argo CD."""
+"""Bootstrap the clusters of a region: the roles of their workloads first, then Argo CD."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class BootstrapArgs:
 
 
 class Bootstrap(pulumi.ComponentResource):
-    """Lets a region's workloads into AWS and hands its clusters to Argo CD."""
+    """Roles of a region's workloads, and Argo CD in each of its clusters."""
 
     def __init__(self, name: str, args: BootstrapArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("rates:index:Bootstrap", name, None, opts)

@@ -1,4 +1,4 @@
-"""The month's budget of a stack."""
+"""The monthly budget of a stack."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pulumi_aws import budgets
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetArgs:
-    """What a budget needs to know."""
+    """Arguments of a budget."""
 
     stack: str
     limit_usd: int
@@ -19,7 +19,7 @@ class BudgetArgs:
 
 
 class Budget(pulumi.ComponentResource):
-    """Warns when the forecast passes the limit, and again when the spending does."""
+    """Warns when the forecast exceeds the limit, and again when the costs do."""
 
     def __init__(self, name: str, args: BudgetArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("rates:index:Budget", name, None, opts)

@@ -1,4 +1,4 @@
-"""The cache: a Valkey replication group over zones, spoken to as Redis with TLS and a token."""
+"""The cache: a Valkey replication group over several zones, with the protocol of Redis, TLS and a token."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Cache(pulumi.ComponentResource):
         parameters = elasticache.ParameterGroup(
             name,
             family="valkey8",
-            # A full cache drops what was used least; it never refuses to write.
+            # A full cache evicts the least recently used keys. It never refuses writes.
             parameters=[{"name": "maxmemory-policy", "value": "allkeys-lru"}],
             opts=child,
         )

@@ -39,7 +39,7 @@ class Addon:
     configuration: str = ""
 
 
-# Networking has to stand before a node can become ready; the others need nodes to run on.
+# Networking has to be installed before a node can become ready. The others need nodes to run on.
 BEFORE_NODES = (
     Addon(name="eks-pod-identity-agent"),
     Addon(name="kube-proxy"),
@@ -74,7 +74,7 @@ class ClusterArgs:
     """Arguments of a cluster."""
 
     cluster_name: str
-    """Physical name, chosen and not random: the log groups that AWS derives from it must stand before the cluster."""
+    """Physical name, chosen and not random: the log groups that AWS derives from it must exist before the cluster."""
     version: str
     node_release: str | None
     """Release of the node image, such as ``1.35.2-20260312``; None takes the newest when a node group is created."""
@@ -167,7 +167,7 @@ class Cluster(pulumi.ComponentResource):
                 opts=pulumi.ResourceOptions(parent=self, depends_on=[*networking, *permissions]),
                 **own,
             )
-            # The autoscaler learns CPU and memory of an empty group from the instance type, labels and taints from
+            # The autoscaler reads CPU and memory of an empty group from the instance type, labels and taints from
             # EKS, and the disk from nowhere else. Without it, no pod that requests disk makes the group grow from zero.
             autoscaling.Tag(
                 f"{name}-{purpose}-disk",
@@ -216,7 +216,7 @@ class Cluster(pulumi.ComponentResource):
             name=args.cluster_name,
             version=args.version,
             role_arn=role.arn,
-            # Extended support costs six times as much and begins by itself: rather a forced upgrade than that.
+            # Extended support costs six times as much and starts automatically. A forced upgrade is better.
             upgrade_policy={"support_type": "STANDARD"},
             deletion_protection=args.protect,
             vpc_config={
@@ -228,7 +228,7 @@ class Cluster(pulumi.ComponentResource):
             access_config={"authentication_mode": "API", "bootstrap_cluster_creator_admin_permissions": True},
             enabled_cluster_log_types=CONTROL_PLANE_LOGS,
             encryption_config={"provider": {"key_arn": args.key_arn}, "resources": ["secrets"]},
-            # The add-ons below take the place of those that a cluster is born with.
+            # The add-ons below replace those that EKS installs by default.
             bootstrap_self_managed_addons=False,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[logs, permission]),
         )

@@ -19,7 +19,7 @@ ROTATION_DAYS = 30
 
 
 def database_url(password: pulumi.Input[str], address: pulumi.Input[str]) -> pulumi.Output[str]:
-    """Address of the database as the service takes it.
+    """Return the database's URL for the service.
 
     Args:
         password: Password of letters and digits.
@@ -35,7 +35,7 @@ def database_url(password: pulumi.Input[str], address: pulumi.Input[str]) -> pul
 
 @dataclass(frozen=True, kw_only=True)
 class CredentialsArgs:
-    """What the secret needs to know."""
+    """Arguments of the secret."""
 
     region: Region
     password: pulumi_random.RandomPassword

@@ -108,7 +108,7 @@ class Database(pulumi.ComponentResource):
         def instance(
             name: str, identifier: pulumi.Output[str], opts: pulumi.ResourceOptions, **own: Any
         ) -> rds.Instance:
-            """Make an instance with what the primary and the replicas have in common."""
+            """Create an instance with the arguments that the primary and the replicas share."""
             # RDS creates a missing group by itself, without key and retention.
             logs = [
                 cloudwatch.LogGroup(
@@ -123,7 +123,7 @@ class Database(pulumi.ComponentResource):
             return rds.Instance(
                 name,
                 identifier=identifier,
-                # A change of class or engine restarts the instance during the deployment, not on some Sunday after it.
+                # Class and engine change during the deployment, not in a later maintenance window.
                 apply_immediately=True,
                 instance_class=settings.instance_class,
                 storage_type="gp3",
@@ -149,7 +149,7 @@ class Database(pulumi.ComponentResource):
             )
 
         def identifier(name: str) -> pulumi.Output[str]:
-            """Name an instance unlike any before it, so that its final snapshot never meets an older one's name."""
+            """Return a new name for an instance, so that its final snapshot's name is never taken."""
             suffix = pulumi_random.RandomId(f"{name}-identifier", byte_length=3, opts=child)
             return pulumi.Output.concat(f"{args.prefix}-{name}-", suffix.hex)
 
@@ -175,7 +175,7 @@ class Database(pulumi.ComponentResource):
                 protect=settings.protect,
                 depends_on=[grant],
                 # Rotation changes the password, and RDS grows the disk and takes minor versions by itself. A standby
-                # that is promoted keeps what it was born with.
+                # that is promoted keeps its original values.
                 ignore_changes=["password", "allocatedStorage", "engineVersion", "engine", "dbName", "username"],
             ),
             **origin,
@@ -195,7 +195,7 @@ class Database(pulumi.ComponentResource):
                 pulumi.ResourceOptions(parent=self, depends_on=[grant], ignore_changes=["engineVersion"]),
                 replicate_source_db=primary.identifier,
                 skip_final_snapshot=True,
-                # A replica holds no data of its primary's that is lost with it, and removing one is routine.
+                # No data is lost with a replica, and removing one is routine.
                 deletion_protection=False,
             )
             # A replica of another region's primary gets replicas when it is promoted.

@@ -1,4 +1,4 @@
-"""The key that everything at rest in a region is encrypted with."""
+"""The key that encrypts all data at rest in a region."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class EncryptionArgs:
     account_id: str
     protect: bool
     keep: bool
-    """Leave the key in the account when the stack goes, since a snapshot that stays is unreadable without it."""
+    """Keep the key when the stack is destroyed, because the remaining snapshots are unreadable without it."""
 
 
 class Encryption(pulumi.ComponentResource):

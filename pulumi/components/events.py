@@ -28,7 +28,7 @@ class EventsArgs:
     key_arn: pulumi.Input[str]
     account_id: pulumi.Input[str]
     deliver: bool
-    """Whether arriving files are announced; a standby region stays silent until it is promoted."""
+    """Whether new files send events. A standby region sends none until it is promoted."""
 
 
 class Events(pulumi.ComponentResource):

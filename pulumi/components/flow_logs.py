@@ -1,4 +1,4 @@
-"""A record of every connection that the network took or refused."""
+"""Logs of every connection that the network accepted or refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pulumi_aws import cloudwatch, ec2, iam
 
 @dataclass(frozen=True, kw_only=True)
 class FlowLogsArgs:
-    """What flow logs need to know."""
+    """Arguments of flow logs."""
 
     vpc_id: pulumi.Input[str]
     key_arn: pulumi.Input[str]

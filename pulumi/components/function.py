@@ -18,7 +18,7 @@ LAMBDAS = Path(__file__).resolve().parent.parent / "lambdas"
 
 @dataclass(frozen=True, kw_only=True)
 class FunctionArgs:
-    """What a function needs to know."""
+    """Arguments of a function."""
 
     folder: str
     """Folder under ``lambdas/`` with a ``handler.py``."""
@@ -31,7 +31,7 @@ class FunctionArgs:
 
 
 class Function(pulumi.ComponentResource):
-    """A Python function that may write its own log and do what its statements say.
+    """A Python function that may write its own log and has the permissions of its statements.
 
     Attributes:
         arn: The function's ARN.

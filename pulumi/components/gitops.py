@@ -1,4 +1,4 @@
-"""Argo CD, the cluster's registration with it, and the root application: the one thing Pulumi puts into a cluster.
+"""Argo CD, the cluster's registration and the root application. Pulumi installs nothing else in a cluster.
 
 It needs a Kubernetes provider and nothing of AWS, so it bootstraps any cluster.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 NAMESPACE = "argocd"
-# Of Argo CD 3.1.9, whose kinds the tests hold the tree against.
+# The chart of Argo CD 3.1.9. The tests validate the tree against that version's kinds.
 CHART_VERSION = "9.0.6"
 CHART_REPOSITORY = "https://argoproj.github.io/argo-helm"
 # The charts define Argo CD's values and root Application.
@@ -75,7 +75,7 @@ class LocalFacts(ClusterFacts):
 
 @dataclass(frozen=True, kw_only=True)
 class GitOpsArgs:
-    """What the bootstrap needs to know."""
+    """Arguments of the bootstrap."""
 
     repository: str
     revision: str
@@ -84,7 +84,7 @@ class GitOpsArgs:
     standby: bool = False
     """Whether the cluster's database is a read-only copy. A failover changes it, so it is a separate annotation."""
     after: Sequence[pulumi.Resource] = ()
-    """What must stand before anything runs in the cluster."""
+    """Resources that must exist before anything runs in the cluster."""
     chart: str | None = None
     """Folder of Argo CD's chart; by default it comes from its public repository."""
     credential: pulumi.Output[str] | None = None
@@ -137,7 +137,7 @@ class GitOps(pulumi.ComponentResource):
         if args.credential:
             known.append(self._repository(name, namespace, args.repository, args.credential))
         root = yaml.safe_load((TREE / "root-application.yaml").read_text())
-        # The stack's own repository and revision take the place of the file's, for the root and what follows from it.
+        # The stack's repository and revision replace those of the file, for the root and all its applications.
         root["spec"]["source"] |= {"repoURL": args.repository, "targetRevision": args.revision}
         root["spec"]["source"]["helm"]["valuesObject"] |= {"repoURL": args.repository, "revision": args.revision}
         apiextensions.CustomResource(
@@ -146,7 +146,7 @@ class GitOps(pulumi.ComponentResource):
             kind=root["kind"],
             metadata=root["metadata"],
             spec=root["spec"],
-            # The chart brings the definition of an Application.
+            # The chart defines the kind Application.
             opts=pulumi.ResourceOptions(parent=self, depends_on=[argocd, *known]),
         )
         self.register_outputs({})

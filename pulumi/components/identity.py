@@ -1,4 +1,4 @@
-"""What each workload in the clusters may do in AWS: one role a service account, by EKS Pod Identity."""
+"""Permissions of the clusters' workloads in AWS: one role per service account, with EKS Pod Identity."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """A Kubernetes service account and what it may do."""
+    """A Kubernetes service account and its permissions."""
 
     namespace: str
     service_account: str
@@ -32,7 +32,7 @@ class Workload:
 
 @dataclass(frozen=True, kw_only=True)
 class IdentityArgs:
-    """What the roles need to know."""
+    """Arguments of the roles."""
 
     clusters: Mapping[str, Cluster]
     storage: Storage
@@ -46,7 +46,7 @@ class IdentityArgs:
 
 
 class Identity(pulumi.ComponentResource):
-    """A role a workload, bound to its service account in every cluster."""
+    """One role per workload, bound to its service account in every cluster."""
 
     def __init__(self, name: str, args: IdentityArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("rates:index:Identity", name, None, opts)
@@ -83,7 +83,7 @@ class Identity(pulumi.ComponentResource):
 
 
 def _workloads(args: IdentityArgs) -> list[Workload]:
-    """Every service account that calls AWS. ``*`` stands only where AWS knows no narrower resource."""
+    """Every service account that calls AWS. The resource is ``*`` only if AWS has no narrower one."""
     incoming, processed, rejected = (args.storage.buckets[name] for name in ("incoming", "processed", "rejected"))
     use_key = allow(["kms:Decrypt", "kms:GenerateDataKey"], [args.key_arn])
     names = [cluster.name for cluster in args.clusters.values()]
@@ -148,7 +148,7 @@ def _workloads(args: IdentityArgs) -> list[Workload]:
                 allow(["kms:Decrypt"], [args.key_arn]),
             ],
         ),
-        # It only fills target groups: the load balancers and their security groups are Pulumi's.
+        # It only registers targets. Pulumi owns the load balancers and their security groups.
         Workload(
             namespace="kube-system",
             service_account="aws-load-balancer-controller",

@@ -32,7 +32,7 @@ class LoadBalancerArgs:
 
 
 class LoadBalancer(pulumi.ComponentResource):
-    """An application load balancer whose life does not hang on what runs in the cluster.
+    """An application load balancer that does not depend on the cluster's workloads.
 
     Attributes:
         dns_name: Its name in DNS.

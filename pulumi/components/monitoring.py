@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from components.events import Events
     from components.load_balancer import LoadBalancer
 
-# What Kubernetes calls a pod's trouble; the watcher's rules say what each means and which runbook helps.
+# Kubernetes' reasons for a pod's problem. The watcher's rules have the meaning and the runbook of each.
 POD_KEYWORDS = ("CrashLoopBackOff", "CreateContainerConfigError", "ErrImagePull", "ImagePullBackOff", "OOMKilled")
 GIB = 2**30
 
@@ -53,7 +53,7 @@ OBJECTIVES = (
         meaning="pods answer with server errors, or not at all.",
         runbook="high-error-rate",
         budget=0.001,
-        # What the balancer answers itself, for want of a pod, is not among its requests.
+        # Responses that the load balancer sends itself, because it has no pod, do not count as requests.
         ratio="(FILL(pods, 0) + FILL(balancer, 0)) / (FILL(requests, 0) + FILL(balancer, 0))",
         metrics={
             "pods": ("HTTPCode_Target_5XX_Count", "Sum"),
@@ -79,10 +79,10 @@ BURN_RATES = ((14.4, "1h", "5m"), (6, "6h", "30m"))
 
 @dataclass(frozen=True, kw_only=True)
 class MonitoringArgs:
-    """What the alarms need to know."""
+    """Arguments of the alarms."""
 
     prefix: str
-    """What the dashboard and the composite alarms are called by."""
+    """Name of the dashboard, and prefix of the composite alarms."""
     region: str
     topic_arn: pulumi.Input[str]
     clusters: Mapping[str, Cluster]
@@ -95,7 +95,7 @@ class MonitoringArgs:
 
 @dataclass(frozen=True, kw_only=True)
 class Alarm:
-    """One rule: when which metric is beyond what, for how long, and what that means to a person."""
+    """One alarm: its metric, threshold and duration, and the meaning for the operator."""
 
     name: str
     meaning: str
@@ -388,7 +388,7 @@ def _cache_alarms(number: int, member: pulumi.Output[str]) -> list[Alarm]:
 
 
 def _balancer_alarms(colour: str, balancer: LoadBalancer) -> list[Alarm]:
-    """What can be seen of a colour from its load balancer."""
+    """Metrics of a colour from its load balancer."""
     one = {"LoadBalancer": balancer.arn_suffix}
     both = {**one, "TargetGroup": balancer.target_group_suffix}
     return [

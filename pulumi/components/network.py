@@ -19,7 +19,7 @@ ENDPOINTS = ("ecr.api", "ecr.dkr", "eks-auth", "kms", "logs", "monitoring", "sec
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkArgs:
-    """What a network needs to know."""
+    """Arguments of a network."""
 
     cidr: IPv4Network
     nat_gateways: Literal["one", "perZone"]

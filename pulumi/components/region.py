@@ -1,4 +1,4 @@
-"""What stands once in a region: its network, clusters, database, cache, queue and alarms."""
+"""The resources of one region: its network, clusters, database, cache, queue and alarms."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Region(pulumi.ComponentResource):
         cache: The cache.
         events: The queue of arrived files.
         alerts: The topic of the alarms.
-        plan: What the region was made from.
+        plan: The region's arguments.
     """
 
     clusters: Mapping[str, Cluster]

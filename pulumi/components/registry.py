@@ -26,7 +26,7 @@ class RegistryArgs:
 
 
 class Registry(pulumi.ComponentResource):
-    """A repository whose tags never change their meaning.
+    """A repository with immutable tags.
 
     Attributes:
         url: Where images are pushed and pulled, without a tag.

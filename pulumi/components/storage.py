@@ -25,7 +25,7 @@ class Bucket:
 
 @dataclass(frozen=True, kw_only=True)
 class StorageArgs:
-    """What the buckets need to know."""
+    """Arguments of the buckets."""
 
     key_arn: pulumi.Input[str]
     protect: bool

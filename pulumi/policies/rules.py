@@ -17,7 +17,7 @@ REQUIRED_TAGS = ("project", "stack", "environment", "owner")
 DATA_PORTS = (5432, 6379)
 ANYWHERE = ("0.0.0.0/0", "::/0")
 
-# AWS has no tags for these. Whatever is not listed has to carry them, so a type that is new here is safe by default.
+# AWS has no tags for these types. All others must have tags, so a new type is checked by default.
 UNTAGGABLE = frozenset(
     {
         "aws:acm/certificateValidation:CertificateValidation",
@@ -167,7 +167,7 @@ def required_tags(args: ResourceValidationArgs, report: ReportViolation) -> None
 
 
 def prod_survives(args: ResourceValidationArgs, report: ReportViolation) -> None:
-    """Refuse a production database or cache that one zone or one slip of the hand can take away."""
+    """Refuse a production database or cache that the loss of one zone or one mistaken command can destroy."""
     if (args.props.get("tags") or {}).get("environment") != "prod":
         return
     if args.resource_type == "aws:rds/instance:Instance":

@@ -54,7 +54,7 @@ def _alarm(notification: dict[str, Any]) -> dict[str, str]:
 
 
 def _describe(alarm: dict[str, str]) -> str:
-    """What the person on call reads first."""
+    """The text of the ticket for the person on call."""
     lines = [
         alarm.get("AlarmDescription"),
         alarm.get("NewStateReason"),
