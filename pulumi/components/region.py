@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pulumi
+from components.alarms import MonitoringArgs
 from components.alerts import Alerts, AlertsArgs
 from components.cache import Cache, CacheArgs
 from components.cluster import Cluster, ClusterArgs
 from components.database import Database, DatabaseArgs
 from components.events import Events, EventsArgs
 from components.load_balancer import LoadBalancer, LoadBalancerArgs
-from components.monitoring import Monitoring, MonitoringArgs
+from components.monitoring import Monitoring
 from components.network import Network, NetworkArgs
 
 if TYPE_CHECKING:
@@ -168,6 +169,8 @@ class Region(pulumi.ComponentResource):
             f"{part}alerts",
             AlertsArgs(
                 email=settings.alert_email,
+                pager_url=settings.pager_url,
+                colours=tuple(self.clusters),
                 ticket_url=settings.ticket_url,
                 key_arn=key_arn,
                 account_id=account_id,
@@ -180,7 +183,7 @@ class Region(pulumi.ComponentResource):
             MonitoringArgs(
                 prefix=args.prefix,
                 region=args.region,
-                topic_arn=self.alerts.topic_arn,
+                alerts=self.alerts,
                 clusters=self.clusters,
                 load_balancers=self.load_balancers,
                 database=self.database,

@@ -252,8 +252,6 @@ def test_add_ons_know_their_cluster() -> None:
     balancer = made["aws-load-balancer-controller"]
     assert (balancer["clusterName"], balancer["vpcId"]) == (facts["name"], facts["vpcId"])
     assert made["cluster-autoscaler"]["autoDiscovery"]["clusterName"] == facts["name"]
-    receivers = {one["name"]: one for one in made["kube-prometheus-stack"]["alertmanager"]["config"]["receivers"]}
-    assert receivers["operators"]["sns_configs"][0]["topic_arn"] == facts["alertsTopicArn"]
 
 
 def test_custom_metric_of_the_autoscaler_is_the_adapters() -> None:
@@ -366,20 +364,8 @@ def test_previews_need_a_label() -> None:
     assert clusters["selector"]["matchLabels"]["rates.io/environment"] == "dev"
 
 
-def test_notifications_name_templates_and_runbooks_that_exist() -> None:
-    data = the(gitops_tree(), "ConfigMap", "argocd-notifications-cm")["data"]
-    parsed = {key: yaml.safe_load(value) for key, value in data.items()}
-    triggers = {trigger for one in parsed["subscriptions"] for trigger in one["triggers"]}
-    assert triggers == {key.removeprefix("trigger.") for key in parsed if key.startswith("trigger.")}
-    sent = {template for trigger in triggers for one in parsed[f"trigger.{trigger}"] for template in one["send"]}
-    assert sent == {key.removeprefix("template.") for key in parsed if key.startswith("template.")}
-    for template in sent:
-        page = parsed[f"template.{template}"]["alertmanager"]["annotations"]["runbook_url"].rsplit("/", 1)[1]
-        assert (ROOT / "runbooks" / page).exists(), page
-
-
 def test_argo_cd_is_installed_with_the_settings_of_the_tree() -> None:
     values = yaml.safe_load((ROOT / "helm/gitops/argocd-values.yaml").read_text())
     assert "health.argoproj.io_Application" in "".join(values["configs"]["cm"])
     assert values["configs"]["cm"]["application.resourceTrackingMethod"] == "annotation"
-    assert values["notifications"]["cm"]["create"] is False
+    assert values["notifications"]["enabled"] is False

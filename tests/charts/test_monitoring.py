@@ -26,7 +26,6 @@ METRICS = re.compile(
     r"|batch_deadline_slack_seconds|requests_shed_total|notifications_total|deliveries_total|notify_dead_letters|watch_incidents"
     r"|watch_interruptions_total)"
 )
-ALERTMANAGER_ONLY = {"application-sync-failed", "application-degraded"}
 WATCHER_ONLY = {"pod-evicted", "spark-application-failed", "many-problems", "test-notification"}
 
 
@@ -108,7 +107,7 @@ def test_alert_has_a_severity_and_a_runbook(alert: str) -> None:
 def test_pages_of_alerts_are_those_of_the_alerts_that_exist() -> None:
     index = (ROOT / "runbooks/README.md").read_text().partition("## By alert")[2]
     listed = set(re.findall(r"^- \[.+\]\((.+)\.md\)$", index, flags=re.MULTILINE))
-    assert listed - ALERTMANAGER_ONLY - WATCHER_ONLY == {kebab(alert) for alert in CASES}
+    assert listed - WATCHER_ONLY == {kebab(alert) for alert in CASES}
 
 
 def expressions() -> Iterator[tuple[str, str]]:

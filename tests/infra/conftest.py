@@ -24,6 +24,9 @@ STACKS = ("dev", "staging", "prod", "dev-anna")
 def _pickled(stack: str) -> bytes:
     from rehearsal import rehearse, stack_config  # noqa: PLC0415 - after sys.path
 
+    if stack == "prod-paged":
+        url = "https://pager.rehearsal.test/integration/key/enqueue"
+        return pickle.dumps(rehearse("prod", {**stack_config("prod"), "rates:pagerUrl": url}))
     return pickle.dumps(rehearse(stack, stack_config("dev" if stack == "dev-anna" else stack)))
 
 
@@ -52,3 +55,8 @@ def staging() -> Rehearsal:
 @pytest.fixture
 def prod() -> Rehearsal:
     return _rehearsed("prod")
+
+
+@pytest.fixture
+def prod_with_pager() -> Rehearsal:
+    return _rehearsed("prod-paged")

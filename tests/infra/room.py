@@ -74,7 +74,7 @@ CHARTS: Mapping[str, tuple[tuple[str, str | int, str], ...]] = {
     "prometheus-adapter": (("prometheus-adapter", "replicas", "resources"),),
     "storage": (),
 }
-ARGO_CD = ("controller", "applicationSet", "repoServer", "server", "redis", "notifications")
+ARGO_CD = ("controller", "applicationSet", "repoServer", "server", "redis")
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,32 @@ def test_common_thresholds_are_equal(name: str, alert: str, minutes: int, prod: 
     assert (alarm["threshold"], alarm["evaluationPeriods"], rules[alert]["for"]) == (threshold, minutes, f"{minutes}m")
 
 
+def test_alarms_reach_the_topic_of_their_severity(stack: Rehearsal) -> None:
+    alarms = {
+        name.partition("monitoring-")[2]: one.inputs.get("alarmActions", [])
+        for kind in (ALARM, COMPOSITE)
+        for name, one in stack.of_type(kind).items()
+        if "monitoring-" in name
+    }
+    paging = {name for name, actions in alarms.items() if any("critical" in str(topic) for topic in actions)}
+    colours = [name.removeprefix("heartbeat-") for name in alarms if name.startswith("heartbeat-")]
+    objectives = {f"{objective}-{colour}" for objective in ALERTS for colour in colours}
+    heartbeats = {f"heartbeat-{colour}" for colour in colours}
+    assert paging >= objectives | heartbeats | {"service-down", "batch-stuck", "database-storage", "pods-unwatched"}
+    silent = {name for name, actions in alarms.items() if not actions}
+    # Parts of composite alarms notify nobody.
+    assert all(re.fullmatch(r"pod-.+|(errors|slow)-\w+-\d+[mh]", name) for name in silent), silent
+    assert all("warning" in str(alarms[name]) for name in alarms.keys() - paging - silent)
+
+
+def test_a_silent_alertmanager_is_noticed_by_its_own_topic(stack: Rehearsal) -> None:
+    heartbeats = [one.inputs for name, one in stack.of_type(ALARM).items() if "heartbeat-" in name]
+    assert len(heartbeats) == len(stack.of_type("aws:eks/cluster:Cluster"))
+    for alarm in heartbeats:
+        assert alarm["treatMissingData"] == "breaching"
+        assert re.search(r"-alerts-heartbeat-(blue|green)-", alarm["dimensions"]["TopicName"])
+
+
 def _rules() -> Iterator[dict[str, Any]]:
     for path in (ROOT / "helm" / "monitoring" / "rules").glob("*.yaml"):
         for group in yaml.safe_load(path.read_text()):

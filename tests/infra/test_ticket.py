@@ -3,68 +3,30 @@
 from __future__ import annotations
 
 import json
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
-from urllib.parse import parse_qs, urlsplit
 
 import boto3
 import pytest
 from lambdas.ticket import handler
 from moto import mock_aws
 
+from tests.infra.tickets import TOKEN, ticket_system
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TOKEN = "s3cret"
-
-
-class TicketSystem(HTTPServer):
-    """Keeps tickets in memory and answers as the function's contract says."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _TicketHandler)
-        self.tickets: list[dict[str, Any]] = []
-        self.broken = False
-
-
-class _TicketHandler(BaseHTTPRequestHandler):
-    server: TicketSystem
-
-    def do_GET(self) -> None:
-        query = {key: values[0] for key, values in parse_qs(urlsplit(self.path).query).items()}
-        self._answer([ticket for ticket in self.server.tickets if query.items() <= ticket.items()])
-
-    def do_POST(self) -> None:
-        ticket = {**json.loads(self.rfile.read(int(self.headers["Content-Length"]))), "state": "open"}
-        if self._answer(ticket):
-            self.server.tickets.append(ticket)
-
-    def _answer(self, body: object) -> bool:
-        authorised = self.headers["Authorization"] == f"Bearer {TOKEN}"
-        status = 503 if self.server.broken else 200 if authorised else 401
-        self.send_response(status)
-        self.end_headers()
-        self.wfile.write(json.dumps(body if status == 200 else {}).encode())
-        return status == 200
-
-    def log_message(self, *_: Any) -> None:
-        """Keep the test's output quiet."""
+    from tests.infra.tickets import TicketSystem
 
 
 @pytest.fixture
 def tickets(monkeypatch: pytest.MonkeyPatch) -> Iterator[TicketSystem]:
-    with TicketSystem() as server, mock_aws():
+    with ticket_system() as server, mock_aws():
         monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         monkeypatch.setenv("TICKET_URL", f"http://127.0.0.1:{server.server_port}/tickets")
         secret = boto3.client("secretsmanager").create_secret(Name="ticket", SecretString=TOKEN)
         monkeypatch.setenv("TOKEN_SECRET", secret["ARN"])
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def _event(*messages: object, subject: str = "subject") -> dict[str, Any]:
@@ -101,9 +63,15 @@ def test_an_alarm_has_one_ticket_while_it_is_open(tickets: TicketSystem) -> None
     assert [ticket["key"] for ticket in tickets.tickets] == ["errors-blue", "errors-blue", "latency-blue"]
 
 
-def test_an_ended_alarm_opens_no_ticket(tickets: TicketSystem) -> None:
+def test_an_ended_alarm_closes_its_ticket_and_opens_none(tickets: TicketSystem) -> None:
     handler.handle(_event(_alarm(state="OK")), None)
     assert tickets.tickets == []
+    handler.handle(_event(_alarm(), _alarm("latency-blue")), None)
+    handler.handle(_event(_alarm(state="OK")), None)
+    assert [(ticket["key"], ticket["state"]) for ticket in tickets.tickets] == [
+        ("errors-blue", "closed"),
+        ("latency-blue", "open"),
+    ]
 
 
 @pytest.mark.parametrize("message", ["You have exceeded your budget.", '"a JSON text"', '{"no": "alarm"}'])

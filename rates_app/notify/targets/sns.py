@@ -54,6 +54,7 @@ class Sns:
             "Subject": subject,
             "Message": notification.text().encode()[:MAX_MESSAGE_BYTES].decode(errors="ignore"),
             "MessageAttributes": {
+                "key": {"DataType": "String", "StringValue": notification.label},
                 "state": {"DataType": "String", "StringValue": notification.state},
                 "severity": {"DataType": "String", "StringValue": notification.severity},
             },
