@@ -86,6 +86,15 @@ PENDING = Rule(
     frozenset(),
     ("FailedScheduling",),
 )
+NOT_STARTED = Rule(
+    "not-started",
+    "a pod has a node but does not start",
+    "Its volumes, its network, an init container or its image is not ready. Other pods of the workload take its load.",
+    Severity.WARNING,
+    "pod-not-started",
+    frozenset(),
+    ("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"),
+)
 EVICTED = Rule(
     "evicted",
     "a pod was evicted",
@@ -123,7 +132,17 @@ STORM = Rule(
     (),
 )
 
-RULES = (CRASH_LOOP, IMAGE_PULL, CONFIG_ERROR, OUT_OF_MEMORY, PENDING, EVICTED, SPARK_FAILED, MIGRATION_FAILED)
+RULES = (
+    CRASH_LOOP,
+    IMAGE_PULL,
+    CONFIG_ERROR,
+    OUT_OF_MEMORY,
+    PENDING,
+    NOT_STARTED,
+    EVICTED,
+    SPARK_FAILED,
+    MIGRATION_FAILED,
+)
 _BY_REASON = {reason: rule for rule in RULES for reason in rule.reasons}
 
 
@@ -209,9 +228,25 @@ def pod_detections(pod: ClusterObject, now: datetime, settings: WatchSettings) -
 
     created = _time(metadata.get("creationTimestamp")) or now
     if not found and status.get("phase") == "Pending" and now - created > timedelta(seconds=settings.pending_seconds):
-        condition: ClusterObject = next((c for c in status.get("conditions", []) if c["type"] == "PodScheduled"), {})
-        found.append(finding(PENDING, condition.get("reason", "Pending"), condition.get("message", ""), created))
+        found.append(finding(*_pending_cause(status), created))
     return found
+
+
+def _pending_cause(status: ClusterObject) -> tuple[Rule, str, str]:
+    """Return why a pod is pending: the rule, a reason and a message. The kubelet reports the steps in this order."""
+    conditions = {each["type"]: each for each in status.get("conditions", [])}
+    scheduled = conditions.get("PodScheduled", {})
+    if scheduled.get("status") != "True":
+        return PENDING, scheduled.get("reason", "Pending"), scheduled.get("message", "")
+    if conditions.get("PodReadyToStartContainers", {}).get("status") == "False":
+        return NOT_STARTED, "VolumeOrNetworkNotReady", "The node has not mounted its volumes or set up its network."
+    for container in status.get("initContainerStatuses", []):
+        if "running" in container.get("state", {}):
+            return NOT_STARTED, "InitContainerRunning", f"The init container {container['name']} has not completed."
+    for container in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
+        if container.get("state", {}).get("waiting", {}).get("reason") in {"ContainerCreating", "PodInitializing"}:
+            return NOT_STARTED, "PullingImage", f"The node has not pulled the image of {container['name']}."
+    return NOT_STARTED, "Pending", ""
 
 
 def spark_detections(application: ClusterObject, now: datetime) -> list[Detection]:

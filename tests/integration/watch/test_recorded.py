@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rates_app.watch.incidents import Incidents
-from rates_app.watch.rules import MIGRATION_FAILED, RULES, SPARK_FAILED, pod_detections
+from rates_app.watch.rules import MIGRATION_FAILED, NOT_STARTED, RULES, SPARK_FAILED, pod_detections
 from rates_app.watch.settings import WatchSettings
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def test_a_notification_contains_the_clusters_message() -> None:
 def test_the_recording_shows_every_rule_of_pods() -> None:
     replay = Replay(pending_seconds=60)
     replay.run()
-    assert {finding.rule for finding in replay.findings} == set(RULES) - {SPARK_FAILED, MIGRATION_FAILED}
+    assert {finding.rule for finding in replay.findings} == set(RULES) - {SPARK_FAILED, MIGRATION_FAILED, NOT_STARTED}
     reasons = {finding.reason for finding in replay.findings}
     assert reasons == {
         "CrashLoopBackOff", "CreateContainerConfigError", "ErrImagePull", "ImagePullBackOff", "OOMKilled", "Evicted",

@@ -91,6 +91,36 @@ def test_a_pod_that_is_being_deleted_has_no_problem() -> None:
     assert pod_detections(pod(status, deletionTimestamp="2026-11-24T03:59:00Z"), NOW, WatchSettings()) == []
 
 
+SCHEDULED = {"type": "PodScheduled", "status": "True"}
+STARTABLE = {"type": "PodReadyToStartContainers", "status": "True"}
+NOT_STARTABLE = {**STARTABLE, "status": "False"}
+UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+CREATING = {"name": "server", "state": waiting("ContainerCreating")}
+INITIALIZING = {
+    "initContainerStatuses": [{"name": "first", "state": RUNNING}],
+    "containerStatuses": [{"name": "server", "state": waiting("PodInitializing")}],
+}
+
+
+@pytest.mark.parametrize(
+    ("conditions", "containers", "rule", "reason"),
+    [
+        ([UNSCHEDULABLE], {}, "pending", "Unschedulable"),
+        ([SCHEDULED, NOT_STARTABLE], {}, "not-started", "VolumeOrNetworkNotReady"),
+        ([SCHEDULED, NOT_STARTABLE], {"containerStatuses": [CREATING]}, "not-started", "VolumeOrNetworkNotReady"),
+        ([SCHEDULED, STARTABLE], INITIALIZING, "not-started", "InitContainerRunning"),
+        ([SCHEDULED, STARTABLE], {"containerStatuses": [CREATING]}, "not-started", "PullingImage"),
+        ([SCHEDULED, STARTABLE], {}, "not-started", "Pending"),
+    ],
+)
+def test_causes_of_pending_are_distinguished(
+    conditions: list[dict[str, str]], containers: dict[str, Any], rule: str, reason: str
+) -> None:
+    status = {"phase": "Pending", "conditions": conditions, **containers}
+    (found,) = pod_detections(pod(status), NOW, WatchSettings())
+    assert (found.rule.name, found.reason) == (rule, reason)
+
+
 def test_a_young_pod_may_be_pending() -> None:
     assert (
         pod_detections(pod({"phase": "Pending"}, creationTimestamp="2026-11-24T03:55:00Z"), NOW, WatchSettings()) == []
