@@ -270,7 +270,7 @@ _FORMS = {
     problems=(409, 413, 422),
 )
 def deliver(query: DeliveryArguments) -> Response:
-    """Deliver a file: CSV, NDJSON or Parquet; plain, gzip or zstd.
+    """Deliver a file: CSV, NDJSON, a JSON array, Parquet or a workbook; plain, gzip, zstd or zip.
 
     It needs the columns `orig_code`, `dest_code`, `day` and `price`. The batch is published completely or not at all;
     `/rejects` lists every invalid value. Delivering the same content again returns the same batch.

@@ -77,6 +77,14 @@ def test_an_empty_service_says_that_there_are_no_prices(client: FlaskClient) -> 
     assert "There are no batches yet" in client.get("/batches").text
 
 
+def test_a_file_of_any_format_can_be_chosen(client: FlaskClient) -> None:
+    page = client.get("/batches/new").text
+    assert re.search(r'<input id="file" type="file" required>', page)
+    for kind in ("CSV", "JSON", "Parquet", "Excel workbook", "zip"):
+        assert kind in page
+        assert kind.replace("Excel ", "") in client.get("/guides/deliver").text
+
+
 def test_the_first_view_links_lanes_to_their_rates(filled: FlaskClient) -> None:
     page = filled.get("/").text
     link = re.search(r'href="(/\?origin=china_main&amp;destination=scandinavia)"', page)
