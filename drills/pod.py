@@ -13,6 +13,7 @@ import httpx
 
 from drills.waiting import wait_until
 from rates_app.local.server import free_port
+from rates_app.store.roles import ROLES
 
 if TYPE_CHECKING:
     from rates_app.settings import Settings
@@ -91,6 +92,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
     assert settings.redis_url is not None
     return {
         "RATES_DATABASE_URL": settings.database_url.get_secret_value(),
+        **{f"RATES_{role.upper()}_DATABASE_URL": settings.database_url_of(role) for role in ROLES},
         "RATES_REPLICA_URLS": ",".join(url.get_secret_value() for url in settings.replica_urls),
         "RATES_REDIS_URL": settings.redis_url.get_secret_value(),
         "RATES_DATA_DIR": str(settings.data_dir),

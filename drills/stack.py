@@ -24,7 +24,6 @@ from rates_app.local.redis import RedisServer
 from rates_app.rates.warm import warmer
 from rates_app.settings import Settings
 from rates_app.store.generation import increment_generation
-from rates_app.store.migrate import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,6 +67,8 @@ class RunningStack:
         self.base_rows = 5_000 if short else 100_000
         self.backups = folder / "backups" if archiving else None
         self.pods: list[Pod] = []
+        #: Further environment variables of pods that are started from now on.
+        self.environment: dict[str, str] = {}
         self._running = ExitStack()
 
     def __enter__(self) -> Self:
@@ -80,14 +81,15 @@ class RunningStack:
             self.settings = Settings.model_validate(
                 {
                     "database_url": self.cluster.url,
-                    "replica_urls": self.cluster.replica_url,
+                    **self.cluster.role_urls,
+                    "replica_urls": self.cluster.serving_replica_url,
                     "redis_url": self.redis.url,
                     "data_dir": self.folder / "data",
                     "rate_limit": "1000000/minute",
                     "ingest_workers": 1,
                 }
             )
-            migrate(self.cluster.url)
+            self.cluster.primary.migrate()
             with psycopg.connect(self.cluster.url) as connection:
                 store_sample_locations(connection)
                 increment_generation(connection, None)
@@ -113,6 +115,7 @@ class RunningStack:
             "RATES_DRAIN_SECONDS": "1",
             "RATES_WORKERS": "1" if self.short else "2",
             **LONG_TIMEOUTS,
+            **self.environment,
         }
 
     def start_pod(self, settings: Settings | None = None) -> Pod:

@@ -52,7 +52,7 @@ def create_app(settings: Settings) -> Flask:
     redis = Redis(settings)
     databases = Databases(settings)
     databases.open()
-    lease = Lease(settings.database_url.get_secret_value(), f"rates-{settings.environment}")
+    lease = Lease(settings.database_url_of("serving"), f"rates-{settings.environment}")
     lease.start()
     answers = ProcessAnswers()
     limiter = Limiter(settings.rate_limit, redis)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar, get_args
 from urllib.parse import urlsplit
 
 from psycopg import ProgrammingError
@@ -36,6 +36,10 @@ def _split_commas(value: object) -> object:
 
 #: Texts that an environment variable lists as ``a,b``.
 CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
+
+#: Roles of the database that may have a separate address.
+DatabaseRole = Literal["serving", "ingest", "operator"]
+_ROLE_URLS = tuple(f"{role}_database_url" for role in get_args(DatabaseRole))
 
 #: What happens to a batch that fails a plausibility check.
 Action = Literal["refuse", "hold", "warn"]
@@ -72,7 +76,18 @@ class Settings(ProcessSettings):
     # Stores
     database_url: SecretStr = Field(
         description="PostgreSQL primary: postgresql://user:password@host:port/name. Of several hosts, separated by "
-        "commas, the one that accepts writes is used."
+        "commas, the one that accepts writes is used. `rates migrate` needs the login that owns the schema."
+    )
+    serving_database_url: SecretStr | None = Field(
+        default=None, description="The primary with a login of the role serving, for `rates serve`. Default: as above."
+    )
+    ingest_database_url: SecretStr | None = Field(
+        default=None,
+        description="The primary with a login of the role ingest, for commands that stage. Default: as above.",
+    )
+    operator_database_url: SecretStr | None = Field(
+        default=None,
+        description="The primary with a login of the role operator, for operators' commands. Default: as above.",
     )
     replica_urls: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         default=(), description="PostgreSQL streaming replicas for reads: URLs separated by commas."
@@ -253,7 +268,12 @@ class Settings(ProcessSettings):
             raise ValueError("RATES_INCOMING_QUEUE_URL also needs RATES_INCOMING_BUCKET")
         return self
 
-    @field_validator("database_url", "redis_url")
+    def database_url_of(self, role: DatabaseRole) -> str:
+        """Return the primary's address with the login of a role, or the common one if the role has no login."""
+        url: SecretStr | None = getattr(self, f"{role}_database_url")
+        return (url or self.database_url).get_secret_value()
+
+    @field_validator("database_url", *_ROLE_URLS, "redis_url")
     @classmethod
     def _scheme(cls, value: SecretStr | None) -> SecretStr | None:
         """Reject other schemes here: a driver's message would not name the variable."""
@@ -263,11 +283,11 @@ class Settings(ProcessSettings):
             raise ValueError("is not a URL that starts with postgresql:// or redis://")
         return value
 
-    @field_validator("database_url", "replica_urls")
+    @field_validator("database_url", *_ROLE_URLS, "replica_urls")
     @classmethod
-    def _readable(cls, value: SecretStr | tuple[SecretStr, ...]) -> SecretStr | tuple[SecretStr, ...]:
+    def _readable(cls, value: SecretStr | tuple[SecretStr, ...] | None) -> SecretStr | tuple[SecretStr, ...] | None:
         """Refuse an address that the driver cannot read: its own message would repeat the password."""
-        for url in value if isinstance(value, tuple) else (value,):
+        for url in value if isinstance(value, tuple) else filter(None, (value,)):
             try:
                 conninfo_to_dict(url.get_secret_value())
             except ProgrammingError:
@@ -276,10 +296,12 @@ class Settings(ProcessSettings):
                 ) from None
         return value
 
-    @field_validator("database_url")
+    @field_validator("database_url", *_ROLE_URLS)
     @classmethod
-    def _takes_writes(cls, value: SecretStr) -> SecretStr:
+    def _takes_writes(cls, value: SecretStr | None) -> SecretStr | None:
         """Connect to the current primary of several hosts, which changes with a promotion."""
+        if value is None:
+            return None
         url = urlsplit(value.get_secret_value())
         if "," not in url.netloc.rpartition("@")[2] or "target_session_attrs=" in url.query:
             return value

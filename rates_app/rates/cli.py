@@ -42,7 +42,7 @@ def rate(
         origin, destination, None, None, period, interval, "application/json", settings.max_range_days
     )
     try:
-        with connect(settings.database_url.get_secret_value(), "rates-cli") as connection:
+        with connect(settings.database_url_of("operator"), "rates-cli") as connection:
             body = question.render(connection)
     except UnknownLocation as error:
         unknown = [

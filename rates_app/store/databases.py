@@ -258,7 +258,7 @@ class Databases:
     """
 
     def __init__(self, settings: Settings) -> None:
-        urls = {"primary": settings.database_url.get_secret_value()}
+        urls = {"primary": settings.database_url_of("serving")}
         urls |= {f"replica-{number}": url.get_secret_value() for number, url in enumerate(settings.replica_urls, 1)}
         self.primary, *self.replicas = (
             Server(name, url, settings, partial(self._has_other, name), read_only=name != "primary")

@@ -16,6 +16,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from rates_app.store.connections import connect
+from rates_app.store.roles import grant_privileges
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -37,18 +38,27 @@ def _config(url: str) -> Config:
     return config
 
 
-def migrate(url: str, revision: str = "head") -> None:
-    """Upgrade a database. It may be up to date, and several processes may do this concurrently.
+def migrate(url: str) -> bool:
+    """Upgrade a database, and give its roles their privileges.
+
+    It may be up to date, and several processes may do this concurrently.
 
     Args:
-        url: The primary, as ``postgresql://user:password@host:port/name``.
-        revision: The last revision to apply.
+        url: The primary, as ``postgresql://user:password@host:port/name``, with the login that owns the schema.
+
+    Returns:
+        Whether the database has roles. Without them, every process uses the owner's login.
 
     Raises:
         sqlalchemy.exc.DBAPIError: The database is unreachable, or a migration failed and was rolled back; earlier
             migrations remain applied.
+        psycopg.Error: The privileges could not be granted; those that the roles had remain.
     """
-    command.upgrade(_config(url), revision)
+    command.upgrade(_config(url), "head")
+    # The lock is the server's and not this connection's, so that grants of two processes cannot conflict.
+    with connect(url, "rates-migrate", autocommit=True, lock_timeout_ms=MIGRATION_LOCK_TIMEOUT_MS) as connection:
+        connection.execute("SELECT pg_advisory_lock(%s)", (MIGRATION_LOCK,))
+        return grant_privileges(url)
 
 
 def pending(url: str) -> list[str]:

@@ -127,7 +127,7 @@ def ingest(
 
 def connect(settings: Settings) -> Connection:
     """Connect to the primary as a driver of batches."""
-    return connections.connect(settings.database_url.get_secret_value(), "rates-ingest")
+    return connections.connect(settings.database_url_of("ingest"), "rates-ingest")
 
 
 def drive_through_outages(
@@ -208,7 +208,7 @@ def drive(
             remove_expanded(settings, batch_id)
             tables.settle(connection, batch_id)
             return batch, False
-        url = settings.database_url.get_secret_value()
+        url = settings.database_url_of("ingest")
         try:
             uri = pin(uri)
             plain = expand(

@@ -84,7 +84,7 @@ def housekeep(settings: Settings) -> Housekeeping | None:
     Raises:
         psycopg.OperationalError: The database cannot be reached; the items done before stay done.
     """
-    with connect(settings.database_url.get_secret_value(), "rates-housekeep", autocommit=True) as connection:
+    with connect(settings.database_url_of("ingest"), "rates-housekeep", autocommit=True) as connection:
         if connection.execute("SELECT pg_try_advisory_lock(%s)", (HOUSEKEEPING_LOCK,)).fetchone() != (True,):
             return None
         files = remove_leftovers(connection, settings) + remove_leftover_files(settings.data_dir)
