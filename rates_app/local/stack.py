@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 SAMPLE_DATA = Path(__file__).parents[2] / "sample_data"
 FIRST_PORT = 8080
-#: Commands that run the service, in start order, with their roles in the database.
+#: Commands that run the service, in start order, with their roles in the stores.
 DATABASE_ROLES: dict[str, DatabaseRole] = {"serve": "serving", "dispatch": "ingest"}
 READY_SECONDS = 60
 # Time that a role of a previous run gets to drain and exit before it is killed.
@@ -199,7 +199,7 @@ class LocalStack:
             "RATES_DATABASE_URL": cluster.url,
             **{f"RATES_{name.upper()}": url for name, url in cluster.role_urls.items()},
             "RATES_REPLICA_URLS": cluster.serving_replica_url,
-            "RATES_REDIS_URL": redis.url,
+            "RATES_REDIS_URL": redis.role_url("operator"),
             "RATES_DATA_DIR": str(self.folder),
             "RATES_CACHE_KEY": secrets.token_hex(32),
         }
@@ -236,11 +236,12 @@ class LocalStack:
         command = [sys.executable, "-c", "from rates_app.cli import main; main()", role]
         # A separate session: Ctrl-C reaches only this process, which stops the roles in order.
         environment = {**os.environ, "RATES_PORT": str(port)}
-        # As in a cluster, a role has the address of its login only.
+        # As in a cluster, a command has the addresses of its role only.
         for name in ROLES:
             url = environment.pop(f"RATES_{name.upper()}_DATABASE_URL")
             if name == DATABASE_ROLES[role]:
                 environment["RATES_DATABASE_URL"] = url
+        environment["RATES_REDIS_URL"] = RedisServer(self.folder / "redis").role_url(DATABASE_ROLES[role])
         with subprocess.Popen(command, env=environment, start_new_session=True) as process:
             record = {"pid": process.pid, "created": psutil.Process(process.pid).create_time()}
             self._record(role).write_text(json.dumps(record))
