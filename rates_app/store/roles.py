@@ -125,7 +125,7 @@ def grant_privileges(url: str) -> bool:
     with connect(url, "rates-roles") as connection:
         if not _create_roles(connection):
             return False
-        _grant_database(connection)
+        _refuse_temporary_tables(connection)
         _grant_staging(connection)
         for relation, privileges in PRIVILEGES.items():
             _grant_relation(connection, relation, privileges)
@@ -177,14 +177,11 @@ def _may_become(connection: Connection, role: DatabaseRole) -> bool:
     return connection.execute("SELECT pg_has_role(%s, 'SET')", (role_name(role),)).fetchone() == (True,)
 
 
-def _grant_database(connection: Connection) -> None:
-    """Let only the roles connect, without temporary tables."""
+def _refuse_temporary_tables(connection: Connection) -> None:
+    """Refuse temporary tables, which could fill the disk. Other logins, such as that of backups, may still connect."""
     row = connection.execute("SELECT current_database()").fetchone()
     assert row is not None  # noqa: S101 - a query without FROM has one row
-    database = sql.Identifier(row[0])
-    roles = sql.SQL(", ").join(map(_identifier, ROLES))
-    connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
-    connection.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, roles))
+    connection.execute(sql.SQL("REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC").format(sql.Identifier(row[0])))
 
 
 def _grant_staging(connection: Connection) -> None:
