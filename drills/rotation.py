@@ -29,7 +29,7 @@ def run(folder: Path, report: Report, *, short: bool) -> None:
         admin_url = stack.cluster.primary.admin_url
         file = folder / "pg_service.conf"
         addresses = {"primary": stack.settings.database_url_of("serving")}
-        addresses |= {"replica": url.get_secret_value() for url in stack.settings.replica_urls}
+        addresses["replica"] = stack.cluster.serving_replica_url
         passwords = {LOGINS[0]: str(urlsplit(addresses["primary"]).password)}
         _write(file, addresses, LOGINS[0], passwords[LOGINS[0]])
         stack.settings = Settings.model_validate(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import secrets
 import sys
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -39,12 +38,12 @@ from rates_app.ops.traces import configure_traces
 from rates_app.rates.cli import rate
 from rates_app.rates.locations import LocationsError, read_locations, store_locations
 from rates_app.rates.warm import warmer
-from rates_app.settings import DatabaseRole, Settings, SettingsError, load_settings, settings_table
+from rates_app.settings import Settings, SettingsError, load_settings, settings_table
+from rates_app.store.cli import login, migrate
 from rates_app.store.connections import connect
 from rates_app.store.databases import Unavailable
 from rates_app.store.generation import begin_epoch, increment_generation
-from rates_app.store.migrate import migrate as migrate_database
-from rates_app.store.roles import RoleError, set_login
+from rates_app.store.roles import RoleError
 from rates_app.store.tokens import SCOPES, TokenError, create_token, list_tokens, revoke_token
 from rates_app.watch.cli import search_logs, watch_pods
 from rates_app.watch.errors import NoAccess, SearchError
@@ -101,14 +100,6 @@ def serve() -> None:
     from rates_app.serve import serve as serve_http  # noqa: PLC0415 - other roles need no web server
 
     serve_http()
-
-
-@app.command(rich_help_panel="Roles")
-def migrate() -> None:
-    """Migrate the database to this version's schema. Does nothing if it is up to date."""
-    roles = migrate_database(_settings().database_url.get_secret_value())
-    text = "Its roles have their privileges." if roles else "It has no roles: this login may not create any."
-    out.print(f"The schema is up to date. {text}")
 
 
 @app.command(rich_help_panel="Roles")
@@ -432,24 +423,8 @@ def token_revoke(name: Annotated[str, typer.Argument(help="The token's name.")])
     out.print(f"The token of {printable(name)} is revoked.", markup=False)
 
 
-@app.command(rich_help_panel="Operations")
-def login(
-    role: Annotated[DatabaseRole, typer.Argument(help="Role of the login.")],
-    name: Annotated[str, typer.Argument(help="Name of the login, such as rates_serving_1.")],
-) -> None:
-    """Create a login for a role of the database, or change its password, and print the password once.
-
-    Sessions that are open continue. To rotate passwords without a restart, let two logins of a role alternate.
-
-    Example: `rates login serving rates_serving_2`
-    """
-    password = secrets.token_urlsafe(32)
-    with connect(_settings().database_url.get_secret_value(), "rates-cli") as connection:
-        set_login(connection, role, name, password)
-    sys.stdout.write(password + "\n")
-    err.print("Store this password now. It cannot be displayed again.")
-
-
+app.command(rich_help_panel="Roles")(migrate)
+app.command(rich_help_panel="Operations")(login)
 app.command(rich_help_panel="Queries")(rate)
 app.command(rich_help_panel="Roles")(dispatch)
 app.command(rich_help_panel="Roles")(housekeep)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rates_app.local.postgres import PostgresPair
-    from tests.fixtures.stores import Database
+    from tests.fixtures.stores import MigratedDatabase
 
 
 class Authority(NamedTuple):
@@ -119,7 +119,7 @@ class Terminator(socketserver.StreamRequestHandler):
 
 
 @pytest.fixture
-def secured(cluster: PostgresPair, database: Database, tmp_path: Path) -> Iterator[Secured]:
+def secured(cluster: PostgresPair, database: MigratedDatabase, tmp_path: Path) -> Iterator[Secured]:
     right, wrong = authority("Test authority"), authority("Test authority")
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "database")])

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rates_app.local.postgres import PostgresPair
     from rates_app.settings import DatabaseRole, Settings
     from tests.fixtures.service import Publisher
-    from tests.fixtures.stores import Database
+    from tests.fixtures.stores import MigratedDatabase
 
 RATES = Path(sys.executable).with_name("rates")
 DELIVERY = "orig_code,dest_code,day,price\nCNSGH,SEGOT,2021-01-05,{price}\n"
@@ -63,7 +63,7 @@ def test_sessions_have_their_role_and_not_the_login(settings: Settings) -> None:
         assert row == (role_name(role), f"{role_name(role)}_1")
 
 
-def test_every_relation_states_who_may_use_it(database: Database) -> None:
+def test_every_relation_states_who_may_use_it(database: MigratedDatabase) -> None:
     with psycopg.connect(database.url) as connection:
         rows = connection.execute(
             """
@@ -240,7 +240,7 @@ def test_only_operators_end_the_sessions_of_others(settings: Settings) -> None:
             owner.execute("SELECT 1")
 
 
-def test_a_repeated_migration_restores_the_privileges(database: Database) -> None:
+def test_a_repeated_migration_restores_the_privileges(database: MigratedDatabase) -> None:
     with psycopg.connect(database.url) as owner:
         owner.execute("GRANT SELECT ON rollups TO rates_serving")
         owner.execute("REVOKE SELECT ON tokens FROM rates_serving")
@@ -276,7 +276,9 @@ def test_an_owner_that_may_not_create_roles_works_with_one_login(cluster: Postgr
             admin.execute(sql.SQL("DROP ROLE {}").format(name))
 
 
-def test_a_login_gets_another_password_and_keeps_its_sessions(database: Database, cluster: PostgresPair) -> None:
+def test_a_login_gets_another_password_and_keeps_its_sessions(
+    database: MigratedDatabase, cluster: PostgresPair
+) -> None:
     name = f"rates_serving_{secrets.token_hex(4)}"
     dbname = psycopg.conninfo.conninfo_to_dict(database.url)["dbname"]
     environment = {**os.environ, "RATES_DATABASE_URL": database.url}
