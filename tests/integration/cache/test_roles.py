@@ -78,7 +78,7 @@ def warmed(shared: Redis, publisher: Publisher) -> int:
         publisher.warm = warmer(shared)
         publisher.publish([("CNSGH", "SEGOT", date(2021, 1, 5), 10000)])
     assert shared.state == "ok"
-    return next(event["answers"] for event in logs if event["event"] == "cache_warmed")
+    return int(next(event["answers"] for event in logs if event["event"] == "cache_warmed"))
 
 
 @pytest.mark.xdist_group("redis_roles")
