@@ -39,6 +39,8 @@ def make_app(settings: Settings, publisher: Publisher) -> Iterator[Callable[...,
     apps = []
 
     def make(**changes: Any) -> Flask:
+        if "database_url" in changes:
+            changes["serving_database_url"] = changes.pop("database_url")
         apps.append(create_app(settings.model_copy(update=changes)))
         return apps[-1]
 

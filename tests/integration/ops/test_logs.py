@@ -80,7 +80,7 @@ def test_logs_contain_neither_clients_nor_credentials(settings: Settings, publis
     finally:
         server.terminate()
     output = "".join(server.output)
-    password = psycopg.conninfo.conninfo_to_dict(settings.database_url.get_secret_value())["password"]
+    password = psycopg.conninfo.conninfo_to_dict(settings.database_url_of("serving"))["password"]
     for secret in (password, "s3cret", token, "jane.doe", "Jane/1", "203.0.113.77", "orig_code", "987654"):
         assert str(secret) not in output
     requests = [event for event in events(server.output) if event["event"] == "request"]
@@ -90,10 +90,15 @@ def test_logs_contain_neither_clients_nor_credentials(settings: Settings, publis
 
 @pytest.mark.usefixtures("publisher")
 def test_errors_of_a_request_have_its_id_and_no_password(settings: Settings) -> None:
-    wrong = psycopg.conninfo.conninfo_to_dict(settings.database_url.get_secret_value())
+    wrong = psycopg.conninfo.conninfo_to_dict(settings.database_url_of("serving"))
     url = f"postgresql://{wrong['user']}:wr0ng-password@{wrong['host']}:{wrong['port']}/{wrong['dbname']}"
     server = Pod(
-        {**environment_of(settings), "RATES_DATABASE_URL": url, "RATES_REPLICA_URLS": "", "RATES_LOG_LEVEL": "debug"}
+        {
+            **environment_of(settings),
+            "RATES_SERVING_DATABASE_URL": url,
+            "RATES_REPLICA_URLS": "",
+            "RATES_LOG_LEVEL": "debug",
+        }
     )
     try:
         wait_until(

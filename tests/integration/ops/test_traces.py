@@ -93,7 +93,7 @@ def test_a_request_is_traced_to_its_sql(settings: Settings, collector: Collector
         server.terminate()
     assert collector.tree("rates-serve", "GET /rates") >= {"SELECT"}
     assert not [span.name for _, span in collector.spans if "readyz" in span.name]
-    password = settings.database_url.get_secret_value().split(":")[2].split("@")[0]
+    password = settings.database_url_of("serving").split(":")[2].split("@")[0]
     assert password not in str(collector.spans)
 
 
