@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+import redis
 from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
@@ -133,14 +134,17 @@ def test_redis_is_used_again_when_it_is_back(
         server.stop()
 
 
-def test_entries_of_another_version_in_redis_are_ignored(make_app: Callable[..., Flask], publisher: Publisher) -> None:
+def test_entries_of_another_version_in_redis_are_ignored(
+    make_app: Callable[..., Flask], publisher: Publisher, redis_url: str
+) -> None:
     publish_day(publisher, 100, 100, 100)
-    app = make_app()
-    client = app.test_client()
+    client = make_app().test_client()
     price(client)
-    redis = app.extensions["rates"].redis.client
-    for key in redis.keys("rates:answer:*"):
-        redis.set(key, b'{"type":"x"}\n...')
+    with redis.Redis.from_url(redis_url) as admin:
+        keys = list(admin.scan_iter("rates:answer:*"))
+        for key in keys:
+            admin.set(key, b'{"type":"x"}\n...')
+    assert keys
 
     assert price(client) == 100
 

@@ -139,7 +139,7 @@ def test_errors_of_targets_contain_no_secret(tmp_path: Path) -> None:
         "from rates_app.ops.logs import configure_logs; from rates_app.settings import ProcessSettings;"
         "from datetime import UTC, datetime; configure_logs(ProcessSettings()); settings = NotifySettings();"
         "sender = NotificationSender(configured(settings), settings);"
-        "sender.deliver(Notification(key='k', state=State.FIRING,"
+        "sender.deliver(Notification(key='k', state=IncidentState.FIRING,"
         " severity=Severity.CRITICAL, title='t', summary='s', runbook='r', started_at=datetime.now(UTC)));"
         "sender.wait(); sender.close()"
     )
