@@ -3,7 +3,7 @@
 Only migrations need the owner of the schema. Three roles without a login hold the privileges: ``serving`` (``rates
 serve``), ``ingest`` (everything that stages and publishes) and ``operator`` (people). Each login is a member of one
 role, and its sessions take that role immediately. So two logins can alternate when passwords are rotated, and the
-tables that one creates belong to the role. docs/decisions/0094-database-roles.md has the reasons.
+tables that one creates belong to the role. docs/decisions/0096-database-roles.md has the reasons.
 """
 
 from __future__ import annotations
