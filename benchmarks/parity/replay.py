@@ -48,7 +48,7 @@ class Parity:
         """Compare one interval.
 
         Args:
-            question: What was asked.
+            question: The query.
             found: What rollups say.
             raw: What rows say: how many, their average in USD, their percentiles in cents, in how many parts they came.
             lane: Whether it is asked about two ports.

@@ -41,7 +41,7 @@ PAGE = ROOT / "docs" / "performance.md"
 HOT = "/rates?date_from=2021-01-01&date_to=2021-01-31&orig_code=CNGGZ&dest_code=EETLL"
 APPLICATION = "benchmarks.slow_clients.application:app"
 WORKERS, THREADS = "2", "8"
-#: Between two measurements, until the server has closed what an attack has left.
+#: Between two measurements, until the server has closed the attack's connections.
 SETTLE_SECONDS = 3.0
 #: HAProxy as its manual proposes it against slow clients, in front of gunicorn.
 HAPROXY = """

@@ -19,7 +19,7 @@ TRICKLE_SECONDS = 0.5
 LONG = "/rates?date_from=2013-01-01&date_to=2021-12-31&orig_code=CNGGZ&dest_code=EETLL"
 _HEAD = b"GET /rates?orig_code=CNGGZ HTTP/1.1\r\nHost: rates\r\nX-Slow: "
 _UPLOAD = b"POST /v1/batches HTTP/1.1\r\nHost: rates\r\nAuthorization: Bearer TOKEN\r\n"
-#: What a connection of each sort sends first, and what it repeats; TOKEN stands for a supplier's token.
+#: The first bytes of each kind of connection, and the bytes that it repeats. TOKEN is replaced by a supplier's token.
 SORTS = {
     "silent": (b"", b""),
     "half-head": (_HEAD, b""),

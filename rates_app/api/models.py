@@ -178,7 +178,7 @@ class BatchBody(BaseModel):
     replaced_by: int | None = Field(description="The batch that has replaced this one.")
     check_only: bool = Field(description="Whether the batch is only checked, and never published.")
     findings: list[FindingBody] = Field(description="Plausibility checks that it has failed.")
-    decided_by: str | None = Field(description="Who published or refused it after it was held.")
+    decided_by: str | None = Field(description="Operator who published or refused it after it was held.")
     next_step: str | None = Field(description="What to do next, if the batch is not published.")
     rows: int | None
     rejected: int | None

@@ -92,7 +92,7 @@ def latest(query: LatestArguments) -> Response:
 def interval_rates(query: RatesV1Arguments) -> Response:
     """Return the rate of every interval from `date_from` to `date_to`, oldest first.
 
-    A region stands for all ports below it. `low` and `high` are the 10th and 90th percentiles (p10, p90). An interval
+    A region includes all ports below it. `low` and `high` are the 10th and 90th percentiles (p10, p90). An interval
     with fewer than 3 prices has a count only.
     """
     media_type = choose_media_type(query.format)

@@ -32,7 +32,7 @@ Result = TypeVar("Result")
 #: Never follow a link, and never wait for the other end of a pipe.
 OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
-#: Attempts to read a range of an object, beyond what boto3 repeats by itself: it doesn't repeat a broken response body.
+#: Attempts to read a range of an object, in addition to boto3's own retries, which don't cover a broken response body.
 READ_ATTEMPTS = 4
 
 
@@ -161,7 +161,7 @@ def open_content(address: str) -> pa.NativeFile:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or (wanted and wanted["file"] != _file_tag(status)):
             raise ContentChanged
-        # The descriptor's own name opens the file that was just checked, whatever happens to its path.
+        # The descriptor's own name opens the file that was just checked, even if its path has changed.
         return pa.OSFile(f"/dev/fd/{descriptor}", "rb")
     finally:
         os.close(descriptor)

@@ -113,7 +113,7 @@ def generate(
     Args:
         path: The CSV file; a name that ends in ``.gz`` or ``.zst`` is compressed.
         rows: How many.
-        sample: What they are like.
+        sample: The sample whose lanes and prices they resemble.
         first_day: The first day that prices may be for.
         days: How many days they are spread over.
         defects: The share of rows (0 to 1) to spoil in each way.
@@ -149,7 +149,7 @@ def _lines(random: np.random.Generator, sample: Sample, rows: int, first_day: np
     return target.getvalue().to_pybytes()
 
 
-#: What each defect makes of a row's values: origin, destination, day, price.
+#: The values of a row with each defect: origin, destination, day, price.
 _SPOILED: dict[Defect, Callable[[list[bytes]], list[bytes]]] = {
     "unknown-port": lambda v: [b"XXXXX", *v[1:]],
     "region": lambda v: [v[0], b"china_main", *v[2:]],

@@ -41,7 +41,7 @@ class WrongState(BatchError):
 
 
 class Terms(NamedTuple):
-    """What a supplier states with a delivery."""
+    """The terms that a supplier states with a delivery."""
 
     #: Rejected rows up to which the batch is published without them.
     max_rejected_rows: int = 0

@@ -24,7 +24,7 @@ Refusal = Literal["overloaded", "too-many-requests", "unknown-host"]
 
 
 class Cacheable(NamedTuple):
-    """What the middleware needs to cache a response in process memory.
+    """Data with which the middleware caches a response in process memory.
 
     Attributes:
         slot: The slot of the lane that the response depends on; None if it depends on all data.
@@ -41,7 +41,7 @@ class Cacheable(NamedTuple):
 
 @dataclass(slots=True)
 class Exchange:
-    """One request, and what the layers know about its response.
+    """One request, and the layers' information about its response.
 
     Attributes:
         received_at: When the request's head was complete, by ``time.perf_counter``.

@@ -32,7 +32,7 @@ TITLE = "Freight rates"
 API_VERSION = "1.1.0"
 DESCRIPTION = """\
 Market prices for one container between ports and regions. A location is a port (UN/LOCODE) or a region (slug); a region
-stands for all ports below it. Prices are in USD.
+includes all ports below it. Prices are in USD.
 
 Errors are `application/problem+json` (RFC 9457): `type` links to a page with advice. Responses carry an `ETag`; send it
 in `If-None-Match` to get an empty 304 while the data is unchanged. Finite responses accept one byte range. `RateLimit`

@@ -69,7 +69,7 @@ def serve_operations(listener: socket.socket, app: Flask) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
         if path == "/healthz":
-            return _send(start_response, "200 OK", "ok\n")  # the process is alive, whatever the application does
+            return _send(start_response, "200 OK", "ok\n")  # the process is alive, even if the application fails
         if path in PRIVATE or path in PROBES or path.startswith("/static/"):
             return app.wsgi_app(environ, start_response)
         return _send(start_response, "404 Not Found", f"This port serves {', '.join(sorted(PRIVATE | PROBES))}.\n")

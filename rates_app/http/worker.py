@@ -169,7 +169,7 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         connection.state = ConnectionState.HANDLED
 
     def _wake(self) -> None:
-        with suppress(BlockingIOError):  # the pipe is full, so the loop will wake up anyway
+        with suppress(BlockingIOError):  # the pipe is full, so the loop wakes up in any case
             os.write(self._wake_writer, b"\0")
 
     def _run_calls(self) -> None:
@@ -340,7 +340,7 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     def _work(self, connection: ClientConnection, work: Work) -> None:
         """Run a part of a request's handling in a thread, then return the connection to the event loop.
 
-        All parts of a request share one context, in whichever threads they run.
+        All parts of a request share one context, even in different threads.
         """
         try:
             then = connection.context.run(work, connection)

@@ -12,7 +12,7 @@ _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
 
 def printable(text: object) -> str:
-    """Escape what would move a terminal's cursor, change its colours, or reorder what it shows.
+    """Escape characters that move a terminal's cursor, change its colours, or reorder its text.
 
     Args:
         text: Any value; it is converted to a string.

@@ -1,6 +1,6 @@
 """Cacheable queries of rates, and their rendered answers.
 
-The canonical form of a query contains everything that its answer depends on besides the data. So both the service and
+The canonical form of a query contains everything that its answer depends on except the data. So both the service and
 a publisher, which warms the cache, can compute the answer from it.
 """
 

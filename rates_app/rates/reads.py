@@ -125,7 +125,7 @@ class Reads:
     def record_generation(self, newest: Stamp, *, is_primary: bool) -> None:
         """Record a generation that was read: from now on, no older answer is returned.
 
-        An epoch begins on the primary. A new epoch of the primary replaces the recorded one, whatever its generation.
+        An epoch begins on the primary. A new epoch of the primary replaces the recorded one at any generation.
         A replica may still be in the previous epoch.
         """
         with self._lock:

@@ -2,7 +2,7 @@
 
 The chart is drawn on the server, so that it is the same on a page, on paper and as a picture. Horizontal positions are
 in percent of the width, so that text has the same size on every screen; lines stretch in a square of :data:`SIDE`
-units. The time axis is linear: an interval is drawn in the middle of its days, whatever its length.
+units. The time axis is linear: an interval of any length is drawn in the middle of its days.
 """
 
 from __future__ import annotations

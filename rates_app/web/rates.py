@@ -152,7 +152,7 @@ def _today() -> date:
 
 
 def search_key(search: Search) -> list[object]:
-    """Return everything that the result of a search depends on besides the data, for cache keys."""
+    """Return everything that the result of a search depends on except the data, for cache keys."""
     return [search.lanes, search.date_from, search.date_to, search.interval, search.span]
 
 

@@ -84,7 +84,7 @@ def cached_page(template: str, key: list[Any], values: Callable[[Connection], di
 
     Args:
         template: The page's template.
-        key: Everything that the page depends on besides the data.
+        key: Everything that the page depends on except the data.
         values: Reads the template's variables.
     """
 

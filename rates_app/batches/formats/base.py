@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: A line with more bytes is refused, so that a file without line ends cannot fill the memory.
 MAX_LINE_BYTES = 2**20
 
-#: Slices per batch, whatever its size, so that its ledger and its partition stay small.
+#: Maximum number of slices per batch, so that its ledger and its partition stay small.
 MAX_SLICES = 512
 
 #: Characters of a value in a reject report. The rest is cut off.

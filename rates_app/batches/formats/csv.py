@@ -186,7 +186,7 @@ def estimate_rows(uri: str, size_bytes: int) -> int:
 def csv_rows(chunk: bytes, layout: Layout) -> Rows:
     """Parse whole lines of CSV.
 
-    A value holds no line break, so each line stands alone: a quote that is not closed spoils its own line only.
+    A value holds no line break, so lines are independent: an unclosed quote invalidates its own line only.
 
     Args:
         chunk: Whole lines; the last may lack its end.

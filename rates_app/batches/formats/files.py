@@ -93,7 +93,7 @@ def parsing(uri: str, damaged: str) -> Iterator[TrackedFile]:
             yield tracked
         except Unreadable:
             raise
-        except Exception as error:  # decoders raise whatever they like
+        except Exception as error:  # decoders raise exceptions of many types
             if tracked.error is not None:
                 raise tracked.error from error
             raise Unreadable(damaged) from error

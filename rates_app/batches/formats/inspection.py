@@ -29,7 +29,7 @@ class RecognisedFile(NamedTuple):
 
 
 class Inspection:
-    """Recognises a file while its bytes pass by."""
+    """Recognise a file from its bytes while they are copied."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
@@ -37,7 +37,7 @@ class Inspection:
         self.size_bytes = 0
 
     def feed(self, chunk: bytes) -> None:
-        """Take the next bytes."""
+        """Process the next bytes."""
         self._head += chunk[: _HEAD_BYTES - len(self._head)]
         self._digest.update(chunk)
         self.size_bytes += len(chunk)
@@ -48,7 +48,7 @@ class Inspection:
         return self._digest.digest()
 
     def source(self, uri: str) -> RecognisedFile:
-        """Return what the file is, once all its bytes have passed.
+        """Return the recognised file. Call this after all its bytes.
 
         Args:
             uri: The file's address.

@@ -39,7 +39,7 @@ _MAX_NAMES = 20
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What was found out about a file before its rows are staged. Every worker reads its slice by the same layout."""
+    """The layout of a file, determined before its rows are staged and the same for every slice."""
 
     #: Position in the file of each of COLUMNS; names instead for formats whose columns have names.
     positions: tuple[int, ...] = ()
@@ -87,7 +87,7 @@ class Columns(NamedTuple):
 
 
 def reading_of(profile: Profile) -> Reading:
-    """Return what a profile decides about values."""
+    """Return the reading of values that a profile determines."""
     return Reading(
         date_order=profile.date_order,
         decimal=profile.decimal,
@@ -110,7 +110,7 @@ def match_columns(names: Sequence[str], profile: Profile, where: str) -> Columns
     Args:
         names: The names in the order of the file.
         profile: The supplier's profile.
-        where: What has these names, to begin an error with: ``line 1``.
+        where: The object with these names, for the start of an error message: ``line 1``.
 
     Raises:
         Unreadable: A column is missing, or more than one may be meant.

@@ -34,7 +34,7 @@ PLAIN_ROWS = 2**14
 #: Rows that a survey samples.
 SAMPLE_ROWS = 2**13
 
-#: Longer values are cut while they are entries of a dictionary: decoded, each may stand in every row. No valid value is
+#: Longer values are cut while they are entries of a dictionary: decoded, each may occur in every row. No valid value is
 #: half as long.
 MAX_VALUE_BYTES = 256
 

@@ -88,7 +88,7 @@ class InvalidProfile(BatchError):
 
 
 class Profile(BaseModel):
-    """How a supplier's files are read. What a profile leaves open is decided by each file, or the file is refused."""
+    """How a supplier's files are read. Each file determines the rest, or it is refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -103,5 +103,5 @@ class Profile(BaseModel):
     )
     currency: Literal["USD"] = Field("USD", description="Currency of all prices.")
     aliases: Annotated[dict[str, str], AfterValidator(_aliases)] = Field(
-        {}, max_length=10_000, description="The supplier's codes of ports, and the UN/LOCODE that each stands for."
+        {}, max_length=10_000, description="The supplier's codes of ports, and the UN/LOCODE of each."
     )

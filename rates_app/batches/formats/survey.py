@@ -1,8 +1,8 @@
 """Find out how a file's values are written, before its rows are staged.
 
 A file in the canonical form is sampled only, which costs a few milliseconds. A value in another form makes the survey
-read the whole file: what one value leaves open, another may decide. A worker that meets such a value in a file of which
-only a sample was surveyed stops with :class:`SurveyRequired`, so that no value is ever read on the evidence of a part.
+read the whole file, because one value may be ambiguous while another is not. A worker that finds such a value after the
+survey of a sample stops with :class:`SurveyRequired`. So the evidence of the whole file determines each reading.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Example(NamedTuple):
 
 @dataclass
 class _Evidence:
-    """What the values of one column say about a choice: the order of dates, or the decimal sign."""
+    """The evidence of one column's values for a choice: the order of dates, or the decimal sign."""
 
     #: Whether a value is in the canonical form.
     canonical: bool = False
@@ -112,7 +112,7 @@ class Survey:
     """Collects evidence from the rows of a file.
 
     Args:
-        reading: What the supplier's profile decides.
+        reading: The reading that the supplier's profile determines.
         header_lines: Lines before the first row.
     """
 
@@ -193,7 +193,7 @@ class Survey:
                 self._assumed[assumption] = example()
 
     def conclude(self, layout: Layout) -> Layout:
-        """Return the layout with what the whole file says about its values.
+        """Return the layout with the reading that the whole file determines.
 
         Raises:
             Unreadable: The values leave open how they are read, or contradict each other.

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from rates_app.batches.formats.base import Rows
 
-#: Stands for "not valid" where valid values are numbers.
+#: Represents "invalid" where valid values are numbers.
 _INVALID = np.iinfo(np.int32).min
 
 #: Unknown codes for which a worker looks for the nearest known one.
@@ -66,7 +66,7 @@ class Prices(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What a chunk of rows amounts to."""
+    """The result of validating a chunk of rows."""
 
     prices: Prices
     #: A reject for each invalid value of each invalid row, in the order of the columns; a bounded number of them.

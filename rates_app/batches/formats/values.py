@@ -45,7 +45,7 @@ _SPREADSHEET_EPOCH = date(1899, 12, 30)
 ORDER_NAMES: Mapping[str, str] = {"dmy": "day first", "mdy": "month first", "ymd": "year first"}
 SIGN_NAMES: Mapping[str, str] = {".": "a decimal point", ",": "a decimal comma"}
 
-#: What a survey reports about values in another form.
+#: The results of a survey of values in another form.
 Assumption = Literal["blanks", "codes", "dates", "midnight", "time zone", "grouping", "currency"]
 
 
@@ -59,7 +59,7 @@ class Reading:
     two_digit_years: bool = False
     #: IANA name of the zone whose days the supplier means, for times with an offset.
     time_zone: str | None = None
-    #: The supplier's codes of ports, in upper case, and the code that each stands for.
+    #: The supplier's codes of ports, in upper case, and the code of each.
     aliases: Mapping[str, str] = field(default_factory=dict)
     #: Whether the whole file was surveyed. Until then, no value in another form is accepted.
     surveyed: bool = False
@@ -85,7 +85,7 @@ class Value:
         Args:
             choice: The date order or decimal sign of the file, if it is known.
             names: What to call each choice.
-            fault: What the value is not, when it has no reading.
+            fault: The reason if the value has no reading.
 
         Returns:
             The number, or the reason why there is none.
@@ -293,7 +293,7 @@ def read_plain_price(text: bytes) -> int | str | None:
 
 
 def read_number(text: bytes) -> int | str:
-    """Read the price that a typed column or a JSON number holds: its point is a decimal point, whatever follows."""
+    """Read the price that a typed column or a JSON number holds: its point is always a decimal point."""
     plain = read_plain_price(text)
     if plain is not None:
         return plain

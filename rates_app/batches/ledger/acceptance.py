@@ -36,7 +36,7 @@ def accept(
         source: The file, inspected.
         name: The supplier's name for the file.
         supplier: The owner of the batch.
-        terms: What the supplier states with the delivery.
+        terms: The terms of the delivery.
         quota: Limits for new batches of the supplier; no limits if not given.
 
     Returns:
@@ -134,7 +134,7 @@ def _find_content(connection: Connection, supplier: str, content_hash: bytes) ->
 
 
 def _check_terms(connection: Connection, earlier: Batch, terms: Terms) -> Batch:
-    """Check that an earlier batch of the same content is what a delivery states, so that no statement is ignored.
+    """Check that an earlier batch of the same content matches the delivery's terms, so that none is ignored.
 
     Numbers that are announced for a batch whose rows have not been counted yet are verified with it.
 

@@ -20,7 +20,7 @@ MAX_DELAY_SECONDS = 15 * 60
 class Attempt(NamedTuple):
     """An attempt at a delivery: it begins now or after a delay."""
 
-    #: Attempts begun, this one included, without those that an outage ended.
+    #: Number of attempts including this one, without those that an outage ended.
     number: int
     #: Attempts that an outage ended.
     outages: int
@@ -60,12 +60,12 @@ def begin(connection: Connection, address: str) -> Attempt:
 
 
 def begin_batch(connection: Connection, address: str, batch_id: int) -> None:
-    """Record which batch the delivery has begun; the caller commits."""
+    """Record the batch of the delivery; the caller commits."""
     connection.execute("UPDATE delivery_attempts SET batch_id = %s WHERE address = %s", (batch_id, address))
 
 
 def batch_of(connection: Connection, address: str) -> int | None:
-    """Return the batch that the delivery has begun."""
+    """Return the delivery's batch."""
     row = connection.execute("SELECT batch_id FROM delivery_attempts WHERE address = %s", (address,)).fetchone()
     connection.commit()
     return row[0] if row is not None else None

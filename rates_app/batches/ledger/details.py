@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 class BatchDetails(NamedTuple):
-    """A batch and what the ledger knows of it."""
+    """A batch and its details in the ledger."""
 
     batch: Batch
     progress: Progress
-    #: What the supplier or an operator can do next.
+    #: The next steps for the supplier or an operator.
     next_step: str | None
     #: What publishing a held or checked batch changes.
     changes: dict[str, Any] | None

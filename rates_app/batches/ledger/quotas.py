@@ -1,4 +1,4 @@
-"""Limit what a supplier delivers per day, so that one supplier cannot use up the capacity for all others."""
+"""Limit a supplier's deliveries per day, so that one supplier cannot use up the capacity for all others."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class QuotaExceeded(BatchError):
 
 
 def check_quota(connection: Connection, supplier: str, quota: Quota) -> None:
-    """Check what a supplier has delivered in the last 24 hours.
+    """Check a supplier's deliveries of the last 24 hours.
 
     The next delivery does not count yet: one that is larger than the whole quota is accepted when the quota is unused.
-    Concurrent deliveries may exceed the quota together, each by itself.
+    Concurrent deliveries may exceed the quota together.
 
     Args:
         connection: A connection to the primary.

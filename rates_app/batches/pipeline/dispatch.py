@@ -85,7 +85,7 @@ class InSpark(NamedTuple):
 
 
 class Dispatcher:
-    """Works on deliveries one after the other, and follows those in Spark meanwhile.
+    """Process deliveries one after the other, and follow those that run in Spark.
 
     Args:
         settings: Which batches are big, and the template for Spark.
@@ -140,7 +140,7 @@ class Dispatcher:
                 log.warning("deliveries_not_claimable", error=str(error).strip())
                 self._stopping.wait(WAIT_SECONDS)
             except Exception:
-                # What can't be attributed to a delivery must not end the work on all others.
+                # An error that belongs to no delivery must not stop the work on the others.
                 log.exception("dispatcher_fault")
                 self._stopping.wait(WAIT_SECONDS)
         for waiting in self._in_spark:
@@ -148,7 +148,7 @@ class Dispatcher:
         self._source.close()
 
     def handle(self, delivery: Delivery) -> None:
-        """Take one delivery to its end, or to Spark. A failure is counted, and the delivery deferred."""
+        """Process one delivery, or submit it to Spark. A failure is counted, and the delivery deferred."""
         structlog.contextvars.bind_contextvars(delivery=delivery.name, supplier=delivery.supplier)
         begun = False
         try:
@@ -249,7 +249,7 @@ class Dispatcher:
         try:
             terms = manifest.terms() if manifest is not None else DEFAULT_TERMS
             batch = self._find_or_accept(connection, delivery, recognised, terms)
-        except (NoSuchBatch, WrongState) as error:  # what the manifest wants to replace can't be replaced
+        except (NoSuchBatch, WrongState) as error:  # the batch named by the manifest's `replaces` can't be replaced
             connection.rollback()
             self._archive_unread(connection, delivery, str(error))
             return
@@ -284,7 +284,7 @@ class Dispatcher:
         return batch
 
     def _is_big(self, recognised: RecognisedFile) -> bool:
-        """Return whether Spark should do it; a compressed file has one reader whatever the engine."""
+        """Return whether to use Spark. A compressed file has one reader with either engine."""
         return recognised.compression == "none" and estimate_rows(recognised) > self._settings.spark_above_rows
 
     def _to_spark(self, connection: Connection, applications: Applications, delivery: Delivery, batch: Batch) -> None:
@@ -295,7 +295,7 @@ class Dispatcher:
         attempts.suspend(connection, delivery.address)  # counted again if the application fails
 
     def follow(self) -> None:
-        """Archive what Spark has finished; count what has failed there."""
+        """Archive deliveries that Spark has finished, and count failed attempts."""
         for waiting in list(self._in_spark):
             try:
                 with engine.connect(self._settings) as connection:
@@ -348,7 +348,7 @@ class Dispatcher:
             self._defer(delivery, attempts.MAX_DELAY_SECONDS)
 
     def _fail_batch(self, connection: Connection, delivery: Delivery, failure: str) -> Batch | None:
-        """Fail the batch that the delivery has begun, if it has."""
+        """Set the delivery's batch to failed, if it has one."""
         _end_transaction(connection)
         batch_id = attempts.batch_of(connection, delivery.address)
         if batch_id is None:

@@ -1,4 +1,4 @@
-"""Take a batch from a file to its end in this process and its workers.
+"""Ingest a batch from a file in this process and its workers.
 
 Called again after any interruption it resumes from the ledger: slices that are staged are not staged again.
 """
@@ -43,7 +43,7 @@ log = structlog.get_logger()
 #: Attempts at a step's work before the batch is interrupted and left for the next run.
 MAX_ATTEMPTS = 3
 
-#: Stands for a whole file in tasks that do not work on a slice.
+#: Represents a whole file in tasks that do not work on a slice.
 WHOLE = Slice(0, 0, 0)
 
 #: Minimum slices per worker. With fewer, workers idle while the slowest finishes.
@@ -83,14 +83,14 @@ def ingest(
     workers: Workers | None = None,
     progress: Callable[[Step, int, int], None] = lambda _step, _done, _total: None,
 ) -> tuple[Batch, bool]:
-    """Take a file to its end: published, or refused as a whole.
+    """Ingest a file until it is published, or refused as a whole.
 
     Args:
         settings: Where the database is, and how many workers stage.
         uri: The file: a path, or an address in S3.
         name: The supplier's name for it; the last part of ``uri`` if not given.
         supplier: The supplier.
-        terms: What the supplier states with the delivery.
+        terms: The terms of the delivery.
         workers: What does the work; processes of this machine if not given.
         progress: Called with the step, how much of it is done and how much there is.
 
@@ -99,7 +99,7 @@ def ingest(
 
     Raises:
         Unreadable: The file doesn't exist or can't be a batch, so there is no batch.
-        ContentChanged: The file was replaced or modified meanwhile; call again.
+        ContentChanged: The file was replaced or modified during the ingest; call again.
         Interrupted: Work stopped before its end; call again.
         OSError: The file can't be read now; call again.
         Unavailable: S3 can't be reached; call again.
@@ -138,7 +138,7 @@ def drive_through_outages(
     workers: Workers | None = None,
     progress: Callable[[Step, int, int], None] = lambda _step, _done, _total: None,
 ) -> tuple[Batch, bool]:
-    """Take a batch to its end as :func:`drive` does. If the connection is lost, resume on a new one.
+    """Ingest a batch as :func:`drive` does. If the connection is lost, resume on a new one.
 
     Raises:
         As :func:`drive`; psycopg.OperationalError only if the server refuses a statement, or if no connection lasts for
@@ -179,7 +179,7 @@ def drive(
     wait: bool = True,
     progress: Callable[[Step, int, int], None] = lambda _step, _done, _total: None,
 ) -> tuple[Batch, bool]:
-    """Take a batch that is in the ledger to its end.
+    """Complete a batch that is in the ledger.
 
     Args:
         connection: A connection to the primary, outside of a transaction.
@@ -306,7 +306,7 @@ def _reason(connection: Connection, batch: Batch, error: Exception) -> str:
 
 @dataclass(frozen=True)
 class _Driver:
-    """What the steps of one batch share."""
+    """The state that the steps of one batch share."""
 
     connection: Connection
     batch: Batch

@@ -79,7 +79,7 @@ def housekeep(settings: Settings) -> Housekeeping | None:
         settings: The database and the folder of files.
 
     Returns:
-        What was done; None if another process is running a pass.
+        The results; None if another process is running a pass.
 
     Raises:
         psycopg.OperationalError: The database cannot be reached; the items done before stay done.

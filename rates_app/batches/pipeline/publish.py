@@ -57,7 +57,7 @@ def gather(connection: Connection, batch_id: int) -> Batch:
 
 
 def _unexpected(connection: Connection, batch_id: int) -> str | None:
-    """Return how the staged rows differ from what the supplier says that the file has, or None."""
+    """Return how the staged rows differ from the supplier's stated numbers, or None."""
     row = connection.execute(
         """
         SELECT expected_rows, sum(slices.rows + slices.rejected),
@@ -140,7 +140,7 @@ def publish(connection: Connection, batch_id: int, warm: Warm | None = None, *, 
         connection: A connection to the primary, inside a transaction.
         batch_id: The batch.
         warm: Prepares responses that are requested often.
-        by: Who publishes a held batch.
+        by: The operator who publishes a held batch.
 
     Returns:
         The batch, now ``published``; ``refused`` if the batch that it replaces is not published any more; unchanged if
@@ -228,7 +228,7 @@ def refuse_held(connection: Connection, batch_id: int, *, by: str, reason: str) 
     Args:
         connection: A connection to the primary, inside a transaction.
         batch_id: The batch.
-        by: Who refuses it.
+        by: The operator who refuses it.
         reason: Why, for the supplier.
 
     Returns:

@@ -55,7 +55,7 @@ class LocationTree(NamedTuple):
 
     #: Each location's id in the database, ascending.
     ids: NDArray[np.int64]
-    #: Where each location's parent stands in ``ids``; -1 for none.
+    #: Index in ``ids`` of each location's parent; -1 for none.
     parents: NDArray[np.int64]
     #: How many locations are above each.
     depths: NDArray[np.int64]
@@ -234,7 +234,7 @@ def _read_prices(connection: Connection, day_range: DayRange) -> tuple[Integers,
 def _codes(
     days: Integers, tree: LocationTree, day: Integers, origin: Integers, destination: Integers
 ) -> NDArray[np.int64]:
-    """Number what a rollup is for: day, origin and destination."""
+    """Encode each rollup's day, origin and destination as one number."""
     places = np.full(tree.ids[-1] + 1, -1)
     places[tree.ids] = np.arange(len(tree.ids))
     locations = len(tree.ids)

@@ -56,7 +56,7 @@ def render(template: Path, batch_id: int, source: str, attempt: int = 1) -> dict
     names = {"batch_id": str(batch_id), "source": source, "attempt": f"-{attempt}" if attempt > 1 else ""}
 
     def filled(node: Any) -> Any:
-        # The file is read before it is filled in: whatever an address holds, it stays one value.
+        # The file is read before it is filled in: so any content of an address remains one value.
         if isinstance(node, dict):
             return {key: filled(value) for key, value in node.items()}
         if isinstance(node, list):

@@ -75,7 +75,7 @@ def stage_slice(
         max_rejects: Rejects that the batch may have. Those beyond them are counted and not stored.
 
     Returns:
-        What was staged, and whether this attempt won.
+        The staged counts, and whether this attempt won.
 
     Raises:
         WrongState: The batch is not staging any more; nothing was left behind.

@@ -59,7 +59,7 @@ RECEIVED_MESSAGES = 10
 #: The longest that SQS waits for a message.
 MAX_WAIT_SECONDS = 20
 
-#: The longest that SQS hides a message, beyond what it has been hidden already.
+#: Maximum time that SQS hides a message, in addition to the time that it has been hidden.
 MAX_HIDDEN_SECONDS = 11 * 60 * 60
 
 #: Objects that this process holds. With more, it receives no messages.
@@ -190,7 +190,7 @@ class Message:
             deferred: Seconds after which the delivery should be claimed again.
 
         Raises:
-            Unavailable: The queue can't be reached, so the message comes back by itself.
+            Unavailable: The queue can't be reached, so the message becomes visible again.
         """
         self._pending -= 1
         if deferred is not None:

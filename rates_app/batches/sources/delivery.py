@@ -91,4 +91,4 @@ class Source(Protocol):
         """
 
     def close(self) -> None:
-        """Return what was received and not handed out."""
+        """Return received deliveries that were not handed out."""

@@ -173,7 +173,7 @@ class FolderSource:
         self._work.mkdir(mode=0o700, exist_ok=True)
         #: When a deferred delivery may be claimed again by this process, in seconds of the monotonic clock.
         self._later: dict[Path, float] = {}
-        #: What was seen of the incoming files, and since when.
+        #: The last observed state of each incoming file, and since when it is unchanged.
         self._seen: dict[Path, tuple[tuple[int, int, int], float]] = {}
         self._warned: set[Path] = set()
         #: Suppliers, the one that was served last at the end.
@@ -194,7 +194,7 @@ class FolderSource:
         self._later[path] = time.monotonic() + seconds
 
     def claim(self, seconds: float) -> FileDelivery | None:
-        """Claim what a killed dispatcher or an earlier attempt has left, or else the file that has waited longest."""
+        """Claim a file that an ended dispatcher or attempt has left, or else the file that has waited longest."""
         give_up = time.monotonic() + seconds
         while True:
             if delivery := self._claim_work() or self._claim_incoming():

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-#: What has not changed for this time is a leftover: the process that wrote it has ended.
+#: A file that has not changed for this time is a leftover: the process that wrote it has ended.
 KEEP_SECONDS = 24 * 60 * 60
 
 #: Name of the manifest of an upload (:func:`rates_app.batches.sources.names.upload_name`). Suppliers write others.

@@ -79,7 +79,7 @@ class Manifest(BaseModel):
         return self.model_dump_json(exclude_defaults=True).encode()
 
     def terms(self) -> Terms:
-        """Return what the supplier states with the delivery."""
+        """Return the terms of the delivery."""
         return Terms(
             max_rejected_rows=self.max_rejected_rows,
             deadline=self.deadline,

@@ -56,7 +56,7 @@ def receive(
         body: The bytes.
         name: The supplier's name for it.
         supplier: The supplier.
-        terms: What the supplier states with the delivery.
+        terms: The terms of the delivery.
         idempotency_key: The supplier's own name for this delivery, to repeat it safely.
         digests: Digests that the bytes have to match.
 

@@ -7,7 +7,7 @@ const outcome = document.getElementById("outcome");
 const upload = document.getElementById("upload");
 const cancel = document.getElementById("cancel");
 
-// Letters, digits, dots, dashes and underscores are what the API takes as a name.
+// The API accepts letters, digits, dots, dashes and underscores in a name.
 const named = (name) => name.replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[^A-Za-z0-9]+/, "").slice(0, 200) || "delivery";
 
 function say(text, bad, address) {
