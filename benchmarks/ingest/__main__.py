@@ -46,16 +46,18 @@ class Run:
     peak_mib: float
 
 
-def run(way: str, file: Path, url: str, folder: Path) -> Run:
-    """Load a file in one way."""
+def run(way: str, file: Path, url: str, folder: Path, checkout: Path | None = None) -> Run:
+    """Load a file in one way, with the code and environment of another checkout if one is given."""
+    python = sys.executable if checkout is None else str(checkout / ".venv" / "bin" / "python")
     environment = os.environ | {
         "RATES_DATABASE_URL": url,
         "RATES_DATA_DIR": str(folder),
         "RATES_INGEST_WORKERS": str(WORKERS),
     }
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.ingest.contestants", way, str(file)],
+        [python, "-m", "benchmarks.ingest.contestants", way, str(file)],
         env=environment,
+        cwd=checkout or Path(__file__).parents[2],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
