@@ -40,16 +40,16 @@ CONNECTIONS = (1, 8, 64)
 
 
 @dataclass(frozen=True)
-class Version:
+class Checkout:
     """A checkout with stores for itself."""
 
     name: str
-    checkout: Path
+    folder: Path
     settings: Settings
 
     def command(self, *arguments: str) -> list[str]:
         """Return a command of this version's CLI, to run in its checkout."""
-        return [str(self.checkout / ".venv" / "bin" / "rates"), *arguments]
+        return [str(self.folder / ".venv" / "bin" / "rates"), *arguments]
 
     def prepare(self) -> None:
         """Create the schema and publish the sample."""
@@ -63,12 +63,12 @@ class Version:
             ["ingest", str(SAMPLE / "prices-2021-01.csv.gz")],
         ):
             subprocess.run(
-                self.command(*arguments), env=environment, cwd=self.checkout, check=True, stdout=subprocess.DEVNULL
+                self.command(*arguments), env=environment, cwd=self.folder, check=True, stdout=subprocess.DEVNULL
             )
 
 
 @contextmanager
-def versions(checkouts: dict[str, Path]) -> Iterator[list[Version]]:
+def versions(checkouts: dict[str, Path]) -> Iterator[list[Checkout]]:
     """Run a PostgreSQL and a Redis while the context is active, with a database in each for every version."""
     folder = Path(tempfile.mkdtemp(prefix="rates-benchmark-"))
     folder.chmod(0o711)  # for root's servers, which run as another account
@@ -89,7 +89,7 @@ def versions(checkouts: dict[str, Path]) -> Iterator[list[Version]]:
                         "data_dir": data,
                     }
                 )
-                version = Version(name, checkout, settings)
+                version = Checkout(name, checkout, settings)
                 version.prepare()
                 found.append(version)
             yield found
@@ -97,7 +97,7 @@ def versions(checkouts: dict[str, Path]) -> Iterator[list[Version]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def compare_ingest(both: Sequence[Version], rows: int, rounds: int) -> None:
+def compare_ingest(both: Sequence[Checkout], rows: int, rounds: int) -> None:
     """Load the same files with both versions, and print the medians and their ratios."""
     sample = read_sample(sample_file())
     seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
@@ -110,7 +110,7 @@ def compare_ingest(both: Sequence[Version], rows: int, rounds: int) -> None:
                 file,
                 version.settings.database_url.get_secret_value(),
                 version.settings.data_dir,
-                version.checkout,
+                version.folder,
             )
             for part in PARTS:
                 seconds[version.name, part].append(done.seconds[part])
@@ -118,14 +118,14 @@ def compare_ingest(both: Sequence[Version], rows: int, rounds: int) -> None:
     _table(both, seconds, PARTS, "s")
 
 
-def compare_reads(both: Sequence[Version], rounds: int, duration: int) -> None:
+def compare_reads(both: Sequence[Checkout], rounds: int, duration: int) -> None:
     """Send the same queries to both versions, and print the medians and their ratios."""
     runs: dict[tuple[str, str], list[Result]] = defaultdict(list)
     names = [f"{kind}, {connections} connections" for kind in ("hot", "cold") for connections in CONNECTIONS]
     with ExitStack() as stack:
         servers = []
         for version in both:
-            bench = Bench(version.settings, duration, version.checkout)
+            bench = Bench(version.settings, duration, version.folder)
             with psycopg.connect(version.settings.database_url.get_secret_value()) as connection:
                 queries = cold_queries(connection)
             (bench.folder / "hot").write_text(HOT + "\n")
@@ -144,7 +144,9 @@ def compare_reads(both: Sequence[Version], rounds: int, duration: int) -> None:
     assert not any(result.refused or result.lost for result in results.values())
 
 
-def _table(both: Sequence[Version], values: dict[tuple[str, str], list[float]], rows: Sequence[str], unit: str) -> None:
+def _table(
+    both: Sequence[Checkout], values: dict[tuple[str, str], list[float]], rows: Sequence[str], unit: str
+) -> None:
     previous, current = both
     print(f"| | {previous.name} | {current.name} | ratio |")
     print("| --- | ---: | ---: | ---: |")
