@@ -117,7 +117,7 @@ def expand(uri: str, name: str, *, compression: Compression, file_format: Format
             head = file.read(HEAD_BYTES)
         if FORMATS[file_format].converter(head) is None:
             return uri
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # for this account alone: it holds suppliers' prices
     partial, converted = plain.with_suffix(".partial"), plain.with_suffix(".converted.partial")
     try:
         _write(_chunks(uri, compression), partial, folder, limit, compressed=compression != "none")
