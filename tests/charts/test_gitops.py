@@ -330,6 +330,20 @@ def test_preview_is_complete_and_small_and_is_deleted_completely() -> None:
     )
 
 
+def test_a_preview_may_create_the_kinds_of_its_charts_only() -> None:
+    _, manifests = preview()
+    used = {
+        (one["apiVersion"].rpartition("/")[0] if "/" in one["apiVersion"] else "", one["kind"])
+        for one in manifests
+        if one["kind"] not in CLUSTER_WIDE
+    }
+    allowed = {(one["group"], one["kind"]) for one in project("previews")["namespaceResourceWhitelist"]}
+    assert used == allowed
+    assert not {"RoleBinding", "SecretStore", "Secret", "Application", "SparkApplication"} & {
+        kind for _, kind in allowed
+    }
+
+
 def test_previews_query_github_unless_another_api_is_set() -> None:
     def github(**previews: object) -> KubernetesManifest:
         values = {"previews": {"enabled": True, **previews}}
