@@ -1,9 +1,6 @@
 # The one image of the service; its roles are commands of `rates`. The target `spark` is the same package with Spark.
 # Another base serves where no public registry can be reached: any Debian whose python3 is 3.11, with its venv module.
 ARG BASE=python:3.11-slim-bookworm
-# Certificates of the authorities of RDS. AWS replaces them from time to time, so each build takes the newest. Without
-# access to AWS, RDS_CA is a file in the build's folder.
-ARG RDS_CA=https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem
 FROM ${BASE} AS build
 WORKDIR /build
 COPY requirements/build.txt requirements/app.txt requirements/
@@ -41,8 +38,6 @@ RUN apt-get update \
  && apt-get install --yes --no-install-recommends openjdk-17-jre-headless \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --uid 10001 --user-group --no-create-home --home-dir /tmp rates
-ARG RDS_CA
-ADD --chmod=0444 ${RDS_CA} /etc/ssl/rds.pem
 COPY --from=spark-build /opt/rates /opt/rates
 COPY spark/ingest.py spark/entrypoint /app/spark/
 # Spark's default path.
@@ -59,8 +54,6 @@ ENTRYPOINT ["/app/spark/entrypoint"]
 FROM ${BASE}
 LABEL org.opencontainers.image.title="freight-rates" \
       org.opencontainers.image.description="Freight rates: ingest, serve and watch container prices"
-ARG RDS_CA
-ADD --chmod=0444 ${RDS_CA} /etc/ssl/rds.pem
 COPY --from=build /opt/rates /opt/rates
 COPY sample_data /opt/rates/share/sample_data
 # Nothing is written but below /tmp, so that the root can be read-only.

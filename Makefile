@@ -33,13 +33,13 @@ test: machine-test .venv/.ready chart-tools engine ## Set up everything the test
 test-cluster: .venv/.ready chart-tools ## Test in the cluster that KUBECONFIG names; SUITE=smoke: the short part; RECORD=yes
 	@python -m pytest tests/cluster -m "cluster$(if $(SUITE), and $(SUITE))" $(RECORD:yes=--record)
 
-cluster-images: ## Build the images of the cluster tests; BUILD="buildah bud" for another builder, BASE=… for another base, RDS_CA=FILE without access to AWS
-	@$(BUILD) $(BASE:%=--build-arg BASE=%) $(RDS_CA:%=--build-arg RDS_CA=%) --tag rates:1 .
+cluster-images: ## Build the images of the cluster tests; BUILD="buildah bud" for another builder, BASE=… for another base
+	@$(BUILD) $(BASE:%=--build-arg BASE=%) --tag rates:1 .
 	@for variant in next crashing slow broken-migration; do \
 	  $(BUILD) --build-arg IMAGE=rates:1 --target $$variant --tag rates:$$variant tests/cluster/images/variants; done
 
 cluster-platform: ## Build Spark, its operator and Argo CD likewise; PROGRAMS=folder of spark-operator, argocd and helm
-	@$(BUILD) $(BASE:%=--build-arg BASE=%) $(RDS_CA:%=--build-arg RDS_CA=%) --target spark --tag rates:spark-1 .
+	@$(BUILD) $(BASE:%=--build-arg BASE=%) --target spark --tag rates:spark-1 .
 	@files=$$(mktemp -d); trap 'rm -rf "$$files"' EXIT; cd / && go mod download $(ARGO_CD) && cd - >/dev/null; \
 	  cp $(addprefix $(PROGRAMS)/,spark-operator argocd helm) "$$(go env GOMODCACHE)"/$(ARGO_CD)/hack/{gpg-wrapper,git-verify-wrapper}.sh "$$files"; \
 	  $(BUILD) --build-arg SPARK=rates:spark-1 --file tests/cluster/images/spark-operator/Dockerfile \
