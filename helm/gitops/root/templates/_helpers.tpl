@@ -6,7 +6,7 @@
 {{ printf `{{ index .metadata.labels "rates.io/%s" }}` . }}
 {{- end -}}
 
-{{/* The values `cluster` as JSON: the facts that Pulumi registers, and what is registered separately. */}}
+{{/* The values `cluster` as JSON: the facts that Pulumi registers, and the fields that are registered separately. */}}
 {{- define "gitops.clusterFacts" -}}
 {{ `{{ mergeOverwrite (index .metadata.annotations "rates.io/facts" | fromJson) (dict
   "server" .server
