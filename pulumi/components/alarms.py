@@ -90,7 +90,7 @@ def alarm_table(args: MonitoringArgs) -> list[Alarm]:
         Alarm(
             name=f"heartbeat-{colour}",
             runbook="watchdog",
-            meaning=f"Prometheus or Alertmanager of {colour} is silent: its alerts would reach nobody.",
+            meaning=f"Prometheus or Alertmanager of {colour} is silent: its alerts would not be delivered.",
             namespace="AWS/SNS",
             metric="NumberOfMessagesPublished",
             above=1,

@@ -34,7 +34,7 @@ _DECISION = (
     "state, failure, superseded, rejected, replaced_by, generation, decided_by, "
     "started_at, verified_at, published_at, ended_at"
 )
-#: What is known of a delivery when it arrives.
+#: The columns of a batch that are known when its delivery arrives.
 _DELIVERY = (
     "name, supplier, content_hash, size_bytes, format, compression, superseded, max_rejected_rows, expected_rows, "
     "expected_total_cents, replaces, check_only, deadline"

@@ -101,7 +101,7 @@ def test_alarms_reach_the_topic_of_their_severity(stack: Rehearsal) -> None:
     heartbeats = {f"heartbeat-{colour}" for colour in colours}
     assert paging >= objectives | heartbeats | {"service-down", "batch-stuck", "database-storage", "pods-unwatched"}
     silent = {name for name, actions in alarms.items() if not actions}
-    # Parts of composite alarms notify nobody.
+    # Parts of composite alarms send no notifications.
     assert all(re.fullmatch(r"pod-.+|(errors|slow)-\w+-\d+[mh]", name) for name in silent), silent
     assert all("warning" in str(alarms[name]) for name in alarms.keys() - paging - silent)
 

@@ -371,7 +371,7 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
 
 
 def _read_small(path: Path) -> bytes | None:
-    """Read a manifest, of a larger file its first bytes; nothing of what is no file, and None if there is none.
+    """Read the first bytes of a manifest; return no bytes if it is not a regular file, and None if it is missing.
 
     Raises:
         OSError: It is a link or can't be read now, so its delivery has to wait.

@@ -165,7 +165,7 @@ def test_operators_run_their_commands(settings: Settings, publisher: Publisher, 
 
 
 REFUSED: list[tuple[DatabaseRole, str]] = [
-    # Prices are read by serving once they are published, and written by nobody but ingest.
+    # The role serving reads published prices only, and only the role ingest writes prices.
     ("serving", "SELECT FROM rollups"),
     ("serving", "SELECT FROM segments"),
     ("serving", "SELECT FROM delivered"),
