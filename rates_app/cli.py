@@ -153,7 +153,9 @@ def locations(
 
 @app.command(rich_help_panel="Batches")
 def ingest(  # noqa: PLR0917 - typer passes options by name
-    file: Annotated[str, typer.Argument(help="CSV, NDJSON or Parquet; plain, gzip or zstd. A path or s3://…")],
+    file: Annotated[
+        str, typer.Argument(help="CSV, JSON, Parquet or a workbook; plain or compressed. A path or s3://…")
+    ],
     supplier: Annotated[str, typer.Option(help="The supplier that delivers it.")] = DEFAULT_SUPPLIER,
     max_rejected_rows: Annotated[
         int,

@@ -57,7 +57,9 @@ KINDS = {
         "The content does not match its digest",
         "Nothing was stored. Compute Content-Digest (RFC 9530) over the bytes that you send, and send them again.",
     ),
-    "unreadable": Kind(422, "The delivery is not a batch", "Deliver CSV, NDJSON or Parquet, plain, gzip or zstd."),
+    "unreadable": Kind(
+        422, "The delivery is not a batch", "Deliver CSV, JSON, Parquet or a workbook; plain, gzip, zstd or zip."
+    ),
     "too-large": Kind(413, "The request body is too large", "Send less. Deliver a large batch in several files."),
     "key-reused": Kind(422, "The Idempotency-Key was used before", "Use a new key for new content."),
     "wrong-state": Kind(
