@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import secrets
 import signal
 import socket
 import threading
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 STOP_SECONDS = 60
 LOG_TAIL_LINES = 15
+#: Below the ports that Linux gives to outgoing connections unless it is configured otherwise, from 32,768.
+SERVER_PORTS = range(20_000, 32_768)
 
 
 class ServerError(Exception):
@@ -231,11 +234,14 @@ def port_is_free(port: int, host: str = HOST) -> bool:
 
 
 def free_port() -> int:
-    """Return a free port of the loopback address."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a free port of the loopback address that the kernel gives to no outgoing connection.
+
+    A server that restarts needs its port again, and a connection could have taken it meanwhile.
+    """
+    for port in secrets.SystemRandom().sample(SERVER_PORTS, len(SERVER_PORTS)):
+        if port_is_free(port):
+            return port
+    raise OSError(f"no port from {SERVER_PORTS.start} to {SERVER_PORTS.stop - 1} is free")
 
 
 def write_private(path: Path, text: str) -> None:

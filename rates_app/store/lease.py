@@ -74,6 +74,7 @@ class Lease:
                     logged = False
                     self._hold(connection)
             except psycopg.Error as error:
+                self._valid_until = 0.0  # now, not after the pause: another server may be the primary
                 if not logged:
                     log.warning("lease_not_acquired", reason=str(error).strip().splitlines()[:1])
                     logged = True

@@ -47,6 +47,7 @@ RULES = sorted((ROOT / "helm" / "monitoring" / "rules").glob("*.yaml"))
 UP = [
     'up{namespace="rates", service="rates-app-metrics", pod="a"}',
     'up{namespace="rates", service="rates-dispatcher-metrics", pod="b"}',
+    'up{namespace="rates", service="rates-watcher-metrics", pod="c"}',
 ]
 
 #: Alerts that always fire, or that depend on the speed of this machine.

@@ -26,7 +26,7 @@ METRICS = re.compile(
     r"|batch_deadline_slack_seconds|requests_shed_total|notifications_total|deliveries_total|notify_dead_letters|watch_incidents"
     r"|watch_interruptions_total)"
 )
-WATCHER_ONLY = {"pod-evicted", "spark-application-failed", "many-problems", "test-notification"}
+WATCHER_ONLY = {"pod-evicted", "pod-not-started", "spark-application-failed", "many-problems", "test-notification"}
 
 
 def groups() -> list[KubernetesManifest]:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import shutil
 import signal
 import socket
@@ -22,7 +21,7 @@ from drills.waiting import wait_until
 from rates_app.local.account import account, run
 from rates_app.local.postgres import PostgresServer
 from rates_app.local.redis import RedisServer
-from rates_app.local.server import HOST, port_is_free, wait_until_ended
+from rates_app.local.server import HOST, free_port, port_is_free, wait_until_ended
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,14 +32,8 @@ QUESTION = {"date_from": "2021-01-01", "date_to": "2021-01-01", "orig_code": "CN
 
 
 def service_port() -> int:
-    """Return a free port with a free next one, below those that the kernel gives to outgoing connections.
-
-    The service's own connections to PostgreSQL could otherwise take the next port before its operations server does.
-    """
-    while True:
-        port = 20_000 + secrets.randbelow(12_000)
-        if port_is_free(port) and port_is_free(port + 1):
-            return port
+    """Return a free port with a free next one, for the operations server."""
+    return next(port for port in iter(free_port, None) if port_is_free(port + 1))
 
 
 class Dev:

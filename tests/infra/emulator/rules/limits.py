@@ -78,6 +78,7 @@ DIMENSIONS = {
     ("AWS/RDS", "FreeStorageSpace"): ("DBInstanceIdentifier",),
     ("AWS/RDS", "DatabaseConnections"): ("DBInstanceIdentifier",),
     ("AWS/RDS", "ReplicaLag"): ("DBInstanceIdentifier",),
+    ("AWS/SNS", "NumberOfMessagesPublished"): ("TopicName",),
     ("AWS/SQS", "ApproximateNumberOfMessagesVisible"): ("QueueName",),
     ("AWS/SQS", "ApproximateAgeOfOldestMessage"): ("QueueName",),
     ("AWS/ApplicationELB", "TargetResponseTime"): ("LoadBalancer",),
