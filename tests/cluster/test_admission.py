@@ -113,8 +113,10 @@ class Admission:
         group = "rbac.authorization.k8s.io"
         resources = ["pods", "configmaps", "services", "persistentvolumeclaims"]
         rule = {"apiGroups": [""], "resources": resources, "verbs": ["*"]}
+        other = {**metadata, "name": "rates-app"}  # the API server refuses pods whose service account is missing
         return [
             {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
+            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": other},
             {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": metadata, "rules": [rule]},
             {
                 "apiVersion": f"{group}/v1",
