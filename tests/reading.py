@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from rates_app.batches.formats.compression import expand
 from rates_app.batches.formats.digest import MODULUS, digest
@@ -32,6 +33,18 @@ PORTS = [
     Port("NOOSL", 4, "Oslo"),
     Port("CNNBO", 5, "Ningbo"),
 ]
+#: Two rows as the engine reads them, and as a data frame that programs export.
+FIRST = ("CNGGZ", "EETLL", date(2021, 4, 3), 124_450)
+SECOND = ("CNSGH", "NOOSL", date(2021, 4, 13), 99_900)
+ROWS = [FIRST, SECOND]
+FRAME = pd.DataFrame(
+    {
+        "orig_code": ["CNGGZ", "CNSGH"],
+        "dest_code": ["EETLL", "NOOSL"],
+        "day": [date(2021, 4, 3), date(2021, 4, 13)],
+        "price": [1244.5, 999.0],
+    }
+)
 CODES = {port.id: port.code for port in PORTS}
 LIMIT = 2**28
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import duckdb
 import openpyxl
-import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pyarrow.orc
@@ -27,7 +26,7 @@ import zstandard
 
 from rates_app.batches.formats.profile import Profile
 from rates_app.batches.model import Unreadable
-from tests.reading import read_file
+from tests.reading import FIRST, FRAME, ROWS, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,17 +37,6 @@ DOCUMENT = Path(__file__).parents[3] / "docs" / "ingest.md"
 
 COLUMNS = ("orig_code", "dest_code", "day", "price")
 HEADER = ",".join(COLUMNS)
-FIRST = ("CNGGZ", "EETLL", date(2021, 4, 3), 124_450)
-SECOND = ("CNSGH", "NOOSL", date(2021, 4, 13), 99_900)
-ROWS = [FIRST, SECOND]
-FRAME = pd.DataFrame(
-    {
-        "orig_code": ["CNGGZ", "CNSGH"],
-        "dest_code": ["EETLL", "NOOSL"],
-        "day": [date(2021, 4, 3), date(2021, 4, 13)],
-        "price": [1244.5, 999.0],
-    }
-)
 
 
 def csv(*rows: str, header: str = HEADER, end: str = "\n") -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import pickle
-from datetime import date
 from typing import TYPE_CHECKING
 
 import openpyxl
@@ -12,24 +11,13 @@ import pandas as pd
 import pytest
 
 from rates_app.batches.model import Unreadable
-from tests.reading import read_file
+from tests.reading import FRAME, ROWS, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
 NAMES = ["orig_code", "dest_code", "day", "price"]
-FIRST = ("CNGGZ", "EETLL", date(2021, 4, 3), 124_450)
-SECOND = ("CNSGH", "NOOSL", date(2021, 4, 13), 99_900)
-ROWS = [FIRST, SECOND]
-FRAME = pd.DataFrame(
-    {
-        "orig_code": ["CNGGZ", "CNSGH"],
-        "dest_code": ["EETLL", "NOOSL"],
-        "day": [date(2021, 4, 3), date(2021, 4, 13)],
-        "price": [1244.5, 999.0],
-    }
-)
 TIMES = FRAME.assign(day=pd.to_datetime(FRAME.day))
 
 
