@@ -125,11 +125,11 @@ def receivers(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Receivers]:
-    """Run Alertmanager with the configuration of a stack's first cluster."""
-    (cluster, *_) = clusters({"dev": dev, "prod": prod_with_pager}[request.param])
+    """Run Alertmanager with the configuration of one of a stack's clusters."""
+    # Of prod, a cluster in the second region: Alertmanager must use that region's topics.
+    cluster = max(clusters({"dev": dev, "prod": prod_with_pager}[request.param]), key=lambda one: one.name)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     moto = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     moto.start()
     pager = Pager()
@@ -138,9 +138,10 @@ def receivers(
     try:
         host, port = moto.get_host_and_port()
         api = f"http://{host}:{port}"
-        sns, sqs = boto3.client("sns", endpoint_url=api), boto3.client("sqs", endpoint_url=api)
         values = applications(cluster.registration)["kube-prometheus-stack"]["source"]["helm"]["valuesObject"]
         facts = facts_of(cluster.registration)
+        sns = boto3.client("sns", endpoint_url=api, region_name=facts["region"])
+        sqs = boto3.client("sqs", endpoint_url=api, region_name=facts["region"])
         queues, text = {}, json.dumps(_config(values, api, f"http://127.0.0.1:{pager.server_port}", tmp_path))
         for name in ("critical", "warning", "heartbeat"):
             topic = sns.create_topic(Name=name)["TopicArn"]
