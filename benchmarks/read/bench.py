@@ -91,7 +91,13 @@ class Bench:
         with (self.folder / f"log-{port}").open("wb") as log:
             process = subprocess.Popen(
                 command,
-                env={**self.environment, "RATES_PORT": str(port), "RATES_DRAIN_SECONDS": "0", **environment},
+                env={
+                    **self.environment,
+                    "RATES_PORT": str(port),
+                    "RATES_OPERATIONS_PORT": str(free_port()),
+                    "RATES_DRAIN_SECONDS": "0",
+                    **environment,
+                },
                 stdout=log,
                 stderr=log,
                 cwd=self._checkout,
