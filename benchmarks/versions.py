@@ -121,7 +121,7 @@ def compare_ingest(both: Sequence[Checkout], rows: int, rounds: int) -> None:
 def compare_reads(both: Sequence[Checkout], rounds: int, duration: int) -> None:
     """Send the same queries to both versions, and print the medians and their ratios."""
     runs: dict[tuple[str, str], list[Result]] = defaultdict(list)
-    names = [f"{kind}, {connections} connections" for kind in ("hot", "cold") for connections in CONNECTIONS]
+    loads = {f"{kind}, connections: {number}": (number, kind) for kind in ("hot", "cold") for number in CONNECTIONS}
     with ExitStack() as stack:
         servers = []
         for version in both:
@@ -132,15 +132,14 @@ def compare_reads(both: Sequence[Checkout], rounds: int, duration: int) -> None:
             (bench.folder / "cold").write_text("".join(queries))
             servers.append((version, bench, stack.enter_context(bench.server(version.command("serve")))))
         for number in range(rounds):
-            for name in names:
-                kind, connections = name.split(", ")
+            for name, load in loads.items():
                 for version, bench, url in servers if number % 2 else servers[::-1]:
-                    runs[version.name, name].append(bench.load(url, int(connections.split()[0]), kind))
+                    runs[version.name, name].append(bench.load(url, *load))
     results = {key: Result.of(each) for key, each in runs.items()}
     print(f"\nRequests per second, median of {rounds}:\n")
-    _table(both, {key: [result.per_second] for key, result in results.items()}, names, "")
+    _table(both, {key: [result.per_second] for key, result in results.items()}, list(loads), "")
     print(f"\np99, median of {rounds}:\n")
-    _table(both, {key: [result.p99] for key, result in results.items()}, names, "ms")
+    _table(both, {key: [result.p99] for key, result in results.items()}, list(loads), "ms")
     assert not any(result.refused or result.lost for result in results.values())
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 POD_KEYWORDS = ("CrashLoopBackOff", "CreateContainerConfigError", "ErrImagePull", "ImagePullBackOff", "OOMKilled")
 GIB = 2**30
 
+AlarmSeverity = Literal["critical", "warning", "none"]
+
 ALB = "AWS/ApplicationELB"
 
 
@@ -58,7 +60,7 @@ class Alarm:
     minutes: int = 5
     below: bool = False
     missing: str = "notBreaching"
-    severity: Literal["critical", "warning", "none"] = "warning"
+    severity: AlarmSeverity = "warning"
     """Whether it pages, opens a ticket, or is only part of a composite alarm."""
 
 
@@ -94,14 +96,14 @@ def alarm_table(args: MonitoringArgs) -> list[Alarm]:
             namespace="AWS/SNS",
             metric="NumberOfMessagesPublished",
             above=1,
-            dimensions={"TopicName": topic},
+            dimensions={"TopicName": topic.name},
             statistic="Sum",
             minutes=15,
             below=True,
             missing="breaching",
             severity="critical",
         )
-        for colour, topic in args.alerts.heartbeat_names.items()
+        for colour, topic in args.alerts.heartbeats.items()
     ]
     primary = {"DBInstanceIdentifier": args.database.identifier}
     rds = "AWS/RDS"

@@ -45,8 +45,7 @@ class Alerts(pulumi.ComponentResource):
     Attributes:
         critical_arn: Topic of alerts that page.
         warning_arn: Topic of alerts that open a ticket.
-        heartbeat_arns: Topic to which each cluster's Alertmanager publishes while alerting works, by colour.
-        heartbeat_names: Names of these topics.
+        heartbeats: Topic to which each cluster's Alertmanager publishes while alerting works, by colour.
         notify_secret_arn: Secret with the ``RATES_NOTIFY_…`` variables of the pod watchers.
         notify_secret_name: Name of that secret.
         ticket_token_secret: Name of the secret that the operator puts the ticket system's token into, if any.
@@ -54,8 +53,7 @@ class Alerts(pulumi.ComponentResource):
 
     critical_arn: pulumi.Output[str]
     warning_arn: pulumi.Output[str]
-    heartbeat_arns: dict[str, pulumi.Output[str]]
-    heartbeat_names: dict[str, pulumi.Output[str]]
+    heartbeats: dict[str, sns.Topic]
     notify_secret_arn: pulumi.Output[str]
     notify_secret_name: pulumi.Output[str]
     ticket_token_secret: pulumi.Output[str] | None = None
@@ -65,12 +63,10 @@ class Alerts(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)
         self.critical_arn = self._topic(f"{name}-critical", args)
         self.warning_arn = self._topic(f"{name}-warning", args)
-        heartbeats = {
+        self.heartbeats = {
             colour: sns.Topic(f"{name}-heartbeat-{colour}", kms_master_key_id=args.key_arn, opts=child)
             for colour in args.colours
         }
-        self.heartbeat_arns = {colour: topic.arn for colour, topic in heartbeats.items()}
-        self.heartbeat_names = {colour: topic.name for colour, topic in heartbeats.items()}
         if args.pager_url is not None:
             sns.TopicSubscription(
                 f"{name}-pager",

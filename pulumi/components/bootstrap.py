@@ -41,7 +41,7 @@ class Bootstrap(pulumi.ComponentResource):
                 alertmanager_topic_arns=[
                     region.alerts.critical_arn,
                     region.alerts.warning_arn,
-                    *region.alerts.heartbeat_arns.values(),
+                    *(topic.arn for topic in region.alerts.heartbeats.values()),
                 ],
                 secret_arns=[args.credentials.secret_arn, region.cache.secret_arn, region.alerts.notify_secret_arn],
                 target_group_arns=[balancer.target_group_arn for balancer in region.load_balancers.values()],
@@ -80,7 +80,7 @@ class Bootstrap(pulumi.ComponentResource):
                         incoming_queue_url=region.events.queue_url,
                         critical_topic_arn=region.alerts.critical_arn,
                         warning_topic_arn=region.alerts.warning_arn,
-                        heartbeat_topic_arn=region.alerts.heartbeat_arns[colour],
+                        heartbeat_topic_arn=region.alerts.heartbeats[colour].arn,
                         pager=settings.pager_url is not None,
                         vpc_id=region.network.vpc_id,
                         name=cluster.name,

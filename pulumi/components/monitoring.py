@@ -7,7 +7,7 @@ when the cluster with its Prometheus is lost.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import pulumi
 from components.alarms import ALB, POD_KEYWORDS, alarm_table, kebab, metric_namespace
@@ -16,7 +16,7 @@ from pulumi_aws import cloudwatch
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from components.alarms import Alarm, MonitoringArgs
+    from components.alarms import Alarm, AlarmSeverity, MonitoringArgs
     from components.cluster import Cluster
     from components.load_balancer import LoadBalancer
 
@@ -153,7 +153,7 @@ class Monitoring(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self),
         )
 
-    def _actions(self, severity: Literal["critical", "warning", "none"]) -> list[pulumi.Output[str]]:
+    def _actions(self, severity: AlarmSeverity) -> list[pulumi.Output[str]]:
         """Return the topic of a severity."""
         alerts = self._args.alerts
         return {"critical": [alerts.critical_arn], "warning": [alerts.warning_arn], "none": []}[severity]

@@ -238,8 +238,8 @@ def free_port() -> int:
 
     A server that restarts needs its port again, and a connection could have taken it meanwhile.
     """
-    for port in secrets.SystemRandom().sample(SERVER_PORTS, len(SERVER_PORTS)):
-        if port_is_free(port):
+    for _ in SERVER_PORTS:
+        if port_is_free(port := secrets.choice(SERVER_PORTS)):
             return port
     raise OSError(f"no port from {SERVER_PORTS.start} to {SERVER_PORTS.stop - 1} is free")
 

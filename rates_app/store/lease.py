@@ -72,15 +72,15 @@ class Lease:
             try:
                 with connect(self._url, f"{self._name}-lease", autocommit=True) as connection:
                     logged = False
-                    self._hold(connection)
+                    try:
+                        self._hold(connection)
+                    finally:
+                        self._valid_until = 0.0  # before the pause: another server may be the primary
             except psycopg.Error as error:
-                self._valid_until = 0.0  # now, not after the pause: another server may be the primary
                 if not logged:
                     log.warning("lease_not_acquired", reason=str(error).strip().splitlines()[:1])
                     logged = True
                 self._stop.wait(RETRY_SECONDS)
-            finally:
-                self._valid_until = 0.0
 
     def _hold(self, connection: Connection) -> None:
         # After a failover this is another server, which may lack changes that were not replicated.

@@ -154,7 +154,7 @@ class RunbookShell:
 
     def run_all(self, commands: Iterable[Command]) -> None:
         """Run all commands, and fail with all their problems."""
-        wrong = [told for command in commands if (told := self.run(command))]
+        wrong = [fault for command in commands if (fault := self.run(command))]
         assert not wrong, "\n".join(wrong)
 
     def _filled(self, words: tuple[str, ...]) -> Iterator[str]:

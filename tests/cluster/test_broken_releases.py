@@ -52,15 +52,15 @@ def watching(release: Release, folder: Path) -> Iterator[Callable[[str], bool]]:
 
 
 @pytest.mark.parametrize(
-    ("tag", "told"),
+    ("tag", "reported"),
     [("crashing", ("crash-loop", "CrashLoopBackOff")), ("missing", ("image-pull", "ImagePull"))],
 )
 def test_a_release_that_cannot_start_takes_no_traffic(
-    rolling: Release, tmp_path: Path, report: Measurements, tag: str, told: tuple[str, ...]
+    rolling: Release, tmp_path: Path, report: Measurements, tag: str, reported: tuple[str, ...]
 ) -> None:
-    with LoadPod(rolling.namespace, f"{rolling.image}:1") as load, watching(rolling, tmp_path) as tells:
+    with LoadPod(rolling.namespace, f"{rolling.image}:1") as load, watching(rolling, tmp_path) as is_reported:
         rolling.upgrade(tag, migration={"enabled": False}, sampleData={"folder": ""})
-        wait_for(f"a notification of {' and '.join(told)}", lambda: all(map(tells, told)), 600)
+        wait_for(f"a notification of {' and '.join(reported)}", lambda: all(map(is_reported, reported)), 600)
         load.pass_requests(200)
         assert rolling.serving() == {"1"}
         rolling.rollback()
@@ -78,12 +78,12 @@ def test_a_broken_migration_stops_the_release_and_changes_nothing(
         "url = load_settings().database_url.get_secret_value(); "
         "print(psycopg.connect(url).execute(\"SELECT to_regclass('half_made')\").fetchone()[0])"
     )
-    with LoadPod(rolling.namespace, f"{rolling.image}:1") as load, watching(rolling, tmp_path) as tells:
+    with LoadPod(rolling.namespace, f"{rolling.image}:1") as load, watching(rolling, tmp_path) as is_reported:
         with pytest.raises(AssertionError, match="pre-upgrade hooks failed"):
             rolling.upgrade("broken-migration")
         assert rolling.pods("broken-migration") == []
         assert rolling.namespace.python(f"deployment/{NAME}", tables).strip() == "None"
-        wait_for("a notification of the migration", lambda: tells("migration-failed"))
+        wait_for("a notification of the migration", lambda: is_reported("migration-failed"))
         load.pass_requests(200)
         tally = load.end()
     rolling.upgrade("1")

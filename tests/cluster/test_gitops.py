@@ -354,8 +354,8 @@ def test_commands_of_runbooks_return_results(
     wrong: list[str] = []
     for command in commands:
         operator = worried if "--previous" in command.words or command.page == "pod-crash-loop" else calm
-        if told := operator.run(command):
-            wrong.append(told)
+        if fault := operator.run(command):
+            wrong.append(fault)
         if "create" in command.words and "job" in command.words:
             tree.rates.kubectl("wait", "job/housekeeping-now", "--for=condition=Complete", "--timeout=5m")
     assert not wrong, "\n".join(wrong)

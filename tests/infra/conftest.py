@@ -21,18 +21,16 @@ STACKS = ("dev", "staging", "prod", "dev-anna")
 
 
 @cache
-def _pickled(stack: str) -> bytes:
+def _pickled(stack: str, **config: str) -> bytes:
     from rehearsal import rehearse, stack_config  # noqa: PLC0415 - after sys.path
 
-    if stack == "prod-paged":
-        url = "https://pager.rehearsal.test/integration/key/enqueue"
-        return pickle.dumps(rehearse("prod", {**stack_config("prod"), "rates:pagerUrl": url}))
-    return pickle.dumps(rehearse(stack, stack_config("dev" if stack == "dev-anna" else stack)))
+    own = {f"rates:{name}": value for name, value in config.items()}
+    return pickle.dumps(rehearse(stack, stack_config("dev" if stack == "dev-anna" else stack) | own))
 
 
-def _rehearsed(stack: str) -> Rehearsal:
+def _rehearsed(stack: str, **config: str) -> Rehearsal:
     """Return a copy, so that no test sees what another has changed in it."""
-    rehearsal: Rehearsal = pickle.loads(_pickled(stack))
+    rehearsal: Rehearsal = pickle.loads(_pickled(stack, **config))
     return rehearsal
 
 
@@ -59,4 +57,4 @@ def prod() -> Rehearsal:
 
 @pytest.fixture
 def prod_with_pager() -> Rehearsal:
-    return _rehearsed("prod-paged")
+    return _rehearsed("prod", pagerUrl="https://pager.rehearsal.test/integration/key/enqueue")

@@ -10,8 +10,6 @@ import subprocess
 import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -35,6 +33,8 @@ if TYPE_CHECKING:
 
     from rehearsal import Rehearsal
 
+    from tests.fixtures.targets import Desk
+
 pytestmark = pytest.mark.xdist_group("infra")
 
 #: Alertmanager sends a group's first message after this, and its next one. Only the pauses are scaled.
@@ -46,34 +46,18 @@ wait_until = partial(waiting.wait_until, seconds=180)
 KEY_FILE = "/etc/alertmanager/pager/key"
 
 
-class Pager(ThreadingHTTPServer):
-    """Accepts events of PagerDuty's Events API v2 and keeps them."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _PagerHandler)
-        self.events: list[dict[str, Any]] = []
-
-
-class _PagerHandler(BaseHTTPRequestHandler):
-    server: Pager
-
-    def do_POST(self) -> None:
-        self.server.events.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self.send_response(202)
-        self.end_headers()
-        self.wfile.write(b'{"status": "success"}')
-
-    def log_message(self, *_: Any) -> None:
-        """Keep the test's output quiet."""
-
-
 class Receivers:
     """The services that Alertmanager notifies, and the alerts that it is given."""
 
-    def __init__(self, pager: Pager, queues: dict[str, str], sqs: Any, url: str) -> None:
-        self.pager = pager
+    def __init__(self, desk: Desk, queues: dict[str, str], sqs: Any, url: str) -> None:
+        self._desk = desk
         self._queues, self._sqs, self._url = queues, sqs, url
         self._received: dict[str, list[dict[str, Any]]] = {name: [] for name in queues}
+
+    @property
+    def pages(self) -> list[dict[str, Any]]:
+        """The events that the pager has received."""
+        return self._desk.bodies("POST", "/v2/enqueue")
 
     def post(self, *alerts: dict[str, Any]) -> None:
         """Send alerts as Prometheus does."""
@@ -119,22 +103,18 @@ def _config(values: dict[str, Any], api: str, pager: str, folder: Path) -> dict[
 
 @pytest.fixture
 def receivers(
-    dev: Rehearsal,
-    prod_with_pager: Rehearsal,
+    desk: Desk,
     request: pytest.FixtureRequest,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Receivers]:
     """Run Alertmanager with the configuration of one of a stack's clusters."""
     # Of prod, a cluster in the second region: Alertmanager must use that region's topics.
-    cluster = max(clusters({"dev": dev, "prod": prod_with_pager}[request.param]), key=lambda one: one.name)
+    cluster = max(clusters(request.getfixturevalue(request.param)), key=lambda one: one.name)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     moto = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     moto.start()
-    pager = Pager()
-    thread = Thread(target=pager.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
     try:
         host, port = moto.get_host_and_port()
         api = f"http://{host}:{port}"
@@ -142,7 +122,7 @@ def receivers(
         facts = facts_of(cluster.registration)
         sns = boto3.client("sns", endpoint_url=api, region_name=facts["region"])
         sqs = boto3.client("sqs", endpoint_url=api, region_name=facts["region"])
-        queues, text = {}, json.dumps(_config(values, api, f"http://127.0.0.1:{pager.server_port}", tmp_path))
+        queues, text = {}, json.dumps(_config(values, api, f"{desk.url}/v2/enqueue", tmp_path))
         for name in ("critical", "warning", "heartbeat"):
             topic = sns.create_topic(Name=name)["TopicArn"]
             queues[name] = sqs.create_queue(QueueName=name)["QueueUrl"]
@@ -170,14 +150,11 @@ def receivers(
                 describe=(tmp_path / "log").read_text,
                 ignore=(httpx.TransportError,),
             )
-            yield Receivers(pager, queues, sqs, url)
+            yield Receivers(desk, queues, sqs, url)
         finally:
             process.terminate()
             process.wait(30)
     finally:
-        pager.shutdown()
-        thread.join()
-        pager.server_close()
         moto.stop()
 
 
@@ -204,20 +181,20 @@ def by_severity(severity: str) -> dict[str, dict[str, Any]]:
     return {name: rule for name, rule in rules().items() if rule["labels"]["severity"] == severity}
 
 
-@pytest.mark.parametrize("receivers", ["prod"], indirect=True)
+@pytest.mark.parametrize("receivers", ["prod_with_pager"], indirect=True)
 def test_severity_decides_who_is_notified(receivers: Receivers) -> None:
     critical, warning = by_severity("critical"), by_severity("warning")
     receivers.post(*map(_alert, rules().values()))
-    wait_until(lambda: len(receivers.pager.events) >= len(critical) and receivers.messages("heartbeat"))
+    wait_until(lambda: len(receivers.pages) >= len(critical) and receivers.messages("heartbeat"))
     # Some warnings are suppressed by the page about the same problem.
     suppressed = {"ErrorBudgetBurn", "HighLatency", "BatchAtRisk", "BatchStuck"}
     wait_until(lambda: receivers.alerts_of("warning") >= warning.keys() - suppressed)
     wait_until(lambda: receivers.alerts_of("critical") == critical.keys())
     time.sleep(2)  # nothing else follows
     assert receivers.alerts_of("warning") == warning.keys() - suppressed
-    assert len(receivers.pager.events) == len(critical)
+    assert len(receivers.pages) == len(critical)
     for name, rule in critical.items():
-        (event,) = (one for one in receivers.pager.events if name in one["payload"]["summary"])
+        (event,) = (one for one in receivers.pages if name in one["payload"]["summary"])
         assert event["routing_key"] == "the-key"
         assert event["payload"]["severity"] == "critical"
         assert event["payload"]["summary"] == f"prod {name}: {rule['annotations']['summary']}"
@@ -232,23 +209,23 @@ def test_without_a_pager_a_critical_alert_is_an_email(receivers: Receivers) -> N
     (message,) = receivers.messages("critical")
     assert message["Subject"] == "[FIRING] critical dev HighErrorRate"
     assert receivers.messages("warning") == []
-    assert receivers.pager.events == []
+    assert receivers.pages == []
 
 
-@pytest.mark.parametrize("receivers", ["prod"], indirect=True)
+@pytest.mark.parametrize("receivers", ["prod_with_pager"], indirect=True)
 def test_an_alert_has_one_incident_and_one_ticket_from_its_begin_to_its_end(
     receivers: Receivers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page, ticket = rules()["HighErrorRate"], rules()["ReplicaLag"]
     receivers.post(_alert(page), _alert(ticket))
-    wait_until(lambda: receivers.pager.events and receivers.messages("warning"))
+    wait_until(lambda: receivers.pages and receivers.messages("warning"))
     receivers.post(_alert(page, ended=True), _alert(ticket, ended=True))
-    wait_until(lambda: len(receivers.pager.events) > 1 and len(receivers.messages("warning")) > 1)
-    begin, end = receivers.pager.events
+    wait_until(lambda: len(receivers.pages) > 1 and len(receivers.messages("warning")) > 1)
+    begin, end = receivers.pages
     assert (begin["event_action"], end["event_action"]) == ("trigger", "resolve")
     assert begin["dedup_key"] == end["dedup_key"]
     with ticket_system() as tickets:
-        monkeypatch.setenv("TICKET_URL", f"http://127.0.0.1:{tickets.server_port}/tickets")
+        monkeypatch.setenv("TICKET_URL", f"{tickets.url}/tickets")
         monkeypatch.setattr(handler, "_token", lambda: TOKEN)
         for message in receivers.messages("warning"):
             handler.handle({"Records": [{"Sns": message}]}, None)

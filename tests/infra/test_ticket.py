@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def tickets(monkeypatch: pytest.MonkeyPatch) -> Iterator[TicketSystem]:
     with ticket_system() as server, mock_aws():
         monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        monkeypatch.setenv("TICKET_URL", f"http://127.0.0.1:{server.server_port}/tickets")
+        monkeypatch.setenv("TICKET_URL", f"{server.url}/tickets")
         secret = boto3.client("secretsmanager").create_secret(Name="ticket", SecretString=TOKEN)
         monkeypatch.setenv("TOKEN_SECRET", secret["ARN"])
         yield server
