@@ -6,11 +6,15 @@ workbooks returns values alone.
 
 from __future__ import annotations
 
+import io
 import posixpath
 import re
+import struct
 import zipfile
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
+
+import xlrd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,22 +43,33 @@ _MAX_TAG_BYTES = 2**16
 _CELL = re.compile(rb"<(?:\w+:)?c\s([^>]*)>")
 _REFERENCE = re.compile(rb'(?:^|\s)r="([A-Z]{1,3})(\d{1,7})"')
 _STYLE = re.compile(rb'(?:^|\s)s="(\d{1,9})"')
+#: Records in the styles of an .xlsb: BrtFmt, BrtXF, BrtBeginCellXFs, BrtEndCellXFs of [MS-XLSB].
+_NUMBER_FORMAT, _CELL_STYLE, _BEGIN_CELL_STYLES, _END_CELL_STYLES = 44, 47, 617, 618
+
 #: In .ods, the attribute of a cell; at the end of a chunk it may continue in the next.
 _OTHER_CURRENCY = re.compile(rb':currency="(?!USD")[^"]')
 
 
+class UnsupportedCurrency(Exception):
+    """A workbook has cells in another currency, and its format doesn't let us find out which."""
+
+
 def foreign_cells(source: Path) -> dict[str, Cells]:
-    """Return the currencies of a workbook's cells by sheet; nothing for .xls and .xlsb, whose formats are not read.
+    """Return the currencies of a workbook's cells by sheet.
 
     Raises:
+        UnsupportedCurrency: The workbook is an .xlsb with another currency.
         Exception: The workbook is damaged.
     """
     if not zipfile.is_zipfile(source):
-        return {}
+        return _old_workbook(source)
     with zipfile.ZipFile(source) as archive:
         names = set(archive.namelist())
         if "content.xml" in names:
             return _open_document(archive)
+        if "xl/styles.bin" in names:
+            for currency in _binary_currencies(archive.read("xl/styles.bin")):
+                raise UnsupportedCurrency(currency)
         if "xl/workbook.xml" not in names or "xl/styles.xml" not in names:
             return {}
         styles = _foreign_styles(ElementTree.fromstring(archive.read("xl/styles.xml")))  # noqa: S314 - the process is bounded
@@ -82,6 +97,58 @@ def _foreign_styles(root: ElementTree.Element) -> dict[int, str]:
     formats = {each.get("numFmtId"): each.get("formatCode", "") for each in parts.get("numFmts", ())}
     currencies = (foreign_currency(formats.get(each.get("numFmtId"), "")) for each in parts.get("cellXfs", ()))
     return {number: currency for number, currency in enumerate(currencies) if currency}
+
+
+def _binary_currencies(styles: bytes) -> Iterator[str]:
+    """Yield the currencies of the styles that cells of an .xlsb may have."""
+    formats: dict[int, str] = {}
+    of_cells = False
+    for kind, content in _records(styles):
+        if kind in {_BEGIN_CELL_STYLES, _END_CELL_STYLES}:
+            of_cells = kind == _BEGIN_CELL_STYLES
+        elif kind == _NUMBER_FORMAT:
+            number, length = struct.unpack_from("<HI", content)
+            formats[number] = content[6 : 6 + 2 * length].decode("utf-16-le")
+        elif kind == _CELL_STYLE and of_cells:
+            number = struct.unpack_from("<H", content, 2)[0]
+            if currency := foreign_currency(formats.get(number, "")):
+                yield currency
+
+
+def _records(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the type and content of each record of a part of an .xlsb."""
+    at = 0
+    while at < len(content):
+        kind, at = _variable(content, at, 2)
+        size, at = _variable(content, at, 4)
+        yield kind, content[at : at + size]
+        at += size
+
+
+def _variable(content: bytes, at: int, max_bytes: int) -> tuple[int, int]:
+    """Read a number of seven bits a byte; return it and where it ends."""
+    value = 0
+    for index in range(max_bytes):
+        byte = content[at + index]
+        value |= (byte & 0x7F) << (7 * index)
+        if not byte & 0x80:
+            break
+    return value, at + index + 1
+
+
+def _old_workbook(source: Path) -> dict[str, Cells]:
+    """Read the formats of .xls."""
+    book = xlrd.open_workbook(str(source), formatting_info=True, logfile=io.StringIO())
+    shown = [foreign_currency(book.format_map[style.format_key].format_str) for style in book.xf_list]
+    return {
+        sheet.name: {
+            (row, column): currency
+            for row in range(sheet.nrows)
+            for column in range(sheet.row_len(row))
+            if (currency := shown[sheet.cell_xf_index(row, column)])
+        }
+        for sheet in (book.sheets() if any(shown) else ())
+    }
 
 
 def _sheets(archive: zipfile.ZipFile) -> Iterator[tuple[str, str]]:

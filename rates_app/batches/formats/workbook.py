@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 import python_calamine as calamine
 
-from rates_app.batches.formats.currencies import foreign_cells
+from rates_app.batches.formats.currencies import UnsupportedCurrency, foreign_cells
 
 MAX_MEMORY_BYTES = 2 * 2**30
 MAX_CPU_SECONDS = 300
@@ -67,7 +67,10 @@ def convert(source: Path, target: Path, limit: int) -> str | None:
         return "the workbook has a password: save it without one"
     except calamine.CalamineError:
         return "the workbook has a password, is damaged or is no workbook: save it again without a password"
-    currencies = foreign_cells(source)
+    try:
+        currencies = foreign_cells(source)
+    except UnsupportedCurrency as error:
+        return f"the workbook has cells in another currency ({error}): deliver prices in USD, or save it as .xlsx"
     sheets = []
     with target.open("wb") as lines:
         lines.write(b" " * OFFSET_DIGITS + b"\n")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
@@ -23,6 +24,7 @@ from rates_app.batches.sources.messages import UnknownMessage, read_message
 from rates_app.batches.sources.names import (
     IGNORED,
     MANIFEST_SUFFIX,
+    STALE_SECONDS,
     archive_name,
     folder_of,
     ignored,
@@ -392,7 +394,10 @@ class BucketSource:
         if reason is not None:
             IGNORED.labels(reason).inc()
             log.warning("incoming_entry_ignored", path=printable(key), reason=reason)
-        elif not key.endswith(MANIFEST_SUFFIX):
+        elif key.endswith(MANIFEST_SUFFIX):
+            message.finish(deferred=self._check_manifest(key))
+            return None
+        else:
             found = find_object(self.s3, self.incoming, key)
             if found is not None and arrived.version and found.version and arrived.version != found.version:
                 found = find_object(self.s3, self.incoming, key, arrived.version)
@@ -400,6 +405,30 @@ class BucketSource:
                 return ObjectDelivery(self, arrived, found, message)
             log.info("incoming_object_gone", path=printable(key), effect="archived before, or removed by its supplier")
         message.finish()
+        return None
+
+    def _check_manifest(self, key: str) -> float | None:
+        """Warn of a manifest whose object is missing: it would apply to the next object of that key.
+
+        Returns:
+            Seconds until the object has to be there. The queue hides the message until then: held here, the manifests
+            of objects that arrive just after them would keep other messages from being received.
+
+        Raises:
+            Unavailable: S3 can't be reached.
+        """
+        try:
+            with _translating(self.incoming):
+                manifest = self.s3.head_object(Bucket=self.incoming, Key=key)
+        except ContentChanged:
+            return None
+        if find_object(self.s3, self.incoming, key.removesuffix(MANIFEST_SUFFIX)) is not None:
+            return None
+        age = (datetime.now(UTC) - manifest["LastModified"]).total_seconds()
+        if age < STALE_SECONDS:
+            return STALE_SECONDS - age
+        IGNORED.labels("manifest").inc()
+        log.warning("incoming_entry_ignored", path=printable(key), reason="manifest")
         return None
 
     def read_small(self, key: str) -> bytes | None:

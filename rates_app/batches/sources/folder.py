@@ -23,7 +23,15 @@ import structlog
 from rates_app.batches.content import OPEN_FLAGS, pin_file, verify
 from rates_app.batches.model import DEFAULT_SUPPLIER
 from rates_app.batches.sources.manifest import MAX_MANIFEST_BYTES
-from rates_app.batches.sources.names import IGNORED, MANIFEST_SUFFIX, folder_of, ignored, printable, supplier_of
+from rates_app.batches.sources.names import (
+    IGNORED,
+    MANIFEST_SUFFIX,
+    STALE_SECONDS,
+    folder_of,
+    ignored,
+    printable,
+    supplier_of,
+)
 from rates_app.store.databases import Unavailable
 
 if TYPE_CHECKING:
@@ -38,10 +46,6 @@ log = structlog.get_logger()
 
 #: A file counts as complete when it was seen unchanged for this long, and no process has it open for writing.
 SETTLE_SECONDS = 1.0
-
-#: A temporary name is worth a warning after this time: its program has probably ended before it renamed the file. So
-#: is a manifest without its file: it would apply to the next file of that name.
-STALE_SECONDS = 15 * 60
 
 POLL_SECONDS = 0.2
 

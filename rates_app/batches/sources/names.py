@@ -18,6 +18,10 @@ Ignored = Literal["temporary", "marker", "folder", "link", "special", "unreadabl
 #: Suffix of the manifest of a delivery, after its name.
 MANIFEST_SUFFIX = ".manifest.json"
 
+#: A temporary name is worth a warning after this time: its program has probably ended before it renamed the file. So
+#: is a manifest without its file: it would apply to the next file of that name.
+STALE_SECONDS = 15 * 60
+
 IGNORED = Counter(
     "rates_deliveries_ignored", "Entries in the incoming folder or bucket that are not taken.", ["reason"]
 )

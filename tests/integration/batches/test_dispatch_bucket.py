@@ -288,3 +288,20 @@ def test_a_bucket_that_cannot_be_reached_is_reported_as_unavailable(
         elsewhere.upload("acme", "a.csv")
     with pytest.raises(Unavailable, match="RATES_INCOMING_QUEUE_URL"):
         elsewhere.claim(0)
+
+
+def test_a_manifest_without_its_object_is_warned_about_once(
+    aws: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bucket, "STALE_SECONDS", 3)
+    boto3.Session().client("s3").put_object(Bucket="incoming", Key="acme/a.csv.manifest.json", Body=b'{"rows": 1}')
+    source = open_source(aws)
+    while hidden_messages(aws) != (0, 1):  # S3's test message comes first
+        assert source.claim(1) is None
+    assert "incoming_entry_ignored" not in capsys.readouterr().out, "the object may still arrive"
+    while sum(hidden_messages(aws)):
+        assert source.claim(1) is None
+    warning = capsys.readouterr().out
+    assert warning.count("incoming_entry_ignored") == 1
+    assert "acme/a.csv.manifest.json" in warning
+    assert objects("incoming") == ["acme/a.csv.manifest.json"]

@@ -334,7 +334,7 @@ CASES = {
         "the time zone 'Mars/Phobos' is not known",
     ),
     "Parquet with an encrypted footer": refused(encrypted(parquet(pa.Table.from_pandas(FRAME))), "without encryption"),
-    "workbooks: .xlsx, .xls, .ods": accepted(excel("openpyxl")),
+    "workbooks: .xlsx, .xls, .xlsb, .ods": accepted(excel("openpyxl")),
     "workbooks with prices in the format of another currency": rejected(
         formatted('#,##0.00\\ "EUR"'), 2, "price", "is in EUR: prices are in USD"
     ),

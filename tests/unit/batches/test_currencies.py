@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 import zipfile
 from typing import TYPE_CHECKING
 
 import openpyxl
 import pandas as pd
 import pytest
+import xlwt
 
 from rates_app.batches.formats.currencies import foreign_currency
+from rates_app.batches.model import Unreadable
 from tests.reading import read_file
 
 if TYPE_CHECKING:
@@ -69,3 +72,89 @@ def test_the_currency_of_a_cell_in_open_document(currency: str, accepted: int, t
             changed.writestr(name, re.sub(b'office:value-type="float"', cell, content, count=1))
     found = read_file(tmp_path / "delivery")
     assert (len(found.prices), found.invalid) == (accepted, 2 - accepted)
+
+
+def test_the_currency_of_a_cell_in_an_old_workbook(tmp_path: Path) -> None:
+    book = xlwt.Workbook()
+    sheet = book.add_sheet("Rates")
+    rows: list[list[str | float]] = [[*NAMES], ROW, ROW]
+    euros = xlwt.easyxf(num_format_str='#,##0.00\\ "€"')
+    for number, row in enumerate(rows):
+        for column, value in enumerate(row):
+            sheet.write(number, column, value, euros if (number, column) == (2, 3) else xlwt.Style.default_style)
+    book.save(str(tmp_path / "delivery"))
+    found = read_file(tmp_path / "delivery")
+    assert [price for *_, price in found.prices] == [124_450]
+    assert [tuple(reject) for reject in found.rejects] == [(3, "price", "is in €: prices are in USD", "1244.5 €")]
+
+
+def test_a_binary_workbook_with_another_currency_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "dollars").write_bytes(binary_workbook("#,##0.00"))
+    assert [price for *_, price in read_file(tmp_path / "dollars").prices] == [124_450]
+    (tmp_path / "euros").write_bytes(binary_workbook('#,##0.00\\ "€"'))
+    with pytest.raises(
+        Unreadable, match=r"cells in another currency \(€\): deliver prices in USD, or save it as .xlsx"
+    ):
+        read_file(tmp_path / "euros")
+
+
+def binary_workbook(number_format: str) -> bytes:
+    """Write an .xlsb, whose price has a number format, by the records of [MS-XLSB]."""
+    table: list[list[str | float]] = [[*NAMES], ROW]
+    rows = b"".join(
+        record(0, struct.pack("<IIHHBI", number, 0, 0, 0, 0, 0))  # BrtRowHdr
+        + b"".join(
+            record(5, struct.pack("<IId", column, 1, value))  # BrtCellReal
+            if isinstance(value, float)
+            else record(6, struct.pack("<II", column, 0) + wide(value))  # BrtCellSt
+            for column, value in enumerate(row)
+        )
+        for number, row in enumerate(table)
+    )
+    style = struct.Struct("<HH12x")
+    styles = b"".join(
+        [
+            record(615, struct.pack("<I", 1)),  # BrtBeginFmts
+            record(44, struct.pack("<H", 164) + wide(number_format)),  # BrtFmt
+            record(616),
+            record(617, struct.pack("<I", 2)),  # BrtBeginCellXFs
+            record(47, style.pack(0, 0)),  # BrtXF
+            record(47, style.pack(0, 164)),
+            record(618),
+        ]
+    )
+    sheet = record(148, struct.pack("<IIII", 0, 1, 0, 3)) + record(145) + rows + record(146)  # BrtWsDim, BrtSheetData
+    sheets = (
+        record(143) + record(156, struct.pack("<II", 0, 1) + wide("rId1") + wide("Rates")) + record(144) + record(132)
+    )
+    relations = "http://schemas.openxmlformats.org/package/2006/relationships"
+    kind = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/worksheet"
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr("[Content_Types].xml", "<Types/>")
+        archive.writestr("xl/workbook.bin", sheets)
+        archive.writestr(
+            "xl/_rels/workbook.bin.rels",
+            f'<Relationships xmlns="{relations}"><Relationship Id="rId1" Type="{kind}" Target="worksheets/sheet1.bin"/>'
+            "</Relationships>",
+        )
+        archive.writestr("xl/styles.bin", styles)
+        archive.writestr("xl/worksheets/sheet1.bin", sheet)
+    return target.getvalue()
+
+
+def record(kind: int, content: bytes = b"") -> bytes:
+    return seven_bits(kind) + seven_bits(len(content)) + content
+
+
+def seven_bits(number: int) -> bytes:
+    first = b""
+    while number >= 0x80:
+        first += bytes([number & 0x7F | 0x80])
+        number >>= 7
+    return first + bytes([number])
+
+
+def wide(text: str | float) -> bytes:
+    encoded = str(text).encode("utf-16-le")
+    return struct.pack("<I", len(encoded) // 2) + encoded
