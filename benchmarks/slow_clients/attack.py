@@ -83,6 +83,8 @@ async def attack(port: int, sort: str, connections: int, seconds: float, token: 
     transports = []
     for number in range(connections):
         await asyncio.sleep(max(0.0, began + number * seconds / connections - loop.time()))
+        if loop.time() > began + seconds:  # the server accepts more slowly than they come
+            break
         client = socket.socket()
         if sort == "never-reading":
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
