@@ -66,7 +66,9 @@ class NetworkSettings(_Model):
     zone_ids: tuple[ZoneId, ...] = Field(
         min_length=3, max_length=3, description="Ids of the three zones to use; names of zones differ between accounts."
     )
-    nat_gateways: Literal["one", "perZone"] = Field(description="One is cheaper; one a zone survives a zone's loss.")
+    nat_gateways: Literal["one", "perZone"] = Field(
+        description="One is cheaper; one per zone survives the loss of a zone."
+    )
     interface_endpoints: bool = Field(description="Reach AWS services without NAT, at a price an hour and zone.")
 
     @model_validator(mode="after")
@@ -281,7 +283,7 @@ class StackSettings(_Model):
             today: The day to compare with.
 
         Returns:
-            One sentence a cluster, with what to do.
+            One sentence per cluster, with the remedy.
         """
         return [
             f"clusters.{colour}: Kubernetes {cluster.version} leaves EKS's standard support on {ends}; "
@@ -396,7 +398,7 @@ def placeholders(config: Mapping[str, str]) -> list[str]:
         config: The stack's configuration as Pulumi hands it over.
 
     Returns:
-        One line a setting, with its key and value.
+        One line per setting, with its key and value.
     """
     return [
         f"rates:{key}: {text} is a placeholder; set the owner's value"

@@ -90,7 +90,7 @@ class LoadBalancer(pulumi.ComponentResource):
             subnets=args.network.public_subnet_ids,
             security_groups=[group.id],
             drop_invalid_header_fields=True,
-            # Longer than the slowest answer the service gives, shorter than its own keep-alive.
+            # Longer than the service's slowest response, shorter than its keep-alive timeout.
             idle_timeout=60,
             enable_deletion_protection=args.protect,
             opts=child,
@@ -102,7 +102,7 @@ class LoadBalancer(pulumi.ComponentResource):
             target_type="ip",
             protocol="HTTP",
             port=APP_PORT,
-            # As long as the service takes to drain and finish: 5 s and 30 s, and some slack.
+            # The time that the service takes to drain (5 s) and to finish (30 s), and a margin.
             deregistration_delay=45,
             health_check={
                 "port": str(OPERATIONS_PORT),

@@ -85,7 +85,7 @@ class Monitoring(pulumi.ComponentResource):
             for objective in OBJECTIVES
         }
         empty = [alarms[f"no-pods-{colour}"] for colour in args.load_balancers]
-        # One colour without pods is a colour that cannot take over; all without are an outage.
+        # A colour without pods cannot take over; if no colour has pods, the service is down.
         self._composite(
             "service-down",
             "Customers get errors or no answer.",
@@ -235,7 +235,7 @@ def _all_of(alarms: Sequence[cloudwatch.MetricAlarm]) -> pulumi.Output[str]:
 
 
 def _widgets(table: list[Alarm], load_balancers: Mapping[str, LoadBalancer], region: str) -> list[dict[str, object]]:
-    """One graph an objective and an alarm, with the line that matters in it, three in a row."""
+    """One graph per objective and per alarm, with its threshold; three graphs per row."""
     graphs: list[dict[str, object]] = [
         {
             "title": f"{objective.name}-{colour}",

@@ -36,9 +36,10 @@ class Network(pulumi.ComponentResource):
 
     Attributes:
         vpc_id: The VPC.
-        public_subnet_ids: One a zone, for load balancers and NAT gateways alone.
-        private_subnet_ids: One a zone, a quarter of the range each, for nodes and pods; they leave through NAT.
-        data_subnet_ids: One a zone, for the database and the cache, without any way out.
+        public_subnet_ids: One per zone, for load balancers and NAT gateways only.
+        private_subnet_ids: One per zone with a quarter of the range, for nodes and pods. They leave through
+            NAT gateways.
+        data_subnet_ids: One per zone, for the database and the cache, without outbound traffic.
     """
 
     vpc_id: pulumi.Output[str]

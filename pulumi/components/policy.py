@@ -1,4 +1,4 @@
-"""IAM policy documents as plain values, so that statements read like the sentences they are."""
+"""Create IAM policy documents from plain values."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def allow(
     """Allow actions on resources.
 
     Args:
-        actions: IAM actions, spelled out.
-        resources: ARNs; ``*`` only where AWS knows no narrower resource for the actions.
+        actions: IAM actions, without wildcards.
+        resources: ARNs; ``*`` only if AWS has no narrower resource for the actions.
         conditions: Condition operators with their keys and values.
         services: Service principals, in policies that belong to a resource.
 
@@ -39,10 +39,10 @@ def allow(
 
 
 def policy_document(*statements: Statement) -> pulumi.Output[str]:
-    """Join statements to a document.
+    """Create a policy document from statements.
 
     Args:
-        statements: What ``allow`` returns, or a statement written out.
+        statements: Results of ``allow``, or literal statements.
 
     Returns:
         The document as JSON.
@@ -51,7 +51,7 @@ def policy_document(*statements: Statement) -> pulumi.Output[str]:
 
 
 def trust(service: str, **conditions: Mapping[str, pulumi.Input[Any]]) -> pulumi.Output[str]:
-    """Let an AWS service take on a role.
+    """Allow an AWS service to assume a role.
 
     Args:
         service: The service's principal, such as ``lambda.amazonaws.com``.

@@ -70,7 +70,7 @@ class Registry(pulumi.ComponentResource):
             opts=child,
         )
         if args.copy_region:
-            # One configuration an account and region: a stack with a second region has its account to itself.
+            # One configuration exists per account and region, so a stack with a second region needs its own account.
             ecr.ReplicationConfiguration(
                 name,
                 replication_configuration={

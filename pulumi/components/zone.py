@@ -27,7 +27,7 @@ class ZoneArgs:
 
 
 class Zone(pulumi.ComponentResource):
-    """A public zone with a certificate a region for the domain and one label below it.
+    """A public zone with one certificate per region for the domain and its direct subdomains.
 
     Attributes:
         zone_id: The zone.
@@ -76,7 +76,7 @@ class Zone(pulumi.ComponentResource):
             )
             for region, provider in args.providers.items()
         }
-        # The domain's own record proves its wildcard and the other region's certificate as well.
+        # The domain's validation record is also valid for its wildcard and for the other region's certificate.
         option = next(iter(certificates.values())).domain_validation_options[0]
         proof = route53.Record(
             f"{name}-proof",

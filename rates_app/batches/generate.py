@@ -1,4 +1,4 @@
-"""Make batches like the sample's, of any size: for load, for trying out failures, for demonstrations."""
+"""Generate batches of any size that resemble the sample, for load tests, failure tests and demonstrations."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 #: In a checkout, next to the package; in the image, below the prefix.
 SAMPLE_FOLDERS = (Path(__file__).parents[2] / "sample_data", Path(sys.prefix) / "share" / "sample_data")
 
-#: Rows that are made at a time.
+#: Rows that are generated at a time.
 CHUNK_ROWS = 2**19
 
-#: How far a price strays from the sample's: the standard deviation of its logarithm.
+#: Standard deviation of the logarithm of a price, relative to the sample's price.
 SPREAD = 0.05
 
 Defect = Literal["unknown-port", "region", "no-such-day", "day-form", "zero-price", "text-price", "missing", "extra"]
@@ -33,11 +33,11 @@ DEFECTS: tuple[Defect, ...] = get_args(Defect)
 
 
 class NoSample(BatchError):
-    """The sample that batches are modelled on is not there."""
+    """The sample for generated batches is missing."""
 
 
 class Sample(NamedTuple):
-    """What batches are modelled on: ports by number, and a row for each price of the sample."""
+    """The prices that generated batches resemble: ports by number, and a row for each price of the sample."""
 
     ports: pa.Array[Any]
     origins: NDArray[np.int32]
@@ -46,7 +46,7 @@ class Sample(NamedTuple):
 
 
 class NoSuchDefect(BatchError):
-    """A defect was asked for that there is not, or in a share that cannot be."""
+    """The name or the share of a defect is invalid."""
 
 
 def parse_defects(texts: Sequence[str]) -> dict[Defect, float]:
@@ -56,7 +56,7 @@ def parse_defects(texts: Sequence[str]) -> dict[Defect, float]:
         texts: Each ``NAME=SHARE``, the share from 0 to 1.
 
     Raises:
-        NoSuchDefect: A text is anything else, or all shares together are more than 1.
+        NoSuchDefect: A text has another form, or the shares add up to more than 1.
     """
     shares: dict[Defect, float] = {}
     for text in texts:
@@ -83,7 +83,7 @@ def sample_file() -> Path:
 
 
 def read_sample(path: Path) -> Sample:
-    """Read a batch to model others on; it has no defects.
+    """Read the batch that generated batches resemble; it has no defects.
 
     Args:
         path: A CSV file of whole USD, compressed or not.
@@ -106,21 +106,21 @@ def generate(
     defects: dict[Defect, float] | None = None,
     seed: int = 1,
 ) -> dict[Defect, int]:
-    """Write a batch: each row has the lane and about the price of some row of the sample, on any of the days.
+    """Write a batch. Each row has the lane and about the price of a random row of the sample, on a random day.
 
     Memory does not depend on the number of rows.
 
     Args:
         path: The CSV file; a name that ends in ``.gz`` or ``.zst`` is compressed.
-        rows: How many.
-        sample: The sample whose lanes and prices they resemble.
-        first_day: The first day that prices may be for.
-        days: How many days they are spread over.
-        defects: The share of rows (0 to 1) to spoil in each way.
+        rows: Number of rows.
+        sample: The sample whose lanes and prices the rows resemble.
+        first_day: First day with prices.
+        days: Number of days with prices.
+        defects: The share of rows (0 to 1) with each defect.
         seed: The same seed gives the same file.
 
     Returns:
-        How many rows were spoilt in each way.
+        Number of rows with each defect.
     """
     random = np.random.default_rng(seed)
     done: dict[Defect, int] = dict.fromkeys(defects or {}, 0)
@@ -128,7 +128,7 @@ def generate(
         file.write(",".join(COLUMNS).encode() + b"\n")
         for size in (min(CHUNK_ROWS, rows - start) for start in range(0, rows, CHUNK_ROWS)):
             text = _lines(random, sample, size, np.datetime64(first_day), days)
-            file.write(_spoil(random, text, defects, done) if defects else text)
+            file.write(_add_defects(random, text, defects, done) if defects else text)
     return done
 
 
@@ -150,7 +150,7 @@ def _lines(random: np.random.Generator, sample: Sample, rows: int, first_day: np
 
 
 #: The values of a row with each defect: origin, destination, day, price.
-_SPOILED: dict[Defect, Callable[[list[bytes]], list[bytes]]] = {
+_DEFECTIVE: dict[Defect, Callable[[list[bytes]], list[bytes]]] = {
     "unknown-port": lambda v: [b"XXXXX", *v[1:]],
     "region": lambda v: [v[0], b"china_main", *v[2:]],
     "no-such-day": lambda v: [*v[:2], b"2021-02-30", v[3]],
@@ -162,10 +162,12 @@ _SPOILED: dict[Defect, Callable[[list[bytes]], list[bytes]]] = {
 }
 
 
-def _spoil(random: np.random.Generator, text: bytes, defects: dict[Defect, float], done: dict[Defect, int]) -> bytes:
+def _add_defects(
+    random: np.random.Generator, text: bytes, defects: dict[Defect, float], done: dict[Defect, int]
+) -> bytes:
     lines = text.splitlines()
     for line, defect in _choose(random, len(lines), defects):
-        lines[line] = b",".join(_SPOILED[defect](lines[line].split(b",")))
+        lines[line] = b",".join(_DEFECTIVE[defect](lines[line].split(b",")))
         done[defect] += 1
     return b"\n".join([*lines, b""])
 

@@ -74,7 +74,7 @@ class NotificationSender:
 
         Raises:
             NotDelivered: Every attempt failed.
-            Refused: The target refused the notification permanently.
+            NotificationRefused: The target refused the notification permanently.
         """
         for attempt in Retrying(
             retry=retry_if_exception_type(NotDelivered),

@@ -32,7 +32,7 @@ class Notifier(Protocol):
 
         Raises:
             NotDelivered: It failed and can be retried.
-            Refused: The target refused it permanently.
+            NotificationRefused: The target refused it permanently.
         """
 
 

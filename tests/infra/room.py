@@ -39,7 +39,7 @@ class PodRequests:
     name: str
 
 
-# The EKS add-ons at the versions in the settings, by their manifests: copies (0 for one a node), CPU and memory.
+# The EKS add-ons at the versions in the settings, by their manifests: copies (0 for one per node), CPU and memory.
 EKS_ADDONS = {
     "aws-node": (0, 50, 0),
     "kube-proxy": (0, 100, 0),

@@ -50,9 +50,9 @@ def sniff_compression(head: bytes) -> Compression:
 
 
 def plain_head(head: bytes, compression: Compression) -> bytes:
-    """Return the first plain bytes of a file, as far as its first compressed bytes give them.
+    """Return the first plain bytes of a file that its first compressed bytes contain.
 
-    A damaged file gives none; :func:`expand` meets the same fault when there is a batch that can be refused for it.
+    A damaged file has none. :func:`expand` reports the damage later, when there is a batch to refuse.
     """
     if compression == "none":
         return head
@@ -166,7 +166,7 @@ def _only_file(archive: zipfile.ZipFile) -> zipfile.ZipInfo:
     if len(entries) != 1:
         names = ", ".join(repr(entry.filename[:100]) for entry in entries[:10])
         found = f"{len(entries)} files: {names}" if entries else "no file"
-        raise Unreadable(f"the zip archive has {found}. Deliver one file a batch")
+        raise Unreadable(f"the zip archive has {found}. Deliver one file per batch")
     if entries[0].flag_bits & _ENCRYPTED:
         raise Unreadable("the zip archive has a password: deliver it without one")
     if entries[0].compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:

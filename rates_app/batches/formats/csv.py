@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from rates_app.batches.model import Slice
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
-#: What Export-Csv of Windows PowerShell writes before the header.
+#: The line that Windows PowerShell's Export-Csv writes before the header.
 _POWERSHELL_TYPE = b"#type "
-#: What ended files of DOS, and still ends those of some programs.
+#: The end-of-file character of DOS, which some programs still write.
 _END_OF_FILE = b"\x1a"
 _UTF8_BOM = b"\xef\xbb\xbf"
 _UTF16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
@@ -254,7 +254,7 @@ def _parse_chunk(chunk: bytes, layout: Layout, *, quoted: bool) -> Rows | None:
     )
 
     def column(name: str) -> pa.Array[Any]:
-        (only,) = table.column(name).chunks  # a block a chunk
+        (only,) = table.column(name).chunks  # one chunk per block
         return only
 
     def distinct(name: str) -> list[bytes]:

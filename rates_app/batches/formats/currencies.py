@@ -30,11 +30,11 @@ _CODES = (
 )
 _NAMES = re.compile(rf"[{_SYMBOLS}元円]|\b(?:{_CODES})\b|\b(?:kr|zł|Kč|Ft|lei|RM|Rp|Fr)\b")
 
-#: A currency in a number format: its symbol, and the locale that the symbol is of.
+#: A currency in a number format: its symbol and the symbol's locale.
 _BRACKET = re.compile(r"\[\$([^\]-]*)(?:-([^\]]*))?\]")
 _LITERAL = re.compile(rf'"([^"]*)"|\\(.)|([{_SYMBOLS}])')
 
-#: Locales whose dollar is another one than the US dollar.
+#: Locales with a dollar that is not the US dollar.
 _DOLLARS = {0x1009: "CAD", 0x0C0C: "CAD", 0x0C09: "AUD", 0x1409: "NZD", 0x1004: "SGD", 0x4804: "SGD", 0x0C04: "HKD"}
 _US = {"$", "US$", "USD"}
 
@@ -51,7 +51,7 @@ _OTHER_CURRENCY = re.compile(rb':currency="(?!USD")[^"]')
 
 
 class UnsupportedCurrency(Exception):
-    """A workbook has cells in another currency, and its format doesn't let us find out which."""
+    """A workbook has cells in another currency, in a format that does not show which cells."""
 
 
 def foreign_cells(source: Path) -> dict[str, Cells]:
@@ -126,7 +126,7 @@ def _records(content: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _variable(content: bytes, at: int, max_bytes: int) -> tuple[int, int]:
-    """Read a number of seven bits a byte; return it and where it ends."""
+    """Read a number with seven bits per byte; return it and the position after it."""
     value = 0
     for index in range(max_bytes):
         byte = content[at + index]
@@ -212,7 +212,7 @@ def _open_document(archive: zipfile.ZipFile) -> dict[str, Cells]:
 
 
 def _states_currency(archive: zipfile.ZipFile) -> bool:
-    """Return whether .ods states another currency than USD, which is much faster to find out than for which cells."""
+    """Return whether .ods states another currency than USD. This is much faster than finding the cells."""
     with archive.open("content.xml") as file:
         rest = b""
         while chunk := file.read(_CHUNK_BYTES):

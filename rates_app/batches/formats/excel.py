@@ -103,7 +103,7 @@ def check(uri: str, profile: Profile) -> Layout:
         raise Unreadable(f"no sheet has a row that names the columns {', '.join(COLUMNS)}, among {listed}")
     if len(found) > 1:
         several = ", ".join(repr(shown(name)) for name in list(found)[:_LISTED_SHEETS])
-        raise Unreadable(f"several sheets have prices: {several}. Deliver one sheet a file")
+        raise Unreadable(f"several sheets have prices: {several}. Deliver one sheet per file")
     ((name, layout),) = found.items()
     others = [repr(other) for other in names if other != shown(name)]
     if not others:

@@ -1,4 +1,4 @@
-"""Newline-delimited JSON: an object a line."""
+"""Newline-delimited JSON: one object per line."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def sniff(head: bytes) -> bool:
 
 
 def converter(head: bytes) -> Converter | None:
-    """Return nothing: lines can be read from anywhere."""
+    """Return None: slices can be read without a conversion."""
     del head
     return None
 
@@ -148,7 +148,7 @@ def _parse(text: bytes) -> dict[str, Any] | str:
         return "is not JSON"
     if not isinstance(item, dict):
         return "is no JSON object"
-    # Keys that repeat are lost in a dictionary. Most lines have a colon a key, and need no second look.
+    # Keys that repeat are lost in a dictionary. Most lines have one colon per key and need no second check.
     if text.count(b":") != len(item):
         try:
             json.loads(text, object_pairs_hook=_distinct)

@@ -50,7 +50,7 @@ def sniff(head: bytes) -> bool:
 
 
 def converter(head: bytes) -> Converter | None:
-    """Return nothing: row groups can be read one by one."""
+    """Return None: row groups can be read without a conversion."""
     del head
     return None
 

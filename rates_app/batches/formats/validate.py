@@ -131,7 +131,7 @@ class Validator:
         return Verdict(Prices(*columns), rejects, invalid)
 
     def _collect(self, rows: Rows, name: str, judged: _Judged, valid: NDArray[np.bool_], rejects: list[Reject]) -> None:
-        """Take the invalid rows of a column out, and list their values."""
+        """Remove the rows with an invalid value in a column, and list these values."""
         bad = judged.numbers == _INVALID
         if not bad.any():
             return

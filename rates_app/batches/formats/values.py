@@ -36,7 +36,7 @@ NOT_A_PRICE = "is not a plain decimal number with at most two decimals"
 
 _TWO_DIGITS = f"{NOT_A_DAY}: write the year with four digits, or set date_order in the supplier's profile"
 
-#: What programs write for no value.
+#: Texts that programs write for a missing value.
 _NO_VALUES = frozenset({b"\\N", b"NULL", b"NAN", b"NONE", b"N/A", b"#N/A", b"NA", b"-"})
 
 #: Day 0 of Excel's numbers of days, from March 1900 on.
@@ -121,7 +121,7 @@ def reject(reason: str) -> Value:
 
 
 def is_missing(text: bytes) -> bool:
-    """Return whether a value is blank, or one that programs write for no value."""
+    """Return whether a value is blank, or a text that programs write for a missing value."""
     return not text or text.isspace() or text.strip().upper() in _NO_VALUES
 
 

@@ -61,7 +61,7 @@ def encode(columns: Sequence[Integers | Arrays | Packed]) -> bytes:
     """Write rows of ``integer`` (or ``date``, as days since 2000-01-01), ``bigint``, ``integer[]`` and ``bytea``.
 
     Args:
-        columns: Numbers of four or eight bytes, or several numbers a row.
+        columns: Numbers of four or eight bytes, or several numbers per row.
     """
     # A row consists of parts: those that have the same form in all rows alternate with a row's elements. Each part is
     # encoded for all rows together, and `join` copies whole parts.

@@ -1,8 +1,8 @@
-"""The role ``dispatch``: claim deliveries as they arrive, have each ingested by the engine that fits, archive them.
+"""The role ``dispatch``: claim deliveries as they arrive, ingest each with the suitable engine, archive them.
 
-A delivery stays claimable until its batch has ended, so nothing depends on this process: whatever it had claimed when
-it was killed, another claims again and resumes from the ledger. No delivery can end this process or stop the others:
-whatever fails is counted in the ledger and tried again with back-off, and in the end the delivery is quarantined.
+A delivery stays claimable until its batch has ended. If this process is killed, another one claims its deliveries again
+and resumes from the ledger. No delivery can end this process or stop the others: each failure is counted in the ledger
+and retried with back-off, and after the last attempt the delivery is quarantined.
 """
 
 from __future__ import annotations

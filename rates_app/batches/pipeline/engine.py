@@ -317,7 +317,7 @@ class _Driver:
 
     @tracer.start_as_current_span("examine")
     def examine(self, plain: str, settings: Settings) -> None:
-        """Have the file examined, which begins the staging."""
+        """Examine the file in a worker, which begins the staging."""
         min_slices = SLICES_A_WORKER * settings.ingest_workers
         task = partial(examine.examine, self.database_url, plain, self.batch, settings.slice_bytes, min_slices)
         self._finish(task, [WHOLE], self._unexamined, lambda: None)
@@ -328,7 +328,7 @@ class _Driver:
 
     @tracer.start_as_current_span("stage")
     def stage(self, plain: str) -> None:
-        """Have every slice of the plain file staged. Log a warning if that will be too late.
+        """Stage every slice of the plain file. Log a warning if the batch will miss its deadline.
 
         Raises:
             TooManyRejects: The batch will be refused, whatever the remaining slices contain.
@@ -374,7 +374,7 @@ class _Driver:
 
     @tracer.start_as_current_span("roll up")
     def roll_up(self) -> None:
-        """Have the rollups of every day made."""
+        """Make the rollups of every day."""
         done = 0
         ranges = rollup.plan_day_ranges(self.connection, self.batch.id)
 
@@ -394,7 +394,7 @@ class _Driver:
         pending: Callable[[], list[Item]],
         done: Callable[[], None],
     ) -> None:
-        """Have all items done. When workers or their connections are lost, repeat the pending items.
+        """Complete all items. If workers or their connections are lost, repeat the pending items.
 
         Raises:
             WorkerCrashed: The last attempt crashed its worker.

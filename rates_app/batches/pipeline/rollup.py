@@ -116,8 +116,8 @@ def roll_up(database_url: str, day_range: DayRange) -> int:
     with connect(database_url, f"rates-rollup-{batch_id}") as connection:
         state = connection.execute("SELECT state FROM batches WHERE id = %s FOR SHARE", (batch_id,)).fetchone()
         if state is None or state[0] != "staging":
-            raise WrongState(f"batch {batch_id} is {state[0] if state else 'gone'}: it is rolled up no more")
-        # Another tree comes before all of this, or after it and finds these rollups to be made again.
+            raise WrongState(f"batch {batch_id} is {state[0] if state else 'gone'}: it is no longer rolled up")
+        # A change of the tree is either complete before this, or comes after it and rebuilds these rollups.
         connection.execute("LOCK TABLE location_ancestors IN SHARE MODE")
         tree = _read_tree(connection)
         day, origin, destination, cents = _read_prices(connection, day_range)
@@ -130,7 +130,7 @@ def roll_up(database_url: str, day_range: DayRange) -> int:
             sent.result()
             _write(connection, batch_id, days, tree, regions)
         except psycopg.errors.UniqueViolation:
-            connection.rollback()  # a worker that was thought dead has been faster
+            connection.rollback()  # a worker that was presumed dead was faster
             return 0
         connection.execute(
             "INSERT INTO rolled_up VALUES (%s, %s, %s, %s, %s)",

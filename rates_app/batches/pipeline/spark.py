@@ -1,4 +1,4 @@
-"""Have a big batch staged by Spark in the cluster: a SparkApplication for the spark-operator.
+"""Stage a big batch with Spark in the cluster: submit a SparkApplication to the spark-operator.
 
 An application that has failed keeps its name until it is removed. So every attempt at a batch has another name.
 """

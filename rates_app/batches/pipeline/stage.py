@@ -169,7 +169,7 @@ def _claim(connection: Connection, batch: Batch, slice_: Slice, table: str, coun
     """Set the slice to staged, unless another attempt has. The batch is locked, so that it cannot end meanwhile."""
     state = connection.execute("SELECT state FROM batches WHERE id = %s FOR SHARE", (batch.id,)).fetchone()
     if state is None or state[0] != "staging":
-        raise WrongState(f"batch {batch.id} is {state[0] if state else 'gone'}: its slices are not staged any more")
+        raise WrongState(f"batch {batch.id} is {state[0] if state else 'gone'}: its slices are no longer staged")
     claimed = connection.execute(
         """
         UPDATE slices SET state = 'staged', winner = %s, lines = %s, rows = %s, rejected = %s, total_cents = %s,

@@ -77,7 +77,7 @@ class Source(Protocol):
 
         Args:
             supplier: The supplier.
-            name: Its name among the incoming deliveries, which no other has.
+            name: Its unique name among the incoming deliveries.
         """
 
     def claim(self, seconds: float) -> Delivery | None:

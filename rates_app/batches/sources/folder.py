@@ -355,7 +355,7 @@ def _kind(status: os.stat_result, name: str) -> Ignored | None:
 def _being_written(descriptor: int) -> bool:
     """Return whether a process has the file open for writing: then the system grants no lease to read it.
 
-    Where leases are unknown, or the file is another account's, that it doesn't change must do (:data:`SETTLE_SECONDS`).
+    If leases are not supported, or the file belongs to another account, :data:`SETTLE_SECONDS` decides alone.
     """
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)

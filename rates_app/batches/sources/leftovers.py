@@ -1,4 +1,4 @@
-"""Remove what processes that were killed have left in the folders of deliveries."""
+"""Remove leftovers of killed processes from the folders of deliveries."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from rates_app.batches.sources.names import MANIFEST_SUFFIX
 if TYPE_CHECKING:
     from rates_app.batches.formats.inspection import RecognisedFile
 
-#: Bytes of a manifest. More are no manifest.
+#: Maximum size of a manifest, in bytes.
 MAX_MANIFEST_BYTES = 64 * 1024
 
 
@@ -41,7 +41,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    #: Rows of the file, good and bad, without the header.
+    #: Rows of the file, valid and invalid, without the header.
     rows: int | None = Field(None, ge=0, lt=2**63)
     #: Sum of all prices, in USD.
     total: Total | None = None

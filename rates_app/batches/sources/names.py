@@ -99,7 +99,7 @@ def archive_name(name: str) -> str:
 
 
 def upload_name(name: str) -> str:
-    """Return a name for an upload among the incoming deliveries: no other has it, and the dispatcher takes its file.
+    """Return a unique name for an upload among the incoming deliveries, which the dispatcher does not ignore.
 
     Args:
         name: The supplier's name. Over HTTP, a name such as ``a.part`` or ``a.manifest.json`` is that of a delivery.

@@ -93,7 +93,7 @@ def receive(
                 _claim_key(connection, supplier, idempotency_key, source.content_hash)
             batch, new = ledger.accept(connection, source, name=name, supplier=supplier, terms=terms, quota=quota)
             if new:
-                # Before the transaction is committed, so that no batch is in the ledger whose bytes are not there.
+                # Before the transaction is committed, so that the bytes of every batch in the ledger are stored.
                 manifest = Manifest.of(terms)
                 upload.commit(manifest.render() if manifest is not None else None)
         return batch, new

@@ -25,7 +25,7 @@ DOCUMENTATION = """
     name: record
     type: notification
     short_description: Keeps a record of every run
-    description: Writes what each task did as JSON lines, one file a run.
+    description: Writes the result of each task as JSON lines, one file per run.
     requirements: [enable it in the configuration]
     options:
       folder:
