@@ -49,9 +49,9 @@ class Parity:
 
         Args:
             question: The query.
-            found: What rollups say.
-            raw: What rows say: how many, their average in USD, their percentiles in cents, in how many parts they came.
-            lane: Whether it is asked about two ports.
+            found: The result from rollups.
+            raw: The result from rows: their number, average in USD, percentiles in cents, and number of parts.
+            lane: Whether both locations are ports.
 
         Raises:
             AssertionError: The difference exceeds the limit.
@@ -83,7 +83,7 @@ def replay(connection: Connection, number: int, seed: int) -> Parity:
 
     Args:
         connection: A connection to a database with published batches.
-        number: How many questions.
+        number: Number of questions.
         seed: Seed of the random numbers, to repeat a run.
 
     Returns:

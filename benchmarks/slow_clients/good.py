@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-#: A good client gives up after this time.
+#: Seconds after which a good client gives up.
 PATIENCE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Latencies:
-    """What good clients saw."""
+    """Latencies and failures of good clients."""
 
     #: Sorted, in milliseconds; a request without a response counts with the client's patience.
     milliseconds: list[float]
@@ -30,8 +30,8 @@ async def measure(
 
     Args:
         port: The server's port on this machine.
-        path: What to request.
-        seconds: For how long.
+        path: The requested path and query.
+        seconds: Duration.
         per_second: The rate.
         patience: Seconds after which a client gives up.
 

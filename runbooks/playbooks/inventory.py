@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Ansible's inventory of one stack, the one that ``RATES_STACK`` names: one host with what the playbooks need to know.
+"""Ansible's inventory of the stack in ``RATES_STACK``: one host with the variables that the playbooks need.
 
-Of dev, staging and prod it is what ``pulumi stack output`` says, or the JSON file of ``RATES_STACK_OUTPUTS`` where
-Pulumi is not at hand. ``local`` is what ``rates dev`` keeps in its folder, ``RATES_DATA_DIR`` or ``.rates``. No secret
-is in it.
+For dev, staging and prod, they are the outputs of ``pulumi stack output``, or of the JSON file ``RATES_STACK_OUTPUTS``
+if Pulumi is not installed. For ``local``, they come from the folder of ``rates dev``: ``RATES_DATA_DIR`` or ``.rates``.
+The inventory contains no secret.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STACK = re.compile(r"local|dev(-[a-z][a-z0-9]{0,9})?|staging|prod")
 
 
 class InventoryError(Exception):
-    """The stack cannot be looked up; the message says what to do."""
+    """The stack has no inventory; the message says what to do."""
 
 
 def local() -> dict[str, Any]:
@@ -42,7 +42,7 @@ def local() -> dict[str, Any]:
 
 
 def cloud(stack: str) -> dict[str, Any]:
-    """Return what Pulumi's outputs say of a stack.
+    """Return the variables of a stack from Pulumi's outputs.
 
     Args:
         stack: Its name.
@@ -97,7 +97,7 @@ def inventory(stack: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Print the inventory, whatever the arguments: ``--list`` holds all that ``--host`` would ask for."""
+    """Print the inventory for any arguments: ``--list`` includes the variables that ``--host`` requests."""
     try:
         found = inventory(os.environ.get("RATES_STACK", ""))
     except InventoryError as error:

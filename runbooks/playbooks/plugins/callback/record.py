@@ -1,4 +1,4 @@
-"""Keeps a record of every run: what was done to which stack, when, by whom, and how it ended.
+"""Records every run: the stack, the tasks, the time, the user and the result.
 
 The record is JSON lines in ``records/STACK/TIME-PLAYBOOK.jsonl``, written during the run, so that an interrupted run is
 recorded up to the interruption. Results marked as secret (``no_log``) are not recorded.
@@ -38,7 +38,7 @@ DOCUMENTATION = """
 
 #: Variables whose values are not recorded: secrets, and values given as JSON or a file.
 SECRET = re.compile("password|secret|token|^[{@]")
-#: Of a result: what says what was done. Everything else may be large, or not for others.
+#: Fields of a result that are recorded. Others may be large or confidential.
 KEPT = ("msg", "cmd", "rc", "reason", "url", "status", "statusmessage")
 
 
@@ -74,11 +74,11 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]  # Ansible's classes c
         self._task("failed", result, ignored=ignore_errors)
 
     def v2_runner_on_unreachable(self, result: CallbackTaskResult) -> None:
-        """Note what could not be reached."""
+        """Record an unreachable host."""
         self._task("unreachable", result)
 
     def v2_playbook_on_stats(self, stats: AggregateStats) -> None:
-        """Note how the run ended, and say where the record is."""
+        """Record the end of the run, and print the path of the record."""
         summary = {host: stats.summarize(host) for host in sorted(stats.processed)}
         self._write("ended", summary=summary)
         self._display.display(f"Record: {self._path}")

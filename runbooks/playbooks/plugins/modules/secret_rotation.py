@@ -1,4 +1,4 @@
-"""Has Secrets Manager rotate a secret, and waits until the new version is current."""
+"""Rotates a secret in Secrets Manager, and waits until the new version is current."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ EXAMPLES = """
 POLL_SECONDS = 5
 
 
-class Hanging(Exception):
-    """A rotation does not come to its end; the message says where to look."""
+class RotationTimeout(Exception):
+    """A rotation did not end in time; the message names the log."""
 
 
 def stages(secret: dict[str, Any]) -> dict[str, str]:
@@ -55,18 +55,18 @@ def wait_for_end(secrets: Any, name: str, before: str, seconds: int) -> str:
         secrets: A client of Secrets Manager.
         name: The secret.
         before: The version that was current.
-        seconds: How long to wait.
+        seconds: Seconds to wait.
 
     Returns:
         The version that is current now.
 
     Raises:
-        Hanging: There is none in time.
+        RotationTimeout: No other version became current in time.
     """
     deadline = time.monotonic() + seconds
     while (current := stages(secrets.describe_secret(SecretId=name))["AWSCURRENT"]) == before:
         if time.monotonic() > deadline:
-            raise Hanging(f"no new version of {name} after {seconds} seconds: see the rotation function's log")
+            raise RotationTimeout(f"no new version of {name} after {seconds} seconds: see the rotation function's log")
         time.sleep(POLL_SECONDS)
     return current
 
@@ -95,7 +95,7 @@ def main() -> None:
         if not module.check_mode:
             secrets.rotate_secret(SecretId=name)
             current = wait_for_end(secrets, name, current, module.params["wait_timeout"])
-    except (BotoCoreError, ClientError, Hanging) as error:
+    except (BotoCoreError, ClientError, RotationTimeout) as error:
         module.fail_json_aws(error, msg=f"{name} could not be rotated")
     module.exit_json(changed=True, version=current)
 
