@@ -72,4 +72,4 @@ def test_printed_settings_contain_no_secrets() -> None:
 
 def test_the_documented_settings_are_those_of_the_code() -> None:
     table = CliRunner().invoke(app, ["settings", "--markdown"], catch_exceptions=False).stdout
-    assert table in (ROOT / "docs/settings.md").read_text(), "run: rates settings --markdown, and paste it"
+    assert table in (ROOT / "docs/settings.md").read_text(), "run 'make docs'"

@@ -177,7 +177,7 @@ def _routine(deployment: Stackish, step: Callable[..., Step], configured: Callab
     yield configured("database class", lambda: _pending(deployment), database__instanceClass="db.r6g.large")
     yield configured("replica added", database__replicas=config["rates:database"]["replicas"] + 1)
     yield configured("replica removed", database__replicas=config["rates:database"]["replicas"] - 1)
-    yield configured("cache type", lambda: _pending(deployment), cache__nodeType="cache.r6g.large")
+    yield configured("cache type", lambda: _pending(deployment), cache__nodeType="cache.r6g.xlarge")
     account.away.add(config["rates:network"]["zoneIds"][0])
     yield step("a zone is away", still=True)
     account.away.clear()
