@@ -265,13 +265,26 @@ def stack(environment: str, chart: str, kubernetes: str = "1.34") -> list[Kubern
 
 
 @cache
-def preview() -> tuple[KubernetesManifest, list[KubernetesManifest]]:
-    """Return the Application of pull request 7 and its manifests."""
+def _preview(application_set_name: str) -> tuple[KubernetesManifest, list[KubernetesManifest]]:
     parameters = {**cluster_secret("dev"), "number": 7, "head_sha": "0f" * 20}
-    filled: KubernetesManifest = fill(application_set("previews")["spec"]["template"], parameters)
-    namespace = filled["spec"]["destination"]["namespace"]
-    manifests = [one for source in filled["spec"]["sources"] for one in synced(source, namespace=namespace)]
+    filled: KubernetesManifest = fill(application_set(application_set_name)["spec"]["template"], parameters)
+    manifests = synced(filled["spec"]["source"], namespace=filled["spec"]["destination"]["namespace"])
     return {"apiVersion": "argoproj.io/v1alpha1", "kind": "Application", **filled}, manifests
+
+
+def preview_environment() -> tuple[KubernetesManifest, list[KubernetesManifest]]:
+    """Return the Application with the namespace, limits and stores for pull request 7, and its manifests."""
+    return _preview("preview-environments")
+
+
+def preview() -> tuple[KubernetesManifest, list[KubernetesManifest]]:
+    """Return the Application with the manifests of pull request 7, and these manifests."""
+    return _preview("previews")
+
+
+def whole_preview() -> list[KubernetesManifest]:
+    """Return the manifests of both Applications of pull request 7."""
+    return [*preview_environment()[1], *preview()[1]]
 
 
 def strategy(name: str, kubernetes: str = "1.34") -> list[KubernetesManifest]:
@@ -289,7 +302,7 @@ def everything() -> dict[str, list[KubernetesManifest]]:
     }
     rendered |= {f"strategy/{name}": strategy(name) for name in STRATEGIES}
     rendered |= {f"{environment}/applications": list(applications(environment).values()) for environment in STACKS}
-    rendered["preview"] = preview()[1]
+    rendered["preview"] = whole_preview()
     rendered["gitops"] = gitops_tree()
     return rendered
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from fnmatch import fnmatchcase
 
 import pytest
 import yaml
 
+from .projects import permits
 from .rendering import (
     IMAGE,
     ROOT,
@@ -24,7 +24,7 @@ from .rendering import (
     gitops_tree,
     of_kind,
     preview,
-    render,
+    preview_environment,
     stack,
     synced,
     the,
@@ -56,16 +56,6 @@ def project(name: str) -> KubernetesManifest:
 
 def wave(application: KubernetesManifest) -> int:
     return int(application["metadata"]["annotations"]["argocd.argoproj.io/sync-wave"])
-
-
-def permits(spec: KubernetesManifest, application: KubernetesManifest) -> bool:
-    """Whether a project lets an application read its sources and write to its destination."""
-    sources = application["spec"].get("sources") or [application["spec"]["source"]]
-    destination = application["spec"]["destination"]
-    return all(source["repoURL"] in spec["sourceRepos"] for source in sources) and any(
-        fnmatchcase(destination["namespace"], one["namespace"]) and fnmatchcase(destination["server"], one["server"])
-        for one in spec["destinations"]
-    )
 
 
 def secret_of_the_watcher(manifests: list[KubernetesManifest]) -> str:
@@ -159,7 +149,7 @@ def test_every_application_is_permitted_by_a_project_that_exists(environment: st
 def test_projects_keep_applications_apart() -> None:
     elsewhere = {**applications("prod")["rates-app"]}
     assert not permits(project("platform"), elsewhere)
-    assert not permits(project("previews"), elsewhere)
+    assert not permits(project("preview-environments"), elsewhere)
     assert not permits(project("rates-prod"), applications("prod")["argo-rollouts"])
     assert "*" not in {repo for one in of_kind(gitops_tree(), "AppProject") for repo in one["spec"]["sourceRepos"]}
 
@@ -193,7 +183,8 @@ def test_waves_start_an_empty_cluster_in_order(environment: str) -> None:
 
 @pytest.mark.parametrize("environment", STACKS)
 def test_every_application_prunes_heals_and_retries(environment: str) -> None:
-    for application in [cluster_application(environment), *applications(environment).values(), preview()[0]]:
+    previews = (preview_environment()[0], preview()[0])
+    for application in [cluster_application(environment), *applications(environment).values(), *previews]:
         policy = application["spec"]["syncPolicy"]
         assert policy["automated"] == {"prune": True, "selfHeal": True}
         assert policy["retry"]["backoff"]["duration"]
@@ -291,7 +282,7 @@ def test_values_of_stacks_and_sizes_are_all_used() -> None:
         for environment in STACKS
         for chart in CHARTS
         for file in applications(environment)[chart]["spec"]["source"]["helm"]["valueFiles"]
-    } | {file for source in preview()[0]["spec"]["sources"] for file in source["helm"].get("valueFiles", [])}
+    } | set(preview()[0]["spec"]["source"]["helm"]["valueFiles"])
     assert used == {f"/{path.relative_to(ROOT)}" for path in (ROOT / "helm/gitops").glob("s*/*/*.yaml")}
 
 
@@ -300,82 +291,6 @@ def test_application_without_a_released_image_is_refused(environment: str) -> No
     source = applications(environment)["rates-app"]["spec"]["source"]
     with pytest.raises(RenderError, match="no image was released to this stack yet"):
         synced(source, {"image": {"digest": ""}}, namespace="rates")
-
-
-def test_preview_is_complete_and_small_and_is_deleted_completely() -> None:
-    application, manifests = preview()
-    assert permits(project("previews"), application)
-    assert application["metadata"]["finalizers"] == ["resources-finalizer.argocd.argoproj.io"]
-    namespace = application["spec"]["destination"]["namespace"]
-    assert namespace == "preview-7"
-    # The namespace is the preview's own object, so that it is deleted with the rest.
-    assert the(manifests, "Namespace")["metadata"]["name"] == namespace
-    assert not any("CreateNamespace" in option for option in application["spec"]["syncPolicy"]["syncOptions"])
-    allowed = {one["kind"] for one in project("previews")["clusterResourceWhitelist"]}
-    assert {one["kind"] for one in manifests if one["kind"] in CLUSTER_WIDE} <= allowed
-    servers = of_kind(manifests, "Deployment", "StatefulSet")
-    assert {one["metadata"]["name"] for one in servers} == {
-        "rates-app",
-        "preview-stores-postgresql",
-        "preview-stores-redis",
-    }
-    assert all(one["spec"]["replicas"] == 1 for one in servers)
-    secret = the(manifests, "ExternalSecret")["spec"]["target"]["name"]
-    container = the(manifests, "Deployment", "rates-app")["spec"]["template"]["spec"]["containers"][0]
-    assert container["envFrom"] == [{"secretRef": {"name": secret}}]
-    assert container["image"].endswith(":" + "0f" * 20)
-    assert (
-        the(manifests, "Job", "rates-app-sample-data")["spec"]["template"]["spec"]["containers"][0]["args"][0]
-        == "ingest"
-    )
-
-
-def test_a_preview_may_create_the_kinds_of_its_charts_only() -> None:
-    _, manifests = preview()
-    used = {
-        (one["apiVersion"].rpartition("/")[0] if "/" in one["apiVersion"] else "", one["kind"])
-        for one in manifests
-        if one["kind"] not in CLUSTER_WIDE
-    }
-    allowed = {(one["group"], one["kind"]) for one in project("previews")["namespaceResourceWhitelist"]}
-    assert used == allowed
-    assert not {"RoleBinding", "SecretStore", "Secret", "Application", "SparkApplication"} & {
-        kind for _, kind in allowed
-    }
-
-
-def test_previews_query_github_unless_another_api_is_set() -> None:
-    def github(**previews: object) -> KubernetesManifest:
-        values = {"previews": {"enabled": True, **previews}}
-        rendered = render("gitops/root", values, namespace="argocd")
-        (asking,) = (one for one in of_kind(rendered, "ApplicationSet") if one["metadata"]["name"] == "previews")
-        generators = asking["spec"]["generators"][0]["matrix"]["generators"]
-        found: KubernetesManifest = generators[1]["pullRequest"]["github"]
-        return found
-
-    assert "api" not in github()
-    assert github(api="https://git.example.com")["api"] == "https://git.example.com"
-
-
-def test_preview_can_reach_its_stores() -> None:
-    manifests = preview()[1]
-    stores = {"app.kubernetes.io/name": "preview-stores"}
-    egress = the(manifests, "NetworkPolicy", "rates-app")["spec"]["egress"]
-    assert any({"podSelector": {"matchLabels": stores}} in rule.get("to", []) for rule in egress)
-    addresses = the(manifests, "ExternalSecret")["spec"]["target"]["template"]["data"]
-    services = {one["metadata"]["name"]: one["spec"]["ports"][0]["port"] for one in of_kind(manifests, "Service")}
-    for key in ("RATES_DATABASE_URL", "RATES_REDIS_URL"):
-        host, port = addresses[key].split("@")[1].split("/")[0].split(":")
-        assert services[host] == int(port)
-
-
-def test_previews_need_a_label() -> None:
-    assert of_kind(render("gitops/root", namespace="argocd"), "ApplicationSet") == [application_set("clusters")]
-    generators = application_set("previews")["spec"]["generators"][0]["matrix"]["generators"]
-    (pull_request,) = [one["pullRequest"] for one in generators if "pullRequest" in one]
-    assert pull_request["github"]["labels"] == ["preview"]
-    (clusters,) = [one["clusters"] for one in generators if "clusters" in one]
-    assert clusters["selector"]["matchLabels"]["rates.io/environment"] == "dev"
 
 
 def test_argo_cd_is_installed_with_the_settings_of_the_tree() -> None:

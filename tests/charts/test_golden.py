@@ -21,8 +21,10 @@ from .rendering import (
     gitops_tree,
     of_kind,
     preview,
+    preview_environment,
     stack,
     strategy,
+    whole_preview,
 )
 
 if TYPE_CHECKING:
@@ -63,7 +65,7 @@ CASES: dict[str, Callable[[], list[KubernetesManifest]]] = {
     # Those of the stacks differ only in a label, and use the other strategies.
     "prod-monitoring": rules_and_watcher,
     "strategy-bluegreen": lambda: of_kind(strategy("blueGreen"), "Rollout", "AnalysisTemplate", "Service"),
-    "preview": lambda: [preview()[0], *preview()[1]],
+    "preview": lambda: [preview_environment()[0], preview()[0], *whole_preview()],
     "gitops": gitops_tree,
 }
 

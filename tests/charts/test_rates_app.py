@@ -22,11 +22,11 @@ from .rendering import (
     STRATEGIES,
     KubernetesManifest,
     of_kind,
-    preview,
     render,
     stack,
     strategy,
     the,
+    whole_preview,
 )
 
 WORKLOADS = ("Deployment", "Rollout")
@@ -135,7 +135,7 @@ def wave(manifest: KubernetesManifest) -> int:
 
 @pytest.mark.parametrize("environment", [*STACKS, "preview"])
 def test_argo_cd_migrates_after_the_secret_and_before_the_pods(environment: str) -> None:
-    manifests = preview()[1] if environment == "preview" else stack(environment, "rates-app")
+    manifests = whole_preview() if environment == "preview" else stack(environment, "rates-app")
     migration = the(manifests, "Job", "rates-app-migrate")
     assert migration["metadata"]["annotations"]["argocd.argoproj.io/hook"] == "Sync"
     needed = of_kind(

@@ -14,9 +14,11 @@ from .rendering import (
     cluster_application,
     gitops_tree,
     preview,
+    preview_environment,
     render,
     stack,
     strategy,
+    whole_preview,
 )
 from .schemas import problems
 
@@ -46,8 +48,7 @@ def test_applications_fit_the_schemas(environment: str) -> None:
 
 
 def test_gitops_tree_and_preview_fit_the_schemas() -> None:
-    application, manifests = preview()
-    manifests = [application, *manifests, *gitops_tree()]
+    manifests = [preview_environment()[0], preview()[0], *whole_preview(), *gitops_tree()]
     assert all_problems(manifests, "1.34") == []
 
 

@@ -78,8 +78,8 @@ class GitRepository:
         self.git("push", "--quiet", "--force", "origin", "HEAD")
         return self.git("rev-parse", "HEAD").strip()
 
-    def open_pull_request(self, number: int, label: str) -> str:
-        """Push a new branch, open a pull request, and return its commit."""
+    def open_pull_request(self, number: int) -> str:
+        """Push a new branch, open a pull request, approve its commit with a label, and return the commit."""
         branch = f"change-{number}"
         self.git("checkout", "--quiet", "-B", branch)
         (self.tree / "docs" / f"{branch}.md").write_text("A change.\n")
@@ -91,7 +91,7 @@ class GitRepository:
                 "title": "A change",
                 "state": "open",
                 "user": {"login": "somebody"},
-                "labels": [{"name": label}],
+                "labels": [{"name": f"preview-{commit}"}],
                 "head": {"ref": branch, "sha": commit},
                 "base": {"ref": BRANCH},
             }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import pytest
 
 from rates_app.batches.pipeline import spark
 from tests.charts.rendering import REQUIRED, of_kind, render, the
+from tests.cluster.changes import change
 from tests.cluster.kube import wait_for
 
 if TYPE_CHECKING:
@@ -67,19 +67,6 @@ APPLICATIONS: dict[str, tuple[tuple[str | int, ...], Any]] = {
     "a user of Hadoop": (("spec", "proxyUser"), "root"),
     "properties of Hadoop": (("spec", "hadoopConf"), {"a": "b"}),
 }
-
-
-def change(manifest: KubernetesManifest, path: tuple[str | int, ...], value: Any) -> KubernetesManifest:
-    """Return a copy of a manifest with another value at a path."""
-    changed = copy.deepcopy(manifest)
-    node: Any = changed
-    for key in path[:-1]:
-        node = node[key]
-    if isinstance(node, list) and path[-1] == len(node):
-        node.append(value)
-    else:
-        node[path[-1]] = value
-    return changed
 
 
 class Admission:

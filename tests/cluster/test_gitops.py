@@ -251,7 +251,7 @@ def test_a_preview_is_created_and_deleted_with_its_pull_request(
 ) -> None:
     number = 7
     preview = Namespace(f"preview-{number}")
-    commit = tree.repository.open_pull_request(number, "preview")
+    commit = tree.repository.open_pull_request(number)
     settings.publish(f"{settings.image}:1", f"{settings.image}:{commit}")
     # External Secrets, which this cluster lacks, would create its password.
     preview.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": preview.name}})
@@ -274,7 +274,7 @@ def test_a_preview_is_created_and_deleted_with_its_pull_request(
         wait_for(
             "the preview and its namespace are gone",
             lambda: (
-                tree.state(f"preview-{number}") == ("", "", "")
+                tree.state(f"preview-{number}") == tree.state(f"preview-{number}-environment") == ("", "", "")
                 and not preview.kubectl("get", "namespace", preview.name, "--ignore-not-found")
             ),
             600,
@@ -399,6 +399,7 @@ def _whole(tree: SyncedTree, without: str) -> bool:
 
 
 def _ask_for_pull_requests(tree: SyncedTree) -> None:
-    tree.argocd.kubectl(
-        "annotate", "applicationset", "previews", "argocd.argoproj.io/application-set-refresh=true", "--overwrite"
-    )
+    for name in ("preview-environments", "previews"):
+        tree.argocd.kubectl(
+            "annotate", "applicationset", name, "argocd.argoproj.io/application-set-refresh=true", "--overwrite"
+        )
