@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 MAX_HEAD_BYTES = 64 * 2**10
 RECEIVE_BYTES = 64 * 2**10
 
+#: A body up to this size, such as a form, is received by the event loop and needs no upload thread.
+MAX_BUFFERED_BODY_BYTES = 16 * 2**10
+
 #: Buffer of a streamed response. Generation stops when the client is this far behind.
 MAX_UNSENT_BYTES = 64 * 2**10
 
@@ -38,7 +41,7 @@ _PARTS_PER_SEND = 64
 class ConnectionState(enum.Enum):
     """The state of a connection."""
 
-    #: Waits for the rest of a request's head; a new connection starts here.
+    #: Waits for the rest of a request's head or small body; a new connection starts here.
     HEAD = enum.auto()
     #: Waits for the next request.
     IDLE = enum.auto()
@@ -193,6 +196,7 @@ class ClientConnection:
     __slots__ = (
         "_inbox",
         "body",
+        "buffered_body",
         "context",
         "deadline",
         "exchange",
@@ -232,7 +236,10 @@ class ClientConnection:
         self.response: Any = None
         self.body: Any = None
         self.iterator: Iterator[bytes] | None = None
+        #: Whether the request has a body that an upload thread has to receive.
         self.has_body = False
+        #: Bytes of a small body, which the event loop receives; 0 if there is none.
+        self.buffered_body = 0
         #: Whether the request occupies one of the upload threads.
         self.upload = False
         self.keep = False
@@ -271,14 +278,29 @@ class ClientConnection:
         hosts = sum(name == "HOST" for name, _ in request.headers)
         if hosts > 1 or (hosts == 0 and request.version >= (1, 1)):  # RFC 9112, 3.2
             raise InvalidHeader("HOST")
-        self.has_body = any(
-            name == "TRANSFER-ENCODING" or (name == "CONTENT-LENGTH" and value.strip("0"))
-            for name, value in request.headers
-        )
-        if self.has_body:
-            self._inbox.open = True
-            # The application may not read the whole body. Its rest would be parsed as the next request.
-            request.force_close()
+        fields = dict(request.headers)
+        chunked = "TRANSFER-ENCODING" in fields
+        length = int(fields.get("CONTENT-LENGTH", 0))
+        if not chunked and length == 0:
+            return
+        # The application may not read the whole body. Its rest would be parsed as the next request.
+        request.force_close()
+        if chunked or length > MAX_BUFFERED_BODY_BYTES or "EXPECT" in fields:
+            self.has_body = self._inbox.open = True
+        else:
+            self.buffered_body = length
+            self.head += self.parser.unreader.take_buffered()
+
+    @property
+    def body_complete(self) -> bool:
+        """Whether the small body is complete."""
+        return len(self.head) >= self.buffered_body
+
+    def return_body(self) -> None:
+        """Give the small body to the parser, from which the application reads it."""
+        self.parser.unreader.unread(bytes(self.head))
+        self.head.clear()
+        self.exchange.received_at = time.perf_counter()  # the client's time is not that of the queue
 
     def take_pipelined(self) -> None:
         """Start the next head with the bytes that the client sent after the last request."""

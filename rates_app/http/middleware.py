@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 OPERATIONS = frozenset({"/healthz", "/readyz", "/metrics"})
 
 #: Static files do not count towards a client's limit: a page loads several.
-_UNLIMITED = ("/static/", "/docs/redoc.js")
+_UNLIMITED = "/static/"
 
 #: The schemes that a proxy may report. Any other would end up in links and redirects.
 _SCHEMES = frozenset({"http", "https"})

@@ -3,7 +3,7 @@
 An event loop owns every connection that waits: for a request's head, for a client that reads slowly, for the end of a
 pause in a stream. A thread gets a connection when its head is complete, and returns it when the kernel accepts no more
 bytes. So a silent or slow client occupies a file descriptor only, and loses its connection at its deadline. The
-exception is a body that the application reads: separate threads, limited in number, receive bodies. See
+exception is a large body that the application reads: separate threads, limited in number, receive these bodies. See
 docs/decisions/0056-slow-clients.md.
 """
 
@@ -52,6 +52,8 @@ LINGER_SECONDS = 2.0
 #: How long a worker leaves a new connection to a worker with fewer connections: enough to wake up and accept it.
 TURN_SECONDS = 0.0005
 MAX_CONNECTIONS = 4000
+#: Bytes that the kernel accepts beyond those that the client's window has room for. The event loop sends the rest.
+MAX_KERNEL_BYTES = 128 * 2**10
 BACKLOG = 2048
 _SWEEP_SECONDS = 0.25
 #: File descriptors for everything that is not a client's connection.
@@ -93,6 +95,7 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             ConnectionState.PAUSED: self._paused,
         }
         self.connections = 0
+        self._sweep_at = 0.0
         super().init_process()
 
     def handle_exit(self, _sig: int, _frame: object) -> None:
@@ -107,7 +110,7 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self._selector.register(self._wake_reader, selectors.EVENT_READ, self._run_calls)
         while self.alive:
             self.notify()
-            self._set_accepting(self.connections < self._max_connections or bool(self._waiting))
+            self._set_accepting(self.connections < self._max_connections or bool(self._largest_group()))
             self._turn()
             if self.ppid != os.getppid():
                 self.log.warning("worker_orphaned")
@@ -128,11 +131,13 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         busy = self._waiting or self._idle or self._lingering or self._sending or self._paused
         for key, _ in self._selector.select(_SWEEP_SECONDS if busy else 1.0):
             key.data()
-        self._sweep()
+        # Not after each event: thousands of clients that do not read would make each event expensive.
+        if (now := time.monotonic()) >= self._sweep_at:
+            self._sweep_at = now + _SWEEP_SECONDS
+            self._sweep(now)
 
-    def _sweep(self) -> None:
+    def _sweep(self, now: float) -> None:
         """Act on every deadline that has passed."""
-        now = time.monotonic()
         for group in (self._waiting, self._idle, self._lingering):
             while group and (connection := next(iter(group))).deadline <= now:
                 self._expire(connection)
@@ -215,16 +220,22 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             CONNECTIONS_CLOSED.labels("client").inc()
             sock.close()
             return True
-        if self.connections >= self._max_connections and self._waiting:
+        if self.connections >= self._max_connections and (group := self._largest_group()):
             CONNECTIONS_CLOSED.labels("evicted").inc()
-            self._discard(next(iter(self._waiting)))
+            self._discard(next(iter(group)))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # The kernel would otherwise accept megabytes for a client that does not read, and charge them to the pod.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_KERNEL_BYTES)
         connection = ClientConnection(sock, peer, listener.getsockname(), self.cfg, self._limits)
         self._clients[client] += 1
         self.connections += 1
         CONNECTIONS.inc()
         self._wait(connection, ConnectionState.HEAD, time.monotonic() + self._limits.seconds, self._receive)
         return True
+
+    def _largest_group(self) -> dict[ClientConnection, None]:
+        """Return the connections to evict from if the worker is full: those of an attack outnumber the others."""
+        return max((self._waiting, self._idle, self._sending), key=len)
 
     def _accept_backlog(self) -> None:
         """Accept the connections in the kernel's queue before the listener is closed, which would reset them."""
@@ -268,6 +279,25 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             connection.state = ConnectionState.HEAD
             connection.deadline = time.monotonic() + self._limits.seconds
             self._waiting[connection] = None
+
+    def _await_small_body(self, connection: ClientConnection) -> None:
+        if connection.body_complete:
+            connection.return_body()
+            self._submit(connection, self._answer)
+            return
+        deadline = time.monotonic() + self._limits.seconds
+        self._wait(connection, ConnectionState.HEAD, deadline, self._receive_small_body)
+
+    def _receive_small_body(self, connection: ClientConnection) -> None:
+        try:
+            open_ = connection.receive()
+        except OSError:
+            self._discard(connection)
+            return
+        if connection.body_complete or not open_:  # the application refuses an incomplete body
+            self._leave(connection)
+            connection.return_body()
+            self._submit(connection, self._answer)
 
     def _dispatch(self, connection: ClientConnection) -> None:
         """Give a request to a thread."""
@@ -365,6 +395,8 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
                 connection.upload = True
                 return partial(self._submit, work=self._answer)
             connection.exchange.refusal = "overloaded"
+        if connection.buffered_body:
+            return self._await_small_body
         return self._answer(connection)
 
     def _answer(self, connection: ClientConnection) -> Transition:

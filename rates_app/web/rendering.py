@@ -13,7 +13,7 @@ from flask import Blueprint, Response, g, render_template, request
 from markupsafe import Markup, escape
 from werkzeug.exceptions import HTTPException, NotFound
 
-from rates_app.http.problems import MEDIA_TYPE, on_http_error
+from rates_app.http.problems import KINDS, MEDIA_TYPE, Problem, on_http_error
 from rates_app.http.responses import answer_question
 from rates_app.http.service import service
 from rates_app.ops.text import counted
@@ -99,8 +99,13 @@ def cached_page(template: str, key: list[Any], values: Callable[[Connection], di
 
 def live_page(template: str, status: int = 200, **values: Any) -> Response:
     """Respond with a page that must not be cached."""
+    return uncached(render_template(template, **values), status)
+
+
+def uncached(page: str, status: int = 200) -> Response:
+    """Respond with a rendered page that must not be cached."""
     headers = {"Content-Security-Policy": POLICY, "Cache-Control": "no-store"}
-    return Response(render_template(template, **values), status, headers, content_type=HTML)
+    return Response(page, status, headers, content_type=HTML)
 
 
 def _problem(status: int, title: str, detail: str, advice: str) -> Response:
@@ -132,6 +137,15 @@ def _unavailable(error: Unavailable) -> Response:
         503, "Prices are temporarily unavailable", "No database is reachable.",
         "No data is lost. Reload the page in a few seconds. The status page shows the state of the service.",
     )  # fmt: skip
+
+
+@views.errorhandler(Problem)
+def _on_problem(problem: Problem) -> Response:
+    """Respond to a form whose body is incomplete, for example."""
+    kind = KINDS[problem.kind]
+    response = _problem(kind.status, kind.title, problem.detail, "Go back, or use the menu above.")
+    response.headers.update(problem.headers)
+    return response
 
 
 @views.errorhandler(HTTPException)

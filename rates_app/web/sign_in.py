@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlencode
 
-from flask import Response, redirect, request
+from flask import Response, abort, redirect, request
 
 from rates_app.http.authorization import TOKEN_COOKIE, signed_in
 from rates_app.http.service import service
@@ -23,6 +23,8 @@ def sign_in_page() -> Response:
 @views.post("/sign-in")
 def sign_in() -> Response:
     """Set the cookie if the token is valid, and continue to the page that was requested."""
+    if request.content_length is None:  # a chunked body would occupy an upload thread without a token
+        abort(411)
     request.max_content_length = MAX_FORM_BYTES
     secret = request.form.get("token", "").strip()
     target = _next(request.form.get("next"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 import time
 from contextlib import contextmanager
@@ -32,12 +33,21 @@ QUESTION = "/rates?date_from=2021-01-01&date_to=2021-01-31&orig_code=CNGGZ&dest_
 
 
 class PodUnderTest(Pod):
-    """A pod of the service, with a supplier's token."""
+    """A pod of the service, with a supplier's token.
 
-    def __init__(self, settings: Settings, token: str, **environment: str) -> None:
+    Args:
+        settings: The settings.
+        token: The token.
+        open_files: The processes' limit of open files; the tests' own by default.
+        environment: Further settings.
+    """
+
+    def __init__(self, settings: Settings, token: str, *, open_files: int | None = None, **environment: str) -> None:
         self.settings = settings
         self.token = token
         super().__init__(environment_of(settings) | environment)
+        if open_files is not None:  # before the workers exist, which inherit it
+            resource.prlimit(self.process.pid, resource.RLIMIT_NOFILE, (open_files, open_files))
         self.wait_until_ready()
 
     def connect(self, *, receive_buffer: int | None = None) -> socket.socket:
@@ -109,7 +119,7 @@ def start_pod(
     """Start pods with given settings."""
 
     @contextmanager
-    def start(**environment: str) -> Iterator[PodUnderTest]:
+    def start(*, open_files: int | None = None, **environment: str) -> Iterator[PodUnderTest]:
         settings = Settings.model_validate(
             {
                 "database_url": attacked.url,
@@ -119,7 +129,7 @@ def start_pod(
                 "rate_limit": "1000000/minute",
             }
         )
-        pod = PodUnderTest(settings, token, **environment)
+        pod = PodUnderTest(settings, token, open_files=open_files, **environment)
         try:
             yield pod
         finally:

@@ -12,6 +12,7 @@ import httpx
 import psycopg
 import pytest
 
+from drills.waiting import wait_until
 from tests.security.conftest import QUESTION
 
 if TYPE_CHECKING:
@@ -135,6 +136,78 @@ def test_event_streams_hold_no_thread(pod: PodUnderTest, attacked: MigratedDatab
             received += followers[0].recv(65536)
 
 
+def test_unread_reports_hold_neither_a_thread_nor_a_snapshot(pod: PodUnderTest, attacked: MigratedDatabase) -> None:
+    with psycopg.connect(attacked.url, autocommit=True) as connection:
+        row = connection.execute(
+            """
+            INSERT INTO batches (name, supplier, content_hash, size_bytes, format, compression, state)
+            VALUES ('refused', 'test', sha256('refused'), 1, 'csv', 'none', 'refused') RETURNING id
+            """
+        ).fetchone()
+        assert row is not None
+        connection.execute("INSERT INTO slices (batch_id, number, start, stop) VALUES (%s, 0, 0, 1)", row)
+        connection.execute(
+            """
+            INSERT INTO rejects (batch_id, slice, line, field, reason, value)
+            SELECT %s, 0, line, 'price', 'not a price', repeat('x', 500) FROM generate_series(1, 5000) AS line
+            """,
+            row,
+        )
+        request = f"GET /v1/batches/{row[0]}/rejects?format=csv HTTP/1.1\r\nHost: rates\r\n\r\n".encode()
+        with ExitStack() as stack:
+            readers = [stack.enter_context(closing(pod.connect(receive_buffer=4096))) for _ in range(20)]
+            for reader in readers:
+                reader.sendall(request)
+            for reader in readers:
+                assert reader.recv(12) == b"HTTP/1.1 200"
+            assert [httpx.get(pod.url + QUESTION, timeout=10).status_code for _ in range(20)] == [200] * 20
+            open_transactions = """
+                SELECT count(*) FROM pg_stat_activity
+                WHERE datname = current_database() AND pid <> pg_backend_pid()
+                  AND (xact_start IS NOT NULL OR backend_xmin IS NOT NULL)
+                """
+            wait_until(
+                lambda: connection.execute(open_transactions).fetchone() == (0,),
+                describe=lambda: "a transaction is open while no client reads",
+            )
+
+
+def test_trickled_forms_do_not_delay_deliveries(pod: PodUnderTest) -> None:
+    """Anyone may send a form. Upload threads are for bodies that need a token."""
+    form = b"POST /sign-in HTTP/1.1\r\nHost: rates\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+    with ExitStack() as stack:
+        for number in range(ATTACKERS):
+            attacker = stack.enter_context(closing(pod.connect()))
+            chunked = number % 2
+            body = b"Transfer-Encoding: chunked\r\n\r\n5\r\ntok" if chunked else b"Content-Length: 4000\r\n\r\ntoken="
+            attacker.sendall(form + body)
+        for number in range(5):
+            content = f"orig_code,dest_code,day,price\nCNGGZ,EETLL,2021-02-0{number + 1},100{number}\n" + " " * 20_000
+            headers = {"Authorization": f"Bearer {pod.token}", "Content-Type": "text/csv"}
+            answer = httpx.post(f"{pod.url}/v1/batches", content=content, headers=headers, timeout=30)
+            assert answer.status_code == 202, answer.text
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 7])
+@pytest.mark.parametrize("size", [1, 100, 16 * 1024, 16 * 1024 + 1, 100_000])
+def test_bodies_of_every_size_arrive_in_any_pieces(pod: PodUnderTest, size: int, pieces: int) -> None:
+    body = b"token=" + b"x" * (size - 6) if size > 6 else b"x" * size
+    head = f"POST /sign-in HTTP/1.1\r\nHost: rates\r\nContent-Length: {size}\r\n"
+    message = f"{head}Content-Type: application/x-www-form-urlencoded\r\n\r\n".encode() + body
+    step = -(-len(message) // pieces)
+    with pod.connect() as client:
+        for start in range(0, len(message), step):
+            client.sendall(message[start : start + step])
+        client.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    assert answer.split()[1] == (b"401" if size <= 4096 else b"413")
+
+
+def test_an_incomplete_form_is_the_clients_error(pod: PodUnderTest) -> None:
+    head = b"POST /sign-in HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+    assert pod.exchange(head + b"Content-Length: 100\r\n\r\ntoken=x").startswith(b"HTTP/1.1 400 ")
+
+
 def test_pipelined_requests_are_answered_in_order(pod: PodUnderTest) -> None:
     ask = "GET /v1/locations?limit={} HTTP/1.1\r\nHost: rates\r\nConnection: {}\r\n\r\n"
     requests = "".join(ask.format(number, "close" if number == 9 else "keep-alive") for number in range(1, 10)).encode()
@@ -204,3 +277,35 @@ def test_one_client_cannot_hold_all_connections(start_pod: Callable[..., Abstrac
             client.close()
         pod.wait_for_connections(0)
         assert httpx.get(pod.url + QUESTION).status_code == 200
+
+
+#: The bytes that fill a worker with connections of one sort, and the end of each response before the next step.
+FILLINGS = {
+    "silent": b"",
+    "idle": GOOD,
+    "not-reading": f"GET {LONG} HTTP/1.1\r\nHost: rates\r\n\r\n".encode() * 40,
+}
+
+
+@pytest.mark.parametrize("sort", FILLINGS)
+def test_a_full_worker_makes_room(start_pod: Callable[..., AbstractContextManager[PodUnderTest]], sort: str) -> None:
+    with start_pod(open_files=300, RATES_WORKERS="1", RATES_SHED_SECONDS="30") as pod, ExitStack() as stack:
+        for _ in range(60):
+            client = stack.enter_context(closing(pod.connect(receive_buffer=4096)))
+            client.setblocking(False)
+            if FILLINGS[sort]:
+                client.send(FILLINGS[sort])
+        pod.wait_for_metric(60 - 44, "rates_http_connections_closed_total", reason="evicted")
+        assert [httpx.get(pod.url + QUESTION, timeout=20).status_code for _ in range(5)] == [200] * 5
+        assert httpx.get(f"{pod.operations_url}/healthz").status_code == 200
+
+
+def test_the_kernel_buffers_little_for_a_client_that_does_not_read(pod: PodUnderTest) -> None:
+    """Socket memory counts towards the pod's limit; the kernel would accept megabytes for each connection."""
+    before = pod.metric("rates_http_requests_total", route="/rates", status="200")
+    with pod.connect(receive_buffer=4096) as client:
+        client.sendall(FILLINGS["not-reading"])
+        pod.wait_for_metric(before + 1, "rates_http_requests_total", route="/rates", status="200")
+        pod.wait_for_connections(0)
+    # Of the forty responses, it has prepared only those that fit.
+    assert pod.metric("rates_http_requests_total", route="/rates", status="200") <= before + 4
