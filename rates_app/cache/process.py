@@ -67,15 +67,14 @@ class ProcessAnswers:
 
     def put(self, key: Key, response: CachedResponse) -> None:
         """Store a response."""
-        size = len(response.body) + 2000
         with self._lock:
             if replaced := self._entries.pop(key, None):
-                self._bytes -= len(replaced.body) + 2000
+                self._bytes -= _size(key, replaced)
             self._entries[key] = response
-            self._bytes += size
+            self._bytes += _size(key, response)
             while self._bytes > MAX_BYTES:
                 oldest = next(iter(self._entries))
-                self._bytes -= len(self._entries.pop(oldest).body) + 2000
+                self._bytes -= _size(oldest, self._entries.pop(oldest))
 
     def take_hits(self) -> dict[str, int]:
         """Return the uses of each query since the last call, and reset the counts."""
@@ -85,3 +84,8 @@ class ProcessAnswers:
                 hits[cached.question] = hits.get(cached.question, 0) + cached.hits
                 cached.hits = 0
         return hits
+
+
+def _size(key: Key, response: CachedResponse) -> int:
+    """Approximate size of an entry in memory, in bytes. The client chooses the size of the key, up to a whole head."""
+    return len(response.body) + sum(map(len, filter(None, key))) + 2000

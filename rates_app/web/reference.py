@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from flask import current_app, request
+from flask import current_app, render_template, request
+from markupsafe import escape
 
 from rates_app.http.openapi import document
-from rates_app.web.rendering import live_page, views
+from rates_app.web.rendering import uncached, views
 
 if TYPE_CHECKING:
-    from flask import Response
+    from flask import Flask, Response
 
+#: Placeholder of the address that the client uses.
+_BASE = "https://address.invalid"
 _MODELS = "#/components/schemas/"
 
 
@@ -55,14 +59,20 @@ class Endpoint:
 
 @views.get("/docs")
 def reference_page() -> Response:
-    """Show the API reference."""
-    described = document(current_app)
-    base = request.url_root.rstrip("/")
+    """Show the API reference, with examples for the address that the client uses."""
+    page = _page(current_app._get_current_object())  # type: ignore[attr-defined]  # the app itself
+    return uncached(page.replace(_BASE, escape(request.url_root.rstrip("/"))))
+
+
+@cache
+def _page(app: Flask) -> str:
+    """Render the page once per application, with a placeholder for the client's address."""
+    described = document(app)
     endpoints: dict[str, list[Endpoint]] = {tag["name"]: [] for tag in described["tags"]}
     for path, methods in described["paths"].items():
         for method, each in methods.items():
-            endpoints[each["tags"][0]].append(_endpoint(base, path, method.upper(), each))
-    return live_page(
+            endpoints[each["tags"][0]].append(_endpoint(_BASE, path, method.upper(), each))
+    return render_template(
         "reference.html",
         info=described["info"],
         tags=described["tags"],

@@ -148,7 +148,7 @@ def test_request_ids_are_uuids_that_differ_and_sort_by_time() -> None:
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rates_app.cache.process.MAX_BYTES", 10 * 3000)
+    monkeypatch.setattr("rates_app.cache.process.MAX_BYTES", 10 * 3002)  # with keys of two characters
     answers = ProcessAnswers()
     for number in range(20):
         answers.put((str(number), "", None, None), CachedResponse(5, Stamp("e", 4), "q", "/", [], b"x" * 1000, "tag"))
