@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import RequestRedirect
 
-from rates_app.api import batches, docs, locations, operations, profiles, rates
+from rates_app.api import batches, changes, docs, locations, operations, profiles, rates
 from rates_app.cache.process import ProcessAnswers
 from rates_app.cache.redis import Redis
 from rates_app.http import problems
@@ -73,6 +73,7 @@ def create_app(settings: Settings) -> Flask:
     for views in (
         rates.views,
         locations.views,
+        changes.views,
         batches.views,
         profiles.views,
         operations.views,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -19,11 +19,12 @@ from pydantic import (
 
 from rates_app.batches.model import BatchState
 from rates_app.batches.sources.manifest import Deadline
-from rates_app.rates.model import MAX_CODE, Interval
+from rates_app.rates.model import MAX_CODE, Include, Interval
 
 #: Maximum number of lanes per request.
 MAX_LANES = 50
 _LANE = re.compile(r"[^:,/]{1,100}:[^:,/]{1,100}(/\*)?")
+_INCLUDES = "|".join(get_args(Include))
 _ISO_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
@@ -59,6 +60,14 @@ def _upper(value: object) -> object:
     return value.strip().upper() if isinstance(value, str) else value
 
 
+def _parts(value: object) -> tuple[str, ...]:
+    """Split a list at its commas; the order of the parts has no meaning."""
+    parts = tuple(sorted({part.strip().lower() for part in str(value).split(",")}))
+    if unknown := [part for part in parts if part not in get_args(Include)]:
+        raise ValueError(f"{unknown[0][:50]!r} is not an optional member; send {' or '.join(get_args(Include))}")
+    return parts
+
+
 def _lane_list(value: str) -> str:
     lanes = value.split(",")
     if len(lanes) > MAX_LANES:
@@ -90,6 +99,19 @@ PeriodText = Annotated[
 ]
 AnyInterval = Annotated[Interval, BeforeValidator(_lower)]
 ResponseFormat = Annotated[Literal["json", "csv", "ndjson"], BeforeValidator(_lower)]
+IncludeList = Annotated[
+    tuple[Include, ...],
+    BeforeValidator(_parts),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": f"^({_INCLUDES})(,({_INCLUDES}))*$",
+            "examples": [",".join(get_args(Include))],
+        }
+    ),
+]
+LocationSort = Annotated[Literal["match", "code"], BeforeValidator(_lower)]
+LaneSort = Annotated[Literal["prices", "code"], BeforeValidator(_lower)]
 Currency = Annotated[Literal["USD"], BeforeValidator(_upper)]
 
 
@@ -126,6 +148,11 @@ class RatesV1Arguments(_Strict):
     )
     currency: Currency = Field("USD", description="Currency of the prices.")
     interval: AnyInterval = Field("day", description="Length of an interval; weeks are ISO 8601 weeks.")
+    include: IncludeList | None = Field(
+        None,
+        description="Optional members, separated by commas: `quartiles` adds `p25` and `p75`; `port_pairs` adds "
+        "`port_pairs` and `index`, for at most 400 intervals.",
+    )
     format: ResponseFormat | None = Field(
         None, description="Format of the response; the default follows the Accept header."
     )
@@ -139,6 +166,10 @@ class LatestArguments(_Strict):
         "lanes to all ports below the destination that have prices, up to 500.",
         examples=["china_main:scandinavia,CNGGZ:EETLL"],
     )
+    date_to: IsoDay | None = Field(
+        None, description="Latest rates as of this day, inclusive. The default is the last day with prices of a lane."
+    )
+    currency: Currency = Field("USD", description="Currency of the prices.")
     format: ResponseFormat | None = Field(
         None, description="Format of the response; the default follows the Accept header."
     )
@@ -151,6 +182,12 @@ class LocationsArguments(_Strict):
         "", description="Prefix of a code or of a word of the name; typing errors are allowed."
     )
     limit: int = Field(20, ge=1, le=100, description="Maximum number of results.")
+    sort: LocationSort = Field(
+        "match", description="`match`: best match first. `code`: all locations by code, in pages; without `q`."
+    )
+    after: Code | None = Field(
+        None, description="Only locations after this code, with `sort=code`; `next` in a response contains it."
+    )
 
 
 class LanesArguments(_Strict):
@@ -159,6 +196,29 @@ class LanesArguments(_Strict):
     origin: Code | None = Field(None, description="Only lanes from this port, or from ports below this region.")
     destination: Code | None = Field(None, description="Only lanes to this port, or to ports below this region.")
     limit: int = Field(20, ge=1, le=500, description="Maximum number of results.")
+    sort: LaneSort = Field(
+        "prices", description="`prices`: lanes with most prices first. `code`: all lanes by their codes, in pages."
+    )
+    after: Annotated[str, Field(max_length=2 * MAX_CODE + 1, pattern=r"^[^:\x00]+:[^:\x00]+$")] | None = Field(
+        None,
+        description="Only lanes after ORIGIN:DESTINATION, with `sort=code`; `next` in a response contains it.",
+        examples=["CNGGZ:EETLL"],
+    )
+
+
+class ChangesArguments(_Strict):
+    """Parameters of ``GET /v1/changes``."""
+
+    since: int = Field(0, ge=0, lt=2**63, description="Only changes after this generation.")
+    origin: Code | None = Field(None, description="Only changes of the lane from this port or region.")
+    destination: Code | None = Field(None, description="Only changes of the lane to this port or region.")
+    limit: int = Field(100, ge=1, le=500, description="Maximum number of changes; those of a generation stay together.")
+
+
+class FeedArguments(_Strict):
+    """Parameters of ``GET /v1/changes.atom``."""
+
+    limit: int = Field(50, ge=1, le=500, description="Maximum number of entries.")
 
 
 class BatchesArguments(_Strict):

@@ -9,10 +9,11 @@ from flask import Blueprint
 from werkzeug.exceptions import NotFound
 
 from rates_app.api.arguments import LanesArguments, LocationsArguments
+from rates_app.api.listing import answer_page, check_cursor, invalid, next_page
 from rates_app.api.models import LanesBody, LocationsBody, LocationWithChildren
 from rates_app.http.openapi import Content, operation
 from rates_app.http.responses import answer_question
-from rates_app.rates.locations import child_locations, find_locations, search_locations
+from rates_app.rates.locations import child_locations, find_locations, list_locations, resolve_codes, search_locations
 from rates_app.rates.model import MAX_CODE
 from rates_app.rates.queries import lanes
 
@@ -28,19 +29,32 @@ JSON = "application/json"
 
 @views.get("/v1/locations")
 @operation(
-    summary="Search ports and regions",
+    summary="Search and list ports and regions",
     tag="Locations",
     query=LocationsArguments,
-    answers={200: Content("Matching locations, the best match first", LocationsBody)},
+    answers={200: Content("Matching locations", LocationsBody)},
 )
 def search(query: LocationsArguments) -> Response:
-    """Search locations by a prefix of a code or of a word of the name; typing errors are allowed."""
+    """Search locations by a prefix of a code or of a word of the name; typing errors are allowed.
+
+    `sort=code` lists all locations in pages; the header `Link` contains the address of the next page.
+    """
+    by_code = query.sort == "code"
+    check_cursor(by_code=by_code, after=query.after)
+    if by_code and query.q:
+        raise invalid("q", "cannot be combined with sort=code; send one of them")
 
     def render(connection: Connection) -> bytes:
-        found = search_locations(connection, query.q, query.limit)
-        return orjson.dumps({"locations": [each._asdict() for each in found]})
+        if not by_code:
+            found = search_locations(connection, query.q, query.limit)
+            return orjson.dumps({"locations": [each._asdict() for each in found], "next": None})
+        found = list_locations(connection, query.limit + 1, query.after)
+        page = found[: query.limit]
+        following = next_page({"after": page[-1].code}) if len(found) > query.limit else None
+        return orjson.dumps({"locations": [each._asdict() for each in page], "next": following})
 
-    return answer_question(orjson.dumps(["locations", query.q, query.limit]).decode(), JSON, render)
+    question = orjson.dumps(["locations", query.q, query.limit, query.sort, query.after])
+    return answer_page(question.decode(), render)
 
 
 @views.get("/v1/locations/<code>")
@@ -68,16 +82,33 @@ def location(code: str) -> Response:
 
 @views.get("/v1/lanes")
 @operation(
-    summary="The busiest lanes",
+    summary="The busiest lanes, or all lanes",
     tag="Locations",
     query=LanesArguments,
-    answers={200: Content("Lanes and their coverage, those with most prices first", LanesBody)},
+    answers={200: Content("Lanes and their coverage", LanesBody)},
 )
 def busiest_lanes(query: LanesArguments) -> Response:
-    """List lanes between ports, those with most prices first, and their days with prices."""
+    """List lanes between ports, those with most prices first, and their days with prices.
+
+    `sort=code` lists all lanes in pages; the header `Link` contains the address of the next page.
+    """
+    by_code = query.sort == "code"
+    check_cursor(by_code=by_code, after=query.after)
+    origin, _, destination = (query.after or "").partition(":")
+    after = (origin, destination) if query.after else None
 
     def render(connection: Connection) -> bytes:
-        found = lanes(connection, query.origin, query.destination, query.limit)
-        return orjson.dumps({"lanes": [lane._asdict() for lane in found]})
+        asked = [code for code in (query.origin, query.destination) if code]
+        exact = {text: place.code for text, place in resolve_codes(connection, asked).items()}
+        origin_code, destination_code = (
+            None if code is None else exact.get(code, code) for code in (query.origin, query.destination)
+        )
+        found = lanes(connection, origin_code, destination_code, query.limit + 1, by_code=by_code, after=after)
+        page = found[: query.limit]
+        following = None
+        if by_code and len(found) > query.limit:
+            following = next_page({"after": f"{page[-1].origin}:{page[-1].destination}"})
+        return orjson.dumps({"lanes": [lane._asdict() for lane in page], "next": following})
 
-    return answer_question(orjson.dumps(["lanes", query.origin, query.destination, query.limit]).decode(), JSON, render)
+    question = orjson.dumps(["lanes", query.origin, query.destination, query.limit, query.sort, query.after])
+    return answer_page(question.decode(), render)

@@ -45,6 +45,16 @@ class IntervalRate(BaseModel):
     average: float | None
     median: float | None
     high: float | None = Field(description="90th percentile (p90).")
+    p25: float | None = Field(None, description="25th percentile; with `include=quartiles`.")
+    p75: float | None = Field(None, description="75th percentile; with `include=quartiles`.")
+    port_pairs: int | None = Field(
+        None, description="Pairs of ports with prices in the interval; with `include=port_pairs`."
+    )
+    index: float | None = Field(
+        None,
+        description="Average for a constant mix of port pairs, equal to `average` in the last interval that has one; "
+        "with `include=port_pairs`.",
+    )
 
 
 class Rates(BaseModel):
@@ -54,6 +64,7 @@ class Rates(BaseModel):
     destination: LocationBody
     currency: Literal["USD"]
     interval: Interval
+    port_pairs: int | None = Field(None, description="Pairs of ports with prices in the range.")
     rates: list[IntervalRate]
 
 
@@ -86,10 +97,33 @@ class LatestRates(BaseModel):
     rates: list[LatestRate]
 
 
+class DataChangeBody(BaseModel):
+    """A published or withdrawn batch."""
+
+    generation: int = Field(description="The generation that it began. A replacement has two changes of one.")
+    batch: int
+    change: Literal["published", "withdrawn"]
+    at: datetime
+    first_day: date = Field(description="First day with prices of the batch; rates before it are unchanged.")
+    last_day: date
+    prices: int
+    lanes: int = Field(description="Lanes between ports.")
+
+
+class ChangesBody(BaseModel):
+    """Changes of the data, oldest first. A batch that was published and withdrawn appears as withdrawn only."""
+
+    epoch: str = Field(description="Differs after the database was restored: read everything again.")
+    generation: int = Field(description="The current generation; send it as `since` the next time.")
+    changes: list[DataChangeBody]
+    next: str | None = Field(description="Address of later changes; null at the end.")
+
+
 class LocationsBody(BaseModel):
-    """Locations, the best match first."""
+    """Locations, the best match first or by code."""
 
     locations: list[LocationBody]
+    next: str | None = Field(description="Address of the next page; null at the end, and without `sort=code`.")
 
 
 class LocationWithChildren(LocationBody):
@@ -112,9 +146,10 @@ class LaneCoverage(BaseModel):
 
 
 class LanesBody(BaseModel):
-    """Lanes, those with most prices first."""
+    """Lanes, those with most prices first or by code."""
 
     lanes: list[LaneCoverage]
+    next: str | None = Field(description="Address of the next page; null at the end, and without `sort=code`.")
 
 
 class BatchProgress(BaseModel):

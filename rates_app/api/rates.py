@@ -8,15 +8,16 @@ import orjson
 from flask import Blueprint
 
 from rates_app.api.arguments import LatestArguments, RatesArguments, RatesV1Arguments
+from rates_app.api.listing import invalid
 from rates_app.api.models import DayRates, LatestRates, Rates
 from rates_app.http.openapi import Content, operation
 from rates_app.http.problems import Problem
 from rates_app.http.responses import answer_question, choose_media_type
 from rates_app.http.service import service
-from rates_app.rates.answers import CONTENT_TYPES, OpenRatesQuestion, RangeError, RatesQuestion, UnknownLocation
+from rates_app.rates.answers import CONTENT_TYPES, OpenRatesQuestion, RatesQuestion, UnknownLocation
 from rates_app.rates.latest import UnknownCodes, latest_body
 from rates_app.rates.locations import is_exact
-from rates_app.rates.model import Question
+from rates_app.rates.model import Question, RangeError
 
 if TYPE_CHECKING:
     from flask import Response
@@ -61,7 +62,7 @@ def daily_rates(query: RatesArguments) -> Response:
 def latest(query: LatestArguments) -> Response:
     """Return the latest rate of each lane, and its changes against 7 and 30 days before.
 
-    A lane without a rate in the 90 days before its last price is omitted.
+    A lane without a rate in the 90 days before its last price, or up to `date_to`, is omitted.
     """
     media_type = choose_media_type(query.format)
     wanted = []
@@ -70,9 +71,9 @@ def latest(query: LatestArguments) -> Response:
         wanted.append((origin, destination.removesuffix("/*"), destination.endswith("/*")))
 
     def render(connection: Connection) -> bytes:
-        return latest_body(connection, wanted, media_type)
+        return latest_body(connection, wanted, media_type, query.date_to)
 
-    question = orjson.dumps(["latest", wanted, media_type]).decode()
+    question = orjson.dumps(["latest", wanted, media_type, query.date_to]).decode()
     try:
         return answer_question(question, CONTENT_TYPES[media_type], render, vary="Accept, Accept-Encoding")
     except UnknownCodes as error:
@@ -93,33 +94,30 @@ def interval_rates(query: RatesV1Arguments) -> Response:
     """Return the rate of every interval from `date_from` to `date_to`, oldest first.
 
     A region includes all ports below it. `low` and `high` are the 10th and 90th percentiles (p10, p90). An interval
-    with fewer than 3 prices has a count only.
+    with fewer than 3 prices has a count only. `include=quartiles` adds the 25th and 75th percentiles (p25, p75).
+    `include=port_pairs` adds the number of port pairs behind each rate, and an index that holds their mix constant.
     """
     media_type = choose_media_type(query.format)
     asked: RatesQuestion | OpenRatesQuestion
     if query.date_from and query.date_to and not query.period:
         question = Question(query.origin, query.destination, query.date_from, query.date_to)
         if question.date_to < question.date_from:
-            raise _invalid("date_to", "is before date_from")
+            raise invalid("date_to", "is before date_from")
         _check_range(question)
-        asked = RatesQuestion(question, query.interval, media_type)
+        asked = RatesQuestion(question, query.interval, media_type, query.include or ())
     elif query.date_from and query.period:
-        raise _invalid("period", "cannot be combined with date_from; send one of them")
+        raise invalid("period", "cannot be combined with date_from; send one of them")
     else:
         asked = OpenRatesQuestion(
             query.origin, query.destination, query.date_from, query.date_to, query.period, query.interval, media_type,
-            service().settings.max_range_days,
+            service().settings.max_range_days, query.include or (),
         )  # fmt: skip
     try:
         return _answer(asked, query.origin, query.destination, vary="Accept, Accept-Encoding")
     except UnknownLocation as error:
         raise _unknown(error) from None
     except RangeError as error:
-        raise _invalid("date_from", str(error)) from None
-
-
-def _invalid(parameter: str, detail: str) -> Problem:
-    return Problem("invalid-arguments", f"{parameter} {detail}", errors=[{"parameter": parameter, "detail": detail}])
+        raise invalid("date_from", str(error)) from None
 
 
 def _answer(asked: RatesQuestion | OpenRatesQuestion, *codes: str, vary: str) -> Response:

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
 from datetime import date
-from typing import TYPE_CHECKING, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import orjson
 
+from rates_app.rates.details import MEMBERS, details
 from rates_app.rates.explore import priced_days
 from rates_app.rates.locations import Location, resolve_codes, search_locations
-from rates_app.rates.model import MAX_CODE, Interval, Question
+from rates_app.rates.model import MAX_CODE, Include, Interval, Question, RangeError
 from rates_app.rates.queries import daily_averages, rates
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from rates_app.rates.model import Rate
     from rates_app.store.databases import Connection
@@ -60,18 +61,19 @@ class RatesQuestion:
         question: The locations and days.
         interval: Length of an interval of ``/v1/rates``; None for the averages of ``/rates``.
         media_type: Format of the answer.
+        include: Optional members of ``/v1/rates``.
     """
 
     question: Question
     interval: Interval | None = None
     media_type: MediaType = "application/json"
+    include: tuple[Include, ...] = ()
 
     def canonical(self) -> str:
         """Return the same string for equal queries."""
         asked = self.question
-        return orjson.dumps(
-            [asked.origin, asked.destination, asked.date_from, asked.date_to, self.interval, self.media_type]
-        ).decode()
+        key = [asked.origin, asked.destination, asked.date_from, asked.date_to, self.interval, self.media_type]
+        return orjson.dumps([*key, *self.include]).decode()
 
     @classmethod
     def parse(cls, canonical: str) -> Self:
@@ -81,7 +83,7 @@ class RatesQuestion:
             ValueError: The text is not a canonical form, or no valid request has it.
         """
         try:
-            origin, destination, first, last, interval, media_type = orjson.loads(canonical)
+            origin, destination, first, last, interval, media_type, *include = orjson.loads(canonical)
             question = Question(origin, destination, date.fromisoformat(first), date.fromisoformat(last))
         except (TypeError, AttributeError) as error:
             raise ValueError(f"not a query: {canonical[:100]!r}") from error
@@ -90,7 +92,9 @@ class RatesQuestion:
                 raise ValueError(f"not a location: {code!r:.100}")
         if (interval is not None and interval not in get_args(Interval)) or media_type not in get_args(MediaType):
             raise ValueError(f"unknown interval or media type: {interval!r:.100}, {media_type!r:.100}")
-        return cls(question, interval, media_type)
+        if any(part not in get_args(Include) for part in include):
+            raise ValueError(f"unknown members: {include!r:.100}")
+        return cls(question, interval, media_type, tuple(include))
 
     def render(self, connection: Connection) -> bytes:
         """Compute and render the answer.
@@ -100,6 +104,7 @@ class RatesQuestion:
 
         Raises:
             UnknownLocation: A location of a query of ``/v1/rates`` does not exist.
+            RangeError: There are too many intervals for an included member.
         """
         if self.interval is None:
             days = daily_averages(connection, self.question)
@@ -107,11 +112,11 @@ class RatesQuestion:
         origin, destination = _locations(connection, self.question)
         resolved = replace(self.question, origin=origin.code, destination=destination.code)
         found = rates(connection, resolved, self.interval)
-        return _FORMS[self.media_type](self, origin, destination, found)
-
-
-class RangeError(Exception):
-    """An open range has too many days or no day; the message is the reason."""
+        answer = _Answer(origin, destination, self.interval, found)
+        if self.include:
+            members, port_pairs = details(connection, resolved, self.interval, self.include)
+            answer = replace(answer, members=members, port_pairs=port_pairs, include=self.include)
+        return _FORMS[self.media_type](answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +134,7 @@ class OpenRatesQuestion:
         interval: Length of an interval.
         media_type: Format of the response.
         max_days: Maximum number of days.
+        include: Optional members.
     """
 
     origin: str
@@ -139,6 +145,7 @@ class OpenRatesQuestion:
     interval: Interval
     media_type: MediaType
     max_days: int
+    include: tuple[Include, ...] = ()
 
     def canonical(self) -> str:
         """Return the same string for equal queries."""
@@ -159,8 +166,7 @@ class OpenRatesQuestion:
         priced = None if self.date_to else priced_days(connection, origin.code, destination.code)
         last = self.date_to or (priced[1] if priced else None)
         if last is None:
-            question = Question(origin.code, destination.code, any_day, any_day)
-            return _FORMS[self.media_type](RatesQuestion(question, self.interval), origin, destination, [])
+            return _FORMS[self.media_type](_Answer(origin, destination, self.interval, [], include=self.include))
         first = self._first(last)
         days = (last - first).days + 1
         if days < 1:
@@ -168,7 +174,7 @@ class OpenRatesQuestion:
         if days > self.max_days:
             raise RangeError(f"is {days} days before the last day, {last}; send {self.max_days} days at most")
         question = Question(origin.code, destination.code, first, last)
-        return RatesQuestion(question, self.interval, self.media_type).render(connection)
+        return RatesQuestion(question, self.interval, self.media_type, self.include).render(connection)
 
     def _first(self, last: date) -> date:
         if self.date_from:
@@ -192,32 +198,53 @@ def _locations(connection: Connection, question: Question) -> list[Location]:
     return [found[code] for code in asked.values()]
 
 
-def _json(asked: RatesQuestion, origin: Location, destination: Location, found: list[Rate]) -> bytes:
-    return orjson.dumps(
-        {
-            "origin": origin._asdict(),
-            "destination": destination._asdict(),
-            "currency": "USD",
-            "interval": asked.interval,
-            "rates": found,
-        }
-    )
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """Rates and their optional members, before they are rendered."""
+
+    origin: Location
+    destination: Location
+    interval: Interval
+    rates: list[Rate]
+    members: dict[date, dict[str, Any]] = field(default_factory=dict)
+    port_pairs: int | None = None
+    include: tuple[Include, ...] = ()
+
+    @property
+    def columns(self) -> list[str]:
+        return [*COLUMNS, *(member for part in self.include for member in MEMBERS[part])]
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        for rate in self.rates:
+            yield {name: getattr(rate, name) for name in COLUMNS} | self.members.get(rate.date_from, {})
 
 
-def _csv(_asked: RatesQuestion, _origin: Location, _destination: Location, found: list[Rate]) -> bytes:
+def _json(answer: _Answer) -> bytes:
+    head: dict[str, Any] = {
+        "origin": answer.origin._asdict(),
+        "destination": answer.destination._asdict(),
+        "currency": "USD",
+        "interval": answer.interval,
+    }
+    if answer.port_pairs is not None:
+        head["port_pairs"] = answer.port_pairs
+    return orjson.dumps(head | {"rates": list(answer.records()) if answer.include else answer.rates})
+
+
+def _csv(answer: _Answer) -> bytes:
     text = io.StringIO()
-    writer = csv.writer(text)  # RFC 4180: lines end with CR LF
-    writer.writerow(COLUMNS)
-    writer.writerows([getattr(rate, column) for column in COLUMNS] for rate in found)
+    writer = csv.DictWriter(text, answer.columns)  # RFC 4180: lines end with CR LF
+    writer.writeheader()
+    writer.writerows(answer.records())
     return text.getvalue().encode()
 
 
-def _ndjson(_asked: RatesQuestion, origin: Location, destination: Location, found: list[Rate]) -> bytes:
-    lane = {"origin": origin.code, "destination": destination.code, "currency": "USD"}
-    return b"".join(orjson.dumps({**lane, **asdict(rate)}) + b"\n" for rate in found)
+def _ndjson(answer: _Answer) -> bytes:
+    lane = {"origin": answer.origin.code, "destination": answer.destination.code, "currency": "USD"}
+    return b"".join(orjson.dumps(lane | record) + b"\n" for record in answer.records())
 
 
-_FORMS: dict[MediaType, Callable[[RatesQuestion, Location, Location, list[Rate]], bytes]] = {
+_FORMS: dict[MediaType, Callable[[_Answer], bytes]] = {
     "application/json": _json,
     "text/csv": _csv,
     "application/x-ndjson": _ndjson,

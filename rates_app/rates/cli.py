@@ -12,8 +12,8 @@ from rich.table import Table
 
 from rates_app.console import print_table
 from rates_app.ops.logs import configure_logs
-from rates_app.rates.answers import OpenRatesQuestion, RangeError, UnknownLocation
-from rates_app.rates.model import Interval
+from rates_app.rates.answers import OpenRatesQuestion, UnknownLocation
+from rates_app.rates.model import Interval, RangeError
 from rates_app.settings import load_settings
 from rates_app.store.connections import connect
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -14,6 +15,7 @@ from rates_app.rates.queries import lanes as port_lanes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import date
 
     from rates_app.rates.answers import MediaType
     from rates_app.rates.queries import Lane
@@ -30,18 +32,24 @@ class UnknownCodes(Exception):
     """Unknown codes, which are the exception's arguments."""
 
 
-def latest_body(connection: Connection, wanted: Sequence[tuple[str, str, bool]], media_type: MediaType) -> bytes:
+def latest_body(
+    connection: Connection,
+    wanted: Sequence[tuple[str, str, bool]],
+    media_type: MediaType,
+    date_to: date | None = None,
+) -> bytes:
     """Render the latest rates.
 
     Args:
         connection: A connection, in a transaction with one snapshot.
         wanted: Origin, destination, and whether the destination is expanded to the ports below it.
         media_type: Format of the response.
+        date_to: Last day that is considered; without it, each lane's last day with prices.
 
     Raises:
         UnknownCodes: A code does not exist.
     """
-    rates = [_record(found) for found in _read(connection, wanted) if found.latest is not None]
+    rates = [_record(found) for found in _read(connection, wanted, date_to) if found.latest is not None]
     if media_type == "application/json":
         return orjson.dumps({"currency": "USD", "rates": rates})
     if media_type == "application/x-ndjson":
@@ -55,7 +63,7 @@ def latest_body(connection: Connection, wanted: Sequence[tuple[str, str, bool]],
     return text.getvalue().encode()
 
 
-def _read(connection: Connection, wanted: Sequence[tuple[str, str, bool]]) -> list[BoardLane]:
+def _read(connection: Connection, wanted: Sequence[tuple[str, str, bool]], date_to: date | None) -> list[BoardLane]:
     texts = {text for origin, destination, _ in wanted for text in (origin, destination)}
     known = resolve_codes(connection, texts)
     if unknown := sorted(texts - known.keys()):
@@ -66,12 +74,10 @@ def _read(connection: Connection, wanted: Sequence[tuple[str, str, bool]]) -> li
         found = port_lanes(connection, *codes, MAX_EXPANDED) if expanded else named_lanes(connection, [codes])
         lanes |= {(lane.origin, lane.destination): lane for lane in found}
     # Each lane is read up to its last day. Most lanes have the same last day, so they are grouped by it.
-    ends = {lane.last_day for lane in lanes.values()}
-    read = [
-        found
-        for last in ends
-        for found in latest_rates(connection, [lane for lane in lanes.values() if lane.last_day == last], last)
-    ]
+    ends: dict[date, list[Lane]] = defaultdict(list)
+    for lane in lanes.values():
+        ends[min(lane.last_day, date_to or lane.last_day)].append(lane)
+    read = [found for last, ending in ends.items() for found in latest_rates(connection, ending, last)]
     by_code = {(found.lane.origin, found.lane.destination): found for found in read}
     return [by_code[codes] for codes in lanes]
 

@@ -183,6 +183,49 @@ def child_locations(connection: Connection, code: str) -> list[Location]:
     return [Location(*row) for row in rows]
 
 
+def ports_near(connection: Connection, codes: list[str]) -> dict[str, list[list[tuple[str, str]]]]:
+    """List the ports below some locations, and below the regions above them.
+
+    Args:
+        connection: A connection to any server.
+        codes: Exact codes; a port is below itself.
+
+    Returns:
+        For each location, lists of codes and names: ports below it, below its parent, and so on up to the root.
+    """
+    found: dict[str, list[list[tuple[str, str]]]] = {}
+    for code, ports, names in connection.execute(
+        """
+        SELECT place.code, array_agg(port.code ORDER BY port.code), array_agg(port.name ORDER BY port.code)
+        FROM locations place
+        JOIN location_ancestors up ON up.location_id = place.id
+        JOIN location_ancestors down ON down.ancestor_id = up.ancestor_id
+        JOIN locations port ON port.id = down.location_id AND port.kind = 'port'
+        WHERE place.code = ANY(%s)
+        GROUP BY place.code, up.depth
+        ORDER BY place.code, up.depth
+        """,
+        (codes,),
+    ):
+        found.setdefault(code, []).append(list(zip(ports, names, strict=True)))
+    return found
+
+
+def list_locations(connection: Connection, limit: int, after: str | None = None) -> list[Location]:
+    """List ports and regions by code.
+
+    Args:
+        connection: A connection to any server.
+        limit: Maximum number of locations.
+        after: Only locations after this code.
+    """
+    rows = connection.execute(
+        f"""{_WITH_PATH} WHERE code COLLATE "C" > coalesce(%s, '') ORDER BY code COLLATE "C" LIMIT %s""",
+        (after, limit),
+    ).fetchall()
+    return [Location(*row) for row in rows]
+
+
 def search_locations(connection: Connection, text: str, limit: int) -> list[Location]:
     """Search ports and regions by a prefix of a code or a word, or by a similar name.
 

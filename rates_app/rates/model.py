@@ -15,6 +15,13 @@ MAX_CODE = 100
 
 Interval = Literal["day", "week", "month"]
 
+#: Optional members of rates.
+Include = Literal["quartiles", "port_pairs"]
+
+
+class RangeError(Exception):
+    """The days of a query are too many, or none; the message is the reason."""
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -24,6 +31,10 @@ class Question:
     destination: str
     date_from: date
     date_to: date
+
+    def days(self) -> list[date]:
+        """Return every day, oldest first."""
+        return [self.date_from + timedelta(days=day) for day in range((self.date_to - self.date_from).days + 1)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rates_app.rates.model import (
     MIN_PRICES,
@@ -17,10 +17,10 @@ from rates_app.rates.model import (
     intervals,
 )
 from rates_app.rates.sets import read_set
-from rates_app.rates.spread import Spread, spread
+from rates_app.rates.spread import SPREAD, OrderedPrices, Spread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
     from datetime import date
 
     from rates_app.store.databases import Connection
@@ -118,38 +118,53 @@ def rates(connection: Connection, question: Question, interval: Interval) -> lis
     Returns:
         Every interval of the query, oldest first; money in USD, rounded to the cent.
     """
-
-    def first_day(row: tuple[Any, ...]) -> date:  # of the interval, within the query's range
-        return max(interval_start(row[0], interval), question.date_from)
-
     rows = (
         _Part(day, prices, total, Spread(*cents))
         for day, prices, total, *cents in connection.execute(PARTS, query_parameters(question))
     )
-    parts = {first: list(some) for first, some in groupby(rows, key=first_day)}
+    parts = {
+        first: list(some) for first, some in groupby(rows, key=lambda part: _first_day(question, interval, part.day))
+    }
     enough = {first: some for first, some in parts.items() if sum(part.prices for part in some) >= MIN_PRICES}
     # The spread of a single part is stored. Percentiles of several parts can only be computed from their prices.
     known = {first: some[0].spread for first, some in enough.items() if len(some) == 1}
     days = [part.day for first, some in enough.items() if first not in known for part in some]
-    spreads = known | _spreads(connection, question, days, first_day)
+    spreads = known | {
+        first: Spread(*prices.percentiles(SPREAD))
+        for first, prices in interval_prices(connection, question, interval, days)
+    }
     return [
         _rate(first, last, parts.get(first, []), spreads.get(first)) for first, last in intervals(question, interval)
     ]
 
 
-def _spreads(
-    connection: Connection, question: Question, days: list[date], first_day: Callable[[tuple[Any, ...]], date]
-) -> dict[date, Spread]:
-    """Compute spreads from the prices of some days, one for each interval."""
+def interval_prices(
+    connection: Connection, question: Question, interval: Interval, days: list[date]
+) -> Iterator[tuple[date, OrderedPrices]]:
+    """Read the prices of some days and merge them by interval.
+
+    Args:
+        connection: A connection, in a transaction.
+        question: The locations and days.
+        interval: Length of an interval.
+        days: Days of the query to read.
+
+    Yields:
+        First day of an interval, within the query's range, and its prices; oldest first, only intervals with prices.
+    """
     if not days:
-        return {}
+        return
     # A server-side cursor: the prices of a long range may not fit into memory.
     with connection.cursor("sets", binary=True) as cursor:
         cursor.itersize = 500
         cursor.execute(SETS, query_parameters(question) | {"days": days})
-        return {
-            first: spread(read_set(*numbers) for _, *numbers in some) for first, some in groupby(cursor, key=first_day)
-        }
+        for first, some in groupby(cursor, key=lambda row: _first_day(question, interval, row[0])):
+            yield first, OrderedPrices.merge(read_set(*numbers) for _, *numbers in some)
+
+
+def _first_day(question: Question, interval: Interval, day: date) -> date:
+    """Return the first day of a day's interval, within the query's range."""
+    return max(interval_start(day, interval), question.date_from)
 
 
 def _rate(first: date, last: date, parts: list[_Part], found: Spread | None) -> Rate:
@@ -160,7 +175,15 @@ def _rate(first: date, last: date, parts: list[_Part], found: Spread | None) -> 
     return Rate(first, last, count, *(cents / 100 for cents in (found.low, average, found.median, found.high)))
 
 
-def lanes(connection: Connection, origin: str | None, destination: str | None, limit: int) -> list[Lane]:
+def lanes(
+    connection: Connection,
+    origin: str | None,
+    destination: str | None,
+    limit: int,
+    *,
+    by_code: bool = False,
+    after: tuple[str, str] | None = None,
+) -> list[Lane]:
     """List lanes, the one with most prices first.
 
     Args:
@@ -168,6 +191,8 @@ def lanes(connection: Connection, origin: str | None, destination: str | None, l
         origin: Only lanes from this port or from under this region.
         destination: Only lanes to this port or to under this region.
         limit: Maximum number of lanes.
+        by_code: Order by the codes of origin and destination instead.
+        after: Only lanes after these codes, if they are ordered by code.
     """
     rows = connection.execute(
         """
@@ -187,9 +212,16 @@ def lanes(connection: Connection, origin: str | None, destination: str | None, l
         ) lane
         JOIN locations o ON o.id = lane.origin_id
         JOIN locations d ON d.id = lane.destination_id
-        ORDER BY lane.prices DESC, o.code, d.code
+        WHERE %(after)s::text[] IS NULL OR ARRAY[o.code, d.code] COLLATE "C" > %(after)s::text[] COLLATE "C"
+        ORDER BY CASE WHEN NOT %(by_code)s THEN lane.prices END DESC, o.code COLLATE "C", d.code COLLATE "C"
         LIMIT %(limit)s
         """,
-        {"origin": origin, "destination": destination, "limit": limit},
+        {
+            "origin": origin,
+            "destination": destination,
+            "limit": limit,
+            "by_code": by_code,
+            "after": None if after is None else list(after),
+        },
     ).fetchall()
     return [Lane(*row) for row in rows]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rates_app.rates.spread import spreads
+from rates_app.rates.spread import percentiles
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,7 +100,7 @@ def _collect(
     """
     order = _order(place)
     firsts = np.cumsum(counts) - counts
-    spread = spreads(counts, lambda places: exact[order[firsts + places]])
+    spread = percentiles(counts, lambda places: exact[order[firsts + places]])
     cents = kept[order]
     new = _new(cents)
     new[firsts] = True

@@ -11,6 +11,7 @@ import structlog
 from rates_app.cache.answer import Answer
 from rates_app.cache.answers import SharedAnswers
 from rates_app.rates.answers import CONTENT_TYPES, RatesQuestion, UnknownLocation
+from rates_app.rates.model import RangeError
 from rates_app.store.generation import lane_version
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def _prepare(shared: SharedAnswers, connection: Connection, canonical: str) -> b
     try:
         with connection.transaction():
             body = asked.render(connection)
-    except (UnknownLocation, psycopg.errors.QueryCanceled):
+    except (UnknownLocation, RangeError, psycopg.errors.QueryCanceled):
         return False
     shared.put(canonical, Answer.of(body, CONTENT_TYPES[asked.media_type], version.lane))
     return True

@@ -341,6 +341,16 @@ def test_latest_rates_are_those_of_v1_rates(
     assert float(table[0]["average"]) == rates["CNGGZ", "EETLL"]["average"]
 
 
+def test_latest_rates_as_of_a_day(client: FlaskClient, publisher: Publisher) -> None:
+    publisher.publish([("CNGGZ", "EETLL", day, 100_000 + day.day) for day in DAYS for _ in range(3)])
+    asked = "/v1/rates/latest?lanes=CNGGZ:EETLL&currency=usd"
+
+    for date_to, day in (("2021-01-03", "2021-01-03"), ("2021-02-28", "2021-01-05")):
+        rates: Any = client.get(f"{asked}&date_to={date_to}").json
+        assert [(rate["day"], rate["count"]) for rate in rates["rates"]] == [(day, 3)]
+    assert client.get(f"{asked}&date_to=2020-12-31").json == {"currency": "USD", "rates": []}
+
+
 @pytest.mark.parametrize("lanes", ["", "CNGGZ", "CNGGZ:NOWHERE", "A:B:C", ",".join(["CNGGZ:EETLL"] * 51)])
 def test_latest_rates_name_invalid_parameters(client: FlaskClient, lanes: str) -> None:
     answer: Any = client.get("/v1/rates/latest", query_string={"lanes": lanes})
