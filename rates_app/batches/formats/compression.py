@@ -71,7 +71,7 @@ def plain_head(head: bytes, compression: Compression) -> bytes:
 def _zip_head(head: bytes) -> bytes:
     """Return the first bytes of the first file in an archive, which may follow the entries of folders."""
     at = 0
-    while head[at : at + 4] == _ZIP and len(head) >= at + _LOCAL_HEADER.size:
+    while at >= 0 and head[at : at + 4] == _ZIP and len(head) >= at + _LOCAL_HEADER.size:
         _, _, flags, method, _, _, _, size, _, name, extra = _LOCAL_HEADER.unpack_from(head, at)
         start = at + _LOCAL_HEADER.size + name + extra
         if not _is_clutter(head[at + _LOCAL_HEADER.size :][:name].decode("utf-8", "replace")):
@@ -82,7 +82,8 @@ def _zip_head(head: bytes) -> bytes:
                 return zlib.decompressobj(-15).decompress(content, HEAD_BYTES) if method else content[:HEAD_BYTES]
             except zlib.error:
                 return b""
-        at = start + size
+        # An entry that was written as a stream states its size after its content.
+        at = head.find(_ZIP, start + size)
     return b""
 
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 
 from rates_app.batches.formats.base import MAX_CHUNK_REJECTS, MAX_LINE_BYTES, Rows, shown
@@ -208,7 +207,7 @@ def csv_rows(chunk: bytes, layout: Layout) -> Rows:
         return _parse_lines(chunk, layout)
     # A line break between quotes has joined two lines.
     joined = quoted and rows.read != chunk.count(b"\n") + (not chunk.endswith(b"\n"))
-    return _parse_lines(chunk, layout) if joined or _has_empty_value(rows.columns[0]) else rows
+    return _parse_lines(chunk, layout) if joined or _has_blank_value(rows.columns[0]) else rows
 
 
 def _is_plainly_quoted(chunk: bytes, separator: str) -> bool:
@@ -223,9 +222,9 @@ def _is_plainly_quoted(chunk: bytes, separator: str) -> bool:
     return bool(borders[text[quotes[1::2] + 1]].all())
 
 
-def _has_empty_value(column: Any) -> bool:
-    """Return whether a dictionary has an empty value."""
-    return bool(pc.min(pc.binary_length(column.dictionary)).as_py() == 0)
+def _has_blank_value(column: Any) -> bool:
+    """Return whether a dictionary has a value that is empty or blank, as every value of a blank row is."""
+    return any(not value or value.isspace() for value in column.dictionary.to_pylist())
 
 
 def _parse_chunk(chunk: bytes, layout: Layout, *, quoted: bool) -> Rows | None:

@@ -19,11 +19,11 @@ from rates_app.batches.formats.base import Rows, shown
 from rates_app.batches.formats.files import open_uri
 from rates_app.batches.formats.layout import Layout, match_columns, reading_of
 from rates_app.batches.formats.lines import plan_lines, read_lines, sample_lines, whole_file
-from rates_app.batches.formats.workbook import OFFSET_DIGITS, UNREADABLE
+from rates_app.batches.formats.workbook import OFFSET_DIGITS, UNREAD, UNREADABLE
 from rates_app.batches.model import COLUMNS, Unreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from rates_app.batches.formats.base import Converter
@@ -95,6 +95,8 @@ def check(uri: str, profile: Profile) -> Layout:
                 found[sheet["name"]] = replace(_find_header(first, sheet["start"], profile), stop=sheet["stop"])
             except Unreadable as error:
                 faults.append(str(error))
+    if not sheets:
+        raise Unreadable("the workbook has no visible sheet")
     names = [shown(sheet["name"]) for sheet in sheets]
     listed = ", ".join(map(repr, names[:_LISTED_SHEETS]))
     if not found:
@@ -105,6 +107,9 @@ def check(uri: str, profile: Profile) -> Layout:
         several = ", ".join(repr(shown(name)) for name in list(found)[:_LISTED_SHEETS])
         raise Unreadable(f"several sheets have prices: {several}. Deliver one sheet per file")
     ((name, layout),) = found.items()
+    last_hidden = next(sheet["last_hidden"] for sheet in sheets if sheet["name"] == name)
+    if last_hidden > layout.header_lines:
+        layout = layout.assuming(f"Hidden rows were read like the others, such as row {last_hidden}.")
     others = [repr(other) for other in names if other != shown(name)]
     if not others:
         return layout
@@ -174,7 +179,7 @@ def _rows(chunk: bytes, layout: Layout) -> Rows:
     for line, text in enumerate(texts, 1):
         cells: list[Any] = orjson.loads(text)
         values = [cells[at] if at < len(cells) else None for at in positions]
-        if all(value is None or value == "" for value in cells):
+        if _is_blank(values) and _is_blank(cell for cell in cells if not isinstance(cell, dict)):
             continue
         rows.append([_as_text(value) for value in values])
         numbers.append(isinstance(values[len(layout.positions) - 1], int | float))
@@ -193,4 +198,11 @@ def _rows(chunk: bytes, layout: Layout) -> Rows:
 def _as_text(value: object) -> bytes | None:
     if value is None:
         return None
+    if isinstance(value, dict):
+        value = value[UNREAD]
     return value.encode() if isinstance(value, str) else orjson.dumps(value)
+
+
+def _is_blank(cells: Iterable[object]) -> bool:
+    """Return whether no cell has a value. A formula without a result outside the table makes no row."""
+    return all(cell is None or cell == "" for cell in cells)

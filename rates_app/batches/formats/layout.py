@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,8 +31,16 @@ _SYNONYMS = {
 }
 SYNONYMS: dict[str, frozenset[str]] = {column: frozenset(names.split()) for column, names in _SYNONYMS.items()}
 
-#: A column that states the currency of each price.
-CURRENCY = frozenset({"currency", "currency_code", "ccy", "curr", "price_currency", "rate_currency"})
+#: Names of a column that states the currency of each price. Others that may do so count where none of these is.
+_CURRENCY = frozenset({"currency", "currency_code", "ccy", "curr", "price_currency", "rate_currency"})
+#: A file whose column of currencies were ignored would have its euros published as dollars.
+_MAY_BE_CURRENCY = re.compile(
+    r"(.+_)?(currency|ccy|curr?|waers|waehrung|währung|devise|monnaie|moneda|divisa|moeda|valuta|valuuta|waluta|měna"
+    r"|валюта|货币|币种|幣別|通貨)(_(codes?|iso|4217|key|id|symbol|name|of_.+))*"
+)
+
+#: The dollar in a column's name, where no other letter stands before it, as in C$.
+_DOLLAR = re.compile(r"\bUS\$|(?<!\w)\$", re.IGNORECASE)
 
 #: Names listed in an error.
 _MAX_NAMES = 20
@@ -47,6 +56,8 @@ class Layout:
     #: Position, or name, of a column that states the currency.
     currency_position: int | None = None
     currency_key: str | None = None
+    #: Names of further columns that could change what the others mean, but are known not to be used.
+    unused_keys: tuple[str, ...] = ()
     #: Columns that the header has, and those up to the last with a name: values after that one have to be blank.
     width: int = len(COLUMNS)
     named: int | None = None
@@ -98,8 +109,21 @@ def reading_of(profile: Profile) -> Reading:
 
 
 def normalise(name: str) -> str:
-    """Return a column's name without regard to case, blanks and punctuation."""
-    return re.sub(r"[\W_]+", "_", name.strip().casefold()).strip("_")
+    """Return a column's name without regard to case, blanks and punctuation.
+
+    Signs of currencies and of percent stay, because they change the meaning: ``Price (€)`` is ``price_€``, and
+    ``Price ($)`` is ``price_usd``.
+    """
+    words = _DOLLAR.sub(" usd ", unicodedata.normalize("NFKC", name)).casefold()
+    kept = (c if c.isalnum() or c in "%‰" or unicodedata.category(c) == "Sc" else " " for c in words)
+    return "_".join("".join(kept).split())
+
+
+def changes_meaning(name: str) -> bool:
+    """Return whether a further column of this name could change what the columns of a batch mean."""
+    normalised = normalise(name)
+    in_dollars = normalised in SYNONYMS["price"] and "usd" in normalised
+    return normalised in COLUMNS or in_dollars or _MAY_BE_CURRENCY.fullmatch(normalised) is not None
 
 
 def match_columns(names: Sequence[str], profile: Profile, where: str) -> Columns:
@@ -150,9 +174,12 @@ def match_columns(names: Sequence[str], profile: Profile, where: str) -> Columns
             f"{'is' if len(missing) == 1 else 'are'} missing among {listed}. "
             "Rename the columns, or set columns in the supplier's profile"
         )
-    currencies = [at for at, name in enumerate(normalised) if name in CURRENCY]
+    currencies = [at for at, name in enumerate(normalised) if name in _CURRENCY] or [
+        at for at, name in enumerate(normalised) if _MAY_BE_CURRENCY.fullmatch(name) and at not in positions
+    ]
     if len(currencies) > 1:
-        raise Unreadable(f"{where} has several columns that state a currency: deliver one")
+        several = " and ".join(f"{shown(names[at])!r} (column {at + 1})" for at in currencies)
+        raise Unreadable(f"{where} has several columns that state a currency: {several}. Deliver one")
     used = {*positions, *currencies}
     ignored = [name for at, name in enumerate(names) if at not in used and name.strip()]
     if ignored:

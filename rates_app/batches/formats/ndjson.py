@@ -13,7 +13,7 @@ import orjson
 import pyarrow as pa
 
 from rates_app.batches.formats.base import MAX_CHUNK_REJECTS, Rows, shown
-from rates_app.batches.formats.layout import Layout, match_columns, reading_of
+from rates_app.batches.formats.layout import Layout, changes_meaning, match_columns, reading_of
 from rates_app.batches.formats.lines import (
     estimate_lines,
     line_chunks,
@@ -61,6 +61,7 @@ def check(uri: str, profile: Profile) -> Layout:
             return Layout(
                 keys=tuple(names[at] for at in columns.positions),
                 currency_key=None if columns.currency is None else names[columns.currency],
+                unused_keys=tuple(filter(changes_meaning, names)),
                 start=start,
                 reading=reading_of(profile),
                 assumptions=columns.assumptions,
@@ -116,10 +117,11 @@ def ndjson_rows(chunk: bytes, layout: Layout) -> Rows:
     numbers: list[bool] = []
     rejects: list[Reject] = []
     malformed = 0
+    harmless = {*keys, *layout.unused_keys}
     for line, text in enumerate(texts, start=1):
         if not text.strip():
             continue
-        item = _parse(text)
+        item = _parse(text, harmless)
         if isinstance(item, str):
             malformed += 1
             if len(rejects) < MAX_CHUNK_REJECTS:
@@ -140,8 +142,13 @@ def ndjson_rows(chunk: bytes, layout: Layout) -> Rows:
     )
 
 
-def _parse(text: bytes) -> dict[str, Any] | str:
-    """Return the object of a line, or the reason why it has none."""
+def _parse(text: bytes, harmless: set[str]) -> dict[str, Any] | str:
+    """Return the object of a line, or the reason why it has none.
+
+    Args:
+        text: The line.
+        harmless: The keys of columns, and further keys that cannot change what these mean. New ones are added.
+    """
     try:
         item = orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -156,6 +163,12 @@ def _parse(text: bytes) -> dict[str, Any] | str:
             return f"has the key {shown(str(error))} twice"
         except (ValueError, RecursionError):
             return "is not JSON"
+    if not item.keys() <= harmless:
+        # The columns are those of the first object. A later one that adds a currency has another meaning.
+        changing = [key for key in item if key not in harmless and changes_meaning(key)]
+        if changing:
+            return f"has the key {shown(changing[0])!r}, which the first object lacks: give every object the same keys"
+        harmless.update(item)
     return item
 
 

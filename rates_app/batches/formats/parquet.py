@@ -61,17 +61,19 @@ def check(uri: str, profile: Profile) -> Layout:
         schema = parquet.schema_arrow
         _check_sizes(parquet)
         columns = match_columns(schema.names, profile, "the file")
-        types = [schema.field(at).type for at in columns.positions]
+        used = [*columns.positions, *([] if columns.currency is None else [columns.currency])]
         layout = Layout(
             keys=tuple(schema.names[at] for at in columns.positions),
             currency_key=None if columns.currency is None else schema.names[columns.currency],
             reading=reading_of(profile),
             assumptions=columns.assumptions,
         )
-        for key, kind in zip(layout.keys, types, strict=True):
-            if not _supported(kind):
-                raise Unreadable(f"column {shown(key)} is {kind}: deliver text, dates, integers or decimal numbers")
-        day = types[COLUMNS.index("day")]
+        for at in used:
+            if not _supported(kind := schema.field(at).type):
+                raise Unreadable(
+                    f"column {shown(schema.names[at])} is {kind}: deliver text, dates, integers or decimal numbers"
+                )
+        day = schema.field(columns.positions[COLUMNS.index("day")]).type
         if pa.types.is_timestamp(day) and day.tz:
             zone = _zone(day.tz, layout.reading)
             return layout.assuming(f"Times of the column {shown(layout.keys[2])!r} were read as days in {zone}.")

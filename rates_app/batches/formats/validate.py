@@ -45,6 +45,9 @@ _INVALID = np.iinfo(np.int32).min
 #: Unknown codes for which a worker looks for the nearest known one.
 _MAX_SUGGESTIONS = 200
 
+#: Longer values are no mistyped code: sentences, for example.
+_MAX_CODE_CHARACTERS = 2 * len("CNSGH")
+
 _DOLLARS = frozenset({b"USD", b"US$", b"$"})
 
 
@@ -171,12 +174,12 @@ class Validator:
         reason = "is not a known port"
         code = text.decode("utf-8", "replace")
         blanks = "".join("␣" if c.isspace() else c for c in code)
-        if blanks != code:
+        if blanks != code and len(code) <= _MAX_CODE_CHARACTERS:
             reason += f" (with its blanks: {shown(blanks)})"
         alias = self._reading.aliases.get(code.strip().upper())
         if alias is not None:
             return f"{reason}: the supplier's profile has it as an alias of {alias}, which is not known either"
-        if len(code) > 2 * len("CNSGH") or self._suggested >= _MAX_SUGGESTIONS:
+        if len(code) > _MAX_CODE_CHARACTERS or self._suggested >= _MAX_SUGGESTIONS:
             return reason
         self._suggested += 1
         nearest = self._suggestions.nearest("".join(code.split()).upper())

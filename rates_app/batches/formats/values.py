@@ -221,7 +221,7 @@ def _read_time(timed: re.Match[str], reading: Reading, assumptions: tuple[Assump
         if not _is_midnight(timed["time"], timed["half"]):
             return reject("has a time of day: deliver the day alone, as YYYY-MM-DD") if value.readings else value
         return Value(value.readings, (*value.assumptions, "midnight"))
-    if reading.time_zone is None:
+    if reading.time_zone is None or timed["half"]:
         return reject("has a UTC offset, and its day depends on the time zone: deliver the day alone, as YYYY-MM-DD")
     try:
         moment = datetime.fromisoformat(f"{timed['day']}T{timed['time']}{zone or ''}".upper().replace("UTC", "Z"))
@@ -266,11 +266,11 @@ def _year(text: str) -> int:
 _PRICE = re.compile(rb"(\d{1,9})(?:\.(\d{1,2}))?", re.ASCII)
 _NUMBER = r"(?P<number>[0-9.,'\u2019\s]*[0-9])"
 _DOLLARS = r"US\$|USD|\$"
-_OTHERS = r"[A-Z]{3}|[€£¥₹₩]"
+_OTHERS = r"[A-Z]{3}|(?!US\$)[A-Z]{1,3}\$|[€£¥￥₹₩₽₺₪฿₫₦₱¢元円]"
 _IN_DOLLARS = re.compile(rf"(?P<before>{_DOLLARS})?\s*{_NUMBER}\s*(?P<after>{_DOLLARS})?", re.IGNORECASE)
 _IN_OTHERS = re.compile(rf"(?P<before>{_OTHERS})?\s*{_NUMBER}\s*(?P<after>{_OTHERS})?", re.IGNORECASE)
 _ONE_SIGN = re.compile(r"(\d{1,18})([.,])(\d{1,12})", re.ASCII)
-_NEGATIVE = re.compile(r"-\s*[\d.,]+|\([\d.,]+\)|[\d.,]+-", re.ASCII)
+_NEGATIVE = re.compile(r"-\s*[\d.,]+|\([\d.,]+\)|[\d.,]*\d-", re.ASCII)
 _SCIENTIFIC = re.compile(r"\d+([.,]\d+)?E[+-]?\d+", re.ASCII | re.IGNORECASE)
 _GROUPS = re.compile(r"(\d{1,3})(?:([.,])(\d{3}(?:\2\d{3})*))([.,])?(\d{1,12})?", re.ASCII)
 #: Blanks, narrow blanks and apostrophes group digits and are never a decimal sign.
@@ -297,7 +297,10 @@ def read_number(text: bytes) -> int | str:
     plain = read_plain_price(text)
     if plain is not None:
         return plain
-    found = _ONE_SIGN.fullmatch(text.decode("ascii", "replace"))
+    decoded = text.decode("ascii", "replace")
+    if _NEGATIVE.fullmatch(decoded):
+        return _OUT_OF_RANGE
+    found = _ONE_SIGN.fullmatch(decoded)
     return _decimal(found[1], found[3]) if found and found[2] == "." else NOT_A_PRICE
 
 

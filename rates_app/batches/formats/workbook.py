@@ -11,12 +11,15 @@ import resource
 import sys
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import python_calamine as calamine
 
-from rates_app.batches.formats.currencies import UnsupportedCurrency, foreign_cells
+from rates_app.batches.formats.cells import SheetCells, UnsupportedCells, notable_cells
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MAX_MEMORY_BYTES = 2 * 2**30
 MAX_CPU_SECONDS = 300
@@ -26,6 +29,9 @@ MAX_COLUMNS = 200
 
 #: Digits of the first line.
 OFFSET_DIGITS = 20
+
+#: The key of an object that stands for a cell which the reader of workbooks returns as blank.
+UNREAD = "unread"
 
 #: Exit status for a workbook that cannot be a batch; the reason is on standard error.
 UNREADABLE = 3
@@ -49,10 +55,37 @@ def normal_cell(value: Any) -> Any:
     return str(value) if isinstance(value, timedelta) else value
 
 
-def _in_currency(cell: Any, currency: str | None) -> Any:
-    """Return a number as text with the currency that it is shown in, so that it is not taken for USD."""
+def _as_shown(cell: Any, unit: str | None, unread: str | None) -> Any:
+    """Return a cell with what the reader of workbooks leaves out.
+
+    Returns:
+        A number with a unit as text, so that it is not taken for USD; an object for a cell that the reader returns as
+        blank; any other cell as it is.
+    """
     is_number = isinstance(cell, int | float) and not isinstance(cell, bool)
-    return f"{cell} {currency}" if currency and is_number else cell
+    if unit is not None and is_number:
+        return f"{cell} {unit}"
+    return {UNREAD: unread} if unread is not None and cell in {None, ""} else cell
+
+
+def _rows(content: calamine.CalamineSheet, cells: SheetCells) -> Iterator[list[Any]]:
+    """Yield the rows of a sheet from its first, with what the reader leaves out."""
+    first = content.start[1] if content.start else 0  # the reader counts columns from the first that is used
+    number = -1
+    for number, row in enumerate(content.iter_rows()):
+        plain = [normal_cell(cell) for cell in row[:MAX_COLUMNS]]
+        if not (cells.units or cells.unread):
+            yield plain
+            continue
+        places = [(number, first + at) for at in range(len(plain))]
+        yield [
+            _as_shown(cell, cells.units.get(place), cells.unread.get(place))
+            for cell, place in zip(plain, places, strict=True)
+        ]
+    # The reader ends with the last row that has a value.
+    width = min(content.width, MAX_COLUMNS)
+    for beyond in range(number + 1, cells.last_row() + 1):
+        yield [_as_shown(None, None, cells.unread.get((beyond, first + at))) for at in range(width)]
 
 
 def convert(source: Path, target: Path, limit: int) -> str | None:
@@ -68,28 +101,24 @@ def convert(source: Path, target: Path, limit: int) -> str | None:
     except calamine.CalamineError:
         return "the workbook has a password, is damaged or is no workbook: save it again without a password"
     try:
-        currencies = foreign_cells(source)
-    except UnsupportedCurrency as error:
-        return f"the workbook has cells in another currency ({error}): deliver prices in USD, or save it as .xlsx"
+        notable = notable_cells(source)
+    except UnsupportedCells as error:
+        return str(error)
     sheets = []
     with target.open("wb") as lines:
         lines.write(b" " * OFFSET_DIGITS + b"\n")
         for sheet in workbook.sheets_metadata:
             if sheet.typ != calamine.SheetTypeEnum.WorkSheet or sheet.visible != calamine.SheetVisibleEnum.Visible:
                 continue
-            start = lines.tell()
-            content = workbook.get_sheet_by_name(sheet.name)
-            shown = currencies.get(sheet.name, {})
-            # The reader counts rows from the sheet's first, and columns from the first that is used.
-            first = content.start[1] if content.start else 0
-            for number, row in enumerate(content.iter_rows()):
-                cells = [normal_cell(cell) for cell in row[:MAX_COLUMNS]]
-                if shown:
-                    cells = [_in_currency(cell, shown.get((number, first + at))) for at, cell in enumerate(cells)]
-                lines.write(orjson.dumps(cells) + b"\n")
+            start, last_hidden = lines.tell(), 0
+            cells = notable.get(sheet.name, SheetCells())
+            for number, row in enumerate(_rows(workbook.get_sheet_by_name(sheet.name), cells)):
+                lines.write(orjson.dumps(row) + b"\n")
                 if lines.tell() > limit:
                     return f"the workbook has more than {limit} bytes as text: deliver it in parts"
-            sheets.append({"name": sheet.name, "start": start, "stop": lines.tell()})
+                if number in cells.hidden_rows and any(isinstance(cell, str) and cell for cell in row):
+                    last_hidden = number + 1
+            sheets.append({"name": sheet.name, "start": start, "stop": lines.tell(), "last_hidden": last_hidden})
         offset = lines.tell()
         lines.write(orjson.dumps(sheets))
         lines.seek(0)

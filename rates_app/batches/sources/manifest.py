@@ -6,11 +6,13 @@ Suppliers write them. An upload whose terms are not the default is stored with o
 from __future__ import annotations
 
 import codecs
+import json
+from collections import Counter
 from datetime import datetime  # noqa: TC003 - pydantic reads it
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from rates_app.batches.model import DEFAULT_TERMS, Terms, Unreadable
 from rates_app.batches.sources.names import MANIFEST_SUFFIX
@@ -29,6 +31,16 @@ def _plausible(value: datetime) -> datetime:
     return value
 
 
+def _no_boolean(value: object) -> object:
+    """Refuse true and false, which would count as 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("is not a number")  # noqa: TRY004 - pydantic reports it
+    return value
+
+
+#: A number of rows.
+Count = Annotated[int, BeforeValidator(_no_boolean)]
+
 #: When a batch has to be published.
 Deadline = Annotated[AwareDatetime, AfterValidator(_plausible)]
 
@@ -42,7 +54,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     #: Rows of the file, valid and invalid, without the header.
-    rows: int | None = Field(None, ge=0, lt=2**63)
+    rows: Count | None = Field(None, ge=0, lt=2**63)
     #: Sum of all prices, in USD.
     total: Total | None = None
     #: SHA-256 of the file's bytes, in hexadecimal digits.
@@ -54,7 +66,7 @@ class Manifest(BaseModel):
     #: Ingest content again that was refused, failed or withdrawn.
     resubmit: bool = False
     #: Rejected rows up to which the batch is published without them.
-    max_rejected_rows: int = Field(0, ge=0, lt=2**63)
+    max_rejected_rows: Count = Field(0, ge=0, lt=2**63)
     #: When the batch has to be published.
     deadline: Deadline | None = None
 
@@ -110,11 +122,22 @@ def parse_manifest(content: bytes) -> Manifest:
     """
     if len(content) > MAX_MANIFEST_BYTES:
         raise Unreadable(f"the manifest *{MANIFEST_SUFFIX} has more than {MAX_MANIFEST_BYTES} bytes")
+    plain = content.removeprefix(codecs.BOM_UTF8)
     try:
-        return Manifest.model_validate_json(content.removeprefix(codecs.BOM_UTF8))
+        manifest = Manifest.model_validate_json(plain)
+        json.loads(plain, object_pairs_hook=_distinct)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}".lstrip(": ")
             for each in error.errors(include_url=False, include_input=False, include_context=False)
         )
         raise Unreadable(f"the manifest *{MANIFEST_SUFFIX} can't be read: {problems}") from error
+    return manifest
+
+
+def _distinct(pairs: list[tuple[str, object]]) -> None:
+    """Refuse an object that has a member twice: the last of two totals is not certain to be the right one."""
+    counts = Counter(key for key, _ in pairs)
+    repeated = [key for key, count in counts.items() if count > 1]
+    if repeated:
+        raise Unreadable(f"the manifest *{MANIFEST_SUFFIX} can't be read: it has {repeated[0]} twice")

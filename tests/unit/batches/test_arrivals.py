@@ -21,7 +21,6 @@ import pyarrow as pa
 import pyarrow.orc
 import pyarrow.parquet as pq
 import pytest
-import xlwt
 import zstandard
 
 from rates_app.batches.formats.profile import Profile
@@ -72,21 +71,6 @@ def excel(engine: str) -> bytes:
     return target.getvalue()
 
 
-def old_excel() -> bytes:
-    workbook = xlwt.Workbook()
-    sheet = workbook.add_sheet("Rates")
-    style = xlwt.easyxf(num_format_str="DD/MM/YYYY")
-    for row, values in enumerate([COLUMNS, *FRAME.itertuples(index=False, name=None)]):
-        for column, value in enumerate(values):
-            if isinstance(value, date):
-                sheet.write(row, column, value, style)
-            else:
-                sheet.write(row, column, value)
-    target = io.BytesIO()
-    workbook.save(target)
-    return target.getvalue()
-
-
 def sheets(*named: tuple[str, list[list[object]]], hidden: str = "") -> bytes:
     workbook = openpyxl.Workbook()
     workbook.remove(workbook.worksheets[0])
@@ -103,6 +87,13 @@ def sheets(*named: tuple[str, list[list[object]]], hidden: str = "") -> bytes:
 def formatted(number_format: str) -> bytes:
     workbook = openpyxl.load_workbook(io.BytesIO(sheets(("Rates", [list(COLUMNS), *map(list, FRAME.to_numpy())]))))
     workbook.worksheets[0]["D2"].number_format = number_format
+    workbook.save(target := io.BytesIO())
+    return target.getvalue()
+
+
+def hidden_row() -> bytes:
+    workbook = openpyxl.load_workbook(io.BytesIO(excel("openpyxl")))
+    workbook.worksheets[0].row_dimensions[3].hidden = True
     workbook.save(target := io.BytesIO())
     return target.getvalue()
 
@@ -234,6 +225,16 @@ CASES = {
         "currency",
         "is another currency than USD",
     ),
+    "a column such as Währung, Devise, ISO currency": rejected(
+        csv("CNGGZ,EETLL,2021-04-03,1,USD", "CNGGZ,EETLL,2021-04-03,1,EUR", header=f"{HEADER},Währung"),
+        3,
+        "currency",
+        "is another currency than USD",
+    ),
+    "a column such as Price (€), Price %": refused(
+        csv("CNGGZ,EETLL,2021-04-03,1", header="orig_code,dest_code,day,Price (€)"),
+        "price is missing among 'orig_code', 'dest_code', 'day', 'Price (€)'",
+    ),
     "a value beyond the columns that the header names": rejected(
         csv("CNGGZ,EETLL,2021-04-03,1244,", "CNGGZ,EETLL,2021-04-03,1244,50"), 3, "row", "does not have the 4 values"
     ),
@@ -308,6 +309,12 @@ CASES = {
     "NDJSON": accepted(b"\n".join(OBJECTS)),
     "a JSON array": accepted(b"[\n  " + b",\n  ".join(OBJECTS).replace(b",", b",\n   ") + b"\n]\n"),
     "a key twice in a JSON object": rejected(OBJECTS[0][:-1] + b',"price":1}\n', 1, "row", "has the key price twice"),
+    "a later JSON object with a currency, or another price": rejected(
+        b"\n".join((*OBJECTS, OBJECTS[0][:-1] + b',"note":"","currency":"EUR"}')),
+        3,
+        "row",
+        "has the key 'currency', which the first object lacks: give every object the same keys",
+    ),
     "a JSON object over several lines": refused(OBJECTS[0].replace(b",", b",\n"), "written over several lines"),
     "Parquet by pyarrow, pandas, polars or duckdb": accepted(duckdb_parquet),
     "Parquet with columns in capitals": accepted(polars_parquet()),
@@ -338,6 +345,13 @@ CASES = {
     "workbooks with prices in the format of another currency": rejected(
         formatted('#,##0.00\\ "EUR"'), 2, "price", "is in EUR: prices are in USD"
     ),
+    "workbooks with prices in a format of percent, of thousands, or with added digits": rejected(
+        formatted('0"."00'), 2, "price", "is not a plain decimal number"
+    ),
+    "workbooks with errors such as #REF!, or formulas that no program has calculated": rejected(
+        sheets(("Rates", [list(COLUMNS), ["=A1", "=B1", "=C1", "=D1"]])), 2, "day", "is not a date"
+    ),
+    "workbooks with hidden rows": accepted(hidden_row(), "Hidden rows were read like the others, such as row 3."),
     "a workbook with several sheets": accepted(
         sheets(
             ("Cover", [["Our rates"]]),
@@ -425,6 +439,16 @@ def check(case: Case, tmp_path: Path) -> None:
         (dated("13.04.2021", "03/04/2021"), "no other value of that form decides"),
         (zstandard.compress(CANONICAL)[:-3], "cut short, or compressed with --long=28 or more"),
         (csv("CNGGZ,EETLL,2021-04-03,1,2", header=f"{HEADER},price_usd"), "several columns for price"),
+        (csv("CNGGZ,EETLL,2021-04-03,1,2", header=f"{HEADER},Price ($)"), "several columns for price"),
+        (csv(header="orig_code,dest_code,day,C$ price"), "price is missing among"),
+        (
+            csv(header=f"{HEADER},Devise,ISO currency"),
+            "state a currency: 'Devise' (column 5) and 'ISO currency' (column 6)",
+        ),
+        (
+            parquet(pa.Table.from_pandas(FRAME).append_column("currency", pa.array([["USD"], ["EUR"]]))),
+            "column currency is list<element: string>: deliver text",
+        ),
         (parquet(with_times(datetime(2021, 4, 3), zone="+99:99")), "the time zone '+99:99' is not known"),  # noqa: DTZ001
         (gzip.compress(gzip.compress(CANONICAL)), "compressed twice"),
         (CANONICAL.decode().encode("utf-16-le"), "NUL bytes"),
@@ -438,47 +462,6 @@ def check(case: Case, tmp_path: Path) -> None:
 )
 def test_other_files_are_named(content: bytes, reason: str, tmp_path: Path) -> None:
     check(Case(content, refused=reason), tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("row", "cents"),
-    [
-        ("CNGGZ,EETLL,2021-04-03,1244,50,", None),
-        ("CNGGZ,EETLL,2021-04-03,1,244.50,", None),
-        ("CNGGZ,EETLL,2021-04-03,1244,fifty,", 124_400),
-        ("CNGGZ,EETLL,2021-04-03,1244,,", 124_400),
-    ],
-)
-@pytest.mark.parametrize("first", ["CNGGZ,EETLL,2021-04-03,7,", "CNGGZ,EETLL,2021-04-03,7,,"])
-def test_a_comma_never_cuts_a_price(first: str, row: str, cents: int | None, tmp_path: Path) -> None:
-    path = tmp_path / "delivery"
-    path.write_bytes(csv(first, row, row, header=f"{HEADER},note"))
-    found = read_file(path)
-    assert found.prices == prices(700, *([] if cents is None else [cents, cents]))
-    assert found.invalid == (2 if cents is None else 0)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        CANONICAL.replace(b",", b";"),
-        CANONICAL.replace(b",", b"|"),
-        parquet(pa.Table.from_pandas(FRAME)),
-        excel("odf"),
-        old_excel(),
-        zstandard.compress(CANONICAL),
-        gzip.compress(CANONICAL[:50]) + gzip.compress(CANONICAL[50:]),
-        gzip.compress(CANONICAL.decode().encode("utf-16")),
-        zipped(prices=b"\n".join(OBJECTS)),
-    ],
-)
-def test_other_tools_files_have_the_same_prices_and_the_same_digest(content: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "delivery"
-    path.write_bytes(CANONICAL)
-    expected = read_file(path)
-    path.write_bytes(content)
-    found = read_file(path)
-    assert (found.prices, found.digest) == (expected.prices, expected.digest)
 
 
 def test_the_table_in_the_documentation_is_this_one() -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import xlwt
 
-from rates_app.batches.formats.currencies import foreign_currency
+from rates_app.batches.formats.number_formats import foreign_currency, shown_with
 from rates_app.batches.model import Unreadable
 from tests.reading import read_file
 
@@ -40,10 +40,48 @@ ROW: list[str | float] = ["CNGGZ", "EETLL", "2021-04-03", 1244.5]
         ("_-* #,##0.00\\ [$€-407]_-", "€"),
         ('#,##0.00\\ "kr"', "kr"),
         ("[$£-809]#,##0.00", "£"),
+        ("[$$-en-US]#,##0.00", None),
+        ("[$$-en-AU]#,##0.00", "$ of en-AU"),
+        ("[$$-80A]#,##0.00", "MXN"),
+        ("[$1-409]0", "in 1"),
+        ('"R$"\\ #,##0.00', "R$"),
+        ("\\H\\K\\$0", "HK$"),
+        ('"US$"0', None),
+        ('0 "XOF"', "XOF"),
+        ('0 "₦"', "₦"),
+        ('"￥"0', "￥"),
+        ('0 "Euro"', "Euro"),
+        ('0.00 "¢"', "¢"),
+        ('#,##0 "ALL IN"', None),
     ],
 )
 def test_the_currency_of_a_number_format(number_format: str, currency: str | None) -> None:
     assert foreign_currency(number_format) == currency
+
+
+@pytest.mark.parametrize(
+    ("number_format", "scales"),
+    [
+        ("0%", True),
+        ("0\\%", True),
+        ("#,##0,", True),
+        ('0.0,,"M"', True),
+        ('0"k"', True),
+        ('0"."00', True),
+        ("#,##0\\.00", True),
+        ('0"00"', True),
+        ("#,##0.00", False),
+        ("#\\ ##0.00", False),
+        ('#,##0".-"', False),
+        ('_-* #,##0.00_-;\\-* #,##0.00_-;_-* "-"??_-;_-@_-', False),
+        ('#,##0 "per 40HC"', False),
+        ("0.00E+00", False),
+        ("# ?/?", False),
+        ("yyyy-mm-dd", False),
+    ],
+)
+def test_formats_that_show_another_number_than_the_value(number_format: str, scales: bool) -> None:
+    assert shown_with(number_format) == (f"in the format {number_format}" if scales else None)
 
 
 def test_only_the_cells_in_another_currency_are_rejected(tmp_path: Path) -> None:
