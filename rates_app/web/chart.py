@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
+from rates_app.rates.composition import Composition, IntervalComposition
 from rates_app.rates.model import Interval, Rate, interval_end, interval_start
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ class Curve:
     thin: list[str] = field(default_factory=list)
     medians: list[str] = field(default_factory=list)
     bands: list[str] = field(default_factory=list)
+    #: The average for a constant mix of port pairs.
+    index: list[str] = field(default_factory=list)
     dots: list[Dot] = field(default_factory=list)
 
 
@@ -110,12 +113,15 @@ def price_steps(low: float, high: float) -> list[float]:
     return [step * number for number in range(first, math.ceil(high / step) + 1)]
 
 
-def draw(lanes: Sequence[tuple[str, Sequence[Rate]]], interval: Interval = "day") -> Chart | None:
+def draw(
+    lanes: Sequence[tuple[str, Sequence[Rate]]], interval: Interval = "day", composition: Composition | None = None
+) -> Chart | None:
     """Lay the chart out.
 
     Args:
         lanes: Each lane's name and its rates: every interval, oldest first, the same ones for all.
         interval: Length of an interval.
+        composition: The port pairs behind the rates of a single lane.
 
     Returns:
         The geometry; None if no interval of any lane has a rate.
@@ -130,6 +136,8 @@ def draw(lanes: Sequence[tuple[str, Sequence[Rate]]], interval: Interval = "day"
     ]
     if not prices:
         return None
+    index = {} if composition is None else composition.indexes()
+    prices += index.values()
     steps = price_steps(min(prices), max(prices))
     slots = lanes[0][1]
     first = slots[0].date_from
@@ -146,6 +154,10 @@ def draw(lanes: Sequence[tuple[str, Sequence[Rate]]], interval: Interval = "day"
 
     partial = [_is_partial(rate, interval) for rate in slots]
     curves = [_curve(rates, partial, x, y, banded=banded) for _, rates in lanes]
+    for has_index, part in groupby(slots, key=lambda rate: rate.date_from in index):
+        if has_index:
+            points = [f"{x(rate)},{y(index[rate.date_from])}" for rate in part]
+            curves[0].index.append(" ".join(points))
     bars = _bars(slots, first, total) if len(lanes) == 1 else []
     most = max(rate.count for rate in slots)
     return Chart(
@@ -157,7 +169,7 @@ def draw(lanes: Sequence[tuple[str, Sequence[Rate]]], interval: Interval = "day"
         _labels(lanes, y),
         any(curve.thin for curve in curves),
         any(partial),
-        _series(lanes, interval, x, y),
+        _series(lanes, interval, composition, x, y),
     )
 
 
@@ -273,10 +285,15 @@ def _with_years(days: Sequence[date], form: str) -> Iterator[tuple[date, str]]:
 def _series(
     lanes: Sequence[tuple[str, Sequence[Rate]]],
     interval: Interval,
+    composition: Composition | None,
     x: Callable[[Rate], float],
     y: Callable[[float | None], float],
 ) -> str:
     slots = lanes[0][1]
+    pairs = {}
+    if composition is not None:
+        found = [composition.intervals.get(rate.date_from) for rate in slots]
+        pairs["pairs"] = {"all": composition.port_pairs, "intervals": [each or IntervalComposition() for each in found]}
     return orjson.dumps(
         {
             "from": [rate.date_from for rate in slots],
@@ -295,5 +312,6 @@ def _series(
                 }
                 for name, rates in lanes
             ],
+            **pairs,
         }
     ).decode()

@@ -1,6 +1,18 @@
 """All pages on one blueprint: each module adds its own when it is imported."""
 
-from rates_app.web import assets, batches, explore, guides, rates, reference, sign_in, site, status, workbook
+from rates_app.web import (
+    assets,
+    batches,
+    explore,
+    guides,
+    quotes,
+    rates,
+    reference,
+    sign_in,
+    site,
+    status,
+    workbook,
+)
 from rates_app.web.rendering import views
 
 __all__ = [
@@ -8,6 +20,7 @@ __all__ = [
     "batches",
     "explore",
     "guides",
+    "quotes",
     "rates",
     "reference",
     "sign_in",

@@ -15,10 +15,12 @@ from rates_app.http.responses import answer_question
 from rates_app.http.service import service
 from rates_app.rates.board import board
 from rates_app.rates.changes import Change, changes
+from rates_app.rates.composition import Composition, composition
 from rates_app.rates.explore import counterparts, priced_days
 from rates_app.rates.locations import Location, search_locations
 from rates_app.rates.model import MAX_CODE, Interval, Question, Rate
 from rates_app.rates.queries import rates
+from rates_app.rates.quotes import MAX_QUOTES
 from rates_app.web.board import overview
 from rates_app.web.chart import draw
 from rates_app.web.rendering import DIGEST, cached_page, views
@@ -37,6 +39,8 @@ COUNTERPARTS = 24
 OFFERED = 500
 SUGGESTIONS = 8
 DEFAULT_DAYS = 30
+#: Longest range whose port pairs the page shows; the API includes them for longer ones on request.
+MAX_COMPOSITION_DAYS = 366
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +68,18 @@ class LaneRates:
     reverse_priced: bool
     query: str
     interval: Interval
+    #: The port pairs behind the rates, if a location is a region.
+    composition: Composition | None = None
 
     @property
     def prices(self) -> int:
         """Number of prices in the range."""
         return sum(rate.count for rate in self.rates)
+
+    @property
+    def range(self) -> Question:
+        """The lane and all days of the range."""
+        return Question(self.origin.code, self.destination.code, self.rates[0].date_from, self.rates[-1].date_to)
 
     @property
     def has_port(self) -> bool:
@@ -112,6 +123,7 @@ def rates_page() -> Response:
             "intervals": INTERVALS,
             "spans": SPANS,
             "max_lanes": MAX_LANES,
+            "max_quotes": MAX_QUOTES,
             "offered": [label(place) for place in search_locations(connection, "", OFFERED)],
         }
 
@@ -189,7 +201,10 @@ def _answer(connection: Connection, search: Search) -> dict[str, Any]:
         date_to=last.isoformat(),
     )
     answers = [_lane(connection, asked, interval, places, days) for places, days in zip(chosen, priced, strict=True)]
-    chart = draw([(answer.name, answer.rates) for answer in answers], interval) if answers else None
+    if len(answers) == 1:
+        answers = [_with_composition(connection, answers[0])]
+    drawn = [(answer.name, answer.rates) for answer in answers]
+    chart = draw(drawn, interval, answers[0].composition) if answers else None
     return values | {"search": asked, "answers": answers, "chart": chart}
 
 
@@ -285,6 +300,15 @@ def _lane(
     figures = _figures(connection, question, found, interval)
     reverse_priced = priced is None and priced_days(connection, destination.code, origin.code) is not None
     return LaneRates(origin, destination, found, figures, priced, reverse_priced, query, interval)
+
+
+def _with_composition(connection: Connection, answer: LaneRates) -> LaneRates:
+    """Add the port pairs behind the rates of a region, unless the range is too long."""
+    if not answer.prices or "region" not in {answer.origin.kind, answer.destination.kind}:
+        return answer
+    if len(answer.range.days()) > MAX_COMPOSITION_DAYS:
+        return answer
+    return replace(answer, composition=composition(connection, answer.range, answer.interval))
 
 
 def _figures(connection: Connection, question: Question, found: list[Rate], interval: Interval) -> Figures | None:

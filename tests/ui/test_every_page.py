@@ -29,6 +29,7 @@ PAGES = {
     "compare": f"/?{LANE}&origin=CNGGZ&destination=EETLL&origin=china_east_main&destination=uk_main",
     "unknown": "/?origin=Sjanghai&destination=scandinavia",
     "no-prices": "/?origin=CNGGZ&destination=EETLL&date_from=2020-01-01&date_to=2020-01-05",
+    "quotes": "/quotes?origin=china_main&destination=scandinavia&days=2021-01-01/2021-01-31",
     "explore": "/explore",
     "region": "/locations/northern_europe",
     "port": "/locations/CNGGZ",

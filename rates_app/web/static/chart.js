@@ -37,6 +37,11 @@ function table(series, index) {
     const rate = series.lanes[0].rates[index];
     if (rate.length > 1) for (const [name, at] of COLUMNS) made.append(row(["th", name], ["td", money.format(rate[at])]));
     made.append(row(["th", "Prices"], ["td", whole.format(rate[0])]));
+    if (series.pairs) {
+      const part = series.pairs.intervals[index];
+      if (part.index !== null) made.append(row(["th", "Constant mix"], ["td", money.format(part.index)]));
+      made.append(row(["th", "Port pairs"], ["td", `${whole.format(part.port_pairs)} of ${whole.format(series.pairs.all)}`]));
+    }
     return made;
   }
   made.append(row(["th", ""], ["th", "Average"], ["th", "Median"], ["th", "Prices"]));
