@@ -86,14 +86,25 @@ def board(connection: Connection, pinned: Sequence[tuple[str, str]], limit: int)
     Returns:
         The board; None if none of the lanes has prices.
     """
-    lanes = named_lanes(connection, pinned)
-    shown = {(lane.origin, lane.destination) for lane in lanes}
-    lanes += [lane for lane in region_lanes(connection, limit) if (lane.origin, lane.destination) not in shown]
-    lanes = lanes[:limit]
+    lanes = board_lanes(connection, pinned, limit)
     if not lanes:
         return None
     last = max(lane.last_day for lane in lanes)
     return Board(last - timedelta(days=BOARD_DAYS - 1), last, latest_rates(connection, lanes, last))
+
+
+def board_lanes(connection: Connection, pinned: Sequence[tuple[str, str]], limit: int) -> list[Lane]:
+    """Choose the lanes of the board: pinned lanes first, then the region pairs with most prices.
+
+    Args:
+        connection: A connection to any server.
+        pinned: Exact codes of lanes to show in any case, if they have prices.
+        limit: Maximum number of lanes.
+    """
+    lanes = named_lanes(connection, pinned)
+    shown = {(lane.origin, lane.destination) for lane in lanes}
+    lanes += [lane for lane in region_lanes(connection, limit) if (lane.origin, lane.destination) not in shown]
+    return lanes[:limit]
 
 
 def latest_rates(connection: Connection, lanes: Sequence[Lane], last: date) -> list[BoardLane]:

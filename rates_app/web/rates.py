@@ -23,6 +23,7 @@ from rates_app.rates.queries import rates
 from rates_app.rates.quotes import MAX_QUOTES
 from rates_app.web.board import overview
 from rates_app.web.chart import draw
+from rates_app.web.lane_map import BOARD_LANES
 from rates_app.web.rendering import DIGEST, cached_page, views
 from rates_app.web.search import INTERVALS, MAX_LANES, SPANS, Search, label, resolve
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from rates_app.rates.queries import Lane
     from rates_app.store.databases import Connection
 
-BOARD_LANES = 12
 #: Number of lanes offered for a query with one end only.
 COUNTERPARTS = 24
 #: Locations that browsers offer without JavaScript.

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 import psycopg
 import pytest
@@ -165,6 +166,22 @@ def test_a_lane_without_prices_has_no_empty_table_and_offers_the_opposite_direct
     assert "<table" not in page
     assert "instead of a port" not in page
     assert 'href="/?origin=china_main&amp;destination=scandinavia"' in page
+
+
+def test_the_map_has_the_lanes_of_the_board(filled: FlaskClient) -> None:
+    for size in ("wide", "small"):
+        answer = filled.get(f"/map.svg?size={size}")
+        assert answer.content_type == "image/svg+xml; charset=utf-8"
+        picture = ElementTree.fromstring(answer.data)
+        names = {text.text for text in picture.iter("{http://www.w3.org/2000/svg}text")}
+        assert {"China Main", "Scandinavia", "Northern Europe"} <= names
+        assert len(answer.data) < 60_000
+    assert filled.get("/map.svg?size=huge").status_code == 404
+    assert 'src="/map.svg"' in filled.get("/").text
+
+
+def test_without_prices_the_map_is_empty(client: FlaskClient) -> None:
+    assert b"<path" not in client.get("/map.svg").data
 
 
 def test_clients_find_files_at_fixed_addresses(filled: FlaskClient) -> None:
