@@ -5,6 +5,7 @@ A workbook is converted to lines first (``workbook.py``), so that its rows are r
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,6 +20,7 @@ from rates_app.batches.formats.base import Rows, shown
 from rates_app.batches.formats.files import open_uri
 from rates_app.batches.formats.layout import Layout, match_columns, reading_of
 from rates_app.batches.formats.lines import plan_lines, read_lines, sample_lines, whole_file
+from rates_app.batches.formats.values import read_code
 from rates_app.batches.formats.workbook import OFFSET_DIGITS, UNREAD, UNREADABLE
 from rates_app.batches.model import COLUMNS, Unreadable
 
@@ -125,17 +127,21 @@ def _find_header(text: bytes, offset: int, profile: Profile) -> Layout:
         Unreadable: No row does; the reason is that of the first row that is not empty.
     """
     fault: Unreadable | None = None
+    above: list[list[Any]] = []
     for number, line in enumerate(text.splitlines(keepends=True)[:HEADER_ROWS], 1):
         offset += len(line)
         if not line.endswith(b"\n"):
             break
-        cells = [cell if isinstance(cell, str) else "" for cell in orjson.loads(line)]
+        row: list[Any] = orjson.loads(line)
+        cells = [cell if isinstance(cell, str) else "" for cell in row]
         try:
             columns = match_columns(cells, profile, f"row {number}")
         except Unreadable as error:
             if any(cells):
                 fault = fault or error
+            above.append(row)
             continue
+        _refuse_prices(above, columns.positions, number)
         return Layout(
             positions=columns.positions,
             currency_position=columns.currency,
@@ -146,6 +152,23 @@ def _find_header(text: bytes, offset: int, profile: Profile) -> Layout:
             assumptions=columns.assumptions,
         )
     raise fault or Unreadable("the sheet is empty")
+
+
+def _refuse_prices(above: list[list[Any]], positions: tuple[int, ...], header: int) -> None:
+    """Refuse prices above the header, where a program that sorts the rows together with the header leaves them.
+
+    Raises:
+        Unreadable: A row above the header has two codes, a day and a price in the columns of these.
+    """
+    for number, row in enumerate(above, 1):
+        if len(row) <= max(positions):
+            continue
+        origin, destination, day, price = (str(row[at] or "").encode() for at in positions)
+        if read_code(origin) and read_code(destination) and day and re.search(rb"\d", price):
+            raise Unreadable(
+                f"row {number} has prices, but the names of the columns are in row {header} below it: move the names "
+                "to the first row"
+            )
 
 
 def plan(uri: str, layout: Layout, slice_bytes: int, min_slices: int = 1) -> list[Slice]:

@@ -155,10 +155,20 @@ def test_an_outage_is_never_the_suppliers_fault(
     incoming.dispatch(MAX_ATTEMPTS + 2)
     assert incoming.files("rejected") == []
     assert incoming.sql("SELECT attempts, outages FROM delivery_attempts") == [(0, MAX_ATTEMPTS + 2)]
-    assert MAX_OUTAGES > MAX_ATTEMPTS
     monkeypatch.setattr(dispatch, "inspect", inspect)
     incoming.dispatch()
     assert incoming.batches() == [("good.csv", "published")]
+
+
+def test_an_outage_of_one_delivery_ends_after_its_last_attempt(
+    incoming: Incoming, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "inspect", failing_for("a.csv", OSError("Input/output error")))
+    incoming.put("a.csv", HEADER + ROW)
+    incoming.dispatch(MAX_OUTAGES - 1)
+    assert incoming.files("rejected") == []
+    incoming.dispatch()
+    assert f"given up after {MAX_OUTAGES} attempts" in incoming.report("quarantined-")["failure"]
 
 
 def test_attempts_are_further_and_further_apart(settings: Settings) -> None:

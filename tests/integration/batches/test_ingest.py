@@ -110,6 +110,10 @@ def test_the_same_rows_again_add_nothing(settings: Settings, deliver: Deliver) -
         (
             (HEADER + rows).replace(b"\n", b"\r\n"),
             b"\xef\xbb\xbf" + (HEADER + rows).upper(),
+            (
+                b'{"orig_code":"CNGGZ","dest_code":"EETLL","day":"2021-01-01","price":1244}\n'
+                b'{"orig_code":"CNSGH","dest_code":"NOOSL","day":"2021-02-28","price":"99.50"}\n'
+            ),
             b"price;day;dest_code;orig_code\n99,50;2021-02-28;NOOSL;CNSGH\n1244,00;2021-01-01;EETLL;CNGGZ\n",
         )
     ):

@@ -351,6 +351,9 @@ CASES = {
     "workbooks with errors such as #REF!, or formulas that no program has calculated": rejected(
         sheets(("Rates", [list(COLUMNS), ["=A1", "=B1", "=C1", "=D1"]])), 2, "day", "is not a date"
     ),
+    "workbooks with prices above the names of the columns": refused(
+        sheets(("Rates", [["CNGGZ", "EETLL", "2021-04-03", 1], list(COLUMNS)])), "row 1 has prices, but the names of"
+    ),
     "workbooks with hidden rows": accepted(hidden_row(), "Hidden rows were read like the others, such as row 3."),
     "a workbook with several sheets": accepted(
         sheets(
@@ -426,6 +429,10 @@ def check(case: Case, tmp_path: Path) -> None:
         (b"\x04\x22\x4d\x18" + bytes(20), "the file is LZ4"),
         (arrow(ipc), "the file is Arrow IPC"),
         (b"Obj\x01\x04\x14avro.codec", "the file is Avro"),
+        (b"FEA1\0\0\0\0", "the file is Feather"),
+        (b"\x89HDF\r\n\x1a\n", "the file is HDF5"),
+        (b"SQLite format 3\0", "the file is an SQLite database"),
+        (b"\xff\x06\0\0sNaPpY", "the file is Snappy"),
         (b"7z\xbc\xaf\x27\x1c" + bytes(20), "a 7-Zip archive"),
         (b"%PDF-1.7\n", "a PDF"),
         (b'<?xml version="1.0"?><rates/>', "the file is XML"),

@@ -49,6 +49,42 @@ def test_a_price_in_dollars_by_its_name(name: str, assumed: str, tmp_path: Path)
     assert (found.prices, found.assumptions) == ([FIRST], assumed)
 
 
+def test_a_change_in_percent_is_a_further_column(tmp_path: Path) -> None:
+    path = tmp_path / "delivery"
+    path.write_bytes(csv("CNGGZ,EETLL,2021-04-03,1244.5,2", header=f"{HEADER},Price %"))
+    found = read_file(path)
+    assert (found.prices, found.assumptions) == ([FIRST], "Other columns were ignored: 'Price %'.")
+
+
+@pytest.mark.parametrize(
+    ("canonical", "row", "field", "reason"),
+    [
+        (
+            "CNGGZ,EETLL,2021-04-03,1244.5",
+            "CNGGZ,EETLL,05/06/2021,1",
+            "day",
+            "is it 2021-06-05 (day first) or 2021-05-06 (month first)?",
+        ),
+        (
+            "CNGGZ,EETLL,2021-04-03,1244",
+            'CNGGZ,EETLL,2021-04-03,"1,234"',
+            "price",
+            "is it 1.234 (a decimal comma) or 1234 (a decimal point)?",
+        ),
+    ],
+)
+def test_an_ambiguous_value_among_canonical_ones_spoils_its_row_only(
+    canonical: str, row: str, field: str, reason: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "delivery"
+    path.write_bytes(csv(canonical, row, canonical))
+    found = read_file(path)
+    assert (len(found.prices), found.invalid) == (2, 1)
+    assert [(reject.line, reject.field, reject.reason.rpartition(": ")[2]) for reject in found.rejects] == [
+        (3, field, reason)
+    ]
+
+
 @pytest.mark.parametrize(("name", "states"), [("Currency rate", False), ("Surcharge currency", False), ("币种", True)])
 def test_which_column_states_the_currency(name: str, states: bool, tmp_path: Path) -> None:
     header = f"{HEADER},{name}" if states else f"{HEADER},{name},Currency"

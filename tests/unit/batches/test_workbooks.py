@@ -217,6 +217,19 @@ def test_percent_in_open_document_is_rejected(tmp_path: Path) -> None:
     assert values(read(content, tmp_path)) == [(2, "1244.5 in percent"), (3, "1244.5 in percent")]
 
 
+def test_prices_above_the_header_are_not_lost(tmp_path: Path) -> None:
+    def sort(sheet: Worksheet) -> None:
+        sheet.move_range("A2:D2", rows=3)
+        sheet.move_range("A1:D1", rows=3)
+
+    with pytest.raises(Unreadable, match="row 3 has prices, but the names of the columns are in row 4 below it: move"):
+        read(workbook(sort), tmp_path)
+    titles = workbook(lambda sheet: sheet.insert_rows(1, 3))
+    above = '<row r="1"><c r="A1" t="str"><v>Rates</v></c><c r="B1" t="str"><v>April</v></c><c r="C1"><v>2021</v></c>'
+    found = read(edited(titles, SHEET, ("<sheetData>", f"<sheetData>{above}</row>")), tmp_path)
+    assert (len(found.prices), found.invalid) == (2, 0)
+
+
 def test_hidden_rows_are_reported(tmp_path: Path) -> None:
     def hide(sheet: Worksheet) -> None:
         for row in (3, 20):
