@@ -80,6 +80,13 @@ def digest(algorithm: str, content: bytes) -> str:
     return f"{algorithm}=:{base64.b64encode(hashlib.new(name, content).digest()).decode()}:"
 
 
+def test_a_part_of_a_file_is_refused(client: FlaskClient, settings: Settings, token: str) -> None:
+    headers = {"Authorization": f"Bearer {token}", "Content-Range": f"bytes 1000-{len(BODY) + 999}/{len(BODY) + 1000}"}
+    refused = client.post("/v1/batches?name=a.csv", data=BODY, headers=headers)
+    assert (refused.status_code, refused.get_json(force=True)["type"]) == (400, "/problems/incomplete-body")
+    assert [path for path in (settings.data_dir / "incoming").rglob("*") if path.is_file()] == []
+
+
 @pytest.mark.parametrize("field", ["Content-Digest", "Repr-Digest"])
 def test_a_digest_that_differs_refuses_the_body(
     client: FlaskClient, settings: Settings, token: str, field: str
