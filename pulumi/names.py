@@ -61,6 +61,8 @@ LIMITS: Mapping[str, NameLimit] = {
     "aws:elasticache/subnetGroup:SubnetGroup": NameLimit(
         "name", 255, "ElastiCache API Reference, CreateCacheSubnetGroup"
     ),
+    "aws:elasticache/user:User": NameLimit("userId", 40, "ElastiCache API Reference, CreateUser"),
+    "aws:elasticache/userGroup:UserGroup": NameLimit("userGroupId", 40, "ElastiCache API Reference, CreateUserGroup"),
     ROLE: NameLimit("name", 64, "IAM User Guide, IAM and AWS STS quotas"),
     "aws:iam/rolePolicy:RolePolicy": NameLimit("name", 128, "IAM User Guide, IAM and AWS STS quotas"),
     "aws:kms/alias:Alias": NameLimit("name", 256, "KMS API Reference, CreateAlias"),

@@ -244,7 +244,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, pulumi.AssetArchive):
         return plain(value.assets)
     if isinstance(value, pulumi.FileAsset):
-        return str(Path(value.path).relative_to(ROOT))
+        path = Path(value.path)
+        return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list):

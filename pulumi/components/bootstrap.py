@@ -43,7 +43,11 @@ class Bootstrap(pulumi.ComponentResource):
                     region.alerts.warning_arn,
                     *(topic.arn for topic in region.alerts.heartbeats.values()),
                 ],
-                secret_arns=[args.credentials.secret_arn, region.cache.secret_arn, region.alerts.notify_secret_arn],
+                secret_arns=[
+                    *args.credentials.role_arns,
+                    *region.cache.secret_arns,
+                    region.alerts.notify_secret_arn,
+                ],
                 target_group_arns=[balancer.target_group_arn for balancer in region.load_balancers.values()],
                 key_arn=plan.encryption.key_arn,
                 account_id=plan.encryption.account_id,
@@ -71,8 +75,8 @@ class Bootstrap(pulumi.ComponentResource):
                         else region.load_balancers[colour].dns_name,
                         target_group_arn=region.load_balancers[colour].target_group_arn,
                         registry=args.registry_url,
-                        database_secret=args.credentials.secret_name,
-                        cache_secret=region.cache.secret_name,
+                        database_secrets=args.credentials.names,
+                        cache_secrets=region.cache.secret_names,
                         notify_secret=region.alerts.notify_secret_name,
                         incoming_bucket=buckets["incoming"].name,
                         processed_bucket=buckets["processed"].name,
@@ -86,9 +90,9 @@ class Bootstrap(pulumi.ComponentResource):
                         name=cluster.name,
                     ),
                     standby=bool(plan.database_source_arn),
-                    # A pod gets its role when it starts, so the roles come first. In the other direction, Argo CD is
-                    # removed while nodes, network and DNS still run its pods.
-                    after=[identity, *cluster.platform],
+                    # A pod gets its role when it starts, so the roles come first, and so do the database's logins. In
+                    # the other direction, Argo CD is removed while nodes, network and DNS still run its pods.
+                    after=[identity, args.credentials, *cluster.platform],
                 ),
                 pulumi.ResourceOptions(parent=self, providers=[cluster.provider]),
             )

@@ -1,111 +1,129 @@
-"""The secret with the database's addresses, and the rotation of the password in it."""
+"""Secrets with the logins of the database, one per role, and the rotation of their passwords.
+
+Secrets have the structure that the Secrets Manager User Guide documents for PostgreSQL. Only the rotation reads the
+master user's secret. docs/decisions/0096-database-roles.md describes the roles.
+"""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pulumi
 from components.database import DATABASE_NAME, PORT, USERNAME
-from components.function import Function, FunctionArgs
+from components.function import Function, FunctionArgs, package_files
 from components.policy import allow
-from pulumi_aws import lambda_, secretsmanager
+from pulumi_aws import ec2, lambda_, secretsmanager, vpc
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import pulumi_random
     from components.region import Region
 
 ROTATION_DAYS = 30
-
-
-def database_url(password: pulumi.Input[str], address: pulumi.Input[str]) -> pulumi.Output[str]:
-    """Return the database's URL for the service.
-
-    Args:
-        password: Password of letters and digits.
-        address: Host name.
-
-    Returns:
-        A ``postgresql://`` URL that demands TLS.
-    """
-    return pulumi.Output.concat(
-        f"postgresql://{USERNAME}:", password, "@", address, f":{PORT}/{DATABASE_NAME}?sslmode=require"
-    )
+MASTER = "master"
+# The owner is the role of migrations. The roles of the service are those of rates_app/store/roles.py.
+ROLES = ("owner", "serving", "ingest", "operator")
+# The rotation's driver and its dependencies, which Lambda's runtime does not have.
+DRIVER = ("pg8000", "scramp", "asn1crypto", "python-dateutil", "six")
+AUTHORITIES = Path(__file__).resolve().parents[2] / "rates_app" / "store" / "rds-ca.pem"
 
 
 @dataclass(frozen=True, kw_only=True)
 class CredentialsArgs:
-    """Arguments of the secret."""
+    """Arguments of the secrets."""
 
     region: Region
     password: pulumi_random.RandomPassword
+    """First password of the master user."""
     rotates: bool
-    """Whether this secret's rotation sets the password; a standby's secret is written by the first region's."""
+    """Whether these secrets' rotation sets the passwords; a standby's secrets are written by the first region's."""
     follower: Credentials | None = None
-    """Secret in another region, for a replica there that shares the password."""
+    """Secrets in another region, for a replica there that has the same logins."""
 
 
 class Credentials(pulumi.ComponentResource):
-    """Secret with ``RATES_DATABASE_URL`` and ``RATES_REPLICA_URLS``, as the service reads them.
+    """Secrets with a login and the addresses of the database.
 
     Attributes:
-        secret_arn: The secret's ARN.
-        secret_name: The secret's name.
-        key_arn: The key it is encrypted with.
+        arns: ARNs of the secrets by role, with that of the master user.
+        role_arns: ARNs of the secrets that workloads may use.
+        names: Names of those secrets by role.
+        key_arn: The key they are encrypted with.
     """
 
+    arns: Mapping[str, pulumi.Output[str]]
+    role_arns: Sequence[pulumi.Output[str]]
+    names: Mapping[str, pulumi.Output[str]]
     key_arn: pulumi.Output[str]
-    secret_arn: pulumi.Output[str]
-    secret_name: pulumi.Output[str]
 
     def __init__(self, name: str, args: CredentialsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("rates:index:Credentials", name, None, opts)
-        child = pulumi.ResourceOptions(parent=self)
-        database, password = args.region.database, args.password.result
         self.key_arn = args.region.plan.encryption.key_arn
-        secret = secretsmanager.Secret(
-            name, kms_key_id=self.key_arn, description="Addresses of the database", opts=child
-        )
-        version = secretsmanager.SecretVersion(
-            name,
-            secret_id=secret.id,
-            secret_string=pulumi.Output.json_dumps(
-                {
-                    "RATES_DATABASE_URL": database_url(password, database.address),
-                    "RATES_REPLICA_URLS": pulumi.Output.all(
-                        *(database_url(password, address) for address in database.replica_addresses)
-                    ).apply(",".join),
-                }
-            ),
-            # From the first rotation on, the rotation writes it.
-            opts=pulumi.ResourceOptions(parent=self, ignore_changes=["secretString"]),
-        )
-        self.secret_arn = secret.arn
-        self.secret_name = secret.name
+        database = args.region.database
+        self._replicas = pulumi.Output.all(*database.replica_addresses).apply(",".join)
+        # Roles have no password yet: the first rotation creates the other login, and sets its password.
+        logins: dict[str, tuple[str, pulumi.Input[str]]] = {role: (f"rates_{role}_2", "") for role in ROLES}
+        logins[MASTER] = (USERNAME, args.password.result)
+        secrets, versions = {}, []
+        for user, (username, password) in logins.items():
+            secrets[user] = secretsmanager.Secret(
+                f"{name}-{user}",
+                kms_key_id=self.key_arn,
+                description=f"Login of the database: {user}",
+                opts=pulumi.ResourceOptions(parent=self),
+            )
+            version = secretsmanager.SecretVersion(
+                f"{name}-{user}",
+                secret_id=secrets[user].id,
+                secret_string=pulumi.Output.json_dumps(
+                    {
+                        "engine": "postgres",
+                        "host": database.address,
+                        "port": str(PORT),
+                        "dbname": DATABASE_NAME,
+                        "replicas": self._replicas,
+                        "username": username,
+                        "password": password,
+                    }
+                ),
+                # From the first rotation on, the rotation writes it.
+                opts=pulumi.ResourceOptions(parent=self, ignore_changes=["secretString"]),
+            )
+            versions.append(version)
+        self.arns = {user: secret.arn for user, secret in secrets.items()}
+        self.role_arns = [self.arns[role] for role in ROLES]
+        self.names = {role: secrets[role].name for role in ROLES}
         if args.rotates:
-            self._rotate(name, args, version)
-        self.register_outputs({"secret_name": self.secret_name})
+            self._rotate(name, args, versions)
+        self.register_outputs({"names": self.names})
 
-    def _rotate(self, name: str, args: CredentialsArgs, version: secretsmanager.SecretVersion) -> None:
+    def _rotate(self, name: str, args: CredentialsArgs, versions: Sequence[pulumi.Resource]) -> None:
         database, plan, follower = args.region.database, args.region.plan, args.follower
-        secrets = [self.secret_arn, *([follower.secret_arn] if follower else [])]
-        keys = [self.key_arn, *([follower.key_arn] if follower else [])]
-        replicas = pulumi.Output.all(*database.replica_addresses).apply(",".join)
+        followed = {self.arns[user]: arn for user, arn in follower.arns.items()} if follower else {}
+        child = pulumi.ResourceOptions(parent=self)
         function = Function(
             f"{name}-rotation",
             FunctionArgs(
                 folder="rotation",
-                timeout=900,
+                files={"rds-ca.pem": AUTHORITIES, **package_files(*DRIVER)},
+                timeout=60,
                 key_arn=self.key_arn,
                 log_days=plan.settings.log_days,
+                subnet_ids=args.region.network.private_subnet_ids,
+                security_group_ids=[self._group(name, args.region).id],
                 environment={
-                    "DATABASE": database.identifier,
                     "ADDRESS": database.address,
-                    "REPLICAS": replicas,
-                    "FOLLOWER_SECRET": follower.secret_arn if follower else "",
+                    "REPLICAS": self._replicas,
+                    "MASTER_SECRET": self.arns[MASTER],
+                    "FOLLOWERS": pulumi.Output.all(*(pulumi.Output.all(arn, followed[arn]) for arn in followed)).apply(
+                        lambda pairs: json.dumps(dict(pairs))
+                    ),
                 },
                 statements=[
-                    allow(["rds:DescribeDBInstances", "rds:ModifyDBInstance"], [database.arn]),
                     allow(
                         [
                             "secretsmanager:DescribeSecret",
@@ -113,35 +131,74 @@ class Credentials(pulumi.ComponentResource):
                             "secretsmanager:PutSecretValue",
                             "secretsmanager:UpdateSecretVersionStage",
                         ],
-                        secrets,
+                        [*self.arns.values(), *followed.values()],
                     ),
                     # The one action here that AWS ties to no resource.
                     allow(["secretsmanager:GetRandomPassword"], ["*"]),
-                    allow(["kms:Decrypt", "kms:GenerateDataKey"], keys),
+                    allow(
+                        ["kms:Decrypt", "kms:GenerateDataKey"],
+                        [self.key_arn, *([follower.key_arn] if follower else [])],
+                    ),
                 ],
             ),
-            pulumi.ResourceOptions(parent=self),
+            child,
         )
-        permission = lambda_.Permission(
+        for user, arn in self.arns.items():
+            permission = lambda_.Permission(
+                f"{name}-{user}",
+                action="lambda:InvokeFunction",
+                function=function.name,
+                principal="secretsmanager.amazonaws.com",
+                source_arn=arn,
+                source_account=plan.encryption.account_id,
+                opts=child,
+            )
+            secretsmanager.SecretRotation(
+                f"{name}-{user}",
+                secret_id=arn,
+                rotation_lambda_arn=function.arn,
+                rotate_immediately=True,
+                rotation_rules={"automatically_after_days": ROTATION_DAYS},
+                opts=pulumi.ResourceOptions(
+                    parent=self,
+                    depends_on=[permission, *versions, *([follower] if follower else [])],
+                    # The rotation also writes the addresses, so a change of them triggers it immediately.
+                    replacement_trigger=pulumi.Output.all(self._replicas, arn, followed.get(arn, "")),
+                    delete_before_replace=True,
+                ),
+            )
+
+    def _group(self, name: str, region: Region) -> ec2.SecurityGroup:
+        """Permit the function to connect to the database, and to AWS's services."""
+        child, database_group = pulumi.ResourceOptions(parent=self), region.database.security_group_id
+        group = ec2.SecurityGroup(
+            f"{name}-rotation", vpc_id=region.network.vpc_id, description="Rotation of logins", opts=child
+        )
+        vpc.SecurityGroupEgressRule(
+            f"{name}-rotation-services",
+            security_group_id=group.id,
+            cidr_ipv4="0.0.0.0/0",
+            ip_protocol="tcp",
+            from_port=443,
+            to_port=443,
+            opts=child,
+        )
+        vpc.SecurityGroupEgressRule(
+            f"{name}-rotation-database",
+            security_group_id=group.id,
+            referenced_security_group_id=database_group,
+            ip_protocol="tcp",
+            from_port=PORT,
+            to_port=PORT,
+            opts=child,
+        )
+        vpc.SecurityGroupIngressRule(
             f"{name}-rotation",
-            action="lambda:InvokeFunction",
-            function=function.name,
-            principal="secretsmanager.amazonaws.com",
-            source_arn=self.secret_arn,
-            source_account=plan.encryption.account_id,
-            opts=pulumi.ResourceOptions(parent=self),
+            security_group_id=database_group,
+            referenced_security_group_id=group.id,
+            ip_protocol="tcp",
+            from_port=PORT,
+            to_port=PORT,
+            opts=child,
         )
-        secretsmanager.SecretRotation(
-            f"{name}-rotation",
-            secret_id=self.secret_arn,
-            rotation_lambda_arn=function.arn,
-            rotate_immediately=True,
-            rotation_rules={"automatically_after_days": ROTATION_DAYS},
-            opts=pulumi.ResourceOptions(
-                parent=self,
-                depends_on=[permission, version, *([follower] if follower else [])],
-                # The rotation also writes the addresses, so a change of them triggers it immediately.
-                replacement_trigger=pulumi.Output.all(replicas, *secrets),
-                delete_before_replace=True,
-            ),
-        )
+        return group

@@ -61,6 +61,7 @@ class Database(pulumi.ComponentResource):
         arn: The primary's ARN.
         identifier: The primary's identifier.
         address: The primary's host name.
+        security_group_id: The group of all instances.
         final_snapshot: Identifier of the snapshot that RDS takes before it deletes the primary, if the settings ask
             for one.
         replica_addresses: The replicas' host names.
@@ -70,6 +71,7 @@ class Database(pulumi.ComponentResource):
     arn: pulumi.Output[str]
     identifier: pulumi.Output[str]
     address: pulumi.Output[str]
+    security_group_id: pulumi.Output[str]
     final_snapshot: pulumi.Output[str]
     replica_addresses: list[pulumi.Output[str]]
     replica_identifiers: list[pulumi.Output[str]]
@@ -204,6 +206,7 @@ class Database(pulumi.ComponentResource):
         self.arn = primary.arn
         self.identifier = primary.identifier
         self.address = primary.address
+        self.security_group_id = group.id
         self.replica_addresses = [replica.address for replica in replicas]
         followers = [*([primary] if args.source_arn else []), *replicas]
         self.replica_identifiers = [follower.identifier for follower in followers]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,32 @@ class FunctionArgs:
     key_arn: pulumi.Input[str]
     log_days: int
     environment: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """Further files of the function, by their path in its archive."""
+    subnet_ids: Sequence[pulumi.Input[str]] = ()
+    """Subnets of a network that the function calls into; it then leaves through their NAT gateway."""
+    security_group_ids: Sequence[pulumi.Input[str]] = ()
+
+
+def package_files(*distributions: str) -> dict[str, Path]:
+    """List the modules of pure Python packages for a function's archive.
+
+    Args:
+        distributions: Names of installed distributions.
+
+    Returns:
+        Each file by its path in the archive. Bytecode is left out, so that the archive is the same everywhere.
+
+    Raises:
+        importlib.metadata.PackageNotFoundError: A distribution is not installed.
+    """
+    return {
+        str(file): Path(str(file.locate()))
+        for name in distributions
+        for file in distribution(name).files or ()
+        # Some modules read their version from the metadata.
+        if file.suffix == ".py" or file.name == "METADATA"
+    }
 
 
 class Function(pulumi.ComponentResource):
@@ -57,19 +84,34 @@ class Function(pulumi.ComponentResource):
             ),
             opts=child,
         )
+        grants: list[pulumi.Resource] = [grant]
+        if args.subnet_ids:
+            grants.append(
+                iam.RolePolicyAttachment(
+                    name,
+                    role=role.name,
+                    # Lambda creates network interfaces in the subnets with the function's role.
+                    policy_arn="arn:aws:iam::aws:policy/service-role/AWSLambdaVPCAccessExecutionRole",
+                    opts=child,
+                )
+            )
+        files = {"handler.py": LAMBDAS / args.folder / "handler.py", **args.files}
         function = lambda_.Function(
             name,
             runtime="python3.13",
             architectures=["arm64"],
             handler="handler.handle",
-            code=pulumi.AssetArchive({"handler.py": pulumi.FileAsset(str(LAMBDAS / args.folder / "handler.py"))}),
+            code=pulumi.AssetArchive({path: pulumi.FileAsset(str(file)) for path, file in files.items()}),
             role=role.arn,
             timeout=args.timeout,
             memory_size=256,
             logging_config={"log_format": "JSON", "log_group": group.name},
             environment={"variables": dict(args.environment)},
             kms_key_arn=args.key_arn,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[grant]),
+            vpc_config={"subnet_ids": list(args.subnet_ids), "security_group_ids": list(args.security_group_ids)}
+            if args.subnet_ids
+            else None,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=grants),
         )
         self.arn = function.arn
         self.name = function.name

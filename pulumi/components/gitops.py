@@ -9,7 +9,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pulumi
 import yaml
@@ -54,8 +54,10 @@ class AwsFacts(ClusterFacts):
     hosts: pulumi.Input[str]
     """Names by which clients reach the cluster, separated by spaces. The service refuses requests to others."""
     target_group_arn: pulumi.Input[str]
-    database_secret: pulumi.Input[str]
-    cache_secret: pulumi.Input[str]
+    database_secrets: Mapping[str, pulumi.Input[str]]
+    """Names of the secrets with a login of the database, by role."""
+    cache_secrets: Mapping[str, pulumi.Input[str]]
+    """Names of the secrets with a login of the cache, by role."""
     notify_secret: pulumi.Input[str]
     incoming_bucket: pulumi.Input[str]
     processed_bucket: pulumi.Input[str]
@@ -180,6 +182,6 @@ def _login(text: str) -> dict[str, str]:
     return {key: values[key] for key in ("username", "password")}
 
 
-def _camel(facts: ClusterFacts) -> Mapping[str, pulumi.Input[str]]:
+def _camel(facts: ClusterFacts) -> Mapping[str, Any]:
     """Return the facts by their names in camel case."""
     return {re.sub("_(.)", lambda match: match[1].upper(), name): value for name, value in vars(facts).items()}

@@ -152,7 +152,13 @@ class Region(pulumi.ComponentResource):
         )
         self.cache = Cache(
             f"{part}cache",
-            CacheArgs(network=self.network, key_arn=key_arn, settings=settings.cache, clients=clients),
+            CacheArgs(
+                network=self.network,
+                prefix=settings.name,
+                key_arn=key_arn,
+                settings=settings.cache,
+                clients=clients,
+            ),
             child,
         )
         self.events = Events(

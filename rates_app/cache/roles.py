@@ -1,7 +1,7 @@
 """Roles of Redis: the commands and keys that each kind of process may use, in the syntax of its access control lists.
 
-``default`` is the administrator, which no process uses. ``pulumi/components/cache.py`` and the chart ``preview-stores``
-contain the same rules; tests compare them.
+``default`` is the administrator, which no process uses. ``pulumi/components/cache.py`` contains the same rules; a test
+compares them.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def cloud(stack: str) -> dict[str, Any]:
             "rates_region": outputs["region"],
             "rates_clusters": outputs["clusters"],
             "rates_database": outputs["database"],
-            "rates_database_secret": outputs["databaseSecret"],
+            "rates_database_secrets": outputs["databaseSecrets"],
             "rates_incoming_bucket": outputs["incomingBucket"],
             "rates_queue": outputs["incomingQueue"],
             "rates_dead_letter_queue": outputs["deadLetterQueue"],

@@ -25,13 +25,20 @@ STRATEGIES = ("rolling", "blueGreen", "canary")
 STACKS = ("dev", "staging", "prod")
 KUBERNETES = ("1.31", "1.32", "1.33", "1.34")
 
+DATABASE_ROLES = ("owner", "serving", "ingest", "operator")
+CACHE_ROLES = ("serving", "ingest", "operator")
+
 # A fixed digest, so that a promotion changes no golden file.
 IMAGE = {"image": {"digest": "sha256:" + "e" * 64}}
 # Required values of each chart.
 REQUIRED: dict[str, KubernetesManifest] = {
     "rates-app": {
         "image": {"repository": "registry.example.com/rates-app", **IMAGE["image"]},
-        "secrets": {"region": "eu-west-1", "database": "database", "cache": "cache"},
+        "secrets": {
+            "region": "eu-west-1",
+            "database": {role: f"database-{role}" for role in DATABASE_ROLES},
+            "cache": {role: f"cache-{role}" for role in CACHE_ROLES},
+        },
     },
     "spark-ingest": {"image": {"repository": "registry.example.com/rates-app", **IMAGE["image"]}},
     "monitoring": {"image": {"repository": "registry.example.com/rates-app", **IMAGE["image"]}},
@@ -166,8 +173,8 @@ def cluster_secret(environment: str, *, standby: str = "", **changes: str) -> Ku
         "hosts": f"{environment}.rates.example.com serving.{environment}.rates.example.com",
         "targetGroupArn": "arn:aws:elasticloadbalancing:eu-west-1:111122223333:targetgroup/rates/0a1b",
         "registry": f"111122223333.dkr.ecr.eu-west-1.amazonaws.com/rates-{environment}",
-        "databaseSecret": f"rates-{environment}-database",
-        "cacheSecret": f"rates-{environment}-cache",
+        "databaseSecrets": {role: f"rates-{environment}-database-{role}" for role in DATABASE_ROLES},
+        "cacheSecrets": {role: f"rates-{environment}-cache-{role}" for role in CACHE_ROLES},
         "notifySecret": f"rates-{environment}-alerts-notify",
         "incomingBucket": f"rates-{environment}-incoming",
         "processedBucket": f"rates-{environment}-processed",
@@ -229,9 +236,9 @@ def values_of(source: KubernetesManifest) -> KubernetesManifest:
     return found
 
 
-def facts_of(secret: KubernetesManifest) -> dict[str, str]:
+def facts_of(secret: KubernetesManifest) -> KubernetesManifest:
     """Return the facts of a cluster's registration."""
-    facts: dict[str, str] = json.loads(secret["metadata"]["annotations"]["rates.io/facts"])
+    facts: KubernetesManifest = json.loads(secret["metadata"]["annotations"]["rates.io/facts"])
     return facts
 
 

@@ -133,7 +133,7 @@ def test_standby_neither_migrates_nor_ingests() -> None:
     assert {one["metadata"]["name"] for one in rules} == {"rates-service", "rates-stores", "rates-platform"}
 
 
-@pytest.mark.parametrize("fact", ["databaseSecret", "notifySecret", "targetGroupArn", "incomingQueueUrl"])
+@pytest.mark.parametrize("fact", ["notifySecret", "vpcId", "targetGroupArn", "incomingQueueUrl"])
 def test_a_missing_fact_is_named_in_aws(fact: str) -> None:
     filled = fill(application_set("clusters")["spec"]["template"], cluster_secret("prod", **{fact: ""}))
     with pytest.raises(RenderError, match=fact):
@@ -257,8 +257,6 @@ def test_registered_facts_reach_the_charts(environment: str) -> None:
     facts = facts_of(cluster_secret(environment))
     manifests = stack(environment, "rates-app")
     assert the(manifests, "TargetGroupBinding")["spec"]["targetGroupARN"] == facts["targetGroupArn"]
-    keys = [one["extract"]["key"] for one in the(manifests, "ExternalSecret")["spec"]["dataFrom"]]
-    assert keys == [facts["databaseSecret"], facts["cacheSecret"]]
     watching = stack(environment, "monitoring")
     assert the(watching, "ExternalSecret")["spec"]["dataFrom"] == [{"extract": {"key": facts["notifySecret"]}}]
     assert the(watching, "ExternalSecret")["spec"]["target"]["name"] == secret_of_the_watcher(watching)

@@ -18,7 +18,13 @@ WRONG: list[tuple[str, KubernetesManifest, str]] = [
     ("rates-app", {"image": {"digest": ""}}, "image.digest is empty: no image was released to this stack yet"),
     ("rates-app", {"image": {"tag": "v1"}}, "image.digest and image.tag are both set"),
     ("rates-app", {"image": {"repository": ""}}, "image.repository is empty: set it to"),
-    ("rates-app", {"secrets": {"cache": ""}}, "secrets.cache is empty: name the secret"),
+    ("rates-app", {"secrets": {"region": ""}}, "secrets.region is empty: name the region"),
+    ("rates-app", {"secrets": {"cache": {"ingest": ""}}}, "secrets.cache.ingest is empty: name the secret"),
+    (
+        "rates-app",
+        {"secrets": {"database": {"admin": "x"}}},
+        "value must be one of 'owner', 'serving', 'ingest', 'operator'",
+    ),
     ("rates-app", {"ingress": {"enabled": True}}, "ingress.host is empty: give the name"),
     ("rates-app", {"gateway": {"enabled": True}}, "gateway.name is empty: name the Gateway"),
     ("rates-app", {"targetGroup": {"arn": "arn:aws:elasticloadbalancing:x"}}, "hosts is empty: name the hosts"),
@@ -47,7 +53,7 @@ WRONG: list[tuple[str, KubernetesManifest, str]] = [
         "blueGreen does not support targetGroup.arn",
     ),
     ("gitops/cluster", {"cluster": {"size": "huge"}}, "value must be one of 'small', 'medium', 'large'"),
-    ("gitops/cluster", {"cluster": {"region": "eu-west-1"}}, "/cluster/databaseSecret"),
+    ("gitops/cluster", {"cluster": {"region": "eu-west-1"}}, "/cluster/databaseSecrets"),
     ("gitops/cluster", {"cluster": {"registry": ""}}, "/cluster/registry"),
 ]
 

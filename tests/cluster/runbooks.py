@@ -40,6 +40,7 @@ FILTER = "works on what the command before it prints"
 PLUGIN = "needs the Rollouts plugin, and is held to its documents"
 ADDON = "asks an add-on whose public chart the tests' cluster does without"
 CHANGES = "takes away or restarts what an operator has decided on; the tests of faults and batches do the like"
+OPERATOR = "needs the Secrets of the roles, which come from Secrets Manager"
 ELSEWHERE = "is for one's own machine or the cloud's stack, and has tests there"
 
 #: The first matching pattern decides.
@@ -48,6 +49,7 @@ RULES: tuple[tuple[str, Where | str], ...] = (
     *((f"{program}*", FILTER) for program in ("date", "grep", "head", "jq", "sed", "sort", "tail", "uniq")),
     *((f"{program} *", ELSEWHERE) for program in ("make", "pulumi")),
     ("git log *", Where.GITOPS),
+    *((f"kubectl -n rates * {name}*", OPERATOR) for name in ("job operator", "job/operator", "-l job-name=operator")),
     ("kubectl -n rates run psql-*", "is part of rates_psql"),
     ("rates_psql*", Where.GITOPS),
     ("rates *", Where.SPARK),

@@ -277,6 +277,21 @@ def _failover_of_one(world: World) -> None:
     )
 
 
+def _users_without_default(world: World) -> None:
+    user = world.make("aws:elasticache/user:User", userId="serving", userName="rates-serving", engine="valkey")
+    world.make("aws:elasticache/userGroup:UserGroup", userGroupId="cache", engine="valkey", userIds=[user.id])
+
+
+def _users_without_tls(world: World) -> None:
+    user = world.make("aws:elasticache/user:User", userId="nobody", userName="default", engine="valkey")
+    group = world.make("aws:elasticache/userGroup:UserGroup", userGroupId="cache", engine="valkey", userIds=[user.id])
+    world.make(rules.CACHE, replicationGroupId="cache", description="users", userGroupIds=[group.id])
+
+
+def _uninvited_rotation(world: World) -> None:
+    world.make("aws:secretsmanager/secretRotation:SecretRotation", secretId="arn:aws:secretsmanager:secret")
+
+
 def _images(world: World) -> None:
     repository = world.make(rules.REPOSITORY, name="rates")
     world.account.work()
@@ -378,6 +393,9 @@ BREAKS: dict[str, Callable[[World], None]] = {
     "database-logs": _log_group_by_rds,
     "insights-mode": _no_insights_mode,
     "cache-failover": _failover_of_one,
+    "cache-users": _users_without_default,
+    "cache-user-group": _users_without_tls,
+    "rotation-permission": _uninvited_rotation,
     "repository-not-empty": _images,
     "bucket-not-empty": _files,
     "notification-destination": _silent_queue,
@@ -438,6 +456,13 @@ def test_a_change_of_class_waits_for_the_maintenance_window_by_default() -> None
     assert slow["instanceClass"] == "db.t4g.large"
     world.change(slow, instanceClass="db.r6g.large", applyImmediately=True)
     assert slow["instanceClass"] == "db.r6g.large"
+
+
+def test_rds_does_not_manage_the_password_of_an_instance_with_replicas() -> None:
+    world = World()
+    source = world.database(manageMasterUserPassword=True, password=None)
+    with pytest.raises(CallRefused, match="managed in Secrets Manager by RDS"):
+        world.database(identifier="replica", replicateSourceDb=source.id)
 
 
 def test_a_log_group_is_recreated_while_its_writer_runs() -> None:

@@ -19,8 +19,8 @@ def _registrations(stack: Rehearsal) -> dict[str, dict[str, dict[str, str]]]:
     return {_facts(secret.inputs["metadata"])["name"]: secret.inputs["metadata"] for secret in secrets}
 
 
-def _facts(metadata: dict[str, Any]) -> dict[str, str]:
-    facts: dict[str, str] = json.loads(metadata["annotations"]["rates.io/facts"])
+def _facts(metadata: dict[str, Any]) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads(metadata["annotations"]["rates.io/facts"])
     return facts
 
 
@@ -53,7 +53,7 @@ def test_the_second_region_s_charts_get_that_region_s_resources(prod: Rehearsal)
         assert "us-west-2" in facts[key], key
     assert annotations["rates.io/standby"] == "true"
     assert _registrations(prod)["rates-prod-blue"]["annotations"]["rates.io/standby"] == ""
-    assert facts["databaseSecret"] == "rates-prod-standby-database-abcdef"
+    assert facts["databaseSecrets"]["serving"] == "rates-prod-standby-database-serving-abcdef"
 
 
 def test_pulumi_puts_nothing_else_into_a_cluster(stack: Rehearsal) -> None:

@@ -93,7 +93,9 @@ def test_a_promoted_second_region_is_complete_and_alone() -> None:
     before, after = rehearse("prod", config), rehearse("prod", {**config, "rates:standby": standby})
     assert "replicateSourceDb" not in after.of_type("aws:rds/instance:Instance")["standby-database"].inputs
     assert "standby-database-replica-1" in after.of_type("aws:rds/instance:Instance")
-    assert set(after.of_type("aws:secretsmanager/secretRotation:SecretRotation")) == {"standby-database-rotation"}
+    assert set(after.of_type("aws:secretsmanager/secretRotation:SecretRotation")) == {
+        f"standby-database-{user}" for user in ("master", "owner", "serving", "ingest", "operator")
+    }
     assert set(after.of_type("aws:s3/bucketNotification:BucketNotification")) == {"standby-incoming"}
     # The records do not change. The first region permanently counts as failed, even if it recovers.
     assert {r.key: r.inputs for r in before.of_type(RECORD).values()} == {

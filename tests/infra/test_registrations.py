@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.charts.rendering import IMAGE, batch, of_kind, synced, the
+from tests.charts.rendering import IMAGE, batch, of_kind, pods, synced, the
 from tests.charts.schemas import problems
 from tests.infra.room import RegisteredCluster, applications, at_rest, clusters, mebibytes, shortage
 
@@ -37,6 +37,56 @@ def test_charts_accept_every_registration_and_its_pods_fit(stack: Rehearsal) -> 
         short.append(shortage(cluster, *at_rest(made)))
     assert short
     assert not any(short), "\n".join(filter(None, short))
+
+
+WORKLOADS = {
+    "Rollout/rates-app": "serving",
+    "Deployment/rates-app": "serving",
+    "Job/rates-app-migrate": "owner",
+    "CronJob/rates-app-operator": "operator",
+    "Deployment/rates-dispatcher": "ingest",
+    "CronJob/rates-housekeeping": "ingest",
+}
+
+
+def test_each_workload_gets_the_logins_of_its_role_only(stack: Rehearsal) -> None:
+    readable = stack.of_type("aws:iam/rolePolicy:RolePolicy")
+    for cluster in clusters(stack):
+        made = applications(cluster.registration)
+        manifests = [
+            one
+            for chart in ("rates-app", "spark-ingest")
+            for one in synced(made[chart]["source"], IMAGE, namespace="rates")
+        ]
+        sources = {
+            secret["spec"]["target"]["name"]: [one["extract"]["key"] for one in secret["spec"]["dataFrom"]]
+            for secret in of_kind(manifests, "ExternalSecret")
+        }
+        found = set()
+        for owner, template in pods(manifests).items():
+            for container in [*template["spec"]["containers"], *template["spec"].get("initContainers", [])]:
+                keys = [key for one in container.get("envFrom", ()) for key in sources[one["secretRef"]["name"]]]
+                if not keys:
+                    continue
+                assert {key.rsplit("-", 2)[1] for key in keys} == {role_of(owner)}, owner
+                found.add(role_of(owner))
+            for volume in template["spec"].get("volumes", ()):
+                if "secret" in volume:
+                    assert {key.rsplit("-", 2)[1] for key in sources[volume["secret"]["secretName"]]} == {
+                        role_of(owner)
+                    }
+        assert found >= {"serving", "ingest", "operator"}
+        assert ("owner" in found) == ("standby" not in cluster.name)
+        region = "standby" if "standby" in cluster.name else "first"
+        policy = readable[f"{region}-external-secrets"].inputs["policy"]
+        for key in {key for keys in sources.values() for key in keys}:
+            assert key.removeprefix(f"rates-{stack.stack}-").rpartition("-")[0] in policy
+
+
+def role_of(owner: str) -> str:
+    """Return the role of a workload by its name."""
+    kind, name = owner.split("/")[:2]
+    return "ingest" if kind == "SparkApplication" else WORKLOADS[f"{kind}/{name}"]
 
 
 def test_the_service_accepts_the_names_that_the_program_publishes(stack: Rehearsal) -> None:

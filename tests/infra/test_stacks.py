@@ -12,7 +12,9 @@ from names import LIMITS, autonamed
 from record import snapshot
 from rehearsal import ACCOUNT, ROOT, Rehearsal, Resource, rehearse, stack_config
 
+from rates_app.cache.roles import RULES, user_name
 from rates_app.settings import Settings
+from rates_app.store.roles import ROLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,19 +55,64 @@ def test_every_stack_has_all_parts(stack: Rehearsal) -> None:
     assert found == parts - absent | (set() if stack.stack == "dev-anna" else {"Registry"})
 
 
-def test_secrets_contain_settings_of_the_service(stack: Rehearsal) -> None:
+def _regions(stack: Rehearsal) -> list[str]:
+    """What the names of each region's resources begin with."""
+    return ["", "standby-"] if stack.stack == "prod" else [""]
+
+
+def test_each_role_has_its_secrets(stack: Rehearsal) -> None:
     versions = stack.of_type("aws:secretsmanager/secretVersion:SecretVersion")
     stores = {
-        name: json.loads(version.inputs["secretString"])
-        for name, version in versions.items()
-        if name.endswith(("database", "cache"))
+        name: json.loads(version.inputs["secretString"]) for name, version in versions.items() if "notify" not in name
     }
-    assert len(stores) == (4 if stack.stack == "prod" else 2)
     settings = {f"RATES_{field.upper()}" for field in Settings.model_fields}
-    for name, values in stores.items():
-        database = name.endswith("database")
-        expected = {"RATES_DATABASE_URL", "RATES_REPLICA_URLS"} if database else {"RATES_REDIS_URL", "RATES_CACHE_KEY"}
-        assert set(values) == expected <= settings
+    for region in _regions(stack):
+        for role in RULES:
+            values = stores.pop(f"{region}cache-{role}")
+            assert set(values) == {"RATES_REDIS_URL", "RATES_CACHE_KEY"} <= settings
+            login = f"{user_name(role)}:secret-of-RandomPassword-{region}cache-{role}"
+            assert values["RATES_REDIS_URL"].startswith(f"rediss://{login}@")
+        for name in ("owner", *ROLES):
+            values = stores.pop(f"{region}database-{name}")
+            assert values["username"] == f"rates_{name}_2"
+            # The state contains no password of a role: the rotation generates them.
+            assert values["password"] == ""
+        assert stores.pop(f"{region}database-master")["username"] == "rates"
+    assert [name for name in stores if "cache" in name or "database" in name] == []
+
+
+def test_only_the_rotation_reads_the_master_user_s_secret(stack: Rehearsal) -> None:
+    policies = stack.of_type("aws:iam/rolePolicy:RolePolicy")
+    readers = {name for name, policy in policies.items() if "database-master" in policy.inputs["policy"]}
+    assert readers == {"database-rotation"}
+    for registration in stack.of_type("kubernetes:core/v1:Secret").values():
+        assert "database-master" not in json.dumps(registration.inputs)
+
+
+def test_every_login_rotates_in_the_region_of_the_primary(stack: Rehearsal) -> None:
+    rotations = stack.of_type("aws:secretsmanager/secretRotation:SecretRotation")
+    assert set(rotations) == {f"database-{user}" for user in ("master", "owner", *ROLES)}
+    permissions = stack.of_type("aws:lambda/permission:Permission")
+    for name, rotation in rotations.items():
+        assert permissions[name].inputs["sourceArn"] == rotation.inputs["secretId"]
+        assert permissions[name].urn in rotation.depends_on
+    function = stack.of_type("aws:lambda/function:Function")["database-rotation"]
+    assert function.inputs["vpcConfig"]["subnetIds"]
+    assert {"handler.py", "rds-ca.pem", "pg8000/native.py"} <= function.inputs["code"].keys()
+
+
+def test_the_cache_has_the_users_of_the_service(stack: Rehearsal) -> None:
+    users = stack.of_type("aws:elasticache/user:User")
+    for region in _regions(stack):
+        for role, rule in RULES.items():
+            user = users.pop(f"{region}cache-{role}").inputs
+            assert (user["userName"], user["accessString"]) == (user_name(role), f"on {rule}")
+            assert len(user["userId"]) <= 40
+        assert users.pop(f"{region}cache-default").inputs["accessString"].startswith("off ")
+    assert not users
+    for cache in stack.of_type(CACHE).values():
+        assert "authToken" not in cache.inputs
+        assert len(cache.inputs["userGroupIds"]) == 1
 
 
 @pytest.mark.parametrize(

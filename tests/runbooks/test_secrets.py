@@ -23,7 +23,7 @@ SOURCES = re.compile(r"RATES_TOKEN|passwords\.json|rates_folder \}\}/env")
 NAMES = re.compile(r"\b\w*(?:password|token|credential)\w*\b", re.IGNORECASE)
 EXPRESSION = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 #: Names of secrets and functions, which are not secrets.
-HARMLESS = re.compile(r"rates_database_secret|ansible\.builtin\.password")
+HARMLESS = re.compile(r"rates_database_secrets|ansible\.builtin\.password")
 #: Arguments that the modules of these collections hide themselves.
 HIDDEN = {"login_password", "password"}
 #: Keywords of a task that Ansible does not print with its result.

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import socket
-import socketserver
-import ssl
-import threading
-from contextlib import suppress
+import re
 from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 import sqlalchemy
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from drills.waiting import wait_until
 from rates_app.local.server import HOST
@@ -27,44 +20,15 @@ from rates_app.store.connections import connect
 from rates_app.store.databases import Databases, Unavailable
 from rates_app.store.lease import Lease
 from rates_app.store.migrate import migrate
+from tests.fixtures.tls import tls_in_front
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from rates_app.local.postgres import PostgresPair
     from tests.fixtures.stores import MigratedDatabase
 
-
-class Authority(NamedTuple):
-    """A certificate authority."""
-
-    name: x509.Name
-    key: ec.EllipticCurvePrivateKey
-    certificate: x509.Certificate
-
-
-def issue(
-    subject: x509.Name,
-    key: ec.EllipticCurvePrivateKey,
-    issuer: x509.Name,
-    signer: ec.EllipticCurvePrivateKey,
-    extension: x509.ExtensionType,
-) -> x509.Certificate:
-    now = datetime.now(UTC)
-    builder = x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number())
-    builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
-    return builder.add_extension(extension, critical=False).sign(signer, hashes.SHA256())
-
-
-def authority(name: str) -> Authority:
-    subject, key = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), ec.generate_private_key(ec.SECP256R1())
-    own_certificate = issue(subject, key, subject, key, x509.BasicConstraints(ca=True, path_length=None))
-    return Authority(subject, key, own_certificate)
-
-
-def pem(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.PEM)
+AUTHORITIES = Path(__file__).parents[2] / "rates_app" / "store" / "rds-ca.pem"
 
 
 class Secured(NamedTuple):
@@ -89,58 +53,10 @@ class Secured(NamedTuple):
         return parts._replace(netloc=f"{login}@{host}:{self.port}", query=query).geturl()
 
 
-class Terminator(socketserver.StreamRequestHandler):
-    """Accepts TLS as PostgreSQL does, and passes the plain protocol on. The servers of the tests have no OpenSSL."""
-
-    context: ClassVar[ssl.SSLContext]
-    upstream: ClassVar[tuple[str, int]]
-
-    def handle(self) -> None:
-        if len(self.connection.recv(8)) < 8:  # SSLRequest
-            return
-        self.connection.sendall(b"S")
-        try:
-            secured = self.context.wrap_socket(self.connection, server_side=True)
-        except (ssl.SSLError, OSError):
-            return  # the client has refused the certificate
-        with secured, socket.create_connection(self.upstream) as server:
-            back = threading.Thread(target=self._copy, args=(server, secured))
-            back.start()
-            self._copy(secured, server)
-            back.join()
-
-    @staticmethod
-    def _copy(source: socket.socket, target: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(65536):
-                target.sendall(data)
-        with suppress(OSError):
-            target.shutdown(socket.SHUT_RDWR)
-
-
 @pytest.fixture
 def secured(cluster: PostgresPair, database: MigratedDatabase, tmp_path: Path) -> Iterator[Secured]:
-    right, wrong = authority("Test authority"), authority("Test authority")
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "database")])
-    names = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address(HOST))])
-    for name, each in (("right", right), ("wrong", wrong)):
-        (tmp_path / name).write_bytes(pem(each.certificate))
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    (tmp_path / "server").write_bytes(private + pem(issue(subject, key, right.name, right.key, names)))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "server")
-    handler = type("Handler", (Terminator,), {"context": context, "upstream": (HOST, cluster.primary.port)})
-    with socketserver.ThreadingTCPServer((HOST, 0), handler) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        port = server.server_address[1]
-        yield Secured(
-            port, database.url, database.role_urls["serving_database_url"], tmp_path / "right", tmp_path / "wrong"
-        )
-        server.shutdown()
+    with tls_in_front(tmp_path, cluster.primary.port) as front:
+        yield Secured(front.port, database.url, database.role_urls["serving_database_url"], front.right, front.wrong)
 
 
 def databases(url: str) -> Databases:
@@ -205,3 +121,17 @@ def test_without_verification_any_server_is_believed(secured: Secured) -> None:
     url = secured.url(secured.wrong, "localhost").partition("?")[0]
     with connect(f"{url}?sslmode=require", "test") as connection:
         assert connection.pgconn.ssl_in_use
+
+
+def test_the_roots_of_rds_are_those_of_its_regions_and_last() -> None:
+    """Each is self-signed, for the authority that the program gives the instances."""
+    certificates = x509.load_pem_x509_certificates(AUTHORITIES.read_bytes())
+    regions = set()
+    for certificate in certificates:
+        certificate.verify_directly_issued_by(certificate)
+        assert certificate.not_valid_after_utc > datetime.now(UTC) + timedelta(days=10 * 365)
+        (name,) = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+        match = re.fullmatch(r"Amazon RDS (?:Beta |Preview )?([a-z0-9-]+) Root CA RSA2048 G1", str(name.value))
+        assert match
+        regions.add(match[1])
+    assert {"us-east-1", "us-west-2", "eu-west-1"} <= regions

@@ -34,8 +34,10 @@ app.kubernetes.io/part-of: freight-rates
 {{ .Values.serviceAccount.name | default (include "rates-app.fullname" .) }}
 {{- end -}}
 
-{{- define "rates-app.secretName" -}}
-{{ .Values.secrets.existing | default (include "rates-app.fullname" .) }}
+{{/* The Secret of a role's pods. Takes root and role. The service's has the release's name. */}}
+{{- define "rates-app.roleSecretName" -}}
+{{- $name := include "rates-app.fullname" .root -}}
+{{ .root.Values.secrets.existing | default (ternary $name (printf "%s-%s" $name .role) (eq .role "serving")) }}
 {{- end -}}
 
 {{- define "rates-app.image" -}}

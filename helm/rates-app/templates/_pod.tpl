@@ -44,10 +44,11 @@ localhost for port forwarding. Probes and health checks of load balancers use th
 {{- mergeOverwrite $implied .Values.settings | toYaml -}}
 {{- end -}}
 
-{{/* The environment of every container that runs the image, whatever its role. */}}
+{{/* The environment of every container that runs the image. Takes root and role. */}}
 {{- define "rates-app.environment" -}}
 envFrom:
-  - secretRef: { name: {{ include "rates-app.secretName" . }} }
+  - secretRef: { name: {{ include "rates-app.roleSecretName" . }} }
+{{- with .root }}
 env:
   - { name: RATES_ENVIRONMENT, value: {{ .Values.environment | quote }} }
   - { name: RATES_VERSION, value: {{ .Values.image.tag | default (.Values.image.digest | trimPrefix "sha256:" | trunc 12) | quote }} }
@@ -67,6 +68,7 @@ env:
   {{- range $name, $value := include "rates-app.settings" . | fromYaml }}
   - { name: RATES_{{ upper $name }}, value: {{ kindIs "string" $value | ternary $value (toJson $value) | quote }} }
   {{- end }}
+{{- end }}
 {{- end -}}
 
 {{/* The pod template that the Deployment and the Rollout share. */}}
@@ -110,7 +112,12 @@ spec:
     - name: server
       image: {{ include "rates-app.image" . }}
       args: [serve]
-      {{- include "rates-app.environment" . | nindent 6 }}
+      {{- include "rates-app.environment" (dict "root" . "role" "serving") | nindent 6 }}
+        {{- if not .Values.secrets.existing }}
+        # libpq reads the login from this file for each connection, so a rotation needs no restart.
+        - { name: PGSERVICE, value: rates }
+        - { name: PGSERVICEFILE, value: /etc/rates-login/pg_service.conf }
+        {{- end }}
       ports:
         - { name: http, containerPort: 8080, protocol: TCP }
         - { name: operations, containerPort: 8081, protocol: TCP }
@@ -136,25 +143,44 @@ spec:
         {{- include "rates-app.containerSecurityContext" . | nindent 8 }}
       volumeMounts:
         - { name: tmp, mountPath: /tmp }
+        {{- if not .Values.secrets.existing }}
+        - { name: login, mountPath: /etc/rates-login, readOnly: true }
+        {{- end }}
   volumes:
     - name: tmp
       emptyDir: { sizeLimit: {{ .Values.temporarySpace }} }
+    {{- if not .Values.secrets.existing }}
+    - name: login
+      secret:
+        secretName: {{ include "rates-app.roleSecretName" (dict "root" . "role" "serving") }}
+        items: [{ key: pg_service.conf, path: pg_service.conf }]
+    {{- end }}
 {{- end -}}
 
+{{/*
+A container that runs a command. Takes root, role, name and args; command: instead of the image's; resources: instead of
+those of the service.
+*/}}
 {{- define "rates-app.jobContainer" -}}
 - name: {{ .name }}
   image: {{ include "rates-app.image" .root }}
+  {{- with .command }}
+  command: {{ toJson . }}
+  {{- end }}
   args: {{ toJson .args }}
-  {{- include "rates-app.environment" .root | nindent 2 }}
+  {{- include "rates-app.environment" . | nindent 2 }}
   resources:
-    {{- toYaml .root.Values.resources | nindent 4 }}
+    {{- toYaml (.resources | default .root.Values.resources) | nindent 4 }}
   securityContext:
     {{- include "rates-app.containerSecurityContext" .root | nindent 4 }}
   volumeMounts:
     - { name: tmp, mountPath: /tmp }
 {{- end -}}
 
-{{/* A Job of one pod that runs a command of the image. Takes root, component, args, annotations; first: an init command. */}}
+{{/*
+A Job of one pod that runs a command of the image with the login of the database's owner. Takes root, component, args,
+annotations; first: an init command.
+*/}}
 {{- define "rates-app.job" -}}
 {{- $root := .root -}}
 apiVersion: batch/v1
@@ -196,10 +222,10 @@ spec:
         {{- include "rates-app.podSecurityContext" $root | nindent 8 }}
       {{- with .first }}
       initContainers:
-        {{- include "rates-app.jobContainer" (dict "root" $root "name" "first" "args" .) | nindent 8 }}
+        {{- include "rates-app.jobContainer" (dict "root" $root "role" "owner" "name" "first" "args" .) | nindent 8 }}
       {{- end }}
       containers:
-        {{- include "rates-app.jobContainer" (dict "root" $root "name" .component "args" .args) | nindent 8 }}
+        {{- include "rates-app.jobContainer" (dict "root" $root "role" "owner" "name" .component "args" .args) | nindent 8 }}
       volumes:
         - name: tmp
           emptyDir: { sizeLimit: {{ $root.Values.temporarySpace }} }

@@ -296,6 +296,10 @@ KINDS: Mapping[str, ResourceType] = {
         },
     ),
     "aws:elasticache/subnetGroup:SubnetGroup": _kind("", "{name}", "name"),
+    "aws:elasticache/user:User": _kind("elasticache CreateUser", "{userId}", "userId userName", arn="user:{userId}"),
+    "aws:elasticache/userGroup:UserGroup": _kind(
+        "elasticache CreateUserGroup", "{userGroupId}", "userGroupId", arn="usergroup:{userGroupId}"
+    ),
     "aws:iam/role:Role": _kind(
         "iam CreateRole",
         "{name}",

@@ -59,6 +59,8 @@ def _(change: Call) -> str:
         return "InvalidParameterValue: a source in another Region is named by its ARN"
     if found.region != change.region and not change.new.get("kmsKeyId"):
         return "InvalidParameterCombination: an encrypted replica in another Region needs a key there"
+    if found["manageMasterUserPassword"]:
+        return "InvalidParameterCombination: the source's password is managed in Secrets Manager by RDS"
     return "" if int(found["backupRetentionPeriod"] or 0) else "InvalidDBInstanceState: automated backups are off"
 
 
@@ -130,6 +132,49 @@ def _(change: Call) -> str:
         return "InvalidParameterCombination: Multi-AZ needs automatic failover"
     token = str(change.new.get("authToken") or "x" * 16)
     return "" if 16 <= len(token) <= 128 else "InvalidParameterValue: the token has 16 to 128 characters"
+
+
+@rule(
+    "cache-users",
+    "Amazon ElastiCache API Reference, CreateUserGroup: UserNotFound, DuplicateUserName, DefaultUserRequired",
+    "aws:elasticache/userGroup:UserGroup",
+)
+def _(change: Call) -> str:
+    users = [change.account.get("aws:elasticache/user:User", id_) for id_ in change.new.get("userIds") or []]
+    names = [user["userName"] for user in users if user]
+    if len(names) < len(users):
+        return "UserNotFound: a user of the group does not exist"
+    if len(set(names)) < len(names):
+        return "DuplicateUserName: each user of a group has another name"
+    return "" if "default" in names else "DefaultUserRequired: a group needs a user named default"
+
+
+@rule(
+    "cache-user-group",
+    "Amazon ElastiCache User Guide, Role-Based Access Control: encryption in transit, and no token",
+    CACHE,
+)
+def _(change: Call) -> str:
+    groups = change.new.get("userGroupIds") or []
+    if not all(change.account.get("aws:elasticache/userGroup:UserGroup", group) for group in groups):
+        return "UserGroupNotFound"
+    if groups and not change.new.get("transitEncryptionEnabled"):
+        return "InvalidParameterCombination: user groups need encryption in transit"
+    return "InvalidParameterCombination: a token and a user group" if groups and change.new.get("authToken") else ""
+
+
+@rule(
+    "rotation-permission",
+    "AWS Secrets Manager User Guide, Rotation function execution: RotateSecret needs lambda:InvokeFunction and a value",
+    "aws:secretsmanager/secretRotation:SecretRotation",
+)
+def _(change: Call) -> str:
+    secret = change.new["secretId"]
+    find = change.account.find
+    if not any(one["sourceArn"] == secret for one in find("aws:lambda/permission:Permission", change.region)):
+        return "AccessDeniedException: Secrets Manager cannot invoke the specified Lambda function"
+    versions = find("aws:secretsmanager/secretVersion:SecretVersion", change.region)
+    return "" if any(one["secretId"] == secret for one in versions) else "InvalidRequestException: no current version"
 
 
 @rule(
