@@ -19,7 +19,7 @@ export PATH := $(PATH):$(CHART_TOOLS)
 BUILD := docker build
 COMPILE := uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate
 
-.PHONY: help run test test-unit test-cluster cluster-images cluster-platform cluster-stores drill check format docs record lock \
+.PHONY: help run test test-unit test-cluster cluster-images cluster-platform cluster-stores drill client check format docs record lock \
   lock-check clean chart-tools chart-docs golden release promote transitions engine preflight
 
 help: ## List the targets
@@ -113,6 +113,10 @@ cluster-platform: ## Build Spark, its operator and Argo CD likewise; PROGRAMS=fo
 
 cluster-stores: ## Build PostgreSQL and Redis for a cluster that cannot take the public images; BUILD and BASE as above
 	@$(BUILD) $(BASE:%=--build-arg BASE=%) --file tests/cluster/images/stores/Dockerfile --tag rates-stores:1 .
+
+client: .venv/.ready ## Build the typed Python client of the API into dist/
+	@files=$$(mktemp -d); trap 'rm -rf "$$files"' EXIT; python clients/python/generate.py "$$files"; \
+	  .tools/bin/uv build --quiet --wheel --no-build-isolation --python .venv/bin/python --out-dir dist "$$files"; ls dist/*client*
 
 ##@ Tools
 
