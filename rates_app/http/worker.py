@@ -10,7 +10,6 @@ docs/decisions/0056-slow-clients.md.
 from __future__ import annotations
 
 import os
-import resource
 import selectors
 import socket
 import threading
@@ -26,10 +25,12 @@ from gunicorn.http import wsgi
 from gunicorn.http.errors import LimitRequestHeaders, NoMoreData
 from gunicorn.workers.base import Worker
 
+from rates_app.http.client_threads import ClientThreads
 from rates_app.http.connection import MAX_HEAD_BYTES, MAX_UNSENT_BYTES, ClientConnection, ConnectionState, Limits
 from rates_app.http.exchange import ENVIRON_KEY
 from rates_app.http.limits import client_network
 from rates_app.http.malformed import error_response
+from rates_app.http.open_files import raise_file_limit
 from rates_app.http.streaming import Pause
 from rates_app.ops.metrics import CONNECTIONS, CONNECTIONS_CLOSED
 
@@ -56,8 +57,6 @@ MAX_CONNECTIONS = 4000
 MAX_KERNEL_BYTES = 128 * 2**10
 BACKLOG = 2048
 _SWEEP_SECONDS = 0.25
-#: File descriptors for everything that is not a client's connection.
-_OTHER_FILES = 256
 
 
 class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
@@ -69,8 +68,13 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         """Create the state that processes must not share, then run."""
         settings = self.app.settings
         self._limits = Limits(settings.client_timeout_seconds, settings.client_bytes_per_second)
-        self._per_client = -(-settings.connections_per_client // settings.workers)
-        self._max_connections = _raise_file_limit(MAX_CONNECTIONS)
+        # Behind proxies, every address is a proxy's.
+        behind_proxies = settings.trusted_proxies > 0
+        self._per_client = 0 if behind_proxies else -(-settings.connections_per_client // settings.workers)
+        self._client_threads: ClientThreads[tuple[ClientConnection, Work]] = ClientThreads(
+            None if behind_proxies else max(1, settings.threads // 2)
+        )
+        self._max_connections = raise_file_limit(MAX_CONNECTIONS)
         self._selector = selectors.DefaultSelector()
         self._threads = ThreadPoolExecutor(settings.threads, "request")
         self._free_uploads = threading.BoundedSemaphore(settings.upload_threads)
@@ -364,10 +368,12 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     # Handling a request, in threads
 
     def _submit(self, connection: ClientConnection, work: Work) -> None:
-        pool = self._uploads if connection.upload else self._threads
-        pool.submit(self._work, connection, work)
+        if connection.upload:
+            self._uploads.submit(self._work, connection, work, None)
+        elif self._client_threads.enter(client := client_network(connection.peer[0]), (connection, work)):
+            self._threads.submit(self._work, connection, work, client)
 
-    def _work(self, connection: ClientConnection, work: Work) -> None:
+    def _work(self, connection: ClientConnection, work: Work, client: str | None) -> None:
         """Run a part of a request's handling in a thread, then return the connection to the event loop.
 
         All parts of a request share one context, even in different threads.
@@ -377,8 +383,14 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         except Exception:
             self.log.exception("connection_failed")
             then = self._close
-        self._calls.append(partial(then, connection))
+        self._calls.append(partial(self._return, connection, then, client))
         self._wake()
+
+    def _return(self, connection: ClientConnection, then: Transition, client: str | None) -> None:
+        """Take a connection back from a thread; the thread is free for the client's next request."""
+        if client is not None and (waiting := self._client_threads.leave(client)) is not None:
+            self._threads.submit(self._work, *waiting, client)
+        then(connection)
 
     def _handle(self, connection: ClientConnection) -> Transition:
         """Parse a request and pass it to the application."""
@@ -471,20 +483,3 @@ class EventWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             if connection.upload:
                 connection.upload = False
                 self._free_uploads.release()
-
-
-def _raise_file_limit(connections: int) -> int:
-    """Raise the process's limit of open files to what its connections need.
-
-    Args:
-        connections: Wanted number of connections.
-
-    Returns:
-        Possible number of connections.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + _OTHER_FILES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return connections if soft == resource.RLIM_INFINITY else min(connections, soft - _OTHER_FILES)

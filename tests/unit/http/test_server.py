@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextvars
 import os
 import socket
+import threading
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ import pytest
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
+from drills.waiting import wait_until
 from rates_app.application import create_app
 from rates_app.http.server import Balance, HttpServer
 from rates_app.http.worker import TURN_SECONDS, EventWorker
@@ -110,3 +113,53 @@ def test_a_worker_takes_the_place_of_one_that_died(tmp_path: Path, monkeypatch: 
     assert server.balance.least() == 5
     server.cfg.pre_fork(arbiter, workers[13])
     assert (workers[12].index, workers[13].index) == (1, 0)
+
+
+def test_one_client_leaves_threads_to_others(worker: EventWorker) -> None:
+    """A slow query of each of its many requests would otherwise delay all clients."""
+    release, began = threading.Event(), threading.Semaphore(0)
+    finished: list[str] = []
+
+    def connection(address: str) -> Any:
+        return SimpleNamespace(peer=(address, 1), upload=False, context=contextvars.Context())
+
+    def slow(each: Any) -> Any:
+        began.release()
+        assert release.wait(60)
+        return lambda _connection: finished.append(each.peer[0])
+
+    def quick(each: Any) -> Any:
+        began.release()
+        return lambda _connection: finished.append(each.peer[0])
+
+    half = SETTINGS.threads // 2
+    for _ in range(3 * half):
+        worker._submit(connection("192.0.2.1"), slow)
+    for _ in range(half):
+        assert began.acquire(timeout=60)
+    assert not began.acquire(blocking=False), "a client occupies more than half of the threads"
+    worker._submit(connection("192.0.2.2"), quick)
+    assert began.acquire(timeout=60)
+    wait_until(lambda: worker._run_calls() or finished == ["192.0.2.2"])
+    release.set()
+    wait_until(lambda: worker._run_calls() or finished.count("192.0.2.1") == 3 * half)
+    assert not worker._client_threads._running
+
+
+@pytest.mark.parametrize(("proxies", "limited"), [(0, True), (1, False)])
+def test_clients_behind_a_proxy_are_not_limited_by_its_address(
+    monkeypatch: pytest.MonkeyPatch, proxies: int, limited: bool
+) -> None:
+    monkeypatch.setattr("gunicorn.workers.base.Worker.init_process", lambda _self: None)
+    settings = SETTINGS.model_copy(update={"trusted_proxies": proxies})
+    config = Config()
+    app = SimpleNamespace(balance=Balance(2), settings=settings)
+    worker = EventWorker(1, 0, [], app, 30, config, Logger(config))
+    worker.init_process()
+    assert bool(worker._per_client) is limited
+    entered = [worker._client_threads.enter("192.0.2.1", (Any, Any)) for _ in range(settings.threads)]
+    assert all(entered) is not limited
+    worker._selector.close()
+    worker.tmp.close()
+    for end in (worker._wake_reader, worker._wake_writer):
+        os.close(end)
