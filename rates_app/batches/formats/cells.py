@@ -18,10 +18,10 @@ from xml.parsers import expat
 
 import xlrd
 
-from rates_app.batches.formats.number_formats import US_DOLLARS, foreign_currency, shown_with
+from rates_app.batches.formats.number_formats import US_DOLLARS, shown_with
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
     from typing import IO
 
@@ -40,13 +40,22 @@ _NOTABLE_OPEN = re.compile(rb":currency=[\"'](?!USD[\"'])|:formula=|[\"'](?:erro
 #: Columns of .ods whose own style is considered.
 _MAX_COLUMNS = 1024
 
-#: Records of an .xlsb: BrtCellError, BrtFmlaError, BrtFmt, BrtXF, BrtBeginCellXFs, BrtEndCellXFs of [MS-XLSB].
-_ERRORS = {3, 11}
+#: Stands for the identifier of the part with the styles.
+_STYLES = "styles"
+
+#: Built-in formats of .xlsx and .xlsb, which the styles do not list.
+_PERCENT = {9: "0%", 10: "0.00%"}
+
+#: Records of an .xlsb, of [MS-XLSB]: BrtRowHdr, then BrtCellBlank to BrtFmlaError, of which two are errors.
+_ROW, _CELLS, _ERRORS = 0, range(1, 12), {3, 11}
+#: The byte of BrtRowHdr with the flag fDyZero.
+_ROW_FLAGS_AT, _HIDDEN = 11, 0x10
+#: BrtBundleSh, which begins with the sheet's state.
+_SHEET, _VISIBLE = 156, 0
+#: Length of a string that is not there.
+_NO_STRING = 2**32 - 1
+#: BrtFmt, BrtXF, BrtBeginCellXFs and BrtEndCellXFs.
 _NUMBER_FORMAT, _CELL_STYLE, _BEGIN_CELL_STYLES, _END_CELL_STYLES = 44, 47, 617, 618
-
-
-class UnsupportedCells(Exception):
-    """A workbook has cells in another currency or with errors, and its format does not show which cells."""
 
 
 @dataclass
@@ -68,7 +77,6 @@ def notable_cells(source: Path) -> dict[str, SheetCells]:
     """Return the notable cells of a workbook by sheet.
 
     Raises:
-        UnsupportedCells: The workbook is an .xlsb with another currency or an error.
         Exception: The workbook is damaged.
     """
     if not zipfile.is_zipfile(source):
@@ -79,8 +87,7 @@ def notable_cells(source: Path) -> dict[str, SheetCells]:
         if "content.xml" in names:
             return _open_document(archive, names)
         if "xl/workbook.bin" in names:
-            _check_binary(archive, names)
-            return {}
+            return _binary(archive, names)
         return _office_open(archive, names)
 
 
@@ -90,21 +97,29 @@ def notable_cells(source: Path) -> dict[str, SheetCells]:
 def _office_open(archive: zipfile.ZipFile, names: Mapping[str, str]) -> dict[str, SheetCells]:
     if "xl/workbook.xml" not in names or "xl/_rels/workbook.xml.rels" not in names:
         return {}
-    relations = ElementTree.fromstring(archive.read(names["xl/_rels/workbook.xml.rels"]))  # noqa: S314 - the process is bounded
-    targets = {each.get("Id"): _part(each.get("Target", "")) for each in relations}
-    styles_parts = {"xl/styles.xml", *(_part(e.get("Target", "")) for e in relations if "styles" in e.get("Type", ""))}
+    targets = _relations(archive, names["xl/_rels/workbook.xml.rels"])
     units: dict[int, str] = {}
-    for part in sorted(styles_parts & names.keys()):
+    for part in sorted({"xl/styles.xml", targets.get(_STYLES, "")} & names.keys()):
         units |= _units_of_styles(ElementTree.fromstring(archive.read(names[part])))  # noqa: S314
     found = {}
     for element in ElementTree.fromstring(archive.read(names["xl/workbook.xml"])).iter():  # noqa: S314
-        if _local(element.tag) != "sheet":
+        if _local(element.tag) != "sheet" or element.get("state", "visible") != "visible":
             continue
-        part = next((targets.get(value, "") for name, value in element.items() if _local(name) == "id"), "")
-        if part in names and (units or _contains(archive, names[part], _NOTABLE)):
-            with archive.open(names[part]) as file:
+        part = names[targets[next(value for name, value in element.items() if _local(name) == "id")]]
+        if units or _contains(archive, part, _NOTABLE):
+            with archive.open(part) as file:
                 found[element.get("name", "")] = _SheetParser(units).parse(file)
     return found
+
+
+def _relations(archive: zipfile.ZipFile, name: str) -> dict[str, str]:
+    """Return the parts that the workbook refers to by their identifiers, and the one with the styles."""
+    relations = ElementTree.fromstring(archive.read(name))  # noqa: S314 - the process is bounded
+    parts = {each.get("Id", ""): _part(each.get("Target", "")) for each in relations}
+    for each in relations:
+        if each.get("Type", "").endswith("/styles"):
+            parts[_STYLES] = _part(each.get("Target", ""))
+    return parts
 
 
 def _part(target: str) -> str:
@@ -115,9 +130,9 @@ def _part(target: str) -> str:
 def _units_of_styles(root: ElementTree.Element) -> dict[int, str]:
     """Return what the styles of cells show with a number, by the style's number."""
     parts = {_local(part.tag): part for part in root}
-    formats = {each.get("numFmtId"): each.get("formatCode", "") for each in parts.get("numFmts", ())}
-    formats = {"9": "0%", "10": "0.00%", **formats}  # built-in formats are not listed
-    units = (shown_with(formats.get(each.get("numFmtId"), "")) for each in parts.get("cellXfs", ()))
+    listed = {int(each.get("numFmtId", 0)): each.get("formatCode", "") for each in parts.get("numFmts", ())}
+    formats = _PERCENT | listed
+    units = (shown_with(formats.get(int(each.get("numFmtId", 0)), "")) for each in parts.get("cellXfs", ()))
     return {number: unit for number, unit in enumerate(units) if unit}
 
 
@@ -194,41 +209,54 @@ def _column(letters: str) -> int:
 # .xlsb
 
 
-def _check_binary(archive: zipfile.ZipFile, names: Mapping[str, str]) -> None:
-    """Refuse .xlsb with another currency or with errors.
-
-    Raises:
-        UnsupportedCells: It has cells with these.
-    """
-    if "xl/styles.bin" in names:
-        for unit in _binary_units(archive.read(names["xl/styles.bin"])):
-            raise UnsupportedCells(
-                f"the workbook has cells in another currency ({unit}): deliver prices in USD, or save it as .xlsx"
-            )
-    for part, name in names.items():
-        if part.startswith("xl/worksheets/") and part.endswith(".bin"):
-            content = archive.read(name)
-            if any(kind in _ERRORS for kind, _ in _records(content)):
-                raise UnsupportedCells(
-                    "the workbook has cells with errors, such as #REF!: correct them, or save it as .xlsx"
-                )
+def _binary(archive: zipfile.ZipFile, names: Mapping[str, str]) -> dict[str, SheetCells]:
+    parts = _relations(archive, names["xl/_rels/workbook.bin.rels"])
+    units = list(_binary_units(archive.read(names["xl/styles.bin"]))) if "xl/styles.bin" in names else []
+    found = {}
+    for kind, content in _records(archive.read(names["xl/workbook.bin"])):
+        if kind == _SHEET and content[0] == _VISIBLE:
+            relation, end = _wide_string(content, 8)
+            part = archive.read(names[parts[relation]])
+            found[_wide_string(content, end)[0]] = _binary_sheet(part, units)
+    return found
 
 
-def _binary_units(styles: bytes) -> Iterator[str]:
-    """Yield what the styles that cells of an .xlsb may have show with a number."""
-    formats: dict[int, str] = {9: "0%", 10: "0.00%"}
+def _binary_units(styles: bytes) -> Iterator[str | None]:
+    """Yield what each style that cells of an .xlsb may have shows with a number."""
+    formats: dict[int, str] = dict(_PERCENT)
     of_cells = False
     for kind, content in _records(styles):
         if kind in {_BEGIN_CELL_STYLES, _END_CELL_STYLES}:
             of_cells = kind == _BEGIN_CELL_STYLES
         elif kind == _NUMBER_FORMAT:
-            number, length = struct.unpack_from("<HI", content)
-            formats[number] = content[6 : 6 + 2 * length].decode("utf-16-le")
+            formats[struct.unpack_from("<H", content)[0]] = _wide_string(content, 2)[0]
         elif kind == _CELL_STYLE and of_cells:
-            number = struct.unpack_from("<H", content, 2)[0]
-            # Percent is common in other columns, and which column it is remains unknown here.
-            if currency := foreign_currency(formats.get(number, "")):
-                yield currency
+            yield shown_with(formats.get(struct.unpack_from("<H", content, 2)[0], ""))
+
+
+def _binary_sheet(content: bytes, units: Sequence[str | None]) -> SheetCells:
+    cells = SheetCells()
+    row = -1
+    for kind, record in _records(content):
+        if kind == _ROW:
+            row = int.from_bytes(record[:4], "little")
+            if record[_ROW_FLAGS_AT] & _HIDDEN:
+                cells.hidden_rows.add(row)
+        elif kind in _CELLS:
+            at = row, int.from_bytes(record[:4], "little")
+            style = int.from_bytes(record[4:7], "little")
+            if kind in _ERRORS:
+                cells.unread[at] = xlrd.error_text_from_code.get(record[8], "an error")
+            elif style < len(units) and (unit := units[style]):
+                cells.units[at] = unit
+    return cells
+
+
+def _wide_string(content: bytes, at: int) -> tuple[str, int]:
+    """Read a string of an .xlsb; return it and the position after it."""
+    (length,) = struct.unpack_from("<I", content, at)
+    end = at + 4 + 2 * (length if length != _NO_STRING else 0)
+    return content[at + 4 : end].decode("utf-16-le"), end
 
 
 def _records(content: bytes) -> Iterator[tuple[int, bytes]]:

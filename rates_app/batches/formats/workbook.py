@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import python_calamine as calamine
 
-from rates_app.batches.formats.cells import SheetCells, UnsupportedCells, notable_cells
+from rates_app.batches.formats.cells import SheetCells, notable_cells
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,10 +100,7 @@ def convert(source: Path, target: Path, limit: int) -> str | None:
         return "the workbook has a password: save it without one"
     except calamine.CalamineError:
         return "the workbook has a password, is damaged or is no workbook: save it again without a password"
-    try:
-        notable = notable_cells(source)
-    except UnsupportedCells as error:
-        return str(error)
+    notable = notable_cells(source)
     sheets = []
     with target.open("wb") as lines:
         lines.write(b" " * OFFSET_DIGITS + b"\n")

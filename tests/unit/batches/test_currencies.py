@@ -14,7 +14,6 @@ import pytest
 import xlwt
 
 from rates_app.batches.formats.number_formats import foreign_currency, shown_with
-from rates_app.batches.model import Unreadable
 from tests.reading import read_file
 
 if TYPE_CHECKING:
@@ -126,42 +125,51 @@ def test_the_currency_of_a_cell_in_an_old_workbook(tmp_path: Path) -> None:
     assert [tuple(reject) for reject in found.rejects] == [(3, "price", "is in €: prices are in USD", "1244.5 €")]
 
 
-def test_a_binary_workbook_with_another_currency_is_refused(tmp_path: Path) -> None:
+def test_the_currency_of_a_cell_in_a_binary_workbook(tmp_path: Path) -> None:
     (tmp_path / "dollars").write_bytes(binary_workbook("#,##0.00"))
     assert [price for *_, price in read_file(tmp_path / "dollars").prices] == [124_450]
     (tmp_path / "euros").write_bytes(binary_workbook('#,##0.00\\ "€"'))
-    with pytest.raises(
-        Unreadable, match=r"cells in another currency \(€\): deliver prices in USD, or save it as .xlsx"
-    ):
-        read_file(tmp_path / "euros")
+    found = read_file(tmp_path / "euros")
+    assert [tuple(reject) for reject in found.rejects] == [(2, "price", "is in €: prices are in USD", "1244.5 €")]
+    (tmp_path / "other").write_bytes(binary_workbook('#,##0.00\\ "€"', style=0))
+    assert [price for *_, price in read_file(tmp_path / "other").prices] == [124_450]
 
 
-def binary_workbook(number_format: str) -> bytes:
-    """Write an .xlsb, whose price has a number format, by the records of [MS-XLSB]."""
+def binary_workbook(number_format: str, *, style: int = 1, hidden: bool = False, more: bytes = b"") -> bytes:
+    """Write an .xlsb by the records of [MS-XLSB].
+
+    Args:
+        number_format: That of style 1; style 0 has none.
+        style: That of the price.
+        hidden: Whether the row of prices is hidden.
+        more: Further records of the sheet.
+    """
     table: list[list[str | float]] = [[*NAMES], ROW]
     rows = b"".join(
-        record(0, struct.pack("<IIHHBI", number, 0, 0, 0, 0, 0))  # BrtRowHdr
+        record(0, struct.pack("<IIHHBI", number, 0, 0, 0x1000 * (hidden and number == 1), 0, 0))  # BrtRowHdr
         + b"".join(
-            record(5, struct.pack("<IId", column, 1, value))  # BrtCellReal
+            record(5, struct.pack("<IId", column, style, value))  # BrtCellReal
             if isinstance(value, float)
             else record(6, struct.pack("<II", column, 0) + wide(value))  # BrtCellSt
             for column, value in enumerate(row)
         )
         for number, row in enumerate(table)
     )
-    style = struct.Struct("<HH12x")
+    cell_style = struct.Struct("<HH12x")
     styles = b"".join(
         [
             record(615, struct.pack("<I", 1)),  # BrtBeginFmts
             record(44, struct.pack("<H", 164) + wide(number_format)),  # BrtFmt
             record(616),
             record(617, struct.pack("<I", 2)),  # BrtBeginCellXFs
-            record(47, style.pack(0, 0)),  # BrtXF
-            record(47, style.pack(0, 164)),
+            record(47, cell_style.pack(0, 0)),  # BrtXF
+            record(47, cell_style.pack(0, 164)),
             record(618),
         ]
     )
-    sheet = record(148, struct.pack("<IIII", 0, 1, 0, 3)) + record(145) + rows + record(146)  # BrtWsDim, BrtSheetData
+    sheet = (
+        record(148, struct.pack("<IIII", 0, 1, 0, 3)) + record(145) + rows + more + record(146)
+    )  # BrtWsDim, BrtSheetData
     sheets = (
         record(143) + record(156, struct.pack("<II", 0, 1) + wide("rId1") + wide("Rates")) + record(144) + record(132)
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 import zipfile
 from typing import TYPE_CHECKING
 
@@ -142,16 +143,12 @@ def test_errors_and_formulas_of_open_document_are_rejected(cell: str, value: str
     assert (len(found.prices), values(found)) == (2, [(4, value)])
 
 
-def test_a_binary_workbook_with_an_error_is_refused(tmp_path: Path) -> None:
-    error = record(3, bytes(8) + b"\x17")  # BrtCellError, #REF!
-    content = binary_workbook("0")
-    with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(target := io.BytesIO(), "w") as changed:
-        for name in source.namelist():
-            end = record(146)
-            part = source.read(name)
-            changed.writestr(name, part.replace(end, error + end) if name.endswith("sheet1.bin") else part)
-    with pytest.raises(Unreadable, match=r"cells with errors, such as #REF!: correct them, or save it as \.xlsx"):
-        read(target.getvalue(), tmp_path)
+def test_errors_and_hidden_rows_of_a_binary_workbook(tmp_path: Path) -> None:
+    row = record(0, struct.pack("<IIHHBI", 4, 0, 0, 0, 0, 0))
+    errors = b"".join(record(3, struct.pack("<IIB", column, 0, 0x17)) for column in range(4))
+    found = read(binary_workbook("0.00", hidden=True, more=row + errors), tmp_path)
+    assert (len(found.prices), values(found)) == (1, [(5, "#REF!")])
+    assert "such as row 2" in found.assumptions
 
 
 def in_euros(sheet: Worksheet) -> None:
