@@ -29,6 +29,7 @@ from rates_app.batches.pipeline import engine, publish
 from rates_app.batches.pipeline.rollup import rebuild_for_tree
 from rates_app.cache.redis import Redis
 from rates_app.console import print_table
+from rates_app.doctor.cli import doctor
 from rates_app.notify.cli import app as notify_app
 from rates_app.notify.settings import NotifySettings
 from rates_app.ops.logs import configure_logs
@@ -437,6 +438,7 @@ app.add_typer(backup_app, name="backup", rich_help_panel="Operations")
 app.command(rich_help_panel="Operations")(restore)
 app.command("watch-pods", rich_help_panel="Roles")(watch_pods)
 app.command("search-logs", rich_help_panel="Operations")(search_logs)
+app.command(rich_help_panel="Operations")(doctor)
 app.command(rich_help_panel="Operations")(runbook)
 
 

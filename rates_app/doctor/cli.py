@@ -1,0 +1,77 @@
+"""``rates doctor``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import orjson
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from rates_app.console import print_table
+from rates_app.doctor.check import run_checks
+from rates_app.doctor.places import check_address, check_deliveries, check_notifications
+from rates_app.doctor.stores import check_ledger, check_primary, check_redis, check_replica, server_name
+from rates_app.notify.settings import NotifySettings
+from rates_app.ops.text import printable
+from rates_app.settings import load_settings, read_settings
+
+if TYPE_CHECKING:
+    from rates_app.doctor.check import Check, CheckResult
+    from rates_app.settings import Settings
+
+
+def _checks(settings: Settings, url: str | None) -> dict[str, tuple[Check, str]]:
+    """Return every check of a stack with the runbook that applies if it fails."""
+    operator = settings.database_url_of("operator")
+    checks: dict[str, tuple[Check, str]] = {
+        f"primary {server_name(operator)}": (partial(check_primary, operator), "database-errors"),
+        "ledger": (partial(check_ledger, operator), "database-errors"),
+    }
+    for replica in (each.get_secret_value() for each in settings.replica_urls):
+        checks[f"replica {server_name(replica)}"] = (partial(check_replica, replica), "database-errors")
+    if settings.redis_url is not None:
+        redis_url = settings.redis_url.get_secret_value()
+        checks[f"Redis {server_name(redis_url)}"] = (partial(check_redis, redis_url), "cache-down")
+    if settings.incoming_bucket is None and settings.data_dir.exists():
+        checks["deliveries"] = (partial(check_deliveries, settings.data_dir), "disk-full")
+    letters = read_settings(NotifySettings).dead_letters
+    if letters.exists():
+        checks["notifications"] = (partial(check_notifications, letters), "notifications-undelivered")
+    if url is not None:
+        checks[url] = (partial(check_address, url), "service-down")
+    return checks
+
+
+def doctor(
+    url: Annotated[str | None, typer.Option(help="Public address to check, such as https://rates.example.com.")] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Check the stores, the ledger, the deliveries and the public address, and name the runbook of each problem.
+
+    Every check has a deadline, so a store that hangs is reported within seconds. The exit status is 1 if there is a
+    problem.
+
+    Example: `rates doctor --url https://rates.example.com`
+    """
+    results = run_checks(_checks(load_settings(), url))
+    if as_json:
+        typer.echo(orjson.dumps({name: asdict(result) for name, result in results.items()}).decode())
+    else:
+        _print(results)
+    if any(result.problems for result in results.values()):
+        raise typer.Exit(1)
+
+
+def _print(results: dict[str, CheckResult]) -> None:
+    table = Table("Check", "State", "Finding", "Next", box=None)
+    for name, result in results.items():
+        for problem in result.problems:
+            table.add_row(escape(name), "PROBLEM", escape(printable(problem.text)), f"rates runbook {problem.runbook}")
+        if not result.problems:
+            table.add_row(escape(name), "ok", escape(result.text), "")
+    print_table(table)

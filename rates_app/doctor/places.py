@@ -1,0 +1,104 @@
+"""Checks of places outside the stores: the folder of deliveries, undelivered notifications, the public address."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import ssl
+import time
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import requests
+
+from rates_app.doctor.check import CheckResult, Fault
+from rates_app.ops.text import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+#: Share of a disk that should be free, as in the alert DiskFull.
+MIN_FREE_SHARE = 0.1
+
+#: A file that waits longer, in minutes, has no dispatcher that takes it.
+MAX_WAIT_MINUTES = 15
+
+#: The alert on certificates fires this many days before their end.
+MIN_CERTIFICATE_DAYS = 21
+
+_SECONDS = 5.0
+
+
+def check_deliveries(folder: Path) -> CheckResult:
+    """Check that the disk has room, and that a dispatcher takes the files that arrive.
+
+    Args:
+        folder: ``RATES_DATA_DIR``.
+
+    Raises:
+        OSError: The folder can't be read.
+    """
+    disk = shutil.disk_usage(folder)
+    problems = []
+    if disk.free < MIN_FREE_SHARE * disk.total:
+        problems.append(Fault(f"{disk.free / 2**30:.1f} GiB of the disk are free", "disk-full"))
+    waiting = sorted(_waiting(folder / "incoming"))
+    if waiting and (minutes := (time.time() - waiting[0]) / 60) > MAX_WAIT_MINUTES:
+        text = f"{counted(len(waiting), 'file')} in incoming, one for {minutes:.0f} minutes"
+        problems.append(Fault(text, "dispatcher-down"))
+    return CheckResult(f"{disk.free / 2**30:.0f} GiB free, files in incoming: {len(waiting)}", problems)
+
+
+def _waiting(incoming: Path) -> Iterator[float]:
+    """Yield the time of change of each file that a dispatcher should take."""
+    for path in (*incoming.glob("*"), *incoming.glob("*/*")):
+        if path.is_file() and not path.name.startswith("."):
+            yield path.stat().st_mtime
+
+
+def check_notifications(folder: Path) -> CheckResult:
+    """Check for notifications that no target has accepted.
+
+    Args:
+        folder: ``RATES_NOTIFY_DEAD_LETTERS``.
+    """
+    letters = len(list(folder.glob("*.json")))
+    if letters:
+        text = f"{counted(letters, 'notification')} not accepted: rates notify dead-letters"
+        return CheckResult("", [Fault(text, "notifications-undelivered")])
+    return CheckResult("all accepted")
+
+
+def check_address(url: str) -> CheckResult:
+    """Check that the public address is ready, and that its certificate does not end soon.
+
+    Args:
+        url: The address without a path, such as ``https://rates.example.com``.
+
+    Raises:
+        OSError: It is unreachable, or its certificate is not valid.
+    """
+    problems = []
+    text = "ready"
+    response = requests.get(f"{url.rstrip('/')}/readyz", timeout=_SECONDS)
+    if response.status_code != requests.codes.ok:
+        problems.append(Fault(f"/readyz responds {response.status_code}: {response.text[:200]}", "service-down"))
+    parts = urlsplit(url)
+    if parts.scheme == "https":
+        days = _certificate_days(str(parts.hostname), parts.port or 443)
+        text = f"ready, certificate valid for {days:.0f} days"
+        if days < MIN_CERTIFICATE_DAYS:
+            problems.append(Fault(f"the certificate ends in {days:.0f} days", "certificate-expiry"))
+    return CheckResult(text, problems)
+
+
+def _certificate_days(host: str, port: int) -> float:
+    context = ssl.create_default_context()
+    with (
+        socket.create_connection((host, port), timeout=_SECONDS) as connection,
+        context.wrap_socket(connection, server_hostname=host) as secured,
+    ):
+        certificate = secured.getpeercert()
+    assert certificate is not None  # noqa: S101 - the context demands one
+    return (ssl.cert_time_to_seconds(str(certificate["notAfter"])) - time.time()) / 86400

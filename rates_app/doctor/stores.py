@@ -1,0 +1,199 @@
+"""Checks of PostgreSQL, Redis and the ledger."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import redis
+
+from rates_app.doctor.check import CheckResult, Fault
+from rates_app.ops.text import counted
+from rates_app.store.connections import connect
+from rates_app.store.migrate import pending
+
+if TYPE_CHECKING:
+    from rates_app.store.databases import Connection
+
+#: Statement timeout of each check, in seconds.
+STATEMENT_SECONDS = 5.0
+
+#: Replication lag from which the alert ReplicaLag fires, in seconds.
+MAX_LAG_SECONDS = 30.0
+
+#: A session that waits longer for a lock, in seconds, is a problem; so is a transaction that is idle for longer.
+MAX_WAIT_SECONDS = 10
+
+#: Share of ``max_connections`` from which new pods may not get any.
+MAX_CONNECTIONS_SHARE = 0.9
+
+#: A batch without a newly staged slice for longer is stuck, as in the alert BatchStuck.
+STUCK_MINUTES = 30
+
+#: Share of Redis's memory limit above which a policy without eviction refuses writes soon.
+MAX_MEMORY_SHARE = 0.95
+
+_NAME = "rates-doctor"
+
+
+def check_primary(url: str) -> CheckResult:
+    """Check that the primary accepts writes, has this version's schema, connections left, and no blocked session.
+
+    Args:
+        url: The primary, with the login of the role operator.
+
+    Raises:
+        psycopg.OperationalError: It is unreachable or hangs.
+    """
+    with connect(url, _NAME, statement_seconds=STATEMENT_SECONDS) as connection:
+        standby, used, limit = _row(
+            connection,
+            """
+            SELECT pg_is_in_recovery(), count(*), current_setting('max_connections')::integer
+            FROM pg_stat_activity WHERE backend_type = 'client backend'
+            """,
+        )
+        if standby:
+            return CheckResult("", [Fault("the server is a standby: it accepts no writes", "database-failover")])
+        problems = _blocked(connection)
+        if used >= MAX_CONNECTIONS_SHARE * limit:
+            problems.append(Fault(f"{used} of {limit} connections are in use", "pool-exhausted"))
+    if missing := pending(url):
+        problems.append(Fault(f"{counted(len(missing), 'migration')} not applied: rates migrate", "migration-failed"))
+    return CheckResult(f"accepts writes, {used} of {limit} connections in use", problems)
+
+
+def _blocked(connection: Connection) -> list[Fault]:
+    """Name sessions that wait for a lock, and the sessions that hold it."""
+    rows = connection.execute(
+        """
+        SELECT waiting.pid, extract(epoch FROM clock_timestamp() - waiting.state_change)::integer, holder.pid,
+            coalesce(holder.application_name, ''), holder.state
+        FROM pg_stat_activity waiting
+        CROSS JOIN LATERAL unnest(pg_blocking_pids(waiting.pid)) AS blocking(pid)
+        JOIN pg_stat_activity holder ON holder.pid = blocking.pid
+        WHERE waiting.wait_event_type = 'Lock' AND waiting.state_change < clock_timestamp() - make_interval(secs => %s)
+        ORDER BY 2 DESC LIMIT 5
+        """,
+        (MAX_WAIT_SECONDS,),
+    ).fetchall()
+    return [
+        Fault(
+            f"session {waiting} has waited {seconds} s for a lock of session {holder} ({name}, {state}): "
+            f"select pg_terminate_backend({holder}) ends it",
+            "database-errors",
+        )
+        for waiting, seconds, holder, name, state in rows
+    ]
+
+
+def check_replica(url: str) -> CheckResult:
+    """Check that a replica is up to date.
+
+    Args:
+        url: The replica.
+
+    Raises:
+        psycopg.OperationalError: It is unreachable or hangs.
+    """
+    with connect(url, _NAME, statement_seconds=STATEMENT_SECONDS) as connection:
+        standby, lag = _row(
+            connection,
+            """
+            SELECT pg_is_in_recovery(), CASE WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
+                ELSE extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) END
+            """,
+        )
+    if not standby:
+        return CheckResult("", [Fault("the server is no replica: it accepts writes", "database-failover")])
+    if lag is not None and lag > MAX_LAG_SECONDS:
+        return CheckResult("", [Fault(f"it is {lag:.0f} seconds behind", "replica-lag")])
+    return CheckResult(f"{lag or 0:.1f} seconds behind")
+
+
+def check_redis(url: str) -> CheckResult:
+    """Check that Redis responds, accepts writes and has memory left.
+
+    Args:
+        url: Redis.
+
+    Raises:
+        redis.RedisError: It is unreachable.
+    """
+    with redis.Redis.from_url(url, socket_connect_timeout=2, socket_timeout=2) as client:
+        client.ping()
+        try:
+            server = client.info()
+        except redis.exceptions.NoPermissionError:
+            return CheckResult("responds; this login may not read its state")
+    if server.get("role") != "master":
+        return CheckResult("", [Fault("it is a replica and refuses writes", "cache-down")])
+    used, limit = server["used_memory"], server.get("maxmemory", 0)
+    if limit and used > MAX_MEMORY_SHARE * limit and server.get("maxmemory_policy") == "noeviction":
+        return CheckResult("", [Fault(f"{used:,} of {limit:,} bytes are in use, and nothing is evicted", "cache-down")])
+    return CheckResult(f"responds, {used / 2**20:.0f} MiB in use")
+
+
+def check_ledger(url: str) -> CheckResult:
+    """Check for batches that are stuck, late, failed or held, and for deliveries that fail.
+
+    Args:
+        url: The primary, with the login of the role operator.
+
+    Raises:
+        psycopg.OperationalError: It is unreachable or hangs.
+    """
+    with connect(url, _NAME, statement_seconds=STATEMENT_SECONDS) as connection:
+        problems = [
+            Fault(text, page)
+            for text, page in connection.execute(
+                """
+                SELECT text, page FROM (
+                    SELECT 1, id, format('batch %%s of %%s is %%s without progress for %%s minutes', id, supplier,
+                        state, (extract(epoch FROM clock_timestamp() - progress) / 60)::integer), 'batch-stuck'
+                    FROM batches, LATERAL (
+                        SELECT greatest(received_at, started_at, max(staged_at), verified_at) AS progress
+                        FROM slices WHERE batch_id = id
+                    ) last
+                    WHERE state IN ('received', 'staging', 'verified')
+                        AND progress < clock_timestamp() - make_interval(mins => %s)
+                    UNION ALL
+                    SELECT 2, id, format('batch %%s of %%s has missed its deadline', id, supplier), 'batch-late'
+                    FROM batches WHERE state IN ('received', 'staging', 'verified') AND deadline < clock_timestamp()
+                    UNION ALL
+                    SELECT 3, id, format('batch %%s of %%s has failed: %%s', id, supplier, left(failure, 200)),
+                        'batch-failed'
+                    FROM batches WHERE state = 'failed' AND ended_at > clock_timestamp() - interval '1 day'
+                    UNION ALL
+                    SELECT 4, id, format('batch %%s of %%s waits for a decision', id, supplier), 'batch-held'
+                    FROM batches WHERE state = 'held'
+                    UNION ALL
+                    SELECT 5, batch_id, format('a delivery has failed %%s times: %%s', attempts + outages,
+                        left(error, 200)), 'batch-failed'
+                    FROM delivery_attempts WHERE error IS NOT NULL
+                ) AS found (severity, id, text, page)
+                ORDER BY severity, id LIMIT 20
+                """,
+                (STUCK_MINUTES,),
+            )
+        ]
+        generation, batches, leases = _row(
+            connection,
+            """
+            SELECT (SELECT number FROM generation), (SELECT count(*) FROM batches WHERE state = 'published'),
+                (SELECT count(*) FROM cache_leases)
+            """,
+        )
+    text = f"generation {generation}, published batches: {batches}, leases: {leases}"
+    return CheckResult(text, problems)
+
+
+def server_name(url: str) -> str:
+    """Return the hosts and ports of an address, without its password."""
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
+def _row(connection: Connection, query: str) -> tuple[Any, ...]:
+    row = connection.execute(query).fetchone()
+    assert row is not None  # noqa: S101 - each query has one row
+    return row
