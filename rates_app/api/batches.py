@@ -281,6 +281,8 @@ def deliver(query: DeliveryArguments) -> Response:
         raise Problem("invalid-arguments", f"name: {detail}", errors=[{"parameter": "name", "detail": detail}])
     if "Content-Range" in request.headers:  # as `curl -C` sends it; nothing here joins parts
         raise Problem("incomplete-body", "Content-Range announces a part of the file: send all of it in one body.")
+    if "digest" in request.headers.get("Trailer", "").lower():
+        raise Problem("digest-mismatch", "Digests are not verified in trailers: send Content-Digest before the body.")
     limit = service().settings.max_upload_bytes
     request.max_content_length = limit  # an excessive Content-Length is refused before the body is read
     aliases = [field.alias for field in DeliveryHeaders.model_fields.values() if field.alias]

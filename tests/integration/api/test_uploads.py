@@ -87,6 +87,30 @@ def test_a_part_of_a_file_is_refused(client: FlaskClient, settings: Settings, to
     assert [path for path in (settings.data_dir / "incoming").rglob("*") if path.is_file()] == []
 
 
+def test_a_digest_in_a_trailer_is_refused_and_other_trailers_are_read(
+    served: Pod, settings: Settings, token: str
+) -> None:
+    head = post(token, "Transfer-Encoding: chunked", "Trailer: Content-Digest")
+    body = chunked(BODY) + b"0\r\nContent-Digest: " + digest("sha-256", b"other").encode() + b"\r\n\r\n"
+    status, problem = exchange(served, head + body)
+    assert (status, problem["type"]) == (400, "/problems/digest-mismatch")
+    assert [path for path in (settings.data_dir / "incoming").rglob("*") if path.is_file()] == []
+    other = post(token, "Transfer-Encoding: chunked", "Trailer: X-Rows") + chunked(BODY) + b"0\r\nX-Rows: 100\r\n\r\n"
+    status, batch = exchange(served, other)
+    assert (status, batch["size_bytes"]) == (202, len(BODY))
+
+
+@pytest.mark.parametrize(
+    "query", ["rows=100&rows=99", "Rows=100", "total=1,234.50", "rows=1.5", "rows=", "check=maybe"]
+)
+def test_numbers_that_are_stated_unclearly_are_refused(
+    client: FlaskClient, settings: Settings, token: str, query: str
+) -> None:
+    refused = client.post(f"/v1/batches?name=a.csv&{query}", data=BODY, headers={"Authorization": f"Bearer {token}"})
+    assert (refused.status_code, refused.get_json(force=True)["type"]) == (400, "/problems/invalid-arguments")
+    assert [path for path in (settings.data_dir / "incoming").rglob("*") if path.is_file()] == []
+
+
 @pytest.mark.parametrize("field", ["Content-Digest", "Repr-Digest"])
 def test_a_digest_that_differs_refuses_the_body(
     client: FlaskClient, settings: Settings, token: str, field: str
