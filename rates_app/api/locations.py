@@ -13,7 +13,7 @@ from rates_app.api.listing import answer_page, check_cursor, invalid, next_page
 from rates_app.api.models import LanesBody, LocationsBody, LocationWithChildren
 from rates_app.http.openapi import Content, operation
 from rates_app.http.responses import answer_question
-from rates_app.rates.locations import child_locations, find_locations, list_locations, resolve_codes, search_locations
+from rates_app.rates.locations import child_locations, list_locations, resolve_codes, search_locations
 from rates_app.rates.model import MAX_CODE
 from rates_app.rates.queries import lanes
 
@@ -71,10 +71,10 @@ def location(code: str) -> Response:
         raise NotFound("No location has this code; search with /v1/locations?q=")
 
     def render(connection: Connection) -> bytes:
-        found = find_locations(connection, [code]).get(code)
+        found = resolve_codes(connection, [code]).get(code)
         if found is None:
             raise NotFound(f"There is no port or region {code!r}; search with /v1/locations?q=")
-        children = [child._asdict() for child in child_locations(connection, code)]
+        children = [child._asdict() for child in child_locations(connection, found.code)]
         return orjson.dumps({**found._asdict(), "children": children})
 
     return answer_question(orjson.dumps(["location", code]).decode(), JSON, render)

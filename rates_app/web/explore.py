@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from werkzeug.exceptions import NotFound
 
 from rates_app.rates.explore import MOVE_DAYS, coverage, movers, region_lanes
-from rates_app.rates.locations import child_locations, find_locations
+from rates_app.rates.locations import child_locations, resolve_codes
 from rates_app.rates.model import MAX_CODE
 from rates_app.rates.queries import lanes
 from rates_app.web.rendering import cached_page, views
@@ -46,15 +46,15 @@ def location_page(code: str) -> Response:
         raise NotFound("The code is not valid.")
 
     def values(connection: Connection) -> dict[str, Any]:
-        place = find_locations(connection, [code]).get(code)
+        place = resolve_codes(connection, [code]).get(code)
         if place is None:
             raise NotFound(f"Port or region {code!r} not found.")
         return {
             "place": place,
-            "tree": coverage(connection, code) if place.kind == "region" else [],
-            "ports": [child for child in child_locations(connection, code) if child.kind == "port"],
-            "lanes_from": lanes(connection, code, None, OF_A_LOCATION),
-            "lanes_to": lanes(connection, None, code, OF_A_LOCATION),
+            "tree": coverage(connection, place.code) if place.kind == "region" else [],
+            "ports": [child for child in child_locations(connection, place.code) if child.kind == "port"],
+            "lanes_from": lanes(connection, place.code, None, OF_A_LOCATION),
+            "lanes_to": lanes(connection, None, place.code, OF_A_LOCATION),
         }
 
     return cached_page("location.html", [code], values)

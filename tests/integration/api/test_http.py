@@ -195,6 +195,10 @@ def test_locations_and_lanes(client: FlaskClient) -> None:
     ]
     lanes: Any = client.get("/v1/lanes?origin=china_main&limit=1").json
     assert lanes["lanes"][0]["origin"] == "CNGGZ"
+    for code in ("cnggz", "%20China Main"):  # the meaning is certain
+        assert client.get(f"/v1/locations/{code}").status_code == 200
+        assert client.get(f"/v1/lanes?origin={code}").json == client.get("/v1/lanes?origin=CNGGZ").json
+        assert client.get(f"/locations/{code}", headers={"Accept": "text/html"}).status_code == 200
     assert client.get("/v1/lanes?limit=0").status_code == 400
 
 
