@@ -3,6 +3,7 @@
 from rates_app.web import (
     assets,
     batches,
+    blank_files,
     explore,
     guides,
     lane_map,
@@ -19,6 +20,7 @@ from rates_app.web.rendering import views
 __all__ = [
     "assets",
     "batches",
+    "blank_files",
     "explore",
     "guides",
     "lane_map",

@@ -9,12 +9,13 @@ import json
 import re
 import zipfile
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
+import openpyxl
 import psycopg
 import pytest
 from markupsafe import escape
@@ -84,6 +85,26 @@ def test_a_file_of_any_format_can_be_chosen(client: FlaskClient) -> None:
     for kind in ("CSV", "JSON", "Parquet", "Excel workbook", "zip"):
         assert kind in page
         assert kind.replace("Excel ", "") in client.get("/guides/deliver").text
+
+
+def test_empty_files_can_be_filled_in_and_delivered(client: FlaskClient, tmp_path: Path) -> None:
+    row = ["CNGGZ", "EETLL", date(2021, 1, 31), 1234.5]
+    blank = client.get("/batches/template.xlsx")
+    assert blank.headers["Content-Disposition"] == 'attachment; filename="prices.xlsx"'
+    assert blank.data == client.get("/batches/template.xlsx").data
+    book = openpyxl.load_workbook(io.BytesIO(blank.data))
+    book["Prices"].append(row)
+    book.save(tmp_path / "prices.xlsx")
+    text = client.get("/batches/template.csv").text
+    (tmp_path / "prices.csv").write_text(f"{text}CNGGZ,EETLL,2021-01-30,1000\n")
+    for name in ("prices.xlsx", "prices.csv"):
+        batch, _ = ingest(client.application.config["SAMPLE_SETTINGS"], str(tmp_path / name))
+        assert (batch.state, batch.rows) == ("published", 1), batch.failure
+    asked = "/rates?orig_code=CNGGZ&dest_code=EETLL&date_from=2021-01-30&date_to=2021-01-31"
+    answer: Any = client.get(asked).json
+    assert [day["count"] for day in answer["rates"]] == [1, 1]
+    for page in ("/batches/new", "/guides/deliver"):
+        assert 'href="/batches/template.xlsx"' in client.get(page).text
 
 
 def test_the_first_view_links_lanes_to_their_rates(filled: FlaskClient) -> None:
