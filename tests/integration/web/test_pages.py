@@ -119,14 +119,15 @@ def test_the_first_view_links_lanes_to_their_rates(filled: FlaskClient) -> None:
 def test_the_page_shows_the_apis_response(filled: FlaskClient) -> None:
     arguments = {"origin": "china_main", "destination": "scandinavia", **JANUARY}
     page = filled.get("/", query_string=arguments).text
-    rates = filled.get("/v1/rates", query_string=arguments).json
+    rates = filled.get("/v1/rates", query_string=arguments | {"include": "port_pairs"}).json
     assert rates is not None
     for rate in rates["rates"]:
         row = re.search(rf'data-value="{rate["date_from"]}">[^<]*</th>(.*?)</tr>', page, re.DOTALL)
         assert row is not None
         cells = re.findall(r"<td[^>]*>(.*?)</td>", row[1])
         assert cells == [
-            *(f"{rate[name]:,.2f}" for name in ("average", "low", "median", "high")), str(rate["count"])
+            *(f"{rate[name]:,.2f}" for name in ("average", "low", "median", "high")), str(rate["count"]),
+            f"{rate['index']:,.2f}", f"{rate['port_pairs']} of {rates['port_pairs']}",
         ]  # fmt: skip
 
 
