@@ -22,7 +22,8 @@ CASES: dict[str, dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "aler
 METRICS = re.compile(
     r"rates_(http_requests_total|http_request_duration_seconds_(bucket|sum|count)|http_requests_in_progress"
     r"|cache_requests_total|database_reads_total|replica_lag_seconds|pool_connections|generation"
-    r"|generation_published_timestamp_seconds|batches|batch_rows_total|batch_slices|batch_publish_seconds"
+    r"|generation_published_timestamp_seconds|batches|batches_unresolved|batch_rows|batch_slices|batch_publish_seconds"
+    r"|batch_stalled_seconds"
     r"|batch_deadline_slack_seconds|requests_shed_total|notifications_total|deliveries_total|notify_dead_letters|watch_incidents"
     r"|watch_interruptions_total)"
 )

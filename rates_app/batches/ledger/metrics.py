@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, get_args
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from rates_app.batches.ledger import deadline_slack
@@ -31,7 +31,8 @@ class LedgerCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Read the ledger."""
         try:
-            yield from self._databases.read(_ledger)
+            # A replica's counts would go back and forth between two scrapes.
+            yield from self._databases.read(_ledger, prefer="primary")
         except Unavailable:
             return
 
@@ -42,7 +43,7 @@ def _ledger(connection: Connection) -> list[Metric]:
     for state in get_args(BatchState):
         batches.add_metric([state], found.get(state, 0))
 
-    rows = CounterMetricFamily("rates_batch_rows", "Rows of all batches.", labels=["result"])
+    rows = GaugeMetricFamily("rates_batch_rows", "Rows of all batches.", labels=["result"])
     slices = GaugeMetricFamily("rates_batch_slices", "Slices of the batches being staged.", labels=["state"])
     publish = GaugeMetricFamily(
         "rates_batch_publish_seconds", "From verified to published, of the batch that was published last."
@@ -50,6 +51,12 @@ def _ledger(connection: Connection) -> list[Metric]:
     slack = GaugeMetricFamily(
         "rates_batch_deadline_slack_seconds",
         "How long before its deadline the tightest batch will be staged at its pace.",
+    )
+    stalled = GaugeMetricFamily(
+        "rates_batch_stalled_seconds", "Time since the last progress of the batch in progress that waits longest."
+    )
+    unresolved = GaugeMetricFamily(
+        "rates_batches_unresolved", "Batches that failed within a day and were not delivered again since."
     )
     row = connection.execute(
         """
@@ -59,7 +66,19 @@ def _ledger(connection: Connection) -> list[Metric]:
             (SELECT count(*) FROM slices JOIN batches ON id = batch_id
              WHERE batches.state = 'staging' AND slices.state = 'staged'),
             (SELECT extract(epoch FROM published_at - verified_at) FROM batches
-             WHERE published_at IS NOT NULL ORDER BY published_at DESC LIMIT 1)
+             WHERE published_at IS NOT NULL ORDER BY published_at DESC LIMIT 1),
+            (SELECT coalesce(max(extract(epoch FROM clock_timestamp() - progress)), 0)
+             FROM batches, LATERAL (
+                 SELECT greatest(received_at, started_at, max(staged_at), verified_at) AS progress
+                 FROM slices WHERE batch_id = id
+             ) last
+             WHERE state IN ('received', 'staging', 'verified')),
+            (SELECT count(*) FROM batches failed
+             WHERE state = 'failed' AND ended_at > clock_timestamp() - interval '1 day' AND NOT EXISTS (
+                 SELECT FROM batches later
+                 WHERE later.supplier = failed.supplier AND later.content_hash = failed.content_hash
+                     AND later.id > failed.id
+             ))
         """
     ).fetchone()
     assert row is not None  # noqa: S101 - a query without FROM has one row
@@ -69,6 +88,8 @@ def _ledger(connection: Connection) -> list[Metric]:
     slices.add_metric(["staged"], row[3])
     if row[4] is not None:
         publish.add_metric([], float(row[4]))
+    stalled.add_metric([], float(row[5]))
+    unresolved.add_metric([], row[6])
     if (seconds := deadline_slack(connection)) is not None:
         slack.add_metric([], seconds)
-    return [batches, rows, slices, publish, slack]
+    return [batches, rows, slices, publish, slack, stalled, unresolved]

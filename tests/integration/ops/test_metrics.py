@@ -38,7 +38,7 @@ ADDED = {"namespace", "pod", "service", "instance", "job", "container", "endpoin
 COMPLETE = {
     "rates_batches": "state",
     "rates_batch_slices": "state",
-    "rates_batch_rows_total": "result",
+    "rates_batch_rows": "result",
     "rates_pool_connections": "state",
 }
 
