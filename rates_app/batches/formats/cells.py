@@ -21,7 +21,7 @@ import xlrd
 from rates_app.batches.formats.number_formats import US_DOLLARS, shown_with
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
     from typing import IO
 
@@ -34,8 +34,8 @@ _OVERLAP_BYTES = 64
 _REFERENCE = re.compile(r"([A-Z]{1,3})(\d{1,7})")
 
 #: What makes it worth while to parse a sheet of .xlsx or .ods: formulas, errors, hidden rows, currencies.
-_NOTABLE = re.compile(rb"<(?:\w+:)?f[\s/>]|\st=[\"']e[\"']|\shidden=")
-_NOTABLE_OPEN = re.compile(rb":currency=[\"'](?!USD[\"'])|:formula=|[\"'](?:error|percentage)[\"']|:visibility=")
+_NOTABLE = (b"<f", b":f", b't="e"', b"t='e'", b"hidden=")
+_NOTABLE_OPEN = (b":currency=", b":formula=", b'"error"', b"'error'", b'"percentage"', b"'percentage'", b":visibility=")
 
 #: Columns of .ods whose own style is considered.
 _MAX_COLUMNS = 1024
@@ -240,7 +240,7 @@ def _binary_sheet(content: bytes, units: Sequence[str | None]) -> SheetCells:
     for kind, record in _records(content):
         if kind == _ROW:
             row = int.from_bytes(record[:4], "little")
-            if record[_ROW_FLAGS_AT] & _HIDDEN:
+            if record[_ROW_FLAGS_AT : _ROW_FLAGS_AT + 1] and record[_ROW_FLAGS_AT] & _HIDDEN:
                 cells.hidden_rows.add(row)
         elif kind in _CELLS:
             at = row, int.from_bytes(record[:4], "little")
@@ -438,12 +438,13 @@ def _format_of(part: ElementTree.Element) -> str:
     return f'"{text}"' if tag in {"text", "currency-symbol"} and text else ""
 
 
-def _contains(archive: zipfile.ZipFile, part: str, pattern: re.Pattern[bytes]) -> bool:
-    """Search a part of a workbook. This is much faster than to parse it."""
+def _contains(archive: zipfile.ZipFile, part: str, texts: Iterable[bytes]) -> bool:
+    """Search a part of a workbook for any of some texts. This is much faster than to parse it."""
     with archive.open(part) as file:
         rest = b""
         while chunk := file.read(_CHUNK_BYTES):
-            if pattern.search(rest + chunk):
+            searched = rest + chunk
+            if any(text in searched for text in texts):
                 return True
             rest = chunk[-_OVERLAP_BYTES:]
     return False
