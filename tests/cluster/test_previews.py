@@ -33,7 +33,7 @@ PODS: dict[str, tuple[tuple[str | int, ...], Any, str]] = {
     "a node": (("spec", "nodeName"), "node-1", POLICY),
     "all taints": (("spec", "tolerations"), [{"operator": "Exists"}], POLICY),
     "the nodes of batches": (("spec", "tolerations"), [{"key": "rates.io/spark", "operator": "Exists"}], POLICY),
-    "privileges": ((*CONTAINER, "securityContext", "privileged"), True, SECURITY),
+    "a capability": ((*CONTAINER, "securityContext", "capabilities"), {"add": ["NET_ADMIN"]}, SECURITY),
     "root": (("spec", "securityContext", "runAsNonRoot"), False, SECURITY),
     "the node's network": (("spec", "hostNetwork"), True, SECURITY),
     "the node's files": (("spec", "volumes", 0), {"name": "tmp", "hostPath": {"path": "/"}}, SECURITY),
