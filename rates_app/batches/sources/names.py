@@ -74,6 +74,8 @@ def ignored(name: str) -> Ignored | None:
         name: The file's name, without folders.
     """
     lower = name.lower()
+    if lower.endswith(MANIFEST_SUFFIX) and not name.endswith(MANIFEST_SUFFIX):
+        return "manifest"  # spelled otherwise, it would not be found next to its file
     if lower.startswith((".", "~$", "#")) or lower.endswith(_TEMPORARY):
         return "temporary"
     if lower in _MARKERS or lower.startswith(("_committed_", "_started_")) or lower.endswith(_CHECKSUMS + _TRIGGERS):

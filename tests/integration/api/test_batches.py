@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -13,11 +14,11 @@ import pytest
 from rates_app.application import create_app
 from rates_app.batches.model import DEFAULT_TERMS, Terms
 from rates_app.batches.pipeline.engine import ingest
+from rates_app.batches.sources.folder import FolderUpload
 from rates_app.store.tokens import create_token, revoke_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from flask.testing import FlaskClient
 
@@ -94,6 +95,22 @@ def test_an_upload_beyond_the_quota_is_refused_before_its_body_is_read(
         assert len(incoming(settings)) == 1
     finally:
         app.extensions["rates"].close()
+
+
+def test_an_upload_while_the_disk_is_full_is_unavailable(
+    client: FlaskClient, settings: Settings, writer: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin(upload: FolderUpload, path: Path) -> None:
+        original(upload, path)
+        upload._file.close()
+        upload._file = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115 - closed by abort
+
+    original = FolderUpload.__init__
+    monkeypatch.setattr(FolderUpload, "__init__", begin)
+    response = deliver(client, GOOD, writer)
+    assert (response.status_code, response.json["type"].rpartition("/")[2]) == (503, "unavailable")
+    assert incoming(settings) == []
+    assert client.get("/v1/batches").json["batches"] == []
 
 
 def test_a_key_stands_for_one_content(client: FlaskClient, writer: dict[str, str]) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -238,3 +239,28 @@ def test_an_upload_of_any_name_is_taken_by_the_dispatcher(settings: Settings, na
     databases.close()
     dispatch_all(settings)
     assert [(batch.name, batch.state) for batch in batches(settings)] == [(name, "published")]
+
+
+@pytest.mark.parametrize("name", ["odd\n\x1b[2J.csv", "bidi\u202etxt.csv", "x" * 251 + ".csv"])
+def test_an_odd_name_is_escaped_in_ledger_and_log(
+    name: str, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arrive(settings, name, HEADER + GOOD)
+    dispatch_all(settings)
+    (batch,) = batches(settings)
+    assert batch.state == "published"
+    assert batch.name.isprintable()
+    assert all(line.isprintable() for line in capsys.readouterr().out.splitlines())
+    assert len(names(settings, "processed")) == 2
+
+
+def test_a_dispatcher_removes_leftovers_when_it_starts(settings: Settings) -> None:
+    leftover = arrive(settings, ".killed.partial", b"", age=3 * 24 * 60 * 60)
+    dispatcher = dispatching(settings, folders(settings), None)
+    running = threading.Thread(target=dispatcher.run)
+    running.start()
+    try:
+        wait_until(lambda: not leftover.exists())
+    finally:
+        dispatcher.stop()
+        running.join()

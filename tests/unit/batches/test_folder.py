@@ -133,12 +133,14 @@ MARKERS = [
     "Thumbs.db",
     "a.csv.asc",
 ]
+#: Their suffix is not the one that is looked for next to a file.
+ODD_MANIFESTS = ["a.csv.MANIFEST.JSON", "A.CSV.Manifest.json"]
 
 
 def test_other_entries_are_left_alone_and_warned_about_once(source: FolderSource, tmp_path: Path) -> None:
     secret = tmp_path / "secret.csv"
     secret.write_bytes(OLD)
-    for name in TEMPORARY + MARKERS:
+    for name in TEMPORARY + MARKERS + ODD_MANIFESTS:
         os.utime(put(source, f"acme/{name}"), (0, 0))
     (source.incoming / "link.csv").symlink_to(secret)
     (source.incoming / "linked-folder").symlink_to(tmp_path)
@@ -155,7 +157,7 @@ def test_other_entries_are_left_alone_and_warned_about_once(source: FolderSource
         assert source.claim(0) is None
     counted = {reason: IGNORED.labels(reason)._value.get() - count for reason, count in before.items()}
     named = {"temporary": len(TEMPORARY), "marker": len(MARKERS)}
-    assert counted == named | {"link": 3, "special": 1, "folder": 1, "manifest": 1}
+    assert counted == named | {"link": 3, "special": 1, "folder": 1, "manifest": 1 + len(ODD_MANIFESTS)}
     assert len(logs) == sum(counted.values())
     assert {log["event"] for log in logs} == {"incoming_entry_ignored"}
     for name in TEMPORARY + MARKERS:
