@@ -46,6 +46,9 @@ _SCHEMES = frozenset({"http", "https"})
 #: Request ids that are accepted from clients: harmless in logs and headers.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:+/=-]{1,128}")
 
+#: Statuses of a response with an entity tag. If-None-Match takes precedence over Range (RFC 9110, 13.2.2).
+_REPRESENTATIONS = frozenset({HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE})
+
 #: Placeholder of the request id in a prepared page.
 REQUEST_ID_MARK = b"{request-id}"
 
@@ -270,8 +273,9 @@ class Middleware:
             present = {name.lower() for name, _ in headers}
             headers = headers + [(name, value) for name, value in self._headers.items() if name.lower() not in present]
             tag = next((value for name, value in headers if name == "ETag"), None)
-            if tag is not None and record.status == HTTPStatus.OK:
-                if (cacheable := exchange.cacheable) and environ["REQUEST_METHOD"] == "GET":
+            if tag is not None and record.status in _REPRESENTATIONS:
+                cacheable = exchange.cacheable if record.status == HTTPStatus.OK else None
+                if cacheable and environ["REQUEST_METHOD"] == "GET":
                     slot, version, question, body = cacheable
                     entry = CachedResponse(slot, version, question, exchange.route, headers, body, tag)
                     self._answers.put(_key(environ), entry)

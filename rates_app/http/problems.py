@@ -60,6 +60,12 @@ KINDS = {
     "unreadable": Kind(
         422, "The delivery is not a batch", "Deliver CSV, JSON, Parquet or a workbook; plain, gzip, zstd or zip."
     ),
+    "not-found": Kind(
+        404,
+        "Not found",
+        "Check the address: `/docs` lists endpoints. `/v1/locations?q=` searches codes, `/v1/batches` lists batches.",
+    ),
+    "method-not-allowed": Kind(405, "Method not allowed", "Use a method of the header Allow. `/docs` lists them."),
     "too-large": Kind(413, "The request body is too large", "Send less. Deliver a large batch in several files."),
     "key-reused": Kind(422, "The Idempotency-Key was used before", "Use a new key for new content."),
     "wrong-state": Kind(
@@ -183,7 +189,9 @@ def on_http_error(error: HTTPException) -> ResponseReturnValue:
         return error
     if isinstance(error, RequestEntityTooLarge):
         return _on_problem(Problem("too-large", f"The body has more than {request.max_content_length} bytes."))
-    response = _respond(error.code, error.name, error.description or error.name)
+    kind = {404: "not-found", 405: "method-not-allowed"}.get(error.code)
+    title = KINDS[kind].title if kind else error.name
+    response = _respond(error.code, title, error.description or error.name, kind=kind)
     for name, value in error.get_headers():
         if name.lower() not in {"content-type", "content-length"}:
             response.headers[name] = value

@@ -136,6 +136,24 @@ def test_errors_are_problems(client: FlaskClient, method: str, path: str, status
         assert "GET" in answer.headers["Allow"]
 
 
+def test_a_path_that_does_not_exist_links_to_advice(client: FlaskClient) -> None:
+    for address, kind in (("/v1/nowhere", "not-found"), ("/v1/locations/NOWHERE", "not-found")):
+        answer: Any = client.get(address)
+        assert answer.get_json(force=True)["type"] == f"/problems/{kind}"
+        assert client.get(f"/problems/{kind}").status_code == 200
+    assert client.post("/v1/lanes").get_json(force=True)["type"] == "/problems/method-not-allowed"
+
+
+def test_a_known_entity_tag_takes_precedence_over_a_range(client: FlaskClient) -> None:
+    address = "/v1/locations?q=shang"
+    tag = client.get(address).headers["ETag"]
+    for span in ("bytes=0-9", "bytes=99999999-"):
+        answer = client.get(address, headers={"Range": span, "If-None-Match": tag})
+        assert (answer.status_code, answer.data) == (304, b"")
+        assert "Content-Range" not in answer.headers
+    assert client.get(address, headers={"Range": "bytes=0-9", "If-None-Match": '"other"'}).status_code == 206
+
+
 def test_an_internal_error_is_a_problem_without_details(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("password=secret")
