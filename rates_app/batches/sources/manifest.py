@@ -6,8 +6,8 @@ Suppliers write them. An upload whose terms are not the default is stored with o
 from __future__ import annotations
 
 import codecs
+import collections
 import json
-from collections import Counter
 from datetime import datetime  # noqa: TC003 - pydantic reads it
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated
@@ -137,7 +137,7 @@ def parse_manifest(content: bytes) -> Manifest:
 
 def _distinct(pairs: list[tuple[str, object]]) -> None:
     """Refuse an object that has a member twice: the last of two totals is not certain to be the right one."""
-    counts = Counter(key for key, _ in pairs)
+    counts = collections.Counter(key for key, _ in pairs)
     repeated = [key for key, count in counts.items() if count > 1]
     if repeated:
         raise Unreadable(f"the manifest *{MANIFEST_SUFFIX} can't be read: it has {repeated[0]} twice")

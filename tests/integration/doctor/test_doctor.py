@@ -78,6 +78,7 @@ def test_an_address_of_several_hosts_is_named_without_its_password() -> None:
 
 def test_results_are_printed_with_the_next_step(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     set_environment(settings, monkeypatch, RATES_REDIS_URL="redis://:secret@127.0.0.1:1/0")
+    monkeypatch.delenv("COLUMNS", raising=False)
     done = CliRunner().invoke(app, ["doctor"])
     assert done.exit_code == 1
     assert done.stdout.count(" ok ") == 4
