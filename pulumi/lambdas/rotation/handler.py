@@ -1,4 +1,4 @@
-"""Rotate the database's passwords: the four steps that Secrets Manager calls a rotation function with.
+"""Rotate the passwords of the database, in the four steps of a rotation function of Secrets Manager.
 
 It uses both strategies of the Secrets Manager User Guide. The master user changes its own password (single user). Each
 role of the service has two logins that alternate (alternating users): the password of the login in use stays valid
@@ -35,7 +35,7 @@ SCRAM_ITERATIONS = 4096
 INVALID_PASSWORD = "28P01"  # noqa: S105 - an error code of PostgreSQL
 
 OWNER = "rates_owner"
-#: What the owner passes on to operators.
+#: Memberships that the owner passes on to operators.
 OPERATOR_MEMBERSHIPS = ("pg_monitor", "pg_signal_backend")
 
 

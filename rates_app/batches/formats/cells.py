@@ -33,7 +33,7 @@ _CHUNK_BYTES = 2**20
 _OVERLAP_BYTES = 64
 _REFERENCE = re.compile(r"([A-Z]{1,3})(\d{1,7})")
 
-#: What makes it worth while to parse a sheet of .xlsx or .ods: formulas, errors, hidden rows, currencies.
+#: Texts that make it necessary to parse a sheet of .xlsx or .ods: formulas, errors, hidden rows, currencies.
 _NOTABLE = (b"<f", b":f", b't="e"', b"t='e'", b"hidden=")
 _NOTABLE_OPEN = (b":currency=", b":formula=", b'"error"', b"'error'", b'"percentage"', b"'percentage'", b":visibility=")
 
