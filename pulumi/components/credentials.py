@@ -15,6 +15,7 @@ import pulumi
 from components.database import DATABASE_NAME, PORT, USERNAME
 from components.function import Function, FunctionArgs, package_files
 from components.policy import allow
+from components.security_group import admit
 from pulumi_aws import ec2, lambda_, secretsmanager, vpc
 
 if TYPE_CHECKING:
@@ -192,13 +193,5 @@ class Credentials(pulumi.ComponentResource):
             to_port=PORT,
             opts=child,
         )
-        vpc.SecurityGroupIngressRule(
-            f"{name}-rotation",
-            security_group_id=database_group,
-            referenced_security_group_id=group.id,
-            ip_protocol="tcp",
-            from_port=PORT,
-            to_port=PORT,
-            opts=child,
-        )
+        admit(f"{name}-rotation", database_group, group.id, PORT, child)
         return group

@@ -36,13 +36,32 @@ def open_to_clients(
     """
     group = ec2.SecurityGroup(name, vpc_id=vpc_id, description=description, opts=opts)
     for client, security_group_id in clients.items():
-        vpc.SecurityGroupIngressRule(
-            f"{name}-{client}",
-            security_group_id=group.id,
-            referenced_security_group_id=security_group_id,
-            ip_protocol="tcp",
-            from_port=port,
-            to_port=port,
-            opts=opts,
-        )
+        admit(f"{name}-{client}", group.id, security_group_id, port, opts)
     return group
+
+
+def admit(
+    name: str,
+    group_id: pulumi.Input[str],
+    client_id: pulumi.Input[str],
+    port: int,
+    opts: pulumi.ResourceOptions,
+) -> None:
+    """Permit a security group to connect to another one.
+
+    Args:
+        name: Name of the rule.
+        group_id: The group that is connected to.
+        client_id: The group that may connect.
+        port: The TCP port.
+        opts: Options of the rule.
+    """
+    vpc.SecurityGroupIngressRule(
+        name,
+        security_group_id=group_id,
+        referenced_security_group_id=client_id,
+        ip_protocol="tcp",
+        from_port=port,
+        to_port=port,
+        opts=opts,
+    )

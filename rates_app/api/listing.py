@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 import orjson
 from flask import request
 
-from rates_app.http.exchange import Cacheable, current_exchange
 from rates_app.http.problems import Problem
-from rates_app.http.responses import send
-from rates_app.http.service import service
+from rates_app.http.responses import answer_question
 
 if TYPE_CHECKING:
     from flask import Response
 
+    from rates_app.cache.answer import Answer
     from rates_app.rates.reads import Render
 
 JSON = "application/json"
@@ -49,12 +47,9 @@ def answer_page(question: str, render: Render) -> Response:
         question: The query in its canonical form.
         render: Renders a JSON object whose member ``next`` is the address of the next page, or null.
     """
-    served = service().reads.answer(question, JSON, render)
-    response = send(served.answer)
-    if following := orjson.loads(served.answer.bodies["identity"])["next"]:
-        response.headers["Link"] = f'<{following}>; rel="next"'
-    exchange = current_exchange()
-    exchange.served = {"cache": served.source, "generation": served.generation}
-    if response.status_code == HTTPStatus.OK:
-        exchange.cacheable = Cacheable(served.slot, served.answer.version, question, response.data)
-    return response
+    return answer_question(question, JSON, render, describe=_link)
+
+
+def _link(answer: Answer) -> dict[str, str]:
+    following = orjson.loads(answer.bodies["identity"])["next"]
+    return {"Link": f'<{following}>; rel="next"'} if following else {}

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import requests
 
+from rates_app.batches.sources.names import MANIFEST_SUFFIX, ignored
 from rates_app.doctor.check import CheckResult, Fault
 from rates_app.ops.text import counted
 
@@ -53,7 +54,7 @@ def check_deliveries(folder: Path) -> CheckResult:
 def _waiting(incoming: Path) -> Iterator[float]:
     """Yield the time of change of each file that a dispatcher should take."""
     for path in (*incoming.glob("*"), *incoming.glob("*/*")):
-        if path.is_file() and not path.name.startswith("."):
+        if path.is_file() and ignored(path.name) is None and not path.name.endswith(MANIFEST_SUFFIX):
             yield path.stat().st_mtime
 
 

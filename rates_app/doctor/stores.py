@@ -7,9 +7,11 @@ from urllib.parse import urlsplit
 
 import redis
 
+from rates_app.batches.ledger.pace import IN_PROGRESS
 from rates_app.doctor.check import CheckResult, Fault
 from rates_app.ops.text import counted
 from rates_app.store.connections import connect
+from rates_app.store.metrics import replica_lag
 from rates_app.store.migrate import pending
 
 if TYPE_CHECKING:
@@ -97,13 +99,8 @@ def check_replica(url: str) -> CheckResult:
         psycopg.OperationalError: It is unreachable or hangs.
     """
     with connect(url, _NAME, statement_seconds=STATEMENT_SECONDS) as connection:
-        standby, lag = _row(
-            connection,
-            """
-            SELECT pg_is_in_recovery(), CASE WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
-                ELSE extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) END
-            """,
-        )
+        (standby,) = _row(connection, "SELECT pg_is_in_recovery()")
+        lag = replica_lag(connection)
     if not standby:
         return CheckResult("", [Fault("the server is no replica: it accepts writes", "database-failover")])
     if lag is not None and lag > MAX_LAG_SECONDS:
@@ -147,19 +144,15 @@ def check_ledger(url: str) -> CheckResult:
         problems = [
             Fault(text, page)
             for text, page in connection.execute(
-                """
+                f"""
                 SELECT text, page FROM (
                     SELECT 1, id, format('batch %%s of %%s is %%s without progress for %%s minutes', id, supplier,
                         state, (extract(epoch FROM clock_timestamp() - progress) / 60)::integer), 'batch-stuck'
-                    FROM batches, LATERAL (
-                        SELECT greatest(received_at, started_at, max(staged_at), verified_at) AS progress
-                        FROM slices WHERE batch_id = id
-                    ) last
-                    WHERE state IN ('received', 'staging', 'verified')
-                        AND progress < clock_timestamp() - make_interval(mins => %s)
+                    FROM ({IN_PROGRESS}) open
+                    WHERE progress < clock_timestamp() - make_interval(mins => %s)
                     UNION ALL
                     SELECT 2, id, format('batch %%s of %%s has missed its deadline', id, supplier), 'batch-late'
-                    FROM batches WHERE state IN ('received', 'staging', 'verified') AND deadline < clock_timestamp()
+                    FROM ({IN_PROGRESS}) open WHERE deadline < clock_timestamp()
                     UNION ALL
                     SELECT 3, id, format('batch %%s of %%s has failed: %%s', id, supplier, left(failure, 200)),
                         'batch-failed'
@@ -173,7 +166,7 @@ def check_ledger(url: str) -> CheckResult:
                     FROM delivery_attempts WHERE error IS NOT NULL
                 ) AS found (severity, id, text, page)
                 ORDER BY severity, id LIMIT 20
-                """,
+                """,  # noqa: S608 - a constant of the ledger
                 (STUCK_MINUTES,),
             )
         ]

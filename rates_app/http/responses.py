@@ -12,6 +12,8 @@ from rates_app.http.problems import Problem
 from rates_app.http.service import service
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from rates_app.cache.answer import Answer
     from rates_app.rates.answers import MediaType
     from rates_app.rates.reads import LaneCodes, Render
@@ -99,7 +101,13 @@ def _cut_to_range(response: Response, length: int) -> None:
 
 
 def answer_question(
-    question: str, media_type: str, render: Render, *, lane: LaneCodes | None = None, vary: str = "Accept-Encoding"
+    question: str,
+    media_type: str,
+    render: Render,
+    *,
+    lane: LaneCodes | None = None,
+    vary: str = "Accept-Encoding",
+    describe: Callable[[Answer], Mapping[str, str]] | None = None,
 ) -> Response:
     """Respond to a query through the caches, and record the source of the answer for the log and the process cache.
 
@@ -109,9 +117,12 @@ def answer_question(
         render: Renders the body, with a database connection.
         lane: Origin and destination if the response depends on their prices and names only; otherwise None.
         vary: The request headers that the response depends on.
+        describe: Returns further headers that the answer determines.
     """
     served = service().reads.answer(question, media_type, render, lane)
     response = send(served.answer, vary=vary)
+    if describe is not None:
+        response.headers.update(describe(served.answer))
     exchange = current_exchange()
     exchange.served = {"cache": served.source, "generation": served.generation}
     if response.status_code == HTTPStatus.OK:

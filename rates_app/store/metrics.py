@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-    from rates_app.store.databases import Databases
+    from rates_app.store.databases import Connection, Databases
 
 
 def measure_pools(databases: Databases) -> None:
@@ -33,23 +33,36 @@ class ReplicaLag(Collector):
         self._databases = databases
 
     def collect(self) -> Iterator[Metric]:
-        """Read the lag of every replica (PostgreSQL documentation, "Recovery Information Functions")."""
+        """Read the lag of every replica."""
         lag = GaugeMetricFamily(
             "rates_replica_lag_seconds", "Replication lag of a replica, in seconds.", labels=["server"]
         )
         for replica in self._databases.replicas:
             try:
                 with replica.connection() as connection:
-                    # Without writes, the last replayed commit gets old although the replica is up to date.
-                    row = connection.execute(
-                        """
-                        SELECT CASE WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
-                               ELSE extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) END
-                        """
-                    ).fetchone()
+                    seconds = replica_lag(connection)
             except psycopg.OperationalError as error:
                 replica.leave_alone(error)
                 continue
-            if row is not None and row[0] is not None:
-                lag.add_metric([replica.name], float(row[0]))
+            if seconds is not None:
+                lag.add_metric([replica.name], seconds)
         yield lag
+
+
+def replica_lag(connection: Connection) -> float | None:
+    """Return how far a replica is behind (PostgreSQL documentation, "Recovery Information Functions").
+
+    Args:
+        connection: A connection to the replica.
+
+    Returns:
+        Seconds; None on a server that has replayed no commit, such as a primary.
+    """
+    # Without writes, the last replayed commit gets old although the replica is up to date.
+    row = connection.execute(
+        """
+        SELECT CASE WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
+               ELSE extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) END
+        """
+    ).fetchone()
+    return None if row is None or row[0] is None else float(row[0])

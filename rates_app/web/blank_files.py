@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from datetime import date, datetime
+from datetime import date
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -12,11 +12,11 @@ import xlsxwriter
 from rates_app.cache.answer import Answer
 from rates_app.http.responses import send
 from rates_app.web.rendering import views
+from rates_app.web.workbook import CREATED, XLSX
 
 if TYPE_CHECKING:
     from flask import Response
 
-XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 #: Each column and what it means, as the guide explains it.
 COLUMNS = {
     "orig_code": "Origin port, UN/LOCODE, such as CNSGH",
@@ -26,8 +26,6 @@ COLUMNS = {
 }
 #: Rows of the workbook whose cells are checked: a sheet of Excel has no more.
 LAST_ROW = 1_048_575
-#: The same bytes from every pod, so that they send the same entity tag.
-_CREATED = datetime(2021, 1, 1)  # noqa: DTZ001 - the format has no zone
 
 
 @views.get("/batches/template.csv")
@@ -52,7 +50,7 @@ def _download(answer: Answer, extension: str) -> Response:
 def _workbook() -> Answer:
     file = io.BytesIO()
     book = xlsxwriter.Workbook(file, {"in_memory": True})
-    book.set_properties({"title": "Prices", "created": _CREATED})
+    book.set_properties({"title": "Prices", "created": CREATED})
     head = book.add_format({"bold": True, "bottom": 1})
     sheet = book.add_worksheet("Prices")
     sheet.write_row(0, 0, COLUMNS, head)

@@ -75,7 +75,7 @@ def lane_map() -> Response:
     name = request.args.get("size", "wide")
     if name not in SIZES:
         raise NotFound(f"Unknown size. Known sizes: {', '.join(SIZES)}.")
-    pinned = [(lane.partition(":")[0], lane.partition(":")[2]) for lane in service().settings.board_lanes]
+    pinned = pinned_lanes()
 
     def render(connection: Connection) -> bytes:
         lanes = board_lanes(connection, pinned, BOARD_LANES)
@@ -90,6 +90,14 @@ def lane_map() -> Response:
     response = answer_question(question, "image/svg+xml; charset=utf-8", render)
     response.headers["Content-Security-Policy"] = "default-src 'none'; style-src 'unsafe-inline'"
     return response
+
+
+def pinned_lanes() -> list[tuple[str, str]]:
+    """Return origin and destination of the lanes that the operator has pinned to the board."""
+    return [
+        (origin, destination)
+        for origin, _, destination in (lane.partition(":") for lane in service().settings.board_lanes)
+    ]
 
 
 def draw_map(lanes: Sequence[Lane], places: dict[str, Point], size: MapSize) -> LaneMap | None:

@@ -23,7 +23,7 @@ from rates_app.rates.queries import rates
 from rates_app.rates.quotes import MAX_QUOTES
 from rates_app.web.board import overview
 from rates_app.web.chart import draw
-from rates_app.web.lane_map import BOARD_LANES
+from rates_app.web.lane_map import BOARD_LANES, pinned_lanes
 from rates_app.web.rendering import DIGEST, cached_page, views
 from rates_app.web.search import INTERVALS, MAX_LANES, SPANS, Search, label, resolve
 
@@ -171,8 +171,7 @@ def search_key(search: Search) -> list[object]:
 def _answer(connection: Connection, search: Search) -> dict[str, Any]:
     rows = search.lanes or (("", ""),)
     if not search.asked:
-        pinned = [lane.split(":") for lane in service().settings.board_lanes]
-        found = board(connection, [(origin, destination) for origin, destination in pinned], BOARD_LANES)
+        found = board(connection, pinned_lanes(), BOARD_LANES)
         return {"search": search, "rows": rows, "board": overview(found, _today()) if found else None}
     texts = [text for lane in search.lanes for text in lane if text]
     known = resolve(connection, texts)

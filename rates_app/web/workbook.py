@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from rates_app.web.rates import LaneRates
 
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
-#: Workbooks of the same rates are the same bytes, so that every pod sends the same entity tag.
-_CREATED = datetime(2021, 1, 1)  # noqa: DTZ001 - the format has no zone
+#: Workbooks with the same cells are the same bytes, so that every pod sends the same entity tag.
+CREATED = datetime(2021, 1, 1)  # noqa: DTZ001 - the format has no zone
 
 COLUMNS = (
     "Origin", "Origin code", "Destination", "Destination code", "Interval", "First day", "Last day", "Currency",
@@ -102,7 +102,7 @@ def _local_csv(_address: str, answers: list[LaneRates]) -> bytes:
 def _workbook(address: str, answers: list[LaneRates]) -> bytes:
     file = io.BytesIO()
     book = xlsxwriter.Workbook(file, {"in_memory": True, "default_date_format": "yyyy-mm-dd"})
-    book.set_properties({"title": "Freight rates", "created": _CREATED})
+    book.set_properties({"title": "Freight rates", "created": CREATED})
     head = book.add_format({"bold": True, "bottom": 1, "text_wrap": True, "valign": "top"})
     money = book.add_format({"num_format": "#,##0.00"})
     whole = book.add_format({"num_format": "#,##0"})

@@ -158,8 +158,8 @@ def _parse(text: bytes, harmless: set[str]) -> dict[str, Any] | str:
     # Keys that repeat are lost in a dictionary. Most lines have one colon per key and need no second check.
     if text.count(b":") != len(item):
         try:
-            json.loads(text, object_pairs_hook=_distinct)
-        except _RepeatedKey as error:
+            json.loads(text, object_pairs_hook=distinct)
+        except RepeatedKey as error:
             return f"has the key {shown(str(error))} twice"
         except (ValueError, RecursionError):
             return "is not JSON"
@@ -172,15 +172,20 @@ def _parse(text: bytes, harmless: set[str]) -> dict[str, Any] | str:
     return item
 
 
-class _RepeatedKey(Exception):
-    """An object has a key twice."""
+class RepeatedKey(Exception):
+    """An object has a key twice; the message is the key."""
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the object that a JSON parser has read, for its ``object_pairs_hook``.
+
+    Raises:
+        RepeatedKey: A key is in it twice.
+    """
     item = dict(pairs)
     if len(item) != len(pairs):
         counts = collections.Counter(key for key, _ in pairs)
-        raise _RepeatedKey(counts.most_common(1)[0][0])
+        raise RepeatedKey(counts.most_common(1)[0][0])
     return item
 
 

@@ -11,6 +11,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from rates_app.batches.ledger import deadline_slack
+from rates_app.batches.ledger.pace import IN_PROGRESS
 from rates_app.batches.model import BatchState
 from rates_app.store.databases import Unavailable
 
@@ -59,7 +60,7 @@ def _ledger(connection: Connection) -> list[Metric]:
         "rates_batches_unresolved", "Batches that failed within a day and were not delivered again since."
     )
     row = connection.execute(
-        """
+        f"""
         SELECT (SELECT coalesce(sum(rows), 0) FROM batches), (SELECT coalesce(sum(rejected), 0) FROM batches),
             (SELECT count(*) FROM slices JOIN batches ON id = batch_id
              WHERE batches.state = 'staging' AND slices.state = 'pending'),
@@ -67,19 +68,14 @@ def _ledger(connection: Connection) -> list[Metric]:
              WHERE batches.state = 'staging' AND slices.state = 'staged'),
             (SELECT extract(epoch FROM published_at - verified_at) FROM batches
              WHERE published_at IS NOT NULL ORDER BY published_at DESC LIMIT 1),
-            (SELECT coalesce(max(extract(epoch FROM clock_timestamp() - progress)), 0)
-             FROM batches, LATERAL (
-                 SELECT greatest(received_at, started_at, max(staged_at), verified_at) AS progress
-                 FROM slices WHERE batch_id = id
-             ) last
-             WHERE state IN ('received', 'staging', 'verified')),
+            (SELECT coalesce(max(extract(epoch FROM clock_timestamp() - progress)), 0) FROM ({IN_PROGRESS}) open),
             (SELECT count(*) FROM batches failed
              WHERE state = 'failed' AND ended_at > clock_timestamp() - interval '1 day' AND NOT EXISTS (
                  SELECT FROM batches later
                  WHERE later.supplier = failed.supplier AND later.content_hash = failed.content_hash
                      AND later.id > failed.id
              ))
-        """
+        """  # noqa: S608 - a constant of the ledger
     ).fetchone()
     assert row is not None  # noqa: S101 - a query without FROM has one row
     rows.add_metric(["staged"], float(row[0]))

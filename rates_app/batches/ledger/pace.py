@@ -8,6 +8,17 @@ if TYPE_CHECKING:
     from rates_app.store.databases import Connection
 
 
+#: Query of the batches in progress; ``progress`` is when the latest step of each was completed.
+IN_PROGRESS = """
+    SELECT batches.*, progress
+    FROM batches, LATERAL (
+        SELECT greatest(received_at, started_at, max(staged_at), verified_at) AS progress
+        FROM slices WHERE batch_id = batches.id
+    ) last
+    WHERE state IN ('received', 'staging', 'verified')
+"""
+
+
 class Progress(NamedTuple):
     """Counts over the slices of a batch."""
 

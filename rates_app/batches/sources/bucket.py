@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from rates_app.batches.sources.delivery import Destination
     from rates_app.batches.sources.messages import Arrived
+    from rates_app.batches.sources.names import Ignored
     from rates_app.settings import Settings
 
 log = structlog.get_logger()
@@ -101,6 +102,12 @@ def _translating(service: str) -> Iterator[None]:
 def _supplier_of_key(key: str) -> str:
     folder, separator, _ = key.partition("/")
     return supplier_of(folder if separator else folder_of(DEFAULT_SUPPLIER))
+
+
+def _ignore(key: str, reason: Ignored) -> None:
+    """Count an object that is not taken, and log a warning."""
+    IGNORED.labels(reason).inc()
+    log.warning("incoming_entry_ignored", path=printable(key), reason=reason)
 
 
 class BucketUpload:
@@ -390,10 +397,9 @@ class BucketSource:
             Unavailable: S3 can't be reached.
         """
         key = arrived.key
-        reason = "folder" if key.endswith("/") else ignored(key.rpartition("/")[2])
+        reason: Ignored | None = "folder" if key.endswith("/") else ignored(key.rpartition("/")[2])
         if reason is not None:
-            IGNORED.labels(reason).inc()
-            log.warning("incoming_entry_ignored", path=printable(key), reason=reason)
+            _ignore(key, reason)
         elif key.endswith(MANIFEST_SUFFIX):
             message.finish(deferred=self._check_manifest(key))
             return None
@@ -427,8 +433,7 @@ class BucketSource:
         age = (datetime.now(UTC) - manifest["LastModified"]).total_seconds()
         if age < STALE_SECONDS:
             return STALE_SECONDS - age
-        IGNORED.labels("manifest").inc()
-        log.warning("incoming_entry_ignored", path=printable(key), reason="manifest")
+        _ignore(key, "manifest")
         return None
 
     def read_small(self, key: str) -> bytes | None:

@@ -6,7 +6,6 @@ Suppliers write them. An upload whose terms are not the default is stored with o
 from __future__ import annotations
 
 import codecs
-import collections
 import json
 from datetime import datetime  # noqa: TC003 - pydantic reads it
 from decimal import Decimal
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from rates_app.batches.formats.ndjson import RepeatedKey, distinct
 from rates_app.batches.model import DEFAULT_TERMS, Terms, Unreadable
 from rates_app.batches.sources.names import MANIFEST_SUFFIX
 
@@ -125,7 +125,10 @@ def parse_manifest(content: bytes) -> Manifest:
     plain = content.removeprefix(codecs.BOM_UTF8)
     try:
         manifest = Manifest.model_validate_json(plain)
-        json.loads(plain, object_pairs_hook=_distinct)
+        # The last of two totals is not certain to be the right one.
+        json.loads(plain, object_pairs_hook=distinct)
+    except RepeatedKey as error:
+        raise Unreadable(f"the manifest *{MANIFEST_SUFFIX} can't be read: it has {error} twice") from error
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}".lstrip(": ")
@@ -133,11 +136,3 @@ def parse_manifest(content: bytes) -> Manifest:
         )
         raise Unreadable(f"the manifest *{MANIFEST_SUFFIX} can't be read: {problems}") from error
     return manifest
-
-
-def _distinct(pairs: list[tuple[str, object]]) -> None:
-    """Refuse an object that has a member twice: the last of two totals is not certain to be the right one."""
-    counts = collections.Counter(key for key, _ in pairs)
-    repeated = [key for key, count in counts.items() if count > 1]
-    if repeated:
-        raise Unreadable(f"the manifest *{MANIFEST_SUFFIX} can't be read: it has {repeated[0]} twice")
