@@ -193,6 +193,11 @@ class StackSettings(_Model):
         description="Integration URL of the pager for CloudWatch's alarms, set with --secret. Alertmanager pages with "
         "ALERTMANAGER_PAGERDUTY_KEY of the notify secret.",
     )
+    receivers: dict[Literal["critical", "warning", "info"], dict[str, list[dict[str, object]]]] = Field(
+        default_factory=dict,
+        description="Further receivers of Alertmanager by severity, in its format. Keys of the notify secret are files "
+        "in /etc/alertmanager/notify.",
+    )
     ticket_url: Https | None = Field(default=None, description="REST address that takes a ticket by POST.")
     owner: str = Field(min_length=1, max_length=60, description="Team that answers for the stack, kept as a tag.")
     repository: Https = Field(description="Git repository that Argo CD follows.")

@@ -2,7 +2,7 @@
 
 Critical alerts reach the stack's address by e-mail, and the pager if the stack has one. Warnings reach the address, and
 the ticket system if the stack has one. Alertmanager pages by itself, so the pager subscribes to CloudWatch's alarms
-alone. The pod watchers publish warnings: Prometheus' alerts page for the same problems.
+alone.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Alerts(pulumi.ComponentResource):
         critical_arn: Topic of alerts that page.
         warning_arn: Topic of alerts that open a ticket.
         heartbeats: Topic to which each cluster's Alertmanager publishes while alerting works, by colour.
-        notify_secret_arn: Secret with the ``RATES_NOTIFY_…`` variables of the pod watchers.
+        notify_secret_arn: Secret with the keys and tokens of Alertmanager's receivers, one file for each of its keys.
         notify_secret_name: Name of that secret.
         ticket_token_secret: Name of the secret that the operator puts the ticket system's token into, if any.
     """
@@ -80,13 +80,16 @@ class Alerts(pulumi.ComponentResource):
                 opts=child,
             )
         notify = secretsmanager.Secret(
-            f"{name}-notify", kms_key_id=args.key_arn, description="Targets of the pod watchers' notices", opts=child
+            f"{name}-notify",
+            kms_key_id=args.key_arn,
+            description="Keys and tokens of Alertmanager's receivers",
+            opts=child,
         )
         secretsmanager.SecretVersion(
             f"{name}-notify",
             secret_id=notify.id,
-            secret_string=pulumi.Output.json_dumps({"RATES_NOTIFY_SNS_TOPIC_ARN": self.warning_arn}),
-            # The operator adds webhooks, keys and tokens. They must not be in a repository.
+            secret_string="{}",  # noqa: S106 - none
+            # The operator adds keys and tokens. They must not be in a repository.
             opts=pulumi.ResourceOptions(parent=self, ignore_changes=["secretString"]),
         )
         self.notify_secret_arn = notify.arn

@@ -37,7 +37,6 @@ class Bootstrap(pulumi.ComponentResource):
                 clusters=region.clusters,
                 storage=plan.storage,
                 queue_arn=region.events.queue_arn,
-                watcher_topic_arn=region.alerts.warning_arn,
                 alertmanager_topic_arns=[
                     region.alerts.critical_arn,
                     region.alerts.warning_arn,
@@ -86,6 +85,7 @@ class Bootstrap(pulumi.ComponentResource):
                         warning_topic_arn=region.alerts.warning_arn,
                         heartbeat_topic_arn=region.alerts.heartbeats[colour].arn,
                         pager=settings.pager_url is not None,
+                        receivers=settings.receivers,
                         vpc_id=region.network.vpc_id,
                         name=cluster.name,
                     ),

@@ -9,7 +9,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pulumi
 import yaml
@@ -68,6 +68,8 @@ class AwsFacts(ClusterFacts):
     heartbeat_topic_arn: pulumi.Input[str]
     pager: bool
     """Whether Alertmanager pages with the key in the notify secret."""
+    receivers: Mapping[Literal["critical", "warning", "info"], object]
+    """Further receivers by severity, in Alertmanager's format."""
     vpc_id: pulumi.Input[str]
 
 

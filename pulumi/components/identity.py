@@ -37,7 +37,6 @@ class IdentityArgs:
     clusters: Mapping[str, Cluster]
     storage: Storage
     queue_arn: pulumi.Input[str]
-    watcher_topic_arn: pulumi.Input[str]
     alertmanager_topic_arns: Sequence[pulumi.Input[str]]
     secret_arns: Sequence[pulumi.Input[str]]
     target_group_arns: Sequence[pulumi.Input[str]]
@@ -130,11 +129,6 @@ def _workloads(args: IdentityArgs) -> list[Workload]:
                 allow(["s3:GetObject", "s3:GetObjectVersion"], objects(incoming.arn)),
                 use_key,
             ],
-        ),
-        Workload(
-            namespace="rates",
-            service_account="rates-watcher",
-            statements=[allow(["sns:Publish"], [args.watcher_topic_arn]), use_key],
         ),
         Workload(
             namespace="monitoring",

@@ -13,11 +13,10 @@ from rich.table import Table
 
 from rates_app.console import print_table
 from rates_app.doctor.check import run_checks
-from rates_app.doctor.places import check_address, check_deliveries, check_notifications
+from rates_app.doctor.places import check_address, check_deliveries
 from rates_app.doctor.stores import check_ledger, check_primary, check_redis, check_replica, server_name
-from rates_app.notify.settings import NotifySettings
 from rates_app.ops.text import printable
-from rates_app.settings import load_settings, read_settings
+from rates_app.settings import load_settings
 
 if TYPE_CHECKING:
     from rates_app.doctor.check import Check, CheckResult
@@ -38,9 +37,6 @@ def _checks(settings: Settings, url: str | None) -> dict[str, tuple[Check, str]]
         checks[f"Redis {server_name(redis_url)}"] = (partial(check_redis, redis_url), "cache-down")
     if settings.incoming_bucket is None and settings.data_dir.exists():
         checks["deliveries"] = (partial(check_deliveries, settings.data_dir), "disk-full")
-    letters = read_settings(NotifySettings).dead_letters
-    if letters.exists():
-        checks["notifications"] = (partial(check_notifications, letters), "notifications-undelivered")
     if url is not None:
         checks[url] = (partial(check_address, url), "service-down")
     return checks

@@ -1,4 +1,4 @@
-"""Checks of places outside the stores: the folder of deliveries, undelivered notifications, the public address."""
+"""Checks of places outside the stores: the folder of deliveries, the public address."""
 
 from __future__ import annotations
 
@@ -56,19 +56,6 @@ def _waiting(incoming: Path) -> Iterator[float]:
     for path in (*incoming.glob("*"), *incoming.glob("*/*")):
         if path.is_file() and ignored(path.name) is None and not path.name.endswith(MANIFEST_SUFFIX):
             yield path.stat().st_mtime
-
-
-def check_notifications(folder: Path) -> CheckResult:
-    """Check for notifications that no target has accepted.
-
-    Args:
-        folder: ``RATES_NOTIFY_DEAD_LETTERS``.
-    """
-    letters = len(list(folder.glob("*.json")))
-    if letters:
-        text = f"{counted(letters, 'notification')} not accepted: rates notify dead-letters"
-        return CheckResult("", [Fault(text, "notifications-undelivered")])
-    return CheckResult("all accepted")
 
 
 def check_address(url: str) -> CheckResult:

@@ -1,1 +1,1 @@
-"""Send notifications to e-mail, chat, pagers and ticket systems, with retries and dead letters."""
+"""Hand alerts to Alertmanager, to an e-mail server where there is none, and to GitHub's issues."""

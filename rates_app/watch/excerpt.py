@@ -10,7 +10,7 @@ import urllib3
 from kubernetes.client import ApiException
 
 from rates_app.ops.text import printable
-from rates_app.watch.rules import CONFIG_ERROR, IMAGE_PULL, PENDING, STORM
+from rates_app.watch.rules import CONFIG_ERROR, IMAGE_PULL, PENDING
 
 if TYPE_CHECKING:
     from kubernetes.client import CoreV1Api
@@ -21,8 +21,8 @@ log = structlog.get_logger()
 
 MAX_LINE_CHARACTERS = 300
 
-#: Rules whose containers never started, or that have no container: there is no log.
-NEVER_RAN = (IMAGE_PULL, CONFIG_ERROR, PENDING, STORM)
+#: Rules whose containers never started: there is no log.
+NEVER_RAN = (IMAGE_PULL, CONFIG_ERROR, PENDING)
 
 #: Every repetition is bounded, so that no line takes more than linear time.
 _SECRETS = (

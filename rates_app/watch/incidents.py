@@ -1,97 +1,71 @@
-"""Group findings into incidents, and decide which notifications to send.
+"""Turn findings into alerts: one per rule and workload, however many pods have the problem.
 
-An incident is one rule at one workload. It is notified after it has lasted ``wait_seconds``, with all pods that joined
-by then. It ends after ``clear_seconds`` without a finding, and that time doubles with each return within a few hours,
-so that flapping becomes one long incident. Beyond ``burst`` incidents within ``burst_seconds``, further incidents are
-combined into one, the storm.
+An alert fires when the problem has lasted ``wait_seconds``, and ends after ``clear_seconds`` without a finding, so that
+flapping is one long alert. Alertmanager groups, routes, repeats and silences alerts.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel
+import structlog
 
-from rates_app.notify.notification import IncidentState, Notification
-from rates_app.watch.rules import RULES, STORM, Detection, Rule
+from rates_app.notify.alert import Alert
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rates_app.watch.rules import Detection, Rule
     from rates_app.watch.settings import WatchSettings
 
-#: Earlier notifications of the same incident within this time count as returns.
-RECURRENCE_WINDOW = timedelta(hours=6)
+log = structlog.get_logger()
 
-#: Limit on how often the quiet time that ends an incident doubles.
-MAX_DOUBLINGS = 4
+#: Alertmanager ends an alert that is not sent again for so long. A restarted watcher is quicker.
+VALID = timedelta(minutes=5)
 
-_RULES = {rule.name: rule for rule in (*RULES, STORM)}
+#: The end of an alert is sent again for so long, as by Prometheus: Alertmanager may have been down.
+END_REPEATED = timedelta(minutes=15)
 
-
-class NotifiedIncident(BaseModel):
-    """An incident that was notified: the state that a restarted watcher needs to send its all-clear.
-
-    Attributes:
-        key: The deduplication key.
-        rule: Name of the rule.
-        namespace: Namespace of the workload.
-        workload: Name of the workload.
-        facts: The facts of the notification.
-        began: When the incident began.
-        last_seen: When it was last found.
-    """
-
-    key: str
-    rule: str
-    namespace: str
-    workload: str
-    facts: dict[str, str]
-    began: datetime
-    last_seen: datetime
+MAX_NAMES = 5
 
 
 @dataclass
 class _Incident:
-    key: str
     rule: Rule
     namespace: str
     workload: str
-    began: datetime  # by the cluster's clock, for display
+    began: datetime  # by the cluster's clock
     first_seen: datetime
     last_seen: datetime
     members: dict[str, Detection] = field(default_factory=dict)
     pods: set[str] = field(default_factory=set)
-    facts: dict[str, str] = field(default_factory=dict)
-    notified: bool = False
-    in_storm: bool = False
+    annotations: dict[str, str] = field(default_factory=dict)
+    fires: bool = False
+    ended: datetime | None = None
 
 
 class Incidents:
-    """All incidents of one cluster.
+    """All problems of one cluster.
 
     Args:
-        cluster: Name of the cluster or stack: part of every key and title.
-        settings: Waiting times and limits.
+        environment: Name of the stack: a label of every alert.
+        settings: Waiting times.
         runbook: Returns a runbook's URL for the name of its page.
     """
 
-    def __init__(self, cluster: str, settings: WatchSettings, runbook: Callable[[str], str]) -> None:
-        self._cluster = cluster
+    def __init__(self, environment: str, settings: WatchSettings, runbook: Callable[[str], str]) -> None:
+        self._environment = environment
         self._settings = settings
         self._runbook = runbook
-        self._incidents: dict[str, _Incident] = {}
-        self._by_source: dict[str, set[str]] = {}
-        self._notified_at: dict[str, list[datetime]] = {}
-        self._burst: deque[datetime] = deque()
+        self._incidents: dict[tuple[str, ...], _Incident] = {}
+        self._by_source: dict[str, set[tuple[str, ...]]] = {}
 
     @property
-    def open(self) -> int:
-        """Number of incidents that were notified and have not ended."""
-        return sum(incident.notified for incident in self._incidents.values())
+    def firing(self) -> int:
+        """Number of alerts that fire."""
+        return sum(incident.fires and incident.ended is None for incident in self._incidents.values())
 
     def update(self, source: str, findings: list[Detection], now: datetime) -> None:
         """Replace the findings of one pod or application.
@@ -101,15 +75,15 @@ class Incidents:
             findings: Its problems; empty when it is healthy or deleted.
             now: The current time.
         """
-        keys = {f"{self._cluster}/{f.namespace}/{f.workload}/{f.rule.name}": f for f in findings}
+        keys = {(f.namespace, f.workload, f.rule.name): f for f in findings}
         for key in self._by_source.pop(source, set()) - keys.keys():
             self._incidents[key].members.pop(source, None)
             self._incidents[key].last_seen = now
         for key, finding in keys.items():
             incident = self._incidents.get(key)
-            if incident is None:
+            if incident is None or incident.ended is not None:
                 incident = _Incident(
-                    key, finding.rule, finding.namespace, finding.workload, min(finding.since, now), now, now
+                    finding.rule, finding.namespace, finding.workload, min(finding.since, now), now, now
                 )
                 self._incidents[key] = incident
             incident.members[source] = finding
@@ -122,164 +96,93 @@ class Incidents:
         """Return every pod and application that has a problem."""
         return set(self._by_source)
 
-    def collect_notifications(self, now: datetime, excerpt: Callable[[Detection], str]) -> list[Notification]:
-        """Return the notifications that are due, and record that they were sent.
+    def advance(self, now: datetime, excerpt: Callable[[Detection], str]) -> bool:
+        """Let alerts begin and end that are due, and forget those that ended long ago.
 
         Args:
             now: The current time.
             excerpt: Returns the last log lines of a finding's container.
 
         Returns:
-            The notifications, all-clears first, then incidents from the most severe.
+            Whether an alert has begun or ended.
         """
-        notifications = [
-            self._resolve(incident, now)
-            for incident in list(self._incidents.values())
-            if self._has_ended(incident, now)
-        ]
-        self._notified_at = {
-            key: times for key, times in self._notified_at.items() if now - times[-1] < RECURRENCE_WINDOW
-        }
-        due = [incident for incident in self._incidents.values() if self._is_due(incident, now)]
-        for incident in sorted(due, key=lambda incident: -incident.rule.severity.rank):
-            if incident.rule is not STORM and not self._within_burst(now):
-                self._join_storm(incident, now)
-            else:
-                notifications.append(self._fire(incident, now, excerpt))
-        return [notification for notification in notifications if notification is not None]
+        changed = False
+        for key, incident in list(self._incidents.items()):
+            if incident.ended is not None:
+                if now - incident.ended > END_REPEATED:
+                    del self._incidents[key]
+            elif not incident.members:
+                quiet = self._settings.clear_seconds if incident.fires else self._settings.wait_seconds
+                if now - incident.last_seen >= timedelta(seconds=quiet):
+                    if incident.fires:
+                        incident.ended, changed = now, True
+                        # Without the reason: CloudWatch's alarms match reasons in logs.
+                        log.info("alert_resolved", alert=incident.rule.runbook, workload=incident.workload)
+                    else:
+                        del self._incidents[key]
+            elif not incident.fires and now - incident.first_seen >= timedelta(seconds=self._settings.wait_seconds):
+                incident.fires = changed = True
+                incident.annotations = self._annotations(incident)
+                if lines := excerpt(_sample(incident)):
+                    incident.annotations["log"] = lines
+                log.warning(
+                    "alert_firing",
+                    alert=incident.rule.runbook,
+                    workload=incident.workload,
+                    annotations=incident.annotations,
+                )
+        return changed
 
-    def snapshot(self) -> list[NotifiedIncident]:
-        """Return the state that :meth:`restore` needs after a restart."""
-        return [
-            NotifiedIncident(
-                key=incident.key,
-                rule=incident.rule.name,
-                namespace=incident.namespace,
-                workload=incident.workload,
-                facts=incident.facts,
-                began=incident.began,
-                last_seen=incident.last_seen,
-            )
-            for incident in self._incidents.values()
-            if incident.notified and not incident.in_storm
-        ]
-
-    def restore(self, notified: list[NotifiedIncident], now: datetime) -> None:
-        """Continue from the state of a previous process: send no duplicates, and send the outstanding all-clears.
+    def alerts(self, now: datetime) -> list[Alert]:
+        """Return the alerts that fire, and those that ended a short time ago.
 
         Args:
-            notified: The result of :meth:`snapshot`.
-            now: The current time. An incident ends no earlier than ``clear_seconds`` from now, because it may still be
-                found.
+            now: The current time.
         """
-        for one in notified:
-            if one.rule in _RULES:
-                self._incidents[one.key] = _Incident(
-                    one.key,
-                    _RULES[one.rule],
-                    one.namespace,
-                    one.workload,
-                    began=one.began,
-                    first_seen=one.began,
-                    last_seen=now,
-                    facts=one.facts,
-                    notified=True,
-                )
+        return [
+            Alert(
+                labels=self._labels(incident),
+                # Pods may have joined since.
+                annotations=incident.annotations | (self._annotations(incident) if incident.members else {}),
+                starts_at=incident.began,
+                ends_at=incident.ended or now + VALID,
+            )
+            for incident in self._incidents.values()
+            if incident.fires
+        ]
 
-    def _is_due(self, incident: _Incident, now: datetime) -> bool:
-        lasted = now - incident.first_seen >= timedelta(seconds=self._settings.wait_seconds)
-        return not incident.notified and bool(incident.members) and lasted
-
-    def _has_ended(self, incident: _Incident, now: datetime) -> bool:
-        if incident.members:
-            return False
-        quiet = self._settings.wait_seconds
-        if incident.notified:
-            earlier = [at for at in self._notified_at.get(incident.key, []) if now - at < RECURRENCE_WINDOW]
-            quiet = self._settings.clear_seconds * 2 ** min(max(len(earlier) - 1, 0), MAX_DOUBLINGS)
-        return now - incident.last_seen >= timedelta(seconds=quiet)
-
-    def _within_burst(self, now: datetime) -> bool:
-        while self._burst and now - self._burst[0] >= timedelta(seconds=self._settings.burst_seconds):
-            self._burst.popleft()
-        return len(self._burst) < self._settings.burst
-
-    def _join_storm(self, incident: _Incident, now: datetime) -> None:
-        incident.notified = incident.in_storm = True
-        sample = next(iter(incident.members.values()))
-        self.update(
-            f"incident {incident.key}",
-            [
-                Detection(
-                    rule=STORM,
-                    namespace="",
-                    workload="",
-                    name=f"{incident.namespace}/{incident.workload}: {incident.rule.title}",
-                    node=sample.node,
-                    container="",
-                    reason=sample.reason,
-                    message="",
-                    since=incident.began,
-                )
-            ],
-            now,
-        )
-
-    def _fire(self, incident: _Incident, now: datetime, excerpt: Callable[[Detection], str]) -> Notification:
-        self._burst.append(now)
-        history = [at for at in self._notified_at.get(incident.key, []) if now - at < RECURRENCE_WINDOW]
-        self._notified_at[incident.key] = [*history, now]
-        incident.notified = True
-        members = sorted(incident.members.values(), key=lambda finding: finding.name)
-        sample = members[0]
-        several = "problems" if incident.rule is STORM else "pods"
-        facts = {
-            "cluster": self._cluster,
+    def _labels(self, incident: _Incident) -> dict[str, str]:
+        return {
+            "alertname": incident.rule.name,
+            "severity": incident.rule.severity,
+            "environment": self._environment,
             "namespace": incident.namespace,
             "workload": incident.workload,
-            several if len(members) > 1 else several[:-1]: _list_some([f.name for f in members]),
-            "node": _list_some(sorted({f.node for f in members if f.node})),
-            "container": sample.container,
-            "reason": _list_some(sorted({f.reason for f in members})),
-            "message": sample.message,
-            "recurred": f"{len(history)} times within {RECURRENCE_WINDOW.total_seconds() / 3600:.0f} hours"
-            if history
-            else "",
         }
-        incident.facts = {name: value for name, value in facts.items() if value}
-        return self._notification(incident, IncidentState.FIRING, excerpt=excerpt(sample))
 
-    def _resolve(self, incident: _Incident, now: datetime) -> Notification | None:
-        del self._incidents[incident.key]
-        if incident.in_storm:
-            self.update(f"incident {incident.key}", [], now)
-        if not incident.notified or incident.in_storm:
-            return None
-        # CloudWatch alarms match the reasons in logs: an all-clear that repeated them would raise the alarm again.
-        incident.facts = {name: value for name, value in incident.facts.items() if name not in {"reason", "message"}}
-        if len(incident.pods) > 1 and incident.rule is not STORM:
-            incident.facts["pods"] = f"{len(incident.pods)} in total"
-        return self._notification(incident, IncidentState.RESOLVED, ended_at=incident.last_seen)
-
-    def _notification(
-        self, incident: _Incident, state: IncidentState, *, excerpt: str = "", ended_at: datetime | None = None
-    ) -> Notification:
-        subject = f"{incident.namespace}/{incident.workload}: " if incident.workload else ""
-        return Notification(
-            key=incident.key[:255],
-            state=state,
-            severity=incident.rule.severity,
-            title=f"{subject}{incident.rule.title} ({self._cluster})",
-            summary=incident.rule.meaning if state is IncidentState.FIRING else "The problem has ended.",
-            facts=incident.facts,
-            excerpt=excerpt,
-            runbook=self._runbook(incident.rule.runbook),
-            started_at=incident.began,
-            ended_at=ended_at,
-        )
+    def _annotations(self, incident: _Incident) -> dict[str, str]:
+        sample = _sample(incident)
+        facts = {
+            "Pods": _list_some(sorted(incident.pods)),
+            "Nodes": _list_some(sorted({f.node for f in incident.members.values() if f.node})),
+            "Container": sample.container,
+            "Reason": _list_some(sorted({f.reason for f in incident.members.values()})),
+            "Message": sample.message.rstrip(". "),
+        }
+        return {
+            "summary": f"{incident.workload}: {incident.rule.title}",
+            "description": " ".join(
+                [incident.rule.meaning, *(f"{name}: {value}." for name, value in facts.items() if value)]
+            ),
+            "runbook_url": self._runbook(incident.rule.runbook),
+        }
 
 
-def _list_some(names: list[str], limit: int = 5) -> str:
-    """Format a list of names, abbreviated after ``limit`` names."""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+def _sample(incident: _Incident) -> Detection:
+    return min(incident.members.values(), key=lambda finding: finding.name)
+
+
+def _list_some(names: list[str]) -> str:
+    """Format a list of names, abbreviated after :data:`MAX_NAMES` names."""
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more

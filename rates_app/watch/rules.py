@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from rates_app.notify.notification import Severity
+from rates_app.notify.alert import Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,11 +22,11 @@ class Rule:
     """One kind of problem.
 
     Attributes:
-        name: Short and stable; part of the deduplication key.
+        name: Name of the alert. Prometheus' alert about the same problem has the same name, so that Alertmanager groups
+            both.
         title: The problem, as it follows the workload's name.
         meaning: Consequences for the service.
-        severity: Severity of the notification.
-        runbook: Page in ``runbooks/`` that applies.
+        severity: Severity of the alert.
         reasons: Reasons in a pod's status that show the problem (Kubernetes API, ContainerStateWaiting.reason,
             ContainerStateTerminated.reason and PodStatus.reason).
         phrases: Phrases that kubelets and operators use for it in logs and events.
@@ -36,98 +36,84 @@ class Rule:
     title: str
     meaning: str
     severity: Severity
-    runbook: str
     reasons: frozenset[str]
     phrases: tuple[str, ...]
 
+    @property
+    def runbook(self) -> str:
+        """The page in ``runbooks/`` that applies: the alert's name in kebab case."""
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", self.name).lower()
+
 
 CRASH_LOOP = Rule(
-    "crash-loop",
+    "PodCrashLoop",
     "a container keeps crashing",
     "Kubernetes restarts it with increasing delays. Until it runs, other pods of the workload take its load.",
     Severity.CRITICAL,
-    "pod-crash-loop",
     frozenset({"CrashLoopBackOff"}),
     ("CrashLoopBackOff", "Back-off restarting failed container"),
 )
 IMAGE_PULL = Rule(
-    "image-pull",
+    "ImagePullFailure",
     "an image cannot be pulled",
     "The pod cannot start. A rollout stops, and the previous version continues to serve.",
     Severity.CRITICAL,
-    "image-pull-failure",
     frozenset({"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull"}),
     ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "Failed to pull image"),
 )
 CONFIG_ERROR = Rule(
-    "config-error",
+    "ContainerConfigError",
     "a container's Secret or ConfigMap is missing",
     "The pod cannot start until the referenced object exists.",
     Severity.CRITICAL,
-    "container-config-error",
     frozenset({"CreateContainerConfigError", "CreateContainerError"}),
     ("CreateContainerConfigError", "CreateContainerError"),
 )
 OUT_OF_MEMORY = Rule(
-    "out-of-memory",
+    "ContainerOutOfMemory",
     "a container was killed for using too much memory",
     "It exceeded its memory limit. Its requests failed; its slices are staged again by other workers.",
     Severity.WARNING,
-    "container-out-of-memory",
     frozenset({"OOMKilled"}),
     ("OOMKilled", "OOMKilling", "Memory cgroup out of memory"),
 )
 PENDING = Rule(
-    "pending",
+    "PodUnschedulable",
     "a pod cannot be scheduled",
     "No node has capacity for it, so the workload runs with fewer pods than configured.",
     Severity.WARNING,
-    "pod-unschedulable",
     frozenset(),
     ("FailedScheduling",),
 )
 NOT_STARTED = Rule(
-    "not-started",
+    "PodNotStarted",
     "a pod has a node but does not start",
     "Its volumes, its network, an init container or its image is not ready. Other pods of the workload take its load.",
     Severity.WARNING,
-    "pod-not-started",
     frozenset(),
     ("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"),
 )
 EVICTED = Rule(
-    "evicted",
+    "PodEvicted",
     "a pod was evicted",
     "It exceeded its disk limit, or its node ran out of memory or disk. Other pods on that node may be evicted next.",
     Severity.WARNING,
-    "pod-evicted",
     frozenset({"Evicted"}),
     ("Evicted", "The node was low on resource"),
 )
 SPARK_FAILED = Rule(
-    "spark-failed",
+    "SparkApplicationFailed",
     "a Spark application failed",
     "Its batch is not published. No data is lost or partly visible: staged slices are in the ledger.",
     Severity.CRITICAL,
-    "spark-application-failed",
     frozenset({"FAILED", "SUBMISSION_FAILED"}),
     ("SparkApplicationFailed", "SparkApplicationSubmissionFailed"),
 )
 MIGRATION_FAILED = Rule(
-    "migration-failed",
+    "MigrationFailed",
     "a database migration failed",
     "It changed nothing. The previous version continues to serve, and no new version can be rolled out.",
     Severity.CRITICAL,
-    "migration-failed",
-    frozenset(),
-    (),
-)
-STORM = Rule(
-    "storm",
-    "many problems at the same time",
-    "They are combined into one notification. They likely have one cause, such as a node, a zone or a registry.",
-    Severity.CRITICAL,
-    "many-problems",
     frozenset(),
     (),
 )

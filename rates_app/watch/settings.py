@@ -27,20 +27,11 @@ class WatchSettings(BaseSettings):
     wait_seconds: float = Field(
         default=30,
         ge=0,
-        description="Seconds that a problem must last before it is notified; pods that fail meanwhile are included.",
+        description="Seconds that a problem must last before its alert fires.",
     )
     clear_seconds: float = Field(
-        default=300,
+        default=600,
         ge=0,
-        description="Seconds without the problem before the all-clear. Doubles each time the problem returns.",
+        description="Seconds without the problem before its alert ends. A problem that returns sooner is the same one.",
     )
-    burst: PositiveInt = Field(
-        default=6, description="Problems that are notified individually within RATES_WATCH_BURST_SECONDS."
-    )
-    burst_seconds: PositiveFloat = Field(
-        default=900, description="Length of a burst in seconds; further problems in a burst are combined."
-    )
-    log_lines: PositiveInt = Field(default=15, le=100, description="Number of log lines in a notification.")
-    config_map: str = Field(
-        default="rates-watcher", description="ConfigMap that stores the notification state across restarts."
-    )
+    log_lines: PositiveInt = Field(default=15, le=100, description="Number of log lines in an alert.")

@@ -1,4 +1,4 @@
-"""Watch a cluster: turn its changes into incidents, and pass notifications to the sender."""
+"""Watch a cluster: turn its changes into alerts, and send them until they have ended."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import structlog
-import urllib3
-from kubernetes.client import ApiException, CoreV1Api
+from kubernetes.client import CoreV1Api
 from prometheus_client import Gauge
 
+from rates_app.notify.alert import NotDelivered
 from rates_app.watch.access import lists
 from rates_app.watch.excerpt import last_lines
 from rates_app.watch.rules import Detection, pod_detections, spark_detections
@@ -23,22 +23,25 @@ if TYPE_CHECKING:
 
     from kubernetes.client import ApiClient
 
-    from rates_app.notify.sender import NotificationSender
+    from rates_app.notify.alert import AlertTarget
     from rates_app.watch.incidents import Incidents
-    from rates_app.watch.notification_state import NotificationStore
     from rates_app.watch.rules import ClusterObject
     from rates_app.watch.settings import WatchSettings
     from rates_app.watch.stream import WatchEvent
 
 log = structlog.get_logger()
 
-OPEN = Gauge("rates_watch_incidents", "Incidents that were notified and have not ended.")
+FIRING = Gauge("rates_watch_alerts", "Alerts of the pod watcher that fire.")
+UNDELIVERED = Gauge("rates_watch_alerts_undelivered", "Alerts that nothing accepted when they were last sent.")
 
 #: Interval of checks for problems that depend on time alone.
 CHECK_SECONDS = 1.0
 
-#: Interval at which dead letters are retried.
-REDELIVER_SECONDS = 60.0
+#: Interval at which all alerts are sent again; shorter than Alertmanager would wait for them.
+SEND_SECONDS = 60.0
+
+#: Interval after a failure.
+RETRY_SECONDS = 10.0
 
 
 class Watcher:
@@ -47,9 +50,8 @@ class Watcher:
     Args:
         api: The cluster.
         settings: What to watch, and waiting times.
-        incidents: Turns findings into notifications.
-        store: Notification state of previous runs.
-        sender: Sends notifications.
+        incidents: Turns findings into alerts.
+        target: Takes the alerts; None if they are only logged.
     """
 
     def __init__(
@@ -57,14 +59,13 @@ class Watcher:
         api: ApiClient,
         settings: WatchSettings,
         incidents: Incidents,
-        store: NotificationStore,
-        sender: NotificationSender,
+        target: AlertTarget | None,
     ) -> None:
         self._core = CoreV1Api(api)
         self._settings = settings
         self._incidents = incidents
-        self._store = store
-        self._sender = sender
+        self._target = target
+        self._send_at = 0.0
         self._lists = lists(api, settings)
         self._queue: queue.Queue[tuple[str, Snapshot | WatchEvent | BaseException]] = queue.Queue(maxsize=10_000)
         self._objects: dict[str, dict[str, ClusterObject]] = {}
@@ -80,19 +81,13 @@ class Watcher:
         self._stop.set()
 
     def run(self) -> None:
-        """Watch until stopped, then send the remaining notifications."""
-        self._incidents.restore(self._store.load(), datetime.now(UTC))
+        """Watch until stopped."""
         for name, call in self._lists.items():
             threading.Thread(target=self._follow, args=(name, call), name=name, daemon=True).start()
         log.info("watch_started", what=sorted(self._lists))
-        redelivered = time.monotonic()
         while not self._stop.is_set():
             self._apply_changes(time.monotonic() + CHECK_SECONDS)
             self._check(datetime.now(UTC))
-            if time.monotonic() - redelivered >= REDELIVER_SECONDS:
-                self._sender.redeliver()
-                redelivered = time.monotonic()
-        self._sender.close()
 
     def _follow(self, name: str, call: Callable[..., Any]) -> None:
         try:
@@ -140,15 +135,26 @@ class Watcher:
                 # Two results depend on time alone: a pod is pending for too long, and a memory kill no longer counts.
                 if uid in unhealthy or found.get("status", {}).get("phase") == "Pending":
                     self._incidents.update(uid, self._detections(found, now), now)
-        for notification in self._incidents.collect_notifications(
-            now, lambda f: last_lines(self._core, f, self._settings.log_lines)
-        ):
-            self._sender.deliver(notification)
-        OPEN.set(self._incidents.open)
+        changed = self._incidents.advance(now, lambda f: last_lines(self._core, f, self._settings.log_lines))
+        FIRING.set(self._incidents.firing)
+        if changed or time.monotonic() >= self._send_at:
+            self._send(now)
+
+    def _send(self, now: datetime) -> None:
+        """Send all alerts. A restarted watcher finds those that still fire again, and Alertmanager ends the others."""
+        alerts = self._incidents.alerts(now)
+        self._send_at = time.monotonic() + SEND_SECONDS
+        if not alerts or self._target is None:
+            UNDELIVERED.set(0)
+            return
         try:
-            self._store.save(self._incidents.snapshot())
-        except (ApiException, urllib3.exceptions.HTTPError) as error:
-            log.warning("notification_state_not_saved", error=str(error)[:300])
+            self._target.send(alerts, now)
+        except NotDelivered as error:
+            log.warning("alerts_not_delivered", alerts=len(alerts), error=str(error))
+            UNDELIVERED.set(len(alerts))
+            self._send_at = time.monotonic() + RETRY_SECONDS
+        else:
+            UNDELIVERED.set(0)
 
 
 def _uid(found: ClusterObject) -> str:

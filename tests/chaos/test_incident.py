@@ -101,8 +101,10 @@ class IncidentReplay:
                 if reason := container["state"].get("waiting", {}).get("reason"):
                     labels = f'namespace="rates", pod="{pod["metadata"]["name"]}", container="app", reason="{reason}"'
                     self.series[f"kube_pod_container_status_waiting_reason{{{labels}}}"][self.minute] = 1
-        for notification in self._incidents.collect_notifications(self._now, lambda _: ""):
-            self.told.append((self.minute, f"{notification.state} {notification.key}"))
+        if self._incidents.advance(self._now, lambda _: ""):
+            for alert in self._incidents.alerts(self._now):
+                state = "resolved" if alert.resolved(self._now) else "firing"
+                self.told.append((self.minute, f"{state} {alert.labels['workload']}/{alert.labels['alertname']}"))
 
     def _scrape(self) -> None:
         for family in text_string_to_metric_families(self._client.get("/metrics").text):
@@ -211,7 +213,7 @@ def test_incidents_are_notified_in_order_with_their_all_clears(
     night.replay("bad-rollout")
     night.pass_time(8)
     night.replay("rollback")
-    night.pass_time(8)
+    night.pass_time(14)
 
     with psycopg.connect(cluster.primary.url, autocommit=True) as connection:
         connection.execute(
@@ -231,10 +233,10 @@ def test_incidents_are_notified_in_order_with_their_all_clears(
         "resolved CacheDown",
         "firing DatabaseErrors",
         "resolved DatabaseErrors",
-        "firing prod/rates/rates-app/image-pull",
+        "firing rates-app/ImagePullFailure",
         "firing ImagePullFailure",
         "resolved ImagePullFailure",
-        "resolved prod/rates/rates-app/image-pull",
+        "resolved rates-app/ImagePullFailure",
         "firing BatchStuck",
         "resolved BatchStuck",
     ]

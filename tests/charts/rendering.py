@@ -163,7 +163,7 @@ def _replace(value: Any, filled: dict[str, str]) -> Any:
     return filled[value] if isinstance(value, str) else value
 
 
-def cluster_secret(environment: str, *, standby: str = "", **changes: str) -> KubernetesManifest:
+def cluster_secret(environment: str, *, standby: str = "", **changes: Any) -> KubernetesManifest:
     """Return the parameters of a cluster that Pulumi has registered in Argo CD, as the cluster generator gives them."""
     size = {"dev": "small", "staging": "medium", "prod": "large"}[environment]
     name = f"rates-{environment}-blue"
@@ -184,6 +184,7 @@ def cluster_secret(environment: str, *, standby: str = "", **changes: str) -> Ku
         "warningTopicArn": f"arn:aws:sns:eu-west-1:111122223333:rates-{environment}-alerts-warning",
         "heartbeatTopicArn": f"arn:aws:sns:eu-west-1:111122223333:rates-{environment}-alerts-heartbeat-blue",
         "pager": environment == "prod",
+        "receivers": {},
         "vpcId": "vpc-0123456789abcdef0",
         "providedAddons": "",
         **changes,

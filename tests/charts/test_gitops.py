@@ -58,15 +58,6 @@ def wave(application: KubernetesManifest) -> int:
     return int(application["metadata"]["annotations"]["argocd.argoproj.io/sync-wave"])
 
 
-def secret_of_the_watcher(manifests: list[KubernetesManifest]) -> str:
-    """Return the Secret with the watcher's targets. The watcher does not start without it."""
-    (container,) = the(manifests, "Deployment", "rates-watcher")["spec"]["template"]["spec"]["containers"]
-    (source,) = container["envFrom"]
-    assert not source["secretRef"].get("optional")
-    name: str = source["secretRef"]["name"]
-    return name
-
-
 def test_root_application_fits_its_schema_and_names_the_chart() -> None:
     root = yaml.safe_load((ROOT / "helm/gitops/root-application.yaml").read_text())
     assert problems(root, "1.34") == []
@@ -102,7 +93,6 @@ def test_cluster_outside_aws_gets_no_aws_and_brings_its_own_secret() -> None:
     assert of_kind(manifests, "ExternalSecret", "TargetGroupBinding") == []
     watching = synced(made["monitoring"]["spec"]["source"], IMAGE, namespace="rates")
     assert of_kind(watching, "ExternalSecret") == []
-    assert secret_of_the_watcher(watching) == "rates-notify"
     assert "sns_configs" not in yaml.safe_dump(made["kube-prometheus-stack"])
 
 
@@ -258,8 +248,19 @@ def test_registered_facts_reach_the_charts(environment: str) -> None:
     manifests = stack(environment, "rates-app")
     assert the(manifests, "TargetGroupBinding")["spec"]["targetGroupARN"] == facts["targetGroupArn"]
     watching = stack(environment, "monitoring")
-    assert the(watching, "ExternalSecret")["spec"]["dataFrom"] == [{"extract": {"key": facts["notifySecret"]}}]
-    assert the(watching, "ExternalSecret")["spec"]["target"]["name"] == secret_of_the_watcher(watching)
+    assert of_kind(watching, "ExternalSecret") == []
+    alerting = applications(environment)["kube-prometheus-stack"]["spec"]["source"]["helm"]["valuesObject"]
+    assert [one["spec"]["dataFrom"] for one in alerting["extraManifests"] if "extract" in str(one)] == [
+        [{"extract": {"key": facts["notifySecret"]}}]
+    ]
+    replicas = alerting["alertmanager"]["alertmanagerSpec"]["replicas"]
+    (container,) = the(watching, "Deployment", "rates-watcher")["spec"]["template"]["spec"]["containers"]
+    (urls,) = [one["value"] for one in container["env"] if one["name"] == "RATES_NOTIFY_ALERTMANAGER_URLS"]
+    # A pod of the StatefulSet that the operator creates, by its governing Service.
+    assert urls.split(",") == [
+        f"http://alertmanager-kube-prometheus-stack-alertmanager-{number}.alertmanager-operated.monitoring.svc:9093"
+        for number in range(replicas)
+    ]
     ingest = yaml.safe_dump(stack(environment, "spark-ingest"), width=1000)
     for fact in ("incomingQueueUrl", "incomingBucket", "processedBucket", "rejectedBucket", "registry"):
         assert facts[fact] in ingest, fact

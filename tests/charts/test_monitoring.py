@@ -11,7 +11,22 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from .rendering import REQUIRED, ROOT, KubernetesManifest, applications, of_kind, render, stack, the
+from rates_app.watch.rules import RULES
+
+from .rendering import (
+    REQUIRED,
+    ROOT,
+    KubernetesManifest,
+    application_set,
+    applications,
+    cluster_secret,
+    fill,
+    of_kind,
+    render,
+    stack,
+    synced,
+    the,
+)
 from .tools import program
 
 if TYPE_CHECKING:
@@ -24,10 +39,9 @@ METRICS = re.compile(
     r"|cache_requests_total|database_reads_total|replica_lag_seconds|pool_connections|generation"
     r"|generation_published_timestamp_seconds|batches|batches_unresolved|batch_rows|batch_slices|batch_publish_seconds"
     r"|batch_stalled_seconds"
-    r"|batch_deadline_slack_seconds|requests_shed_total|notifications_total|deliveries_total|notify_dead_letters|watch_incidents"
-    r"|watch_interruptions_total)"
+    r"|batch_deadline_slack_seconds|requests_shed_total|deliveries_total|watch_alerts|watch_alerts_undelivered|watch_interruptions_total)"
 )
-WATCHER_ONLY = {"pod-evicted", "pod-not-started", "spark-application-failed", "many-problems", "test-notification"}
+WATCHER_ONLY = {"pod-evicted", "pod-not-started", "spark-application-failed", "test-notification"}
 
 
 def groups() -> list[KubernetesManifest]:
@@ -166,32 +180,57 @@ def test_dashboards_reach_grafana() -> None:
 
 
 def test_watcher_reads_pods_and_applications_of_its_namespaces_and_nothing_else() -> None:
-    watcher, memory = of_kind(stack("prod", "monitoring"), "Role", "ClusterRole")
+    (watcher,) = of_kind(stack("prod", "monitoring"), "Role", "ClusterRole")
     assert watcher["metadata"]["namespace"] == "rates"
     assert watcher["rules"] == [
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
         {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
         {"apiGroups": ["sparkoperator.k8s.io"], "resources": ["sparkapplications"], "verbs": ["list", "watch"]},
     ]
-    assert [rule.get("resourceNames", []) for rule in memory["rules"]] == [[], ["rates-watcher"]]
-    assert all(rule["resources"] == ["configmaps"] for rule in memory["rules"])
     account = the(stack("prod", "monitoring"), "Deployment", "rates-watcher")["spec"]["template"]["spec"][
         "serviceAccountName"
     ]
     assert account == "rates-watcher"
 
 
-def test_watcher_in_aws_reaches_the_agent_that_lets_it_publish() -> None:
-    def addresses(manifests: list[KubernetesManifest]) -> str:
+def test_watcher_reaches_alertmanager_where_there_is_one() -> None:
+    def ports(manifests: list[KubernetesManifest]) -> str:
         return yaml.safe_dump(the(manifests, "NetworkPolicy", "rates-watcher")["spec"]["egress"])
 
-    assert "169.254.170.23/32" in addresses(stack("prod", "monitoring"))
-    assert "169.254.170.23/32" not in addresses(render("monitoring", REQUIRED["monitoring"]))
+    assert "9093" in ports(stack("prod", "monitoring"))
+    assert "9093" not in ports(render("monitoring", REQUIRED["monitoring"]))
 
 
-def test_watcher_without_targets_starts_and_logs_only() -> None:
+def test_watcher_starts_without_its_secret() -> None:
     alone = the(render("monitoring", REQUIRED["monitoring"]), "Deployment", "rates-watcher")
-    assert "envFrom" not in alone["spec"]["template"]["spec"]["containers"][0]
+    (container,) = alone["spec"]["template"]["spec"]["containers"]
+    assert container["envFrom"] == [{"secretRef": {"name": "rates-notify", "optional": True}}]
+
+
+def test_rules_of_the_watcher_and_of_prometheus_agree_on_severities() -> None:
+    """Alertmanager groups both alerts about a problem, so a page must not become a ticket."""
+    alerts = rules()
+    shared = [rule for rule in RULES if rule.name in alerts]
+    assert len(shared) > 4
+    assert [rule.name for rule in shared if alerts[rule.name]["labels"]["severity"] != rule.severity] == []
+
+
+def test_further_receivers_are_added_to_those_of_the_severity() -> None:
+    secret = cluster_secret("prod", receivers={"warning": {"jira_configs": [{"project": "OPS"}]}, "info": {}})
+    filled = fill(application_set("clusters")["spec"]["template"], secret)
+    (made,) = [
+        one
+        for one in synced(filled["spec"]["source"], namespace="argocd")
+        if one["metadata"]["name"].endswith("kube-prometheus-stack")
+    ]
+    receivers = made["spec"]["source"]["helm"]["valuesObject"]["alertmanager"]["config"]["receivers"]
+    assert {one["name"]: sorted(set(one) - {"name"}) for one in receivers} == {
+        "discarded": [],
+        "critical": ["pagerduty_configs", "sns_configs"],
+        "warning": ["jira_configs", "sns_configs"],
+        "info": [],
+        "heartbeat": ["sns_configs"],
+    }
 
 
 def test_a_page_suppresses_the_ticket_for_the_same_problem() -> None:

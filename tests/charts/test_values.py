@@ -41,7 +41,7 @@ WRONG: list[tuple[str, KubernetesManifest, str]] = [
     ("spark-ingest", {"spark": {"mainApplicationFile": "s3://x/y.py"}}, "does not match pattern"),
     ("spark-ingest", {"image": {"digest": ""}}, "image.digest is empty"),
     ("monitoring", {"runbooks": "runbooks/"}, "does not match pattern"),
-    ("monitoring", {"secrets": {"notify": "x"}}, "secrets.region and secrets.notify belong together"),
+    ("monitoring", {"watcher": {"alertmanagers": ["alertmanager:9093"]}}, "does not match pattern"),
     ("monitoring", {"watcher": {"namespace": "rates"}}, "additional properties 'namespace' not allowed"),
     ("preview-stores", {"redis": {"image": "redis:latest"}}, "/redis/image"),
     ("preview-stores", {"postgresql": {"image": "postgres"}}, "does not match pattern"),

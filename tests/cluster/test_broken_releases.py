@@ -35,10 +35,8 @@ def watching(release: Release, folder: Path) -> Iterator[Callable[[str], bool]]:
             env={
                 **os.environ,
                 "RATES_WATCH_NAMESPACES": release.namespace.name,
-                "RATES_WATCH_CONFIG_MAP": "watcher",
                 "RATES_WATCH_WAIT_SECONDS": "2",
                 "RATES_WATCH_PORT": "0",
-                "RATES_NOTIFY_DEAD_LETTERS": str(folder / "dead"),
             },
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -53,14 +51,14 @@ def watching(release: Release, folder: Path) -> Iterator[Callable[[str], bool]]:
 
 @pytest.mark.parametrize(
     ("tag", "reported"),
-    [("crashing", ("crash-loop", "CrashLoopBackOff")), ("missing", ("image-pull", "ImagePull"))],
+    [("crashing", ("pod-crash-loop", "CrashLoopBackOff")), ("missing", ("image-pull-failure", "ImagePull"))],
 )
 def test_a_release_that_cannot_start_takes_no_traffic(
     rolling: Release, tmp_path: Path, report: Measurements, tag: str, reported: tuple[str, ...]
 ) -> None:
     with LoadPod(rolling.namespace, f"{rolling.image}:1") as load, watching(rolling, tmp_path) as is_reported:
         rolling.upgrade(tag, migration={"enabled": False}, sampleData={"folder": ""})
-        wait_for(f"a notification of {' and '.join(reported)}", lambda: all(map(is_reported, reported)), 600)
+        wait_for(f"an alert about {' and '.join(reported)}", lambda: all(map(is_reported, reported)), 600)
         load.pass_requests(200)
         assert rolling.serving() == {"1"}
         rolling.rollback()
@@ -83,7 +81,7 @@ def test_a_broken_migration_stops_the_release_and_changes_nothing(
             rolling.upgrade("broken-migration")
         assert rolling.pods("broken-migration") == []
         assert rolling.namespace.python(f"deployment/{NAME}", tables).strip() == "None"
-        wait_for("a notification of the migration", lambda: is_reported("migration-failed"))
+        wait_for("an alert about the migration", lambda: is_reported("migration-failed"))
         load.pass_requests(200)
         tally = load.end()
     rolling.upgrade("1")

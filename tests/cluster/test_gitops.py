@@ -134,8 +134,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory, settings: ClusterTestSettings
     password = secrets.token_hex(16)
     install_stores(rates, settings, password)
     data = rates.get("secret", STORES)["data"]
-    for name, content in (("rates-app", data), ("rates-notify", {})):  # no notifications
-        rates.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": content})
+    rates.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "rates-app"}, "data": data})
 
     repository = GitRepository(tmp_path_factory.mktemp("repository"), host.address(rates, settings))
     tree = SyncedTree(repository, settings)

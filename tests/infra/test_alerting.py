@@ -43,7 +43,7 @@ PAUSE = "1s"
 #: For messages through Alertmanager and moto, on a busy machine.
 wait_until = partial(waiting.wait_until, seconds=180)
 
-KEY_FILE = "/etc/alertmanager/pager/key"
+KEY_FILE = "/etc/alertmanager/notify/ALERTMANAGER_PAGERDUTY_KEY"
 
 
 class Receivers:
@@ -168,10 +168,9 @@ def test_alertmanager_reads_the_pagers_key_from_the_notify_secret(prod_with_page
             for one in values["extraManifests"]
             if one["kind"] == "ExternalSecret" and one["spec"]["target"]["name"] == volume["secret"]["secretName"]
         )
-        (data,) = secret["spec"]["data"]
-        assert (volume["name"], f"{mount['mountPath']}/{data['secretKey']}") == (mount["name"], KEY_FILE)
+        assert (volume["name"], f"{mount['mountPath']}/ALERTMANAGER_PAGERDUTY_KEY") == (mount["name"], KEY_FILE)
         notify = facts_of(cluster.registration)["notifySecret"]
-        assert data["remoteRef"] == {"key": notify, "property": "ALERTMANAGER_PAGERDUTY_KEY"}
+        assert secret["spec"]["dataFrom"] == [{"extract": {"key": notify}}]
         assert secret["spec"]["secretStoreRef"]["name"] in {
             one["metadata"]["name"] for one in values["extraManifests"] if one["kind"] == "SecretStore"
         }

@@ -103,8 +103,8 @@ def runnable() -> Iterator[Command]:
 
 
 @pytest.fixture
-def takes_notifications() -> Iterator[str]:
-    """Run a target for notifications and yield its address."""
+def takes_alerts() -> Iterator[str]:
+    """Run a server that accepts alerts and yield its address."""
 
     @Request.application
     def accept(request: Request) -> Response:
@@ -114,7 +114,7 @@ def takes_notifications() -> Iterator[str]:
     server = make_server("127.0.0.1", 0, accept)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield f"http://127.0.0.1:{server.port}/hook"
+    yield f"http://127.0.0.1:{server.port}"
     server.shutdown()
     thread.join()
 
@@ -124,7 +124,7 @@ def stack(
     cluster: PostgresPair,
     database: MigratedDatabase,
     redis_url: str,
-    takes_notifications: str,
+    takes_alerts: str,
     tmp_path: Path,
     *,
     monkeypatch: pytest.MonkeyPatch,
@@ -137,8 +137,7 @@ def stack(
         "RATES_DATA_DIR": str(tmp_path / ".rates"),
         "RATES_BACKUP_URL": str(tmp_path / "backups"),
         "RATES_BACKUP_DATABASE_URL": cluster.primary.backup_url,
-        "RATES_NOTIFY_SLACK_URL": takes_notifications,
-        "RATES_NOTIFY_DEAD_LETTERS": str(tmp_path / "dead-letters"),
+        "RATES_NOTIFY_ALERTMANAGER_URLS": takes_alerts,
     }
     for name, value in values.items():
         monkeypatch.setenv(name, value)

@@ -23,15 +23,3 @@ app.kubernetes.io/part-of: freight-rates
 {{- end -}}
 {{- end -}}
 {{- end -}}
-
-{{/* The Secret of the watcher's targets. If it is empty, the watcher only logs. */}}
-{{- define "monitoring.secretName" -}}
-{{- with .Values.secrets -}}
-{{- if .existing }}{{ .existing }}
-{{- else if and .region .notify }}rates-notify
-{{- else if or .region .notify }}
-{{- fail (cat "secrets.region and secrets.notify belong together: name the secret in AWS Secrets Manager and its region,"
-  "or a Secret of the cluster in secrets.existing") }}
-{{- end -}}
-{{- end -}}
-{{- end -}}

@@ -51,7 +51,7 @@ class TicketRequest(NamedTuple):
 
 
 def _alarm(notification: dict[str, Any]) -> TicketRequest:
-    """Read a message of Alertmanager, of the pod watcher, of CloudWatch, or another, such as the budget's."""
+    """Read a message of Alertmanager, of CloudWatch, or another, such as the budget's."""
     subject = notification.get("Subject") or "Notification without a subject"
     text = notification["Message"]
     attributes = {name: one["Value"] for name, one in notification.get("MessageAttributes", {}).items()}

@@ -194,12 +194,6 @@ def test_a_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert [problem.runbook for problem in check_deliveries(tmp_path).problems] == ["disk-full"]
 
 
-def test_an_undelivered_notification_is_reported(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    (settings.data_dir / "letters").mkdir()
-    (settings.data_dir / "letters" / "1.json").write_text("{}")
-    assert examine(settings, monkeypatch)["notifications"][0]["runbook"] == "notifications-undelivered"
-
-
 def test_a_full_redis_that_evicts_nothing_is_reported(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     class Full:
         def __enter__(self) -> Full:

@@ -21,7 +21,6 @@ LIST = re.compile(
     r"/(?:api/v1|apis/sparkoperator.k8s.io/v1beta2)(?:/namespaces/(?P<namespace>[^/]+))?/(?P<kind>pods|sparkapplications)$"
 )
 LOG = re.compile(r"/api/v1/namespaces/(?P<namespace>[^/]+)/pods/(?P<pod>[^/]+)/log$")
-CONFIG_MAPS = re.compile(r"/api/v1/namespaces/(?P<namespace>[^/]+)/configmaps(?:/(?P<name>[^/]+))?$")
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
@@ -39,7 +38,6 @@ class FakeCluster:
         self.half_line = False
         self.allowed = {("", "pods", ""), ("sparkoperator.k8s.io", "sparkapplications", "")}
         self.logs: dict[tuple[str, str], str] = {}
-        self.config_maps: dict[str, Any] = {}
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.open_watches = 0
 
@@ -109,12 +107,10 @@ class ClusterHandler(BaseHTTPRequestHandler):
         elif found := LOG.match(parts.path):
             text = self.cluster.logs.get((found["pod"], question.get("previous", "false").lower()))
             self._send(200 if text else 400, text or {"kind": "Status", "message": "no such log"})
-        elif found := CONFIG_MAPS.match(parts.path):
-            self._config_map(found["name"], body)
         else:
             self._send(404, {"kind": "Status", "message": self.path})
 
-    do_GET = do_POST = do_PATCH = _answer  # noqa: N815 - the base class's names
+    do_GET = do_POST = _answer  # noqa: N815 - the base class's names
 
     def log_message(self, format: str, *args: object) -> None: ...  # noqa: A002
 
@@ -130,15 +126,6 @@ class ClusterHandler(BaseHTTPRequestHandler):
         wanted = review["spec"]["resourceAttributes"]
         key = (wanted.get("group", ""), wanted["resource"], wanted.get("namespace", ""))
         self._send(201, {**review, "status": {"allowed": key in self.cluster.allowed}})
-
-    def _config_map(self, name: str | None, body: bytes) -> None:
-        if self.command == "GET":
-            found = self.cluster.config_maps.get(name or "")
-            self._send(200 if found else 404, found or {"kind": "Status", "reason": "NotFound"})
-            return
-        config_map = json.loads(body)
-        self.cluster.config_maps[config_map["metadata"]["name"]] = config_map
-        self._send(200, config_map)
 
     def _list(self, kind: str, namespace: str | None, question: dict[str, str]) -> None:
         with self.cluster.changed:

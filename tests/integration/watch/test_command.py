@@ -1,4 +1,4 @@
-"""The command as in a pod: settings in the environment, a cluster, a chat; SIGTERM stops it with status 0."""
+"""The command as in a pod: settings, a cluster, an Alertmanager; SIGTERM stops it with status 0."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def write_kubeconfig(folder: Path, api: client.ApiClient) -> Path:
     return path
 
 
-def test_it_watches_notifies_and_stops(cluster: FakeCluster, api: client.ApiClient, desk: Desk, tmp_path: Path) -> None:
+def test_it_watches_alerts_and_stops(cluster: FakeCluster, api: client.ApiClient, desk: Desk, tmp_path: Path) -> None:
     kubeconfig = write_kubeconfig(tmp_path, api)
     port = free_port()
     process = subprocess.Popen(
@@ -54,8 +54,7 @@ def test_it_watches_notifies_and_stops(cluster: FakeCluster, api: client.ApiClie
             "RATES_ENVIRONMENT": "prod",
             "RATES_WATCH_PORT": str(port),
             "RATES_WATCH_WAIT_SECONDS": "0.2",
-            "RATES_NOTIFY_SLACK_URL": f"{desk.url}/chat",
-            "RATES_NOTIFY_DEAD_LETTERS": str(tmp_path / "dead"),
+            "RATES_NOTIFY_ALERTMANAGER_URLS": desk.url,
         },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -63,19 +62,26 @@ def test_it_watches_notifies_and_stops(cluster: FakeCluster, api: client.ApiClie
     )
     try:
         cluster.replay(RECORDED / "bad-rollout.jsonl")
-        wait_until(lambda: desk.bodies("POST", "/chat") or process.poll() is not None, seconds=SECONDS, pause=0.1)
+        wait_until(
+            lambda: desk.bodies("POST", "/api/v2/alerts") or process.poll() is not None, seconds=SECONDS, pause=0.1
+        )
         assert process.poll() is None
         assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
         assert httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
-        assert "rates_watch_incidents 1.0" in httpx.get(f"http://127.0.0.1:{port}/metrics").text
+        assert "rates_watch_alerts 1.0" in httpx.get(f"http://127.0.0.1:{port}/metrics").text
     finally:
         process.send_signal(signal.SIGTERM)
         output = process.communicate(timeout=SECONDS)[0]
     assert process.returncode == 0, output
-    assert [body["text"] for body in desk.bodies("POST", "/chat")] == [
-        "[FIRING] rates/rates-app: an image cannot be pulled (prod)"
-    ]
-    assert "rates-watcher" in cluster.config_maps
+    ((alert,), *_) = desk.bodies("POST", "/api/v2/alerts")
+    assert alert["labels"] == {
+        "alertname": "ImagePullFailure",
+        "severity": "critical",
+        "environment": "prod",
+        "namespace": "rates",
+        "workload": "rates-app",
+    }
+    assert "alert_firing" in output
 
 
 def test_an_account_without_rights_gets_an_error_that_names_them(

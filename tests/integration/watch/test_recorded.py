@@ -1,8 +1,9 @@
-"""Replay recorded events of a real cluster with their times: exactly the expected notifications are sent."""
+"""Replay recorded events of a real cluster with their times: exactly the expected alerts fire."""
 
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from rates_app.watch.rules import MIGRATION_FAILED, NOT_STARTED, RULES, SPARK_FA
 from rates_app.watch.settings import WatchSettings
 
 if TYPE_CHECKING:
-    from rates_app.notify.notification import Notification
+    from rates_app.notify.alert import Alert
     from rates_app.watch.rules import Detection
 
 FOLDER = Path(__file__).parent / "recorded"
@@ -29,7 +30,8 @@ class Replay:
         self.settings = WatchSettings(**settings)  # type: ignore[arg-type]  # numbers, checked by the class
         self.incidents = Incidents("test", self.settings, lambda page: f"runbooks/{page}.md")
         self.pods: dict[str, Any] = {}
-        self.notifications: list[Notification] = []
+        self.told: list[str] = []
+        self.alerts: dict[str, Alert] = {}
         self.now = datetime.fromisoformat(RECORDED[0]["at"])
         self.findings: list[Detection] = []
 
@@ -43,17 +45,20 @@ class Replay:
                 self.pods[uid] = event["object"]
             self._look(uid)
         self._wait(self.now + seconds_after * SECOND)
-        return [
-            f"{notification.state} {notification.key.removeprefix('test/watched/')}"
-            for notification in self.notifications
-        ]
+        return self.told
 
     def _wait(self, until: datetime) -> None:
         while self.now < until:
             self.now += SECOND
             for uid in self.pods:
                 self._look(uid)
-            self.notifications += self.incidents.collect_notifications(self.now, lambda _: "")
+            if self.incidents.advance(self.now, lambda _: ""):
+                for alert in self.incidents.alerts(self.now):
+                    state = "resolved" if alert.resolved(self.now) else "firing"
+                    line = f"{state} {alert.labels['workload']}/{alert.labels['alertname']}"
+                    if line not in self.told:
+                        self.told.append(line)
+                        self.alerts.setdefault(alert.labels["workload"], alert)
 
     def _look(self, uid: str) -> None:
         found = pod_detections(self.pods[uid], self.now, self.settings) if uid in self.pods else []
@@ -61,35 +66,35 @@ class Replay:
         self.incidents.update(uid, found, self.now)
 
 
-def test_each_problem_has_one_notification_and_one_all_clear() -> None:
+def test_each_problem_has_one_begin_and_one_end() -> None:
     replay = Replay(pending_seconds=60)
-    assert replay.run(seconds_after=600) == [
-        "firing config/config-error",
-        "firing memory/out-of-memory",
-        "firing image/image-pull",
-        "firing crash/crash-loop",
-        "firing disk/evicted",
-        "firing room/pending",
-        "resolved crash/crash-loop",
-        "resolved image/image-pull",
-        "resolved memory/out-of-memory",
-        "resolved config/config-error",
-        "resolved room/pending",
-        "resolved disk/evicted",
+    assert replay.run(seconds_after=900) == [
+        "firing memory/ContainerOutOfMemory",
+        "firing config/ContainerConfigError",
+        "firing image/ImagePullFailure",
+        "firing crash/PodCrashLoop",
+        "firing disk/PodEvicted",
+        "firing room/PodUnschedulable",
+        "resolved crash/PodCrashLoop",
+        "resolved image/ImagePullFailure",
+        "resolved memory/ContainerOutOfMemory",
+        "resolved config/ContainerConfigError",
+        "resolved room/PodUnschedulable",
+        "resolved disk/PodEvicted",
     ]
-    assert replay.incidents.open == 0
+    assert replay.incidents.firing == 0
 
 
-def test_a_notification_contains_the_clusters_message() -> None:
+def test_an_alert_contains_the_clusters_message() -> None:
     replay = Replay(pending_seconds=60)
     replay.run()
-    facts = {notification.facts["workload"]: notification.facts for notification in replay.notifications}
-    assert facts["config"]["message"] == 'secret "not-there" not found'
-    assert facts["disk"]["message"].startswith('Usage of EmptyDir volume "tmp" exceeds the limit')
-    assert "Insufficient cpu" in facts["room"]["message"]
-    assert facts["image"]["pods"].count("image-") == 2
-    assert facts["memory"]["reason"] == "OOMKilled"
-    assert all(facts[workload]["node"] in {"n1", "n2", "n3"} for workload in ("config", "crash", "disk", "memory"))
+    texts = {workload: alert.annotations["description"] for workload, alert in replay.alerts.items()}
+    assert 'Message: secret "not-there" not found.' in texts["config"]
+    assert texts["disk"].endswith('Message: Usage of EmptyDir volume "tmp" exceeds the limit "10Mi".')
+    assert "Insufficient cpu" in texts["room"]
+    assert texts["image"].count("image-") == 2
+    assert "Reason: OOMKilled." in texts["memory"]
+    assert all(re.search(r"Nodes: n[123]\.", texts[name]) for name in ("config", "crash", "disk", "memory"))
 
 
 def test_the_recording_shows_every_rule_of_pods() -> None:

@@ -1,4 +1,4 @@
-"""Incidents from beginning to end: recorded events lead to exactly the expected notifications, in order."""
+"""Incidents from beginning to end: recorded events lead to exactly the expected alerts, in order."""
 
 from __future__ import annotations
 
@@ -8,45 +8,51 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from kubernetes import client
 
 from drills.waiting import wait_until
-from rates_app.notify.notification import Severity
-from rates_app.notify.sender import NotificationSender
-from rates_app.notify.settings import NotifySettings
+from rates_app.notify.alert import NotDelivered
 from rates_app.watch import stream, watcher
 from rates_app.watch.access import lists
 from rates_app.watch.errors import NoAccess
 from rates_app.watch.incidents import Incidents
-from rates_app.watch.notification_state import NotificationStore
 from rates_app.watch.settings import WatchSettings
-from rates_app.watch.watcher import Watcher
+from rates_app.watch.watcher import UNDELIVERED, Watcher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
+    from datetime import datetime
 
-    from rates_app.notify.notification import Notification
+    from kubernetes import client
+
+    from rates_app.notify.alert import Alert
     from tests.integration.watch.fake_cluster import FakeCluster
 
 RECORDED = Path(__file__).parent / "recorded"
 
 
 class RecordingTarget:
-    """A target that records notifications."""
-
-    name, min_severity = "reader", Severity.INFO
+    """A target that records the begins and ends of alerts."""
 
     def __init__(self) -> None:
-        self.notifications: list[Notification] = []
+        self.failures = 0
+        self.alerts: list[Alert] = []
+        self.told: list[str] = []
+        self._states: dict[str, str] = {}
 
-    def send(self, notification: Notification) -> None:
-        self.notifications.append(notification)
-
-    def sent(self) -> list[str]:
-        return [f"{notification.state} {notification.key.partition('/')[2]}" for notification in self.notifications]
+    def send(self, alerts: Sequence[Alert], now: datetime) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise NotDelivered("configured to fail")
+        for alert in alerts:
+            state = "resolved" if alert.resolved(now) else "firing"
+            key = "/".join(alert.labels[name] for name in ("namespace", "workload", "alertname"))
+            if self._states.get(key) != state:
+                self._states[key] = state
+                self.alerts.append(alert)
+                self.told.append(f"{state} {key}")
 
     def wait(self, count: int) -> None:
-        wait_until(lambda: len(self.notifications) >= count, describe=self.sent)
+        wait_until(lambda: len(self.told) >= count, describe=lambda: self.told)
 
 
 @pytest.fixture
@@ -59,24 +65,17 @@ def start(
     api: client.ApiClient,
     cluster: FakeCluster,
     reader: RecordingTarget,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Callable[..., Callable[[], None]]]:
     monkeypatch.setattr(stream, "BACKOFF", (0.01,))
     monkeypatch.setattr(stream, "ABSENT_BACKOFF", (0.1,))
     monkeypatch.setattr(watcher, "CHECK_SECONDS", 0.05)
+    monkeypatch.setattr(watcher, "RETRY_SECONDS", 0.05)
     stops: list[Callable[[], None]] = []
 
     def begin(**settings: Any) -> Callable[[], None]:
         patience = WatchSettings(**{"wait_seconds": 0.4, "clear_seconds": 0.4, **settings})
-        notify = NotifySettings(dead_letters=tmp_path)
-        watching = Watcher(
-            api,
-            patience,
-            Incidents("test", patience, notify.runbook),
-            NotificationStore(client.CoreV1Api(api), "rates", patience.config_map),
-            NotificationSender([reader], notify),
-        )
+        watching = Watcher(api, patience, Incidents("test", patience, lambda page: f"runbooks/{page}.md"), reader)
         thread = threading.Thread(target=watching.run)
         thread.start()
 
@@ -95,7 +94,7 @@ def start(
         stop()
 
 
-def test_incidents_are_notified_in_order_with_their_all_clears(
+def test_alerts_begin_and_end_in_order(
     start: Callable[..., Any], cluster: FakeCluster, reader: RecordingTarget
 ) -> None:
     cluster.logs["rates-dispatcher-5c8f6b7d9-l200x", "true"] = (
@@ -109,25 +108,25 @@ def test_incidents_are_notified_in_order_with_their_all_clears(
     for number, recording in enumerate(("spark-again", "crash-mended", "rollback"), start=4):
         cluster.replay(RECORDED / f"{recording}.jsonl")
         reader.wait(number)
-    assert reader.sent() == [
-        "firing rates/rates-app/image-pull",
-        "firing rates/rates-dispatcher/crash-loop",
-        "firing rates/batch-41/spark-failed",
-        "resolved rates/batch-41/spark-failed",
-        "resolved rates/rates-dispatcher/crash-loop",
-        "resolved rates/rates-app/image-pull",
+    assert reader.told == [
+        "firing rates/rates-app/ImagePullFailure",
+        "firing rates/rates-dispatcher/PodCrashLoop",
+        "firing rates/batch-41/SparkApplicationFailed",
+        "resolved rates/batch-41/SparkApplicationFailed",
+        "resolved rates/rates-dispatcher/PodCrashLoop",
+        "resolved rates/rates-app/ImagePullFailure",
     ]
-    rollout, crash, spark, *_ = reader.notifications
-    assert rollout.facts["pods"].endswith("and 7 more")
-    assert "ip-10-0-0-17" in rollout.facts["node"]
-    assert rollout.runbook.endswith("/image-pull-failure.md")
-    assert crash.excerpt == "connecting to postgresql://…@db/rates\nPermissionError: incoming bucket"
-    assert crash.facts["container"] == "app"
-    assert spark.excerpt == "java.lang.OutOfMemoryError"
-    assert all(notification.ended_at for notification in reader.notifications[3:])
+    rollout, crash, spark, *ends = (alert.annotations for alert in reader.alerts)
+    assert " and 7 more." in rollout["description"]
+    assert "ip-10-0-0-17" in rollout["description"]
+    assert rollout["runbook_url"].endswith("/image-pull-failure.md")
+    assert crash["log"] == "connecting to postgresql://…@db/rates\nPermissionError: incoming bucket"
+    assert "Container: app." in crash["description"]
+    assert spark["log"] == "java.lang.OutOfMemoryError"
+    assert all(end in (rollout, crash, spark) for end in ends)
 
 
-def test_a_problem_that_ends_immediately_is_not_notified(
+def test_a_problem_that_ends_immediately_is_no_alert(
     start: Callable[..., Any], cluster: FakeCluster, reader: RecordingTarget
 ) -> None:
     start()
@@ -135,30 +134,47 @@ def test_a_problem_that_ends_immediately_is_not_notified(
     cluster.replay(RECORDED / "crash-mended.jsonl")
     cluster.replay(RECORDED / "spark-failed.jsonl")
     reader.wait(1)
-    assert reader.sent() == ["firing rates/batch-41/spark-failed"]
+    assert reader.told == ["firing rates/batch-41/SparkApplicationFailed"]
 
 
-def test_a_new_watcher_repeats_nothing_and_sends_missing_all_clears(
+def test_alerts_are_sent_again_until_they_are_accepted(
+    start: Callable[..., Any], cluster: FakeCluster, reader: RecordingTarget
+) -> None:
+    reader.failures = 3
+    start()
+    cluster.replay(RECORDED / "crash.jsonl")
+    reader.wait(1)
+    reader.failures = 3
+    cluster.replay(RECORDED / "crash-mended.jsonl")
+    reader.wait(2)
+    assert reader.told == [
+        "firing rates/rates-dispatcher/PodCrashLoop",
+        "resolved rates/rates-dispatcher/PodCrashLoop",
+    ]
+    assert next(iter(UNDELIVERED.collect())).samples[0].value == 0
+
+
+def test_a_new_watcher_repeats_nothing(
     start: Callable[..., Any], cluster: FakeCluster, reader: RecordingTarget
 ) -> None:
     stop = start()
     cluster.replay(RECORDED / "crash.jsonl")
-    cluster.replay(RECORDED / "spark-failed.jsonl")
-    reader.wait(2)
-    time.sleep(0.2)  # one pass, which saves the notification state
+    reader.wait(1)
     cluster.break_connections()
     stop()
-    cluster.replay(RECORDED / "crash-mended.jsonl")
     start()
+    cluster.replay(RECORDED / "spark-failed.jsonl")
+    reader.wait(2)
+    cluster.replay(RECORDED / "crash-mended.jsonl")
     reader.wait(3)
-    assert sorted(reader.sent()) == [
-        "firing rates/batch-41/spark-failed",
-        "firing rates/rates-dispatcher/crash-loop",
-        "resolved rates/rates-dispatcher/crash-loop",
+    assert reader.told == [
+        "firing rates/rates-dispatcher/PodCrashLoop",
+        "firing rates/batch-41/SparkApplicationFailed",
+        "resolved rates/rates-dispatcher/PodCrashLoop",
     ]
 
 
-def test_a_thousand_flapping_events_make_few_notifications(
+def test_a_thousand_flapping_events_make_few_alerts(
     start: Callable[..., Any], cluster: FakeCluster, reader: RecordingTarget
 ) -> None:
     start(clear_seconds=1)
@@ -167,8 +183,8 @@ def test_a_thousand_flapping_events_make_few_notifications(
             cluster.replay(RECORDED / f"{recording}.jsonl")
             time.sleep(0.02)
     cluster.replay(RECORDED / "spark-failed.jsonl")  # sent after all of them
-    wait_until(lambda: "firing rates/batch-41/spark-failed" in reader.sent(), describe=reader.sent)
-    assert 1 <= len(reader.notifications) <= 5
+    wait_until(lambda: "firing rates/batch-41/SparkApplicationFailed" in reader.told, describe=lambda: reader.told)
+    assert 1 <= len(reader.told) <= 5
 
 
 def test_only_permitted_namespaces_are_watched(cluster: FakeCluster, api: client.ApiClient) -> None:

@@ -7,16 +7,12 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rates_app.notify.notification import Notification
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "observability.md").read_text()
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
-#: Events whose fields are passed as a mapping.
-WHOLE = {"notification_created": set(Notification.model_fields)}
 
 
 def calls() -> Iterator[ast.Call]:
@@ -40,7 +36,7 @@ def logged() -> dict[str, set[str]]:
         if logger in {"log", "self.log"}:
             name = text(call.args[0])
             assert name, f"{ast.unparse(call)}: an event is a constant, its values are fields"
-            fields = {keyword.arg for keyword in call.keywords if keyword.arg} | WHOLE.get(name, set())
+            fields = {keyword.arg for keyword in call.keywords if keyword.arg}
             found.setdefault(name, set()).update(fields)
         else:
             assert "log" not in logger or logger == "structlog.get_logger()", f"{logger} is not looked at"

@@ -55,7 +55,7 @@ def logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudWatchLogsClient]:
 
 def test_it_finds_the_rules_problems_newest_first(logs: CloudWatchLogsClient) -> None:
     found = search(logs, [GROUP], since=HOUR)
-    assert [hit.rule.name if hit.rule else None for hit in found.hits] == ["image-pull", "crash-loop"]
+    assert [hit.rule.name if hit.rule else None for hit in found.hits] == ["ImagePullFailure", "PodCrashLoop"]
     assert found.hits[1].line.endswith("password=…")
     assert found.complete
     assert not search(logs, [GROUP], since=HOUR, limit=1).complete

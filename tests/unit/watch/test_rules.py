@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rates_app.watch.excerpt import redact
-from rates_app.watch.rules import RULES, STORM, classify, pod_detections, spark_detections
+from rates_app.watch.rules import RULES, classify, pod_detections, spark_detections
 from rates_app.watch.settings import WatchSettings
 
 NOW = datetime(2026, 11, 24, 4, 0, tzinfo=UTC)
@@ -62,24 +62,24 @@ def evicted(**conditions: str) -> dict[str, Any]:
     [
         (container(RUNNING), []),
         (container(waiting("ContainerCreating")), []),
-        (container(waiting("CrashLoopBackOff")), ["crash-loop"]),
-        (container(waiting("ErrImagePull")), ["image-pull"]),
-        (container(waiting("ImagePullBackOff")), ["image-pull"]),
-        (container(waiting("CreateContainerConfigError")), ["config-error"]),
-        (container(RUNNING, killed("2026-11-24T03:55:00Z")), ["out-of-memory"]),
+        (container(waiting("CrashLoopBackOff")), ["PodCrashLoop"]),
+        (container(waiting("ErrImagePull")), ["ImagePullFailure"]),
+        (container(waiting("ImagePullBackOff")), ["ImagePullFailure"]),
+        (container(waiting("CreateContainerConfigError")), ["ContainerConfigError"]),
+        (container(RUNNING, killed("2026-11-24T03:55:00Z")), ["ContainerOutOfMemory"]),
         (container(RUNNING, killed("2026-11-24T03:45:00Z")), []),  # it has run for 15 minutes since
         (
             container(waiting("CrashLoopBackOff"), killed("2026-11-24T03:45:00Z")),
-            ["out-of-memory"],
+            ["ContainerOutOfMemory"],
         ),  # closer to the cause
-        ({"phase": "Pending"}, ["pending"]),
+        ({"phase": "Pending"}, ["PodUnschedulable"]),
         (
             {"phase": "Pending", "initContainerStatuses": [{"name": "i", "state": waiting("ErrImagePull")}]},
-            ["image-pull"],
+            ["ImagePullFailure"],
         ),
-        (evicted(Ready="2026-11-24T03:55:00Z"), ["evicted"]),
+        (evicted(Ready="2026-11-24T03:55:00Z"), ["PodEvicted"]),
         (evicted(Ready="2026-11-24T03:45:00Z"), []),
-        (evicted(Ready="2026-11-24T03:45:00Z", DisruptionTarget="2026-11-24T03:58:00Z"), ["evicted"]),
+        (evicted(Ready="2026-11-24T03:45:00Z", DisruptionTarget="2026-11-24T03:58:00Z"), ["PodEvicted"]),
     ],
 )
 def test_a_pods_status_shows_its_problem(status: dict[str, Any], rules: list[str]) -> None:
@@ -105,12 +105,12 @@ INITIALIZING = {
 @pytest.mark.parametrize(
     ("conditions", "containers", "rule", "reason"),
     [
-        ([UNSCHEDULABLE], {}, "pending", "Unschedulable"),
-        ([SCHEDULED, NOT_STARTABLE], {}, "not-started", "VolumeOrNetworkNotReady"),
-        ([SCHEDULED, NOT_STARTABLE], {"containerStatuses": [CREATING]}, "not-started", "VolumeOrNetworkNotReady"),
-        ([SCHEDULED, STARTABLE], INITIALIZING, "not-started", "InitContainerRunning"),
-        ([SCHEDULED, STARTABLE], {"containerStatuses": [CREATING]}, "not-started", "PullingImage"),
-        ([SCHEDULED, STARTABLE], {}, "not-started", "Pending"),
+        ([UNSCHEDULABLE], {}, "PodUnschedulable", "Unschedulable"),
+        ([SCHEDULED, NOT_STARTABLE], {}, "PodNotStarted", "VolumeOrNetworkNotReady"),
+        ([SCHEDULED, NOT_STARTABLE], {"containerStatuses": [CREATING]}, "PodNotStarted", "VolumeOrNetworkNotReady"),
+        ([SCHEDULED, STARTABLE], INITIALIZING, "PodNotStarted", "InitContainerRunning"),
+        ([SCHEDULED, STARTABLE], {"containerStatuses": [CREATING]}, "PodNotStarted", "PullingImage"),
+        ([SCHEDULED, STARTABLE], {}, "PodNotStarted", "Pending"),
     ],
 )
 def test_causes_of_pending_are_distinguished(
@@ -130,7 +130,7 @@ def test_a_young_pod_may_be_pending() -> None:
 @pytest.mark.parametrize(
     ("component", "finished", "rules"),
     [
-        ("migrate", "2026-11-24T03:55:00Z", ["migration-failed"]),
+        ("migrate", "2026-11-24T03:55:00Z", ["MigrationFailed"]),
         ("migrate", "2026-11-24T03:45:00Z", []),  # it was notified long ago
         ("sample-data", "2026-11-24T03:55:00Z", []),
     ],
@@ -180,7 +180,7 @@ def test_every_phrase_is_found_in_a_line_by_its_own_rule() -> None:
 
 
 def test_every_rule_has_its_runbook() -> None:
-    for rule in (*RULES, STORM):
+    for rule in RULES:
         page = ROOT / "runbooks" / f"{rule.runbook}.md"
         text = page.read_text()
         for heading in ("## Meaning", "## Impact", "## Diagnosis", "## Mitigation"):
