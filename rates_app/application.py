@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import RequestRedirect
 
-from rates_app.api import batches, changes, docs, locations, operations, profiles, rates
+from rates_app.api import batches, changes, docs, locations, operations, profiles, rates, schedules
 from rates_app.cache.process import ProcessAnswers
 from rates_app.cache.redis import Redis
 from rates_app.http import problems
@@ -76,6 +76,7 @@ def create_app(settings: Settings) -> Flask:
         changes.views,
         batches.views,
         profiles.views,
+        schedules.views,
         operations.views,
         docs.views,
         pages.views,

@@ -24,6 +24,7 @@ from rates_app.backups.settings import BackupSettings
 from rates_app.batches import ledger
 from rates_app.batches.cli import dispatch, generate, housekeep
 from rates_app.batches.cli import profile as profile_app
+from rates_app.batches.cli import schedule as schedule_app
 from rates_app.batches.model import DEFAULT_SUPPLIER, Batch, BatchError, BatchState, Terms
 from rates_app.batches.pipeline import engine, publish
 from rates_app.batches.pipeline.rollup import rebuild_for_tree
@@ -433,6 +434,7 @@ app.command(rich_help_panel="Roles")(dispatch)
 app.command(rich_help_panel="Roles")(housekeep)
 app.command(rich_help_panel="Batches")(generate)
 app.add_typer(profile_app, name="profile", rich_help_panel="Batches")
+app.add_typer(schedule_app, name="schedule", rich_help_panel="Batches")
 app.add_typer(notify_app, name="notify", rich_help_panel="Operations")
 app.add_typer(backup_app, name="backup", rich_help_panel="Operations")
 app.command(rich_help_panel="Operations")(restore)

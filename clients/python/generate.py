@@ -17,7 +17,7 @@ from typing import Any
 
 from flask import Flask
 
-from rates_app.api import batches, changes, locations, profiles, rates
+from rates_app.api import batches, changes, locations, profiles, rates, schedules
 from rates_app.http.openapi import document
 
 HERE = Path(__file__).parent
@@ -30,7 +30,7 @@ SCALARS = {"string": "str", "integer": "int", "number": "float", "boolean": "boo
 def describe() -> dict[str, Any]:
     """Return the OpenAPI document, without the stores that a running service needs."""
     app = Flask(__name__, static_folder=None)
-    for views in (rates.views, locations.views, changes.views, batches.views, profiles.views):
+    for views in (rates.views, locations.views, changes.views, batches.views, profiles.views, schedules.views):
         app.register_blueprint(views)
     return document(app)
 

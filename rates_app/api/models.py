@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from rates_app.batches.ledger.schedules import DeliveryState, Schedule
 from rates_app.batches.model import BatchState, Compression, Format
 from rates_app.rates.model import Interval
 from rates_app.settings import Action
@@ -239,6 +240,27 @@ class BatchesBody(BaseModel):
 
     batches: list[BatchBody]
     next: str | None = Field(description="Address of older batches; null at the end.")
+
+
+class ExpectationBody(BaseModel):
+    """A supplier's schedule, and the deliveries for its latest due time."""
+
+    supplier: str
+    schedule: Schedule
+    state: DeliveryState = Field(
+        description="`waiting`: nothing has been due since the schedule was set. `too_small`: fewer prices are "
+        "published than the schedule expects. `overdue`: none."
+    )
+    due_at: datetime | None = Field(description="The latest due time since the schedule was set.")
+    next_due_at: datetime
+    arrived: int = Field(description="Batches that arrived for the latest due time, in any state.")
+    rows: int = Field(description="Published prices of these batches.")
+
+
+class ExpectationsBody(BaseModel):
+    """The schedules of suppliers, by supplier."""
+
+    schedules: list[ExpectationBody]
 
 
 class RejectBody(BaseModel):

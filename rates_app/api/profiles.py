@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import orjson
-from flask import Blueprint, Response, request
-from pydantic import ValidationError
+from flask import Blueprint, Response
 from werkzeug.exceptions import NotFound
 
 from rates_app.batches.formats.profile import Profile
 from rates_app.batches.ledger.profiles import delete_profile, find_profile, set_profile
 from rates_app.http.authorization import require
-from rates_app.http.openapi import Content, operation
+from rates_app.http.openapi import Content, operation, read_body
 from rates_app.http.problems import Problem
 from rates_app.http.service import service
 
@@ -77,16 +76,7 @@ def profile(supplier: str) -> Response:
 def replace_profile(supplier: str) -> Response:
     """Replace the supplier's profile. It applies to batches whose staging has not begun."""
     _authorize(supplier)
-    request.max_content_length = MAX_PROFILE_BYTES
-    try:
-        new = Profile.model_validate_json(request.get_data())
-    except ValidationError as error:
-        errors = [
-            {"parameter": ".".join(map(str, fault["loc"])) or "body", "detail": fault["msg"]}
-            for fault in error.errors()
-        ]
-        detail = "; ".join(f"{fault['parameter']}: {fault['detail']}" for fault in errors)
-        raise Problem("invalid-arguments", detail, errors=errors) from error
+    new = read_body(Profile, MAX_PROFILE_BYTES)
     with service().databases.write() as connection:
         set_profile(connection, supplier, new)
     return _body(new)

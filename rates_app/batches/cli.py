@@ -1,4 +1,4 @@
-"""``rates dispatch``, ``rates housekeep``, ``rates generate`` and ``rates profile``."""
+"""``rates dispatch``, ``rates housekeep``, ``rates generate``, ``rates profile`` and ``rates schedule``."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from rates_app.batches.formats.profile import Profile, parse_profile
-from rates_app.batches.ledger import profiles
+from rates_app.batches.ledger import profiles, schedules
+from rates_app.console import print_table
 from rates_app.ops.logs import configure_logs
+from rates_app.ops.text import printable
 from rates_app.ops.traces import configure_traces
 from rates_app.settings import load_settings
 from rates_app.store.connections import connect
@@ -136,4 +140,66 @@ def profile_delete(supplier: Supplier) -> None:
     with _connect() as connection:
         if not profiles.delete_profile(connection, supplier):
             err.print(f"{supplier} has no profile.", markup=False)
+            raise typer.Exit(1)
+
+
+schedule = typer.Typer(no_args_is_help=True, help="Set by when a supplier's deliveries are expected.")
+
+
+@schedule.command("set")
+def schedule_set(
+    supplier: Supplier,
+    by: Annotated[str, typer.Option(help="Time of day by which a delivery is expected, such as 08:00.")],
+    *,
+    days: Annotated[
+        str, typer.Option(help="Days of the week, such as mon,tue,wed,thu,fri; by default every day.")
+    ] = ",".join(schedules.WEEKDAYS),
+    time_zone: Annotated[str, typer.Option(help="Time zone of the days and of the time.")] = "UTC",
+    min_rows: Annotated[int, typer.Option(help="Prices that a delivery contains at least.")] = 1,
+    window_hours: Annotated[
+        int | None, typer.Option(help="Hours before the time from which files count; by default since the time before.")
+    ] = None,
+) -> None:
+    """Set a supplier's schedule. A delivery that is missing or too small then raises an alert.
+
+    Example: `rates schedule set acme --by 08:00 --days mon,tue,wed,thu,fri --time-zone Europe/Oslo --min-rows 50000`
+    """
+    new = schedules.parse_schedule(
+        {
+            "by": by,
+            "days": days.lower().split(","),
+            "time_zone": time_zone,
+            "min_rows": min_rows,
+            "window_hours": window_hours,
+        }
+    )
+    with _connect() as connection:
+        schedules.set_schedule(connection, supplier, new)
+    typer.echo(f"{supplier}: {new}")
+
+
+@schedule.command("list")
+def schedule_list() -> None:
+    """List the schedules, and whether each supplier's latest delivery is published."""
+    table = Table("Supplier", "Expected", "State", "Due", "Batches", "Prices", "Next", box=None)
+    with _connect() as connection:
+        for found in schedules.list_expectations(connection):
+            table.add_row(
+                escape(printable(found.supplier)),
+                str(found.schedule),
+                found.state.replace("_", " "),
+                f"{found.due_at:%Y-%m-%d %H:%M} UTC" if found.due_at else "",
+                f"{found.arrived:,}",
+                f"{found.rows:,}",
+                f"{found.next_due_at:%Y-%m-%d %H:%M} UTC",
+            )
+    print_table(table)
+
+
+@schedule.command("delete")
+def schedule_delete(supplier: Supplier) -> None:
+    """Delete a supplier's schedule. A missing delivery then raises no alert."""
+    with _connect() as connection:
+        if not schedules.delete_schedule(connection, supplier):
+            err.print(f"{supplier} has no schedule.", markup=False)
             raise typer.Exit(1)

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import redis
 
 from rates_app.batches.ledger.pace import IN_PROGRESS
+from rates_app.batches.ledger.schedules import list_expectations
 from rates_app.doctor.check import CheckResult, Fault
 from rates_app.ops.text import counted
 from rates_app.store.connections import connect
@@ -132,7 +133,7 @@ def check_redis(url: str) -> CheckResult:
 
 
 def check_ledger(url: str) -> CheckResult:
-    """Check for batches that are stuck, late, failed or held, and for deliveries that fail.
+    """Check for batches that are stuck, late, failed or held, and for deliveries that fail or are missing.
 
     Args:
         url: The primary, with the login of the role operator.
@@ -170,6 +171,7 @@ def check_ledger(url: str) -> CheckResult:
                 (STUCK_MINUTES,),
             )
         ]
+        problems += _missing_deliveries(connection)
         generation, batches, leases = _row(
             connection,
             """
@@ -179,6 +181,19 @@ def check_ledger(url: str) -> CheckResult:
         )
     text = f"generation {generation}, published batches: {batches}, leases: {leases}"
     return CheckResult(text, problems)
+
+
+def _missing_deliveries(connection: Connection) -> list[Fault]:
+    """Name suppliers whose latest delivery is missing or too small."""
+    problems = []
+    for found in list_expectations(connection):
+        if found.state == "overdue":
+            due = f"a delivery of {found.supplier} was due {found.due_at:%Y-%m-%d %H:%M} UTC"
+            problems.append(Fault(f"{due}; batches that arrived: {found.arrived}", "delivery-overdue"))
+        elif found.state == "too_small":
+            text = f"{found.supplier} delivered {found.rows:,} of at least {counted(found.schedule.min_rows, 'price')}"
+            problems.append(Fault(text, "delivery-too-small"))
+    return problems
 
 
 def server_name(url: str) -> str:

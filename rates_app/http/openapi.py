@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from functools import wraps
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flask import request
 from pydantic import BaseModel, ValidationError
@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 
     View = Callable[..., ResponseReturnValue]
 
+Model = TypeVar("Model", bound=BaseModel)
+
 TITLE = "Freight rates"
 #: Version of the contract, not of the release: the major version is in the paths, additions increment the minor one.
-API_VERSION = "1.2.0"
+API_VERSION = "1.3.0"
 DESCRIPTION = """\
 Market prices for one container between ports and regions. A location is a port (UN/LOCODE) or a region (slug); a region
 includes all ports below it. Prices are in USD.
@@ -113,6 +115,29 @@ def check_arguments(model: type[BaseModel], values: dict[str, str]) -> BaseModel
             f"{each['parameter']}: {each['detail']}" if each["parameter"] else each["detail"] for each in errors
         )
         raise Problem("invalid-arguments", detail, errors=errors) from None
+
+
+def read_body(model: type[Model], max_bytes: int) -> Model:
+    """Validate the JSON object that is the body of the current request.
+
+    Args:
+        model: Its type.
+        max_bytes: Its maximum size.
+
+    Raises:
+        Problem: With one entry in ``errors`` for each invalid member.
+        RequestEntityTooLarge: The body is larger.
+    """
+    request.max_content_length = max_bytes
+    try:
+        return model.model_validate_json(request.get_data())
+    except ValidationError as error:
+        errors = [
+            {"parameter": ".".join(map(str, fault["loc"])) or "body", "detail": fault["msg"]}
+            for fault in error.errors()
+        ]
+        detail = "; ".join(f"{fault['parameter']}: {fault['detail']}" for fault in errors)
+        raise Problem("invalid-arguments", detail, errors=errors) from error
 
 
 def _refuse_repeated(given: MultiDict[str, str]) -> None:

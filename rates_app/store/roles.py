@@ -88,6 +88,11 @@ PRIVILEGES: dict[str, dict[DatabaseRole, str]] = {
         "ingest": "SELECT",
         "operator": "SELECT, INSERT, UPDATE, DELETE",
     },
+    "supplier_schedules": {
+        "serving": "SELECT, INSERT, UPDATE, DELETE",
+        "ingest": "SELECT",
+        "operator": "SELECT, INSERT, UPDATE, DELETE",
+    },
     "tokens": {"serving": "SELECT", "operator": "SELECT, INSERT, DELETE"},
     "visible_lanes": {"serving": "SELECT", "ingest": "SELECT", "operator": "SELECT"},
     "visible_rollups": {"serving": "SELECT", "ingest": "SELECT", "operator": "SELECT"},

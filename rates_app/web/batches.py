@@ -14,6 +14,7 @@ from flask import Response, abort, redirect, render_template, request, stream_wi
 from werkzeug.exceptions import NotFound
 
 from rates_app.batches import ledger
+from rates_app.batches.ledger.schedules import list_expectations
 from rates_app.batches.model import BatchState, NoSuchBatch, Reject
 from rates_app.http.arguments import batch_number
 from rates_app.http.authorization import visible_supplier
@@ -29,6 +30,7 @@ from rates_app.web.sign_in import sign_in_address
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rates_app.batches.ledger.schedules import Expectation
     from rates_app.batches.model import Batch
     from rates_app.store.databases import Connection
 
@@ -52,13 +54,15 @@ def batches_page() -> Response:
     state = next((each for each in get_args(BatchState) if each == request.args.get("state")), None)
     before = _positive(request.args.get("before", ""))
 
-    def read(connection: Connection) -> list[Batch]:
-        return ledger.list_batches(connection, limit=PAGE + 1, before=before, state=state, supplier=supplier)
+    def read(connection: Connection) -> tuple[list[Batch], list[Expectation]]:
+        found = ledger.list_batches(connection, limit=PAGE + 1, before=before, state=state, supplier=supplier)
+        return found, [] if before or state else list_expectations(connection, supplier)
 
-    found = service().databases.read(read, prefer="primary")
+    found, expectations = service().databases.read(read, prefer="primary")
     return live_page(
         "batches.html",
         batches=found[:PAGE],
+        expectations=expectations,
         older=found[PAGE - 1].id if len(found) > PAGE else None,
         before=before,
         state=state,

@@ -39,6 +39,7 @@ METRICS = re.compile(
     r"|cache_requests_total|database_reads_total|replica_lag_seconds|pool_connections|generation"
     r"|generation_published_timestamp_seconds|batches|batches_unresolved|batch_rows|batch_slices|batch_publish_seconds"
     r"|batch_stalled_seconds"
+    r"|supplier_overdue_seconds|supplier_missing_rows"
     r"|batch_deadline_slack_seconds|requests_shed_total|deliveries_total|watch_alerts|watch_alerts_undelivered|watch_interruptions_total)"
 )
 WATCHER_ONLY = {"pod-evicted", "pod-not-started", "spark-application-failed", "test-notification"}

@@ -25,6 +25,10 @@ def _time_zone(name: str) -> str:
     return name
 
 
+#: Name of a time zone in the IANA database.
+TimeZone = Annotated[str, AfterValidator(_time_zone)]
+
+
 def _printable(name: str) -> str:
     if not name.isprintable():
         raise ValueError("has characters that cannot be printed")
@@ -98,7 +102,7 @@ class Profile(BaseModel):
         None, description="Order of dates that are not written as YYYY-MM-DD; with it, years may have two digits."
     )
     decimal: DecimalSign | None = Field(None, description="The sign before the decimals of prices written as text.")
-    time_zone: Annotated[str, AfterValidator(_time_zone)] | None = Field(
+    time_zone: TimeZone | None = Field(
         None, description="Zone whose days are meant by times with a UTC offset.", examples=["Europe/Oslo"]
     )
     currency: Literal["USD"] = Field("USD", description="Currency of all prices.")

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from rates_app.batches.ledger import deadline_slack
 from rates_app.batches.ledger.pace import IN_PROGRESS
+from rates_app.batches.ledger.schedules import list_expectations
 from rates_app.batches.model import BatchState
 from rates_app.store.databases import Unavailable
 
@@ -88,4 +89,22 @@ def _ledger(connection: Connection) -> list[Metric]:
     unresolved.add_metric([], row[6])
     if (seconds := deadline_slack(connection)) is not None:
         slack.add_metric([], seconds)
-    return [batches, rows, slices, publish, slack, stalled, unresolved]
+    return [batches, rows, slices, publish, slack, stalled, unresolved, *_expectations(connection)]
+
+
+def _expectations(connection: Connection) -> list[Metric]:
+    """Measure each supplier with a schedule."""
+    overdue = GaugeMetricFamily(
+        "rates_supplier_overdue_seconds",
+        "Time since a delivery of the supplier was due of which nothing is published; 0 if none is overdue.",
+        labels=["supplier"],
+    )
+    missing = GaugeMetricFamily(
+        "rates_supplier_missing_rows",
+        "Prices that the published delivery lacks to the least number of its schedule.",
+        labels=["supplier"],
+    )
+    for found in list_expectations(connection):
+        overdue.add_metric([found.supplier], found.overdue_seconds)
+        missing.add_metric([found.supplier], found.missing_rows)
+    return [overdue, missing]

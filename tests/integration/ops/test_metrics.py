@@ -15,6 +15,7 @@ from prometheus_client import REGISTRY, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from drills.waiting import wait_until
+from rates_app.batches.ledger.schedules import Schedule, set_schedule
 from rates_app.batches.pipeline.dispatch import DELIVERIES
 from rates_app.watch.stream import INTERRUPTIONS
 from rates_app.watch.watcher import FIRING, UNDELIVERED
@@ -99,6 +100,7 @@ def series(client: FlaskClient, publisher: Publisher, sample_rows_of_a_day: list
             (b"\1" * 32,),
         )
         connection.execute("UPDATE batches SET verified_at = now(), published_at = now() WHERE state = 'published'")
+        set_schedule(connection, "acme", Schedule(by="08:00"))
     return scrape(client)
 
 

@@ -121,6 +121,8 @@ def test_serving_answers_takes_deliveries_and_withdraws(
     assert client.get(question).get_json()["rates"][0]["price"] is None
     assert client.put("/v1/profiles/acme", headers=headers, json={"date_order": "dmy"}).status_code == 200
     assert client.delete("/v1/profiles/acme", headers=headers).status_code == 204
+    assert client.put("/v1/schedules/acme", headers=headers, json={"by": "08:00"}).status_code == 200
+    assert client.delete("/v1/schedules/acme", headers=headers).status_code == 204
 
 
 def test_serving_decides_on_held_batches(settings: Settings, publisher: Publisher, delivery: Path) -> None:
@@ -148,6 +150,9 @@ def test_operators_run_their_commands(settings: Settings, publisher: Publisher, 
     run(settings, "token", "list")
     run(settings, "token", "revoke", "acme")
     run(settings, "profile", "list")
+    run(settings, "schedule", "set", "acme", "--by", "08:00")
+    run(settings, "schedule", "list")
+    run(settings, "schedule", "delete", "acme")
     ports = tmp_path / "ports.csv"
     ports.write_text("code,name,parent_slug\nCNSGH,Shanghai,north_europe_main\n")
     regions = tmp_path / "regions.csv"
@@ -186,6 +191,7 @@ REFUSED: list[tuple[DatabaseRole, str]] = [
     ("ingest", "DELETE FROM batches"),
     ("ingest", "UPDATE cache_leases SET expires_at = now()"),
     ("ingest", "UPDATE supplier_profiles SET profile = '{}'"),
+    ("ingest", "DELETE FROM supplier_schedules"),
     ("ingest", "SELECT FROM alembic_version"),
     ("ingest", "DROP TABLE rollups"),
     ("operator", "UPDATE batches SET supplier = 'other'"),

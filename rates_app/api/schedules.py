@@ -1,0 +1,97 @@
+"""Suppliers' schedules over HTTP: operators set them, suppliers read their own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from flask import Blueprint, Response
+from werkzeug.exceptions import NotFound
+
+from rates_app.api.models import ExpectationBody, ExpectationsBody
+from rates_app.batches.ledger.schedules import Schedule, delete_schedule, list_expectations, set_schedule
+from rates_app.http.authorization import require, visible_supplier
+from rates_app.http.openapi import Content, operation, read_body
+from rates_app.http.service import service
+
+if TYPE_CHECKING:
+    from rates_app.batches.ledger.schedules import Expectation
+
+views = Blueprint("schedules", __name__)
+
+SUPPLIER = {"supplier": "The supplier's name: that of its token."}
+
+#: Maximum size of a schedule, which is a few hundred bytes.
+MAX_SCHEDULE_BYTES = 2**14
+
+
+def _body(found: Expectation) -> dict[str, Any]:
+    return {
+        "supplier": found.supplier,
+        "schedule": found.schedule.model_dump(),
+        "state": found.state,
+        "due_at": found.due_at,
+        "next_due_at": found.next_due_at,
+        "arrived": found.arrived,
+        "rows": found.rows,
+    }
+
+
+def _json(body: Any) -> Response:
+    return Response(orjson.dumps(body), headers={"Cache-Control": "no-store"}, content_type="application/json")
+
+
+@views.get("/v1/schedules")
+@operation(
+    summary="Schedules of suppliers",
+    tag="Batches",
+    answers={200: Content("The schedules, each with the state of the latest delivery", ExpectationsBody)},
+    problems=(401,),
+)
+def schedules() -> Response:
+    """List by when deliveries are expected, and whether the latest ones are published: your own, or all for operators.
+
+    A delivery counts for a due time if it arrives after the due time before and is published, even if it is late. A
+    correction counts in the place of the batch that it replaces.
+    """
+    supplier = visible_supplier()
+    found = service().databases.read(lambda connection: list_expectations(connection, supplier), prefer="primary")
+    return _json({"schedules": [_body(each) for each in found]})
+
+
+@views.put("/v1/schedules/<supplier>")
+@operation(
+    summary="Set a supplier's schedule",
+    tag="Batches",
+    path=SUPPLIER,
+    body={"application/json": {"schema": {"$ref": "#/components/schemas/Schedule"}}},
+    scope="operator",
+    answers={200: Content("The schedule, with the state of the latest delivery", ExpectationBody)},
+    problems=(400, 413),
+)
+def replace_schedule(supplier: str) -> Response:
+    """Replace the supplier's schedule. A delivery that is missing or too small then raises an alert."""
+    require("operator")
+    new = read_body(Schedule, MAX_SCHEDULE_BYTES)
+    with service().databases.write() as connection:
+        set_schedule(connection, supplier, new)
+        (found,) = list_expectations(connection, supplier)
+    return _json(_body(found))
+
+
+@views.delete("/v1/schedules/<supplier>")
+@operation(
+    summary="Delete a supplier's schedule",
+    tag="Batches",
+    path=SUPPLIER,
+    scope="operator",
+    answers={204: Content("The schedule is deleted")},
+    problems=(404,),
+)
+def remove_schedule(supplier: str) -> Response:
+    """Delete the supplier's schedule. A missing delivery then raises no alert."""
+    require("operator")
+    with service().databases.write() as connection:
+        if not delete_schedule(connection, supplier):
+            raise NotFound(f"There is no schedule of {supplier[:100]!r}.")
+    return Response(status=204)
