@@ -35,9 +35,11 @@ from rates_app.batches.sources.registry import open_source
 from rates_app.ops.exporter import start_exporter
 from rates_app.ops.text import csv_cell
 from rates_app.store.databases import Unavailable
+from rates_app.store.kept import keep_connections, task_connection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from rates_app.batches.formats.inspection import RecognisedFile
     from rates_app.batches.model import Batch
@@ -126,7 +128,7 @@ class Dispatcher:
         while not self._stopping.is_set():
             try:
                 self.follow()
-                with engine.connect(self._settings) as connection:  # without it, deliveries should stay in their queue
+                with self._connection() as connection:  # without it, deliveries should stay in their queue
                     if not swept:
                         remove_leftovers(connection, self._settings)
                         remove_leftover_files(self._settings.data_dir)
@@ -147,12 +149,15 @@ class Dispatcher:
             self._defer(waiting.delivery, 0)
         self._source.close()
 
+    def _connection(self) -> AbstractContextManager[Connection]:
+        return task_connection(self._settings.database_url_of("ingest"), "rates-ingest")
+
     def handle(self, delivery: Delivery) -> None:
         """Process one delivery, or submit it to Spark. A failure is counted, and the delivery deferred."""
         structlog.contextvars.bind_contextvars(delivery=delivery.name, supplier=delivery.supplier)
         begun = False
         try:
-            with engine.connect(self._settings) as connection:
+            with self._connection() as connection:
                 self._record_losses(connection)
                 attempt = attempts.begin(connection, delivery.address)
                 if attempt.delay:
@@ -298,7 +303,7 @@ class Dispatcher:
         """Archive deliveries that Spark has finished, and count failed attempts."""
         for waiting in list(self._in_spark):
             try:
-                with engine.connect(self._settings) as connection:
+                with self._connection() as connection:
                     self._follow(connection, waiting)
             except (psycopg.OperationalError, Unavailable) as error:
                 log.warning("batch_in_spark_not_checked", batch_id=waiting.batch_id, error=str(error).strip())
@@ -435,6 +440,7 @@ def run(settings: Settings) -> None:
 
         applications = Applications(connect())
         render(settings.spark_template, 0, "", 1)  # a wrong one stops the start, not the first big batch
+    keep_connections()
     dispatcher = Dispatcher(settings, open_source(settings), applications)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: dispatcher.stop())

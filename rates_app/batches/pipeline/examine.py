@@ -12,7 +12,7 @@ from rates_app.batches import ledger
 from rates_app.batches.formats.registry import FORMATS
 from rates_app.batches.formats.survey import survey_file, survey_sample
 from rates_app.batches.ledger.profiles import find_profile
-from rates_app.store.connections import connect
+from rates_app.store.kept import task_connection
 
 if TYPE_CHECKING:
     from rates_app.batches.formats.layout import Layout
@@ -33,7 +33,7 @@ def examine(database_url: str, plain: str, batch: Batch, slice_bytes: int, min_s
         Unreadable: The file cannot be a batch.
     """
     file_format = FORMATS[batch.format]
-    with connect(database_url, f"rates-examine-{batch.id}") as connection:
+    with task_connection(database_url, f"rates-examine-{batch.id}") as connection:
         profile = find_profile(connection, batch.supplier)
         connection.commit()
         layout = survey_sample(file_format, plain, file_format.check(plain, profile))
@@ -53,5 +53,5 @@ def survey(database_url: str, plain: str, batch: Batch, layout: Layout, _whole: 
         Unreadable: Its values leave open how they are read, or contradict each other.
     """
     surveyed = survey_file(FORMATS[batch.format], plain, layout)
-    with connect(database_url, f"rates-examine-{batch.id}") as connection:
+    with task_connection(database_url, f"rates-examine-{batch.id}") as connection:
         ledger.record_layout(connection, batch.id, surveyed)

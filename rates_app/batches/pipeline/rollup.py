@@ -25,8 +25,8 @@ from rates_app.batches.pipeline.binary import Integers, Packed, decode_arrays, e
 from rates_app.batches.pipeline.tables import staged_rows
 from rates_app.ops.traces import tracer
 from rates_app.rates.sets import LanePrices, Sets, combine, read_set
-from rates_app.store.connections import connect
 from rates_app.store.generation import record_batch_lanes
+from rates_app.store.kept import task_connection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,7 +113,7 @@ def roll_up(database_url: str, day_range: DayRange) -> int:
     """
     batch_id = day_range.batch_id
     get_current_span().set_attributes({"rates.batch_id": batch_id, "rates.first_day": str(day_range.first_day)})
-    with connect(database_url, f"rates-rollup-{batch_id}") as connection:
+    with task_connection(database_url, f"rates-rollup-{batch_id}") as connection:
         state = connection.execute("SELECT state FROM batches WHERE id = %s FOR SHARE", (batch_id,)).fetchone()
         if state is None or state[0] != "staging":
             raise WrongState(f"batch {batch_id} is {state[0] if state else 'gone'}: it is no longer rolled up")

@@ -21,7 +21,7 @@ from rates_app.batches.formats.validate import Port, Prices, Validator, by_day
 from rates_app.batches.model import Batch, Reject, Slice, WrongState
 from rates_app.batches.pipeline.binary import Arrays, encode
 from rates_app.ops.traces import tracer
-from rates_app.store.connections import connect
+from rates_app.store.kept import task_connection
 
 if TYPE_CHECKING:
     from rates_app.batches.formats.layout import Layout
@@ -85,7 +85,7 @@ def stage_slice(
     """
     get_current_span().set_attributes({"rates.batch_id": batch.id, "rates.slice": slice_.number})
     with (
-        connect(database_url, f"rates-stage-{batch.id}-{slice_.number}") as connection,
+        task_connection(database_url, f"rates-stage-{batch.id}-{slice_.number}") as connection,
         ThreadPoolExecutor(1) as sender,
     ):
         table = _create_table(connection, batch, slice_)

@@ -18,6 +18,7 @@ from rates_app.batches.pipeline.dispatch import KEPT_STATES, Dispatcher
 from rates_app.batches.sources.folder import FolderSource
 from rates_app.batches.sources.messages import UnknownMessage, read_message
 from rates_app.batches.sources.names import MAX_NAME_BYTES, archive_name, printable
+from rates_app.store.kept import keep_connections
 from tests.mutations import certain_rows, delivery, mutate
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def fuzz(settings: Settings, dice: random.Random, count: int) -> dict[str, int]:
     """
     states: dict[str, int] = {"agreed": 0}
     source = FolderSource(settings, settle_seconds=0)
+    keep_connections()  # as the command does
     dispatcher = Dispatcher(settings, source, None)
     with psycopg.connect(settings.database_url.get_secret_value(), autocommit=True) as connection:
         for first in range(0, count, GROUP):
