@@ -126,6 +126,16 @@ def changes_meaning(name: str) -> bool:
     return normalised in COLUMNS or in_dollars or _MAY_BE_CURRENCY.fullmatch(normalised) is not None
 
 
+def _check_names(names: Sequence[str], where: str) -> None:
+    """Refuse a name that the ledger could not store, and that nobody writes on purpose."""
+    for at, name in enumerate(names):
+        if "\0" in name:
+            raise Unreadable(
+                f"{where} names column {at + 1} {shown(name)!r}, with a NUL character: the file is damaged. Write and "
+                "deliver it again"
+            )
+
+
 def match_columns(names: Sequence[str], profile: Profile, where: str) -> Columns:
     """Find the columns of a batch by their names.
 
@@ -137,8 +147,9 @@ def match_columns(names: Sequence[str], profile: Profile, where: str) -> Columns
         where: The object with these names, for the start of an error message: ``line 1``.
 
     Raises:
-        Unreadable: A column is missing, or more than one may be meant.
+        Unreadable: A column is missing, more than one may be meant, or a name is damaged.
     """
+    _check_names(names, where)
     normalised = [normalise(name) for name in names]
     positions: list[int] = []
     renamed: list[str] = []

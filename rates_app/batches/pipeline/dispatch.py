@@ -33,7 +33,7 @@ from rates_app.batches.sources.manifest import parse_manifest
 from rates_app.batches.sources.names import archive_name
 from rates_app.batches.sources.registry import open_source
 from rates_app.ops.exporter import start_exporter
-from rates_app.ops.text import csv_cell
+from rates_app.ops.text import csv_cell, printable
 from rates_app.store.databases import Unavailable
 from rates_app.store.kept import keep_connections, task_connection
 
@@ -169,7 +169,7 @@ class Dispatcher:
                     begun = True
                     self._attempt(connection, delivery)
         except (psycopg.OperationalError, Unavailable) as error:
-            reason = f"{type(error).__name__}: {error}".strip()[:MAX_ERROR_CHARACTERS]
+            reason = printable(f"{type(error).__name__}: {error}".strip())[:MAX_ERROR_CHARACTERS]
             log.warning("delivery_deferred", error=reason)
             if begun:
                 self._lost[delivery.address] = reason
@@ -220,7 +220,8 @@ class Dispatcher:
         """Count a failure; the last one quarantines the delivery."""
         _end_transaction(connection)
         expected = isinstance(error, (BatchError, Unavailable, OSError, psycopg.Error))
-        reason = f"{error}".strip() if isinstance(error, BatchError) else f"{type(error).__name__}: {error}".strip()
+        name = "" if isinstance(error, BatchError) else f"{type(error).__name__}: "
+        reason = printable(f"{name}{error}".strip())  # it may quote the file, and the ledger stores no null character
         failures, delay = attempts.fail(connection, delivery.address, reason[:MAX_ERROR_CHARACTERS], outage=outage)
         log.error("delivery_failed", attempt=failures, outage=outage, error=reason, exc_info=not expected)
         if failures >= (MAX_OUTAGES if outage else MAX_ATTEMPTS):

@@ -171,7 +171,7 @@ def test_a_fault_that_does_not_pass_fails_the_batch_and_keeps_the_file(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
-        raise publish.VerificationFailed("rows differ")
+        raise publish.VerificationFailed("rows differ\0")  # which PostgreSQL does not store
 
     monkeypatch.setattr(publish, "verify", broken)
     arrive(settings, "a.csv", HEADER + GOOD)
@@ -187,7 +187,7 @@ def test_a_fault_that_does_not_pass_fails_the_batch_and_keeps_the_file(
     assert names(settings, "rejected") == ["1-a.csv", "1-a.csv.report.json"]
     (batch,) = batches(settings)
     assert batch.state == "failed"
-    assert "rows differ" in str(batch.failure)
+    assert "rows differ\\x00" in str(batch.failure)
 
 
 def test_an_uploaded_check_is_checked_and_publishes_nothing(

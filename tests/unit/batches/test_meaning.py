@@ -9,11 +9,13 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import xlwt
 import zstandard
 
 from rates_app.batches.formats.profile import Profile
+from rates_app.batches.model import Unreadable
 from tests.reading import FIRST, FRAME, ROWS, read_file
 from tests.unit.batches.test_arrivals import (
     CANONICAL,
@@ -203,3 +205,15 @@ def test_other_tools_files_have_the_same_prices_and_the_same_digest(content: byt
     path.write_bytes(content)
     found = read_file(path)
     assert (found.prices, found.digest) == (expected.prices, expected.digest)
+
+
+@pytest.mark.parametrize("form", ["ndjson", "parquet"])
+def test_a_nul_character_in_the_name_of_a_column_is_damage(form: str, tmp_path: Path) -> None:
+    path = tmp_path / "delivery"
+    if form == "ndjson":
+        path.write_bytes(b'{"orig_code":"CNGGZ","dest_code":"EETLL","\\u0000day":"2021-04-03","price":1244.5}\n')
+    else:
+        columns = {"orig_code": ["CNGGZ"], "dest_code": ["EETLL"], "day\0": ["2021-04-03"], "price": [1244.5]}
+        pq.write_table(pa.table(columns), path)
+    with pytest.raises(Unreadable, match=r"names column 3 '.*x00.*', with a NUL character: the file is damaged"):
+        read_file(path)
