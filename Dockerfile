@@ -51,7 +51,7 @@ WORKDIR /tmp
 USER 10001:10001
 ENTRYPOINT ["/app/spark/entrypoint"]
 
-FROM ${BASE}
+FROM ${BASE} AS service
 LABEL org.opencontainers.image.title="freight-rates" \
       org.opencontainers.image.description="Freight rates: ingest, serve and watch container prices"
 COPY --from=build /opt/rates /opt/rates

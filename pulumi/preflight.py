@@ -284,7 +284,7 @@ def check_domain(plan: Requirements) -> Iterator[Blocker]:
 def check_image(plan: Requirements) -> Iterator[Blocker]:
     """Check that the registry has the image that the stack's Argo CD deploys."""
     repository = f"rates-{plan.environment}"
-    remedy = "pods wait for it: after 'pulumi up' push the image to the output 'registry', then 'make release'"
+    remedy = "pods wait for it: after 'pulumi up' push the image to the output 'registry', then 'make promote TO=dev'"
     if not plan.digest:
         yield Blocker(f"no image was released for {plan.environment}", remedy)
         return

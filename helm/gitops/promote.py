@@ -1,7 +1,7 @@
 """Promote an image from one stack to the next: a commit that changes one line of one file, to be reviewed.
 
-``make release DIGEST=sha256:…`` gives dev the image that CI has built, ``make promote TO=staging`` (then ``prod``)
-takes the image of the previous stack. Argo CD deploys it when the commit is on the branch that it follows.
+``make promote TO=dev DIGEST=sha256:…`` gives dev a new image, ``make promote TO=staging`` (then ``prod``) takes the
+image of the previous stack. Argo CD deploys it when the commit is on the branch that it follows.
 """
 
 from __future__ import annotations
@@ -129,11 +129,14 @@ def release(digest: Annotated[str, typer.Argument(help="Digest of the image that
 def promote(
     to: Annotated[str, typer.Argument(help="Stack to promote to: staging or prod.")],
     *,
+    source: Annotated[str, typer.Option("--from", help="Stack to promote from; only the previous one is.")] = "",
     anytime: Annotated[bool, typer.Option(help="Promote to prod outside working hours, too.")] = False,
 ) -> None:
     """Give a stack the image of the previous stack."""
     if to not in PREDECESSOR:
         raise PromotionError(f"'{to}' has no previous stack: promote to {' or '.join(PREDECESSOR)}")
+    if source and source != PREDECESSOR[to]:
+        raise PromotionError(f"{to} takes the image of {PREDECESSOR[to]}, not of '{source}'")
     if to == "prod" and not anytime:
         check_hours(datetime.now(UTC))
     digest = digest_of(PREDECESSOR[to])

@@ -65,7 +65,7 @@ def promote(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_image_moves_from_stack_to_stack_by_commits_of_one_line(tree: Path) -> None:
     for arguments, stack in (
         (("release", DIGEST), "dev"),
-        (("promote", "staging"), "staging"),
+        (("promote", "staging", "--from", "dev"), "staging"),
         (("promote", "prod", "--anytime"), "prod"),
     ):
         done = promote(tree, *arguments)
@@ -102,6 +102,7 @@ def test_promoting_the_same_image_again_changes_nothing(tree: Path) -> None:
         (("release", ""), "'' is not a digest"),
         (("promote", "dev"), "'dev' has no previous stack: promote to staging or prod"),
         (("promote", "staging"), "dev has no image yet"),
+        (("promote", "prod", "--from", "dev", "--anytime"), "prod takes the image of staging, not of 'dev'"),
     ],
 )
 def test_invalid_promotions_are_refused(tree: Path, arguments: tuple[str, ...], message: str) -> None:

@@ -21,11 +21,12 @@ MODULES = {
 
 
 def program(name: str) -> str:
-    """Return the path of a program that `make chart-tools` or `make engine` provides."""
+    """Return the path of a program that a target of the Makefile provides."""
     cache_home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     search = os.pathsep.join([os.environ["PATH"], f"{cache_home}/freight-rates/bin"])
     found = shutil.which(name, path=search)
-    assert found, f"{name} is not installed: run 'make {'engine' if name == 'pulumi' else 'chart-tools'}'"
+    target = {"pulumi": "engine", "cosign": "signing-tools", "crane": "signing-tools"}.get(name, "chart-tools")
+    assert found, f"{name} is not installed: run 'make {target}'"
     return found
 
 
