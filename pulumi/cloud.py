@@ -12,6 +12,7 @@ from components.bootstrap import Bootstrap, BootstrapArgs
 from components.budget import Budget, BudgetArgs
 from components.credentials import Credentials, CredentialsArgs
 from components.encryption import Encryption, EncryptionArgs
+from components.pipeline import Pipeline, PipelineArgs
 from components.region import Colour, Region, RegionArgs
 from components.registry import Registry, RegistryArgs
 from components.storage import Storage, StorageArgs
@@ -100,7 +101,7 @@ if settings.is_copy:
         name=f"rates-{settings.environment}", opts=pulumi.InvokeOutputOptions(provider=providers[settings.region])
     ).repository_url
 else:
-    registry_url = Registry(
+    registry = Registry(
         "registry",
         RegistryArgs(
             repository_name=settings.name,
@@ -110,7 +111,28 @@ else:
             copy_region=standby.region if standby else None,
         ),
         here,
-    ).url
+    )
+    registry_url = registry.url
+    if settings.pipeline:
+        pipeline = Pipeline(
+            "pipeline",
+            PipelineArgs(
+                repository=settings.pipeline.repository,
+                branch=settings.pipeline.branch,
+                environments=settings.pipeline.environments,
+                provider_arn=settings.pipeline.provider,
+                registry_arn=registry.arn,
+                state_bucket=settings.pipeline.state_bucket,
+                state_key_arn=settings.pipeline.state_key,
+                repository_secret_arn=(
+                    # Secrets Manager ends each name with six random characters.
+                    f"arn:aws:secretsmanager:{settings.region}:{settings.account}:secret:{settings.repository_secret}-??????"
+                    if settings.repository_secret
+                    else None
+                ),
+            ),
+            here,
+        )
 
 if standby:
     # The oldest version of the first region's clusters. The serving colour's version goes back when a promotion is
@@ -213,6 +235,7 @@ pulumi.export(
 )
 pulumi.export("nameServers", zone.name_servers if zone else [])
 pulumi.export("registry", registry_url)
+pulumi.export("pipelineRoles", pipeline.role_arns if settings.pipeline else {})
 pulumi.export("clusters", {colour: cluster.name for colour, cluster in first.clusters.items()})
 pulumi.export("region", settings.region)
 pulumi.export("incomingBucket", storage.buckets["incoming"].name)

@@ -36,6 +36,11 @@ KubernetesVersion = Annotated[str, StringConstraints(pattern=r"^1\.\d{2}$")]
 AddonVersion = Annotated[str, StringConstraints(pattern=r"^v\d+\.\d+\.\d+-eksbuild\.\d+$")]
 Https = Annotated[str, StringConstraints(pattern=r"^https://\S+$")]
 RoleArn = Annotated[str, StringConstraints(pattern=r"^arn:aws:iam::\d{12}:role/\S+$")]
+KeyArn = Annotated[str, StringConstraints(pattern=r"^arn:aws:kms:[a-z0-9-]+:\d{12}:key/\S+$")]
+ProviderArn = Annotated[str, StringConstraints(pattern=r"^arn:aws:iam::\d{12}:oidc-provider/\S+$")]
+GithubName = Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")]
+# A colon would let the name of an environment continue as another claim of the token's subject.
+ClaimName = Annotated[str, StringConstraints(pattern=r"^[\w./-]+$")]
 
 # Zones in which EKS creates no control plane: Amazon EKS User Guide, "Subnet requirements and considerations".
 ZONES_WITHOUT_EKS = frozenset({"use1-az3", "usw1-az2", "cac1-az3"})
@@ -156,6 +161,23 @@ class CacheSettings(_Model):
     snapshot_days: int = Field(ge=0, le=35, description="Days that snapshots are kept.")
 
 
+class PipelineSettings(_Model):
+    """Roles of the workflows on GitHub."""
+
+    repository: GithubName = Field(description="Repository whose workflows get roles, as OWNER/NAME.")
+    branch: ClaimName = Field(default="main", description="Branch whose workflows may read the stack.")
+    environments: tuple[ClaimName, ...] = Field(
+        min_length=1, description="Environments of the repository whose jobs may push images, each with its reviewers."
+    )
+    provider: ProviderArn | None = Field(
+        default=None, description="The account's identity provider for GitHub, if another stack has created it."
+    )
+    state_bucket: Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]{3,63}$")] = Field(
+        description="Bucket of Pulumi's state."
+    )
+    state_key: KeyArn = Field(description="Key of the secrets in that state.")
+
+
 class StandbySettings(_Model):
     """The second region, which serves reads and can be promoted."""
 
@@ -221,6 +243,10 @@ class StackSettings(_Model):
     cache: CacheSettings = Field(description="The cache.")
     log_days: int = Field(description="Days that logs are kept.")
     standby: StandbySettings | None = Field(default=None, description="A second region to fail over to.")
+    pipeline: PipelineSettings | None = Field(
+        default=None,
+        description="Workflows that may push images and read the stack. None: there are no roles for them.",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> StackSettings:
@@ -248,12 +274,19 @@ class StackSettings(_Model):
             raise ValueError("apiAccess must not hold 0.0.0.0/0: name the networks that operators and CI come from")
         if self.database.max_storage_gib < self.database.storage_gib:
             raise ValueError("database.maxStorageGib must not be less than database.storageGib")
-        if self.standby and self.is_copy:
-            raise ValueError("standby: a developer's copy has no second region; remove it")
         if self.standby and self.standby.region == self.region:
             raise ValueError("standby.region must be another region than region")
         if self.standby and self.standby.cidr.overlaps(self.network.cidr):
             raise ValueError("standby.cidr must not overlap network.cidr")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_a_copy(self) -> StackSettings:
+        """Refuse what a developer's copy does not have."""
+        if self.is_copy and self.standby:
+            raise ValueError("standby: a developer's copy has no second region; remove it")
+        if self.is_copy and self.pipeline:
+            raise ValueError("pipeline: a developer's copy runs its environment's images; remove it")
         return self
 
     @property

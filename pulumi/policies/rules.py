@@ -81,8 +81,10 @@ RESOURCELESS_ACTIONS = frozenset(
         "ec2:DescribeSecurityGroups",
         "ec2:DescribeSubnets",
         "ec2:DescribeVpcs",
+        "ecr:GetAuthorizationToken",
         "elasticloadbalancing:DescribeTargetGroups",
         "elasticloadbalancing:DescribeTargetHealth",
+        "route53:ListHostedZones",
         "secretsmanager:GetRandomPassword",
     }
 )

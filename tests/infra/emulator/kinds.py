@@ -300,6 +300,13 @@ KINDS: Mapping[str, ResourceType] = {
     "aws:elasticache/userGroup:UserGroup": _kind(
         "elasticache CreateUserGroup", "{userGroupId}", "userGroupId", arn="usergroup:{userGroupId}"
     ),
+    "aws:iam/openIdConnectProvider:OpenIdConnectProvider": _kind(
+        "iam CreateOpenIDConnectProvider",
+        "arn:aws:iam::{account}:oidc-provider/{url}",
+        "url",
+        aliases={"clientIdLists": "ClientIDList", "thumbprintLists": "ThumbprintList"},
+        outputs=lambda id_, inputs, region: {"arn": id_.replace("https://", "")},
+    ),
     "aws:iam/role:Role": _kind(
         "iam CreateRole",
         "{name}",

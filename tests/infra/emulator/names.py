@@ -11,6 +11,7 @@ NAMES: Mapping[str, str] = {
     "aws:cloudwatch/compositeAlarm:CompositeAlarm": "alarmName",
     "aws:cloudwatch/dashboard:Dashboard": "dashboardName",
     "aws:eks/nodeGroup:NodeGroup": "nodeGroupName",
+    "aws:iam/openIdConnectProvider:OpenIdConnectProvider": "url",
     "aws:elasticache/replicationGroup:ReplicationGroup": "replicationGroupId",
     "aws:rds/instance:Instance": "identifier",
     "aws:s3/bucket:Bucket": "bucket",
