@@ -13,6 +13,22 @@ import yaml
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yaml"))
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+# Where the work of each target is proven without the hosting service: the tests, or the run of every change.
+PROVEN = {
+    "audit": "tests/unit/test_audit.py",
+    "check": "Makefile",
+    "cluster-images": "tests/cluster/smoke",
+    "drift": "tests/infra/test_pipeline.py",
+    "images": "tests/packaging/test_release.py",
+    "kind-load": "docs/cluster-tests.md",
+    "login": "tests/packaging/test_release.py",
+    "promote": "tests/charts/test_promote.py",
+    "propose": "tests/unit/release/test_proposal.py",
+    "publish": "tests/packaging/test_release.py",
+    "test": "Makefile",
+    "test-cluster": "tests/cluster/smoke",
+    "test-unit": "Makefile",
+}
 
 
 def steps(workflow: Path) -> list[dict[str, Any]]:
@@ -51,3 +67,32 @@ def test_actions_are_pinned_by_commit(workflow: Path) -> None:
     for action, comment in actions:
         assert re.fullmatch(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}", action), action
         assert re.fullmatch(r" # v\d+(\.\d+)*", comment), f"{action}: name its version in a comment"
+
+
+def test_the_work_of_every_job_is_proven_outside_the_hosting_service() -> None:
+    used = {step["run"].removeprefix("make ") for path in WORKFLOWS for step in steps(path) if "run" in step}
+    assert used == PROVEN.keys()
+    for place in PROVEN.values():
+        assert (ROOT / place).is_file(), place
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_job_has_only_the_permissions_that_it_names(workflow: Path) -> None:
+    description = yaml.safe_load(workflow.read_text())
+    assert description["permissions"] == {}
+    for job in description["jobs"].values():
+        assert job["permissions"]["contents"] in {"read", "write"}
+        takes_role = any("configure-aws-credentials" in step.get("uses", "") for step in job["steps"])
+        assert takes_role == ("id-token" in job["permissions"])
+        # AWS trusts environments and the main branch (pulumi/components/pipeline.py), and nothing else.
+        assert not takes_role or "environment" in job or workflow.stem == "drift"
+
+
+def test_no_workflow_has_a_stored_key() -> None:
+    for workflow in WORKFLOWS:
+        assert "secrets." not in workflow.read_text(), workflow.name
+
+
+def test_no_fork_gets_an_image() -> None:
+    (job,) = yaml.safe_load((ROOT / ".github/workflows/preview.yaml").read_text())["jobs"].values()
+    assert job["if"] == "github.event.pull_request.head.repo.full_name == github.repository"
