@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from docs import index
+from docs.tables import read_table
 from tests.prose import ROOT, files
 
 PAGES = [name for name in files() if name.endswith(".md")]
@@ -55,8 +57,24 @@ def test_make_targets_in_the_documentation_exist() -> None:
 
 
 def test_decisions_have_unique_numbers_that_their_titles_repeat() -> None:
-    pages = [Path(page) for page in PAGES if page.startswith("docs/decisions/")]
+    pages = [Path(page) for page in PAGES if re.match("docs/decisions/[0-9]", page)]
     numbers = [int(page.name[:4]) for page in pages]
     assert len(set(numbers)) == len(numbers)
     for page, number in zip(pages, numbers, strict=True):
         assert text_of(str(page)).startswith(f"# {number}. "), page
+
+
+def test_the_index_of_decisions_has_every_page_with_its_title_and_status() -> None:
+    page = index.INDEX.read_text()
+    table = list(read_table(page, "decisions").values())
+    assert table == index.rows(page, "the index is stale: run 'make docs'")
+    for row in table:
+        date, status = [cell.strip() for cell in row.split("|")[2:4]]
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d", date), row
+        assert re.fullmatch(r"proposed|accepted|superseded by \d+", status), row
+
+
+def test_the_index_of_the_documentation_names_every_page() -> None:
+    linked = set(re.findall(r"\]\(([^)#\s]+)", text_of("docs/README.md")))
+    pages = {page.removeprefix("docs/") for page in PAGES if re.match(r"docs/(tutorials/)?[^/]+\.md$", page)}
+    assert pages - {"README.md"} <= linked
