@@ -94,6 +94,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
         "RATES_DATABASE_URL": settings.database_url.get_secret_value(),
         **{f"RATES_{role.upper()}_DATABASE_URL": settings.database_url_of(role) for role in ROLES},
         "RATES_REPLICA_URLS": ",".join(url.get_secret_value() for url in settings.replica_urls),
+        "RATES_REPLICA_POOLING": settings.replica_pooling,
         "RATES_REDIS_URL": settings.redis_url.get_secret_value(),
         "RATES_DATA_DIR": str(settings.data_dir),
         "RATES_RATE_LIMIT": settings.rate_limit,

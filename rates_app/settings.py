@@ -41,6 +41,9 @@ CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_com
 DatabaseRole = Literal["serving", "ingest", "operator"]
 _ROLE_URLS = tuple(f"{role}_database_url" for role in get_args(DatabaseRole))
 
+#: How long a pooler lends a connection of the server to a client. Without a pooler, connections are sessions.
+Pooling = Literal["session", "transaction"]
+
 #: What happens to a batch that fails a plausibility check.
 Action = Literal["refuse", "hold", "warn"]
 
@@ -92,8 +95,14 @@ class Settings(ProcessSettings):
     replica_urls: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         default=(), description="PostgreSQL streaming replicas for reads: URLs separated by commas."
     )
+    replica_pooling: Pooling = Field(
+        default="session",
+        description="`transaction` if the URLs of replicas lead to a pooler in transaction mode (docs/connections.md).",
+    )
     redis_url: SecretStr | None = Field(
-        default=None, description="Redis for cached responses and rate limits. Default: both are kept per process."
+        default=None,
+        description="Redis for cached responses and rate limits: redis://, rediss:// or "
+        "redis+sentinel://user:password@host:port,host:port/name/0. Default: both are kept per process.",
     )
     cache_key: SecretStr | None = Field(
         default=None, description="Secret that authenticates entries in Redis, the same for every process of a stack."
@@ -278,7 +287,7 @@ class Settings(ProcessSettings):
     def _scheme(cls, value: SecretStr | None) -> SecretStr | None:
         """Reject other schemes here: a driver's message would not name the variable."""
         if value is not None and not value.get_secret_value().startswith(
-            ("postgresql://", "postgres://", "redis://", "rediss://", "unix://")
+            ("postgresql://", "postgres://", "redis://", "rediss://", "redis+sentinel://", "unix://")
         ):
             raise ValueError("is not a URL that starts with postgresql:// or redis://")
         return value

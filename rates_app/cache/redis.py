@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import unquote, urlsplit
 
 import redis
 import structlog
+from redis.sentinel import Sentinel
 
 from rates_app.ops.metrics import CACHE
 
@@ -29,11 +31,43 @@ log = structlog.get_logger()
 TIMEOUT_SECONDS = 0.1
 RETRY_SECONDS = 1.0
 _TAG_BYTES = 16
+SENTINEL_SCHEME = "redis+sentinel"
+SENTINEL_PORT = 26379
 
 #: Errors of a single entry with an unexpected type; Redis itself works.
 _ENTRY_ERRORS = ("WRONGTYPE", "not an integer", "not a valid float")
 #: Minimum time between two log events about a full Redis.
 FULL_SECONDS = 60.0
+
+
+def connect_redis(url: str, timeout_seconds: float, **options: Any) -> redis.Redis:
+    """Create a client of a Redis server, or of the primary that Sentinels name at the time of each connection.
+
+    Args:
+        url: ``redis://``, ``rediss://``, ``unix://``, or ``redis+sentinel://user:password@host:port,host:port/name/0``
+            with the Sentinels' addresses, the primary's name and the number of the database.
+        timeout_seconds: Timeout of a connection and of a command.
+        options: Further arguments of the client.
+    """
+    timeouts = {"socket_timeout": timeout_seconds, "socket_connect_timeout": timeout_seconds, "retry": None}
+    parts = urlsplit(url)
+    if parts.scheme != SENTINEL_SCHEME:
+        return redis.Redis.from_url(url, **timeouts, **options)
+    login, _, hosts = parts.netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    name, _, number = parts.path.strip("/").partition("/")
+    addresses = [
+        (host, int(port or SENTINEL_PORT)) for host, _, port in (each.partition(":") for each in hosts.split(","))
+    ]
+    client: redis.Redis = Sentinel(addresses, sentinel_kwargs=timeouts).master_for(  # type: ignore[no-untyped-call]
+        name,
+        username=unquote(user) or None,
+        password=unquote(password) or None,
+        db=int(number or 0),
+        **timeouts,
+        **options,
+    )
+    return client
 
 
 class Redis:
@@ -46,13 +80,8 @@ class Redis:
     def __init__(self, settings: Settings) -> None:
         self.client: redis.Redis | None = None
         if settings.redis_url is not None:
-            self.client = redis.Redis.from_url(
-                settings.redis_url.get_secret_value(),
-                socket_timeout=TIMEOUT_SECONDS,
-                socket_connect_timeout=TIMEOUT_SECONDS,
-                retry=None,
-                health_check_interval=0,
-                client_name="rates",
+            self.client = connect_redis(
+                settings.redis_url.get_secret_value(), TIMEOUT_SECONDS, health_check_interval=0, client_name="rates"
             )
         secret = settings.cache_key.get_secret_value() if settings.cache_key else ""
         self._key = hashlib.sha256(b"rates cache" + secret.encode()).digest()

@@ -31,7 +31,10 @@ def _checks(settings: Settings, url: str | None) -> dict[str, tuple[Check, str]]
         "ledger": (partial(check_ledger, operator), "database-errors"),
     }
     for replica in (each.get_secret_value() for each in settings.replica_urls):
-        checks[f"replica {server_name(replica)}"] = (partial(check_replica, replica), "database-errors")
+        checks[f"replica {server_name(replica)}"] = (
+            partial(check_replica, replica, settings.replica_pooling),
+            "database-errors",
+        )
     if settings.redis_url is not None:
         redis_url = settings.redis_url.get_secret_value()
         checks[f"Redis {server_name(redis_url)}"] = (partial(check_redis, redis_url), "cache-down")

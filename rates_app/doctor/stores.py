@@ -9,6 +9,7 @@ import redis
 
 from rates_app.batches.ledger.pace import IN_PROGRESS
 from rates_app.batches.ledger.schedules import list_expectations
+from rates_app.cache.redis import connect_redis
 from rates_app.doctor.check import CheckResult, Fault
 from rates_app.ops.text import counted
 from rates_app.store.connections import connect
@@ -16,6 +17,7 @@ from rates_app.store.metrics import replica_lag
 from rates_app.store.migrate import pending
 
 if TYPE_CHECKING:
+    from rates_app.settings import Pooling
     from rates_app.store.databases import Connection
 
 #: Statement timeout of each check, in seconds.
@@ -35,6 +37,9 @@ STUCK_MINUTES = 30
 
 #: Share of Redis's memory limit above which a policy without eviction refuses writes soon.
 MAX_MEMORY_SHARE = 0.95
+
+#: Timeout of a connection to Redis, and of each command, in seconds.
+REDIS_SECONDS = 2.0
 
 _NAME = "rates-doctor"
 
@@ -59,6 +64,9 @@ def check_primary(url: str) -> CheckResult:
         if standby:
             return CheckResult("", [Fault("the server is a standby: it accepts no writes", "database-failover")])
         problems = _blocked(connection)
+        if not _keeps_sessions(url, connection):
+            text = "a pooler in transaction mode is in front of it: leases and drivers need sessions"
+            problems.append(Fault(text, "database-errors"))
         if used >= MAX_CONNECTIONS_SHARE * limit:
             problems.append(Fault(f"{used} of {limit} connections are in use", "pool-exhausted"))
     if missing := pending(url):
@@ -90,16 +98,28 @@ def _blocked(connection: Connection) -> list[Fault]:
     ]
 
 
-def check_replica(url: str) -> CheckResult:
+def _keeps_sessions(url: str, connection: Connection) -> bool:
+    """Return whether a connection to the server is used by one client until the client disconnects."""
+    connection.commit()
+    (first,) = _row(connection, "SELECT pg_backend_pid()")
+    connection.commit()  # a pooler in transaction mode may lend the connection to another client now
+    with connect(url, _NAME, statement_seconds=STATEMENT_SECONDS) as other:
+        (second,) = _row(other, "SELECT pg_backend_pid()")
+        (third,) = _row(connection, "SELECT pg_backend_pid()")
+    return bool(first != second and first == third)
+
+
+def check_replica(url: str, pooling: Pooling = "session") -> CheckResult:
     """Check that a replica is up to date.
 
     Args:
         url: The replica.
+        pooling: The mode of the pooler at this address.
 
     Raises:
         psycopg.OperationalError: It is unreachable or hangs.
     """
-    with connect(url, _NAME, statement_seconds=STATEMENT_SECONDS) as connection:
+    with connect(url, _NAME, statement_seconds=STATEMENT_SECONDS, pooling=pooling) as connection:
         (standby,) = _row(connection, "SELECT pg_is_in_recovery()")
         lag = replica_lag(connection)
     if not standby:
@@ -118,7 +138,7 @@ def check_redis(url: str) -> CheckResult:
     Raises:
         redis.RedisError: It is unreachable.
     """
-    with redis.Redis.from_url(url, socket_connect_timeout=2, socket_timeout=2) as client:
+    with connect_redis(url, REDIS_SECONDS) as client:
         client.ping()
         try:
             server = client.info()

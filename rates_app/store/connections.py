@@ -16,7 +16,9 @@ import psycopg
 from psycopg.rows import TupleRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Mapping
+
+    from rates_app.settings import Pooling
 
 Value = TypeVar("Value")
 
@@ -70,13 +72,36 @@ class GuardedConnection(psycopg.Connection[TupleRow]):
 
     @classmethod
     def connect(cls, conninfo: str = "", **parameters: Any) -> Self:
-        """Connect as psycopg does; a server that accepts the connection but not the login hangs."""
+        """Connect as psycopg does; a server that accepts the connection but not the login hangs.
+
+        Args:
+            conninfo: The server.
+            parameters: Parameters of libpq and psycopg; ``server_settings`` are PostgreSQL's, for the session.
+        """
+        server_settings: Mapping[str, int] | None = parameters.pop("server_settings", None)
         try:
-            return super().connect(conninfo, **parameters)
+            connection = super().connect(conninfo, **parameters)
         except psycopg.errors.ConnectionTimeout:
             if cls.shared_health is not None:
                 cls.shared_health.hangs = True
             raise
+        if server_settings:
+            try:
+                connection._set(server_settings)
+            except BaseException:
+                connection.close()
+                raise
+        return connection
+
+    def _set(self, settings: Mapping[str, int]) -> None:
+        """Set parameters for the session by a statement: RDS Proxy and PgBouncer refuse ``options`` at the login."""
+        autocommit = self.autocommit
+        self.autocommit = True  # within a transaction, a rollback would revert them
+        self.execute(
+            "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS setting (name, value)",
+            (list(settings), [str(value) for value in settings.values()]),
+        )
+        self.autocommit = autocommit
 
     def wait(self, gen: Generator[Any, Any, Value], *arguments: Any, **options: Any) -> Value:
         """Wait for the server as psycopg does, and probe it when it does not respond."""
@@ -135,7 +160,11 @@ def _family(host: str) -> socket.AddressFamily:
 
 
 def limits(
-    name: str, *, statement_seconds: float | None = None, lock_timeout_ms: int = LOCK_TIMEOUT_MS
+    name: str,
+    *,
+    statement_seconds: float | None = None,
+    lock_timeout_ms: int = LOCK_TIMEOUT_MS,
+    pooling: Pooling = "session",
 ) -> dict[str, Any]:
     """Return the parameters of all connections.
 
@@ -143,8 +172,20 @@ def limits(
         name: The application's name in the server's statistics.
         statement_seconds: Statement timeout; None for no timeout, as for statements on whole batches.
         lock_timeout_ms: Lock timeout.
+        pooling: The mode of the pooler at this address. In transaction mode, a connection must leave no state on the
+            server: no settings, which the pooler makes instead, and no prepared statements.
     """
-    options = {
+    parameters: dict[str, Any] = {
+        "application_name": name,
+        "connect_timeout": 2,  # libpq's minimum
+        "keepalives_idle": 5,
+        "keepalives_interval": 2,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 10_000,
+    }
+    if pooling == "transaction":
+        return parameters | {"prepare_threshold": None}
+    settings = {
         "lock_timeout": lock_timeout_ms,
         "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_TIMEOUT_MS,
         # With these, the server rolls back the transaction of a disconnected client and releases its locks.
@@ -154,16 +195,8 @@ def limits(
         "tcp_user_timeout": 10_000,
     }
     if statement_seconds is not None:
-        options["statement_timeout"] = int(statement_seconds * 1000)
-    return {
-        "application_name": name,
-        "connect_timeout": 2,  # libpq's minimum
-        "keepalives_idle": 5,
-        "keepalives_interval": 2,
-        "keepalives_count": 3,
-        "tcp_user_timeout": 10_000,
-        "options": " ".join(f"-c {option}={value}" for option, value in options.items()),
-    }
+        settings["statement_timeout"] = int(statement_seconds * 1000)
+    return parameters | {"server_settings": settings}
 
 
 def connect(
@@ -173,6 +206,7 @@ def connect(
     autocommit: bool = False,
     statement_seconds: float | None = None,
     lock_timeout_ms: int = LOCK_TIMEOUT_MS,
+    pooling: Pooling = "session",
 ) -> GuardedConnection:
     """Connect outside a pool, for workers, drivers and commands.
 
@@ -182,9 +216,10 @@ def connect(
         autocommit: Whether each statement is a separate transaction.
         statement_seconds: Statement timeout; None for no timeout.
         lock_timeout_ms: Lock timeout.
+        pooling: The mode of the pooler at this address, as in :func:`limits`.
 
     Raises:
         psycopg.OperationalError: The server is unreachable.
     """
-    parameters = limits(name, statement_seconds=statement_seconds, lock_timeout_ms=lock_timeout_ms)
+    parameters = limits(name, statement_seconds=statement_seconds, lock_timeout_ms=lock_timeout_ms, pooling=pooling)
     return GuardedConnection.connect(url, autocommit=autocommit, **parameters)

@@ -110,6 +110,7 @@ class Server:
             f"rates-{settings.environment}",
             statement_seconds=settings.query_timeout_seconds,
             lock_timeout_ms=REPLICA_LOCK_TIMEOUT_MS if read_only else PRIMARY_LOCK_TIMEOUT_MS,
+            pooling=settings.replica_pooling if read_only else "session",
         )
         self._timeout = settings.pool_timeout_seconds
         self.pool: ConnectionPool[GuardedConnection] = ConnectionPool(
