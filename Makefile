@@ -125,7 +125,7 @@ preflight: .venv/.ready ## STACK=dev  Check tools, credentials, permissions, quo
 release: ## VERSION=1.2.0 REPOSITORY=…  Number, tag, build, publish and sign a release, and commit its digest for dev
 	@test -n "$(REPOSITORY)" || { echo "Which repository gets the images? Set REPOSITORY" >&2; exit 1; }
 	@$(MAKE) --no-print-directory version tag images publish
-	@$(MAKE) --no-print-directory promote TO=dev DIGEST="$$(python -m release digest --folder $(IMAGES))"
+	@$(MAKE) --no-print-directory promote TO=dev
 
 version: .venv/.ready ## VERSION=1.2.0  Commit a new version and its section of the changelog
 	@python -m release version "$(VERSION)"
@@ -142,8 +142,8 @@ publish: .venv/.ready signing-tools ## REPOSITORY=…  Push the images, sign and
 login: .venv/.ready signing-tools ## REPOSITORY=…  Log in to a registry of AWS with the credentials of the environment
 	@python -m release login --repository "$(REPOSITORY)"
 
-promote: .venv/.ready ## TO=staging|prod  Commit for a stack the image of the previous one, FROM; TO=dev DIGEST=sha256:…; ANYTIME=yes: prod outside working hours
-	@python helm/gitops/promote.py $(if $(filter dev,$(TO)),release "$(DIGEST)",promote "$(TO)" --from "$(FROM)" $(if $(filter yes,$(ANYTIME)),--anytime))
+promote: .venv/.ready ## TO=staging|prod  Commit for a stack the image of the previous one, FROM; TO=dev: the image in dist/images, or DIGEST=sha256:…; ANYTIME=yes: prod outside working hours
+	@python helm/gitops/promote.py $(if $(filter dev,$(TO)),release "$(or $(DIGEST),$$(python -m release digest --folder $(IMAGES)))",promote "$(TO)" --from "$(FROM)" $(if $(filter yes,$(ANYTIME)),--anytime))
 
 propose: .venv/.ready ## Open a pull request with the commits that main lacks
 	@python -m release propose

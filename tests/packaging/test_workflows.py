@@ -96,3 +96,25 @@ def test_no_workflow_has_a_stored_key() -> None:
 def test_no_fork_gets_an_image() -> None:
     (job,) = yaml.safe_load((ROOT / ".github/workflows/preview.yaml").read_text())["jobs"].values()
     assert job["if"] == "github.event.pull_request.head.repo.full_name == github.repository"
+
+
+def recipe(*arguments: str) -> str:
+    command = ["make", "--no-print-directory", "--dry-run", "--assume-old=.venv/.ready", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+
+
+@pytest.mark.parametrize("name", ["release", "promote"])
+def test_what_a_workflow_promotes_comes_from_the_job(name: str) -> None:
+    (job,) = [
+        job
+        for job in yaml.safe_load((ROOT / f".github/workflows/{name}.yaml").read_text())["jobs"].values()
+        if any(step.get("run") == "make promote" for step in job["steps"])
+    ]
+    if name == "promote":
+        assert job["env"]["TO"] == "${{ inputs.to }}"
+        assert 'promote "prod" --from "" --anytime' in recipe("promote", "TO=prod", "ANYTIME=yes")
+    else:
+        # The digest is that of the images that the first job built.
+        assert (job["env"]["TO"], job["steps"][1]["with"]["path"]) == ("dev", "dist/images")
+        assert 'release "$(python -m release digest --folder dist/images)"' in recipe("promote", "TO=dev")
+    assert 'release "sha256:ab"' in recipe("promote", "TO=dev", "DIGEST=sha256:ab")
