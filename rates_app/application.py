@@ -56,14 +56,15 @@ def create_app(settings: Settings) -> Flask:
     lease.start()
     answers = ProcessAnswers()
     limiter = Limiter(settings.rate_limit, redis)
+    reads = Reads(databases, redis, lease)
     housekeeping = Periodic(
         EXCHANGE_SECONDS,
         limiter.exchange,
         lambda: report_hits(redis, answers.take_hits()),
         lambda: measure_pools(databases),
+        reads.record_lease,
     )
     housekeeping.start()
-    reads = Reads(databases, redis, lease)
     app.extensions["rates"] = Service(settings, databases, redis, reads, lease, limiter, housekeeping)
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # its redirects would repeat the client's Host header

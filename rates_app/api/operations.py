@@ -9,7 +9,7 @@ from rates_app.batches.ledger.metrics import LedgerCollector
 from rates_app.http.health import readiness
 from rates_app.http.service import service
 from rates_app.ops.metrics import render_metrics
-from rates_app.store.metrics import ReplicaLag
+from rates_app.store.metrics import ServerStates
 
 views = Blueprint("operations", __name__)
 
@@ -34,5 +34,5 @@ def ready() -> Response:
 def metrics() -> Response:
     """Return the metrics of all workers and of the stores in Prometheus' text format."""
     databases = service().databases
-    body, media_type = render_metrics(ReplicaLag(databases), LedgerCollector(databases))
+    body, media_type = render_metrics(ServerStates(databases), LedgerCollector(databases))
     return Response(body, content_type=media_type)

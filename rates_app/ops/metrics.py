@@ -42,6 +42,11 @@ CONNECTIONS_CLOSED = Counter(
 )
 CACHE = Counter("rates_cache_requests", "Cache lookups by level and result.", ["level", "result"])
 GENERATION = Gauge("rates_generation", "Newest generation that this process has seen.", multiprocess_mode="max")
+OLDEST_GENERATION = Gauge(
+    "rates_generation_oldest",
+    "Newest generation that the worker has seen that is furthest behind; 0 if one has seen none yet.",
+    multiprocess_mode="livemin",
+)
 PUBLISHED = Gauge(
     "rates_generation_published_timestamp_seconds",
     "Unix time at which that generation was published.",

@@ -10,7 +10,7 @@ from psycopg_pool import PoolTimeout
 
 from rates_app.cache.answer import Answer
 from rates_app.cache.answers import SharedAnswers
-from rates_app.ops.metrics import GENERATION, PUBLISHED
+from rates_app.ops.metrics import GENERATION, OLDEST_GENERATION, PUBLISHED
 from rates_app.store.databases import Busy, Stale, Unavailable, is_busy
 from rates_app.store.generation import Version, lane_version
 
@@ -122,6 +122,11 @@ class Reads:
         self.record_generation(version.newest, is_primary=True)
         return version
 
+    def record_lease(self) -> None:
+        """Record the generation that the lease knows, so that a worker without requests does not seem to lag."""
+        if (versions := self._lease.versions()) is not None:
+            self.record_generation(versions.of(None), is_primary=True)
+
     def record_generation(self, newest: Stamp, *, is_primary: bool) -> None:
         """Record a generation that was read: from now on, no older answer is returned.
 
@@ -140,6 +145,7 @@ class Reads:
                 return
             self._seen = newest
             GENERATION.set(newest.generation)
+            OLDEST_GENERATION.set(newest.generation)
 
     def _compute(
         self, lane: LaneCodes | None, media_type: str, render: Render, least: Stamp | None

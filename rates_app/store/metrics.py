@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import psycopg
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
+from psycopg_pool import PoolTimeout
 
 from rates_app.ops.metrics import POOL
+from rates_app.store.databases import is_busy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,33 +21,51 @@ if TYPE_CHECKING:
 
 
 def measure_pools(databases: Databases) -> None:
-    """Record this process's open and idle connections, and the requests that wait for one."""
+    """Record this process's connections: open, idle, in use, at most; and the requests that wait for one."""
     for server in databases.servers:
         stats = server.pool.get_stats()
-        for state, name in (("open", "pool_size"), ("idle", "pool_available"), ("awaited", "requests_waiting")):
+        for state, name in (
+            ("open", "pool_size"),
+            ("idle", "pool_available"),
+            ("max", "pool_max"),
+            ("awaited", "requests_waiting"),
+        ):
             POOL.labels(server.name, state).set(stats.get(name, 0))
+        POOL.labels(server.name, "used").set(stats.get("pool_size", 0) - stats.get("pool_available", 0))
 
 
-class ReplicaLag(Collector):
-    """Collects the lag of each replica; an unreachable replica has no value."""
+class ServerStates(Collector):
+    """Collects whether each server responds, and the lag of each replica.
+
+    A server that does not respond gets no reads, so the reads that fail cannot show it.
+    """
 
     def __init__(self, databases: Databases) -> None:
         self._databases = databases
 
     def collect(self) -> Iterator[Metric]:
-        """Read the lag of every replica."""
+        """Ask every server."""
+        up = GaugeMetricFamily(
+            "rates_database_up", "Whether the server responded to this pod at the scrape.", labels=["server"]
+        )
         lag = GaugeMetricFamily(
             "rates_replica_lag_seconds", "Replication lag of a replica, in seconds.", labels=["server"]
         )
-        for replica in self._databases.replicas:
+        for server in self._databases.servers:
             try:
-                with replica.connection() as connection:
+                with server.connection() as connection:
                     seconds = replica_lag(connection)
-            except psycopg.OperationalError as error:
-                replica.leave_alone(error)
+            except PoolTimeout:
+                up.add_metric([server.name], 1)  # all connections are in use; the server itself works
                 continue
-            if seconds is not None:
-                lag.add_metric([replica.name], seconds)
+            except psycopg.OperationalError as error:
+                server.leave_alone(error)
+                up.add_metric([server.name], is_busy(error))
+                continue
+            up.add_metric([server.name], 1)
+            if seconds is not None and server in self._databases.replicas:
+                lag.add_metric([server.name], seconds)
+        yield up
         yield lag
 
 

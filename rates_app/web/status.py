@@ -10,7 +10,7 @@ from rates_app.http.health import readiness
 from rates_app.http.service import service
 from rates_app.ops.metrics import registry
 from rates_app.store.databases import Unavailable
-from rates_app.store.metrics import ReplicaLag
+from rates_app.store.metrics import ServerStates
 from rates_app.web.rendering import live_page, views
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def status_page() -> Response:
     """Show the state of this pod and its stores; it also works without any store."""
     databases = service().databases
     ready, checks = readiness(databases, service().redis, service().reads.record_generation)
-    samples = [sample for metric in ReplicaLag(databases).collect() for sample in metric.samples]
+    samples = [sample for metric in ServerStates(databases).collect() for sample in metric.samples]
     try:
         ledger = databases.read(_ledger, prefer="primary")
     except Unavailable:
@@ -57,7 +57,7 @@ def status_page() -> Response:
         200 if ready else 503,
         ready=ready,
         checks=checks,
-        lags={sample.labels["server"]: sample.value for sample in samples},
+        lags={each.labels["server"]: each.value for each in samples if each.name == "rates_replica_lag_seconds"},
         ledger=ledger,
         requests=_requests(),
         quick_seconds=QUICK_SECONDS,

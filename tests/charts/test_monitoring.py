@@ -36,7 +36,7 @@ CASES: dict[str, dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "aler
 # Metrics of the application, kube-state-metrics, the kubelet, the operators and Argo CD.
 METRICS = re.compile(
     r"rates_(http_requests_total|http_request_duration_seconds_(bucket|sum|count)|http_requests_in_progress"
-    r"|cache_requests_total|database_reads_total|replica_lag_seconds|pool_connections|generation"
+    r"|cache_requests_total|database_reads_total|database_up|replica_lag_seconds|pool_connections|generation|generation_oldest"
     r"|generation_published_timestamp_seconds|batches|batches_unresolved|batch_rows|batch_slices|batch_publish_seconds"
     r"|batch_stalled_seconds"
     r"|supplier_overdue_seconds|supplier_missing_rows"
