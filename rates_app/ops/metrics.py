@@ -44,7 +44,9 @@ CACHE = Counter("rates_cache_requests", "Cache lookups by level and result.", ["
 GENERATION = Gauge("rates_generation", "Newest generation that this process has seen.", multiprocess_mode="max")
 OLDEST_GENERATION = Gauge(
     "rates_generation_oldest",
-    "Newest generation that the worker has seen that is furthest behind; 0 if one has seen none yet.",
+    "Newest generation that the worker has seen that is furthest behind.",
+    # Without a label, every process that imports this module, the master too, would count with the value 0.
+    ["process"],
     multiprocess_mode="livemin",
 )
 PUBLISHED = Gauge(

@@ -145,7 +145,7 @@ class Reads:
                 return
             self._seen = newest
             GENERATION.set(newest.generation)
-            OLDEST_GENERATION.set(newest.generation)
+            OLDEST_GENERATION.labels("worker").set(newest.generation)
 
     def _compute(
         self, lane: LaneCodes | None, media_type: str, render: Render, least: Stamp | None
