@@ -27,8 +27,8 @@ SCRIPTS := .ci/run spark/decom.sh spark/entrypoint tests/cluster/smoke tests/clu
 COMPILE := uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate
 
 .PHONY: help run test test-unit check lint lint-workflows types ci audit format hooks docs chart-docs record golden lock lock-check \
-  drill transitions preflight drift release version tag images publish login promote propose test-cluster kind-load \
-  cluster-images cluster-platform cluster-stores client chart-tools signing-tools release-tools engine go actionlint clean
+  drill incidents transitions preflight drift release version tag images publish login promote propose test-cluster kind-load \
+  cluster-images cluster-platform cluster-stores client chart-tools signing-tools release-tools engine prometheus go actionlint clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' \
@@ -110,6 +110,9 @@ lock-check: | .tools/bin/uv ## Fail if pyproject.toml asks for something that th
 
 drill: .venv/.ready ## Rehearse failures of the local stack under load and record the results in docs/drills.md; NAME=failover for one
 	@python -m drills --record $(NAME)
+
+incidents: .venv/.ready chart-tools prometheus ## Make incidents on the local stack and record who is notified in docs/drills.md; NAME="Redis killed"
+	@python -m tests.incidents.rehearse --record $(if $(NAME),"$(NAME)")
 
 transitions: .venv/.ready $(if $(ENGINE),engine) ## Take stacks through their life in an emulated AWS account; STACKS="dev prod", ENGINE=yes, RECORD=yes
 	@PYTHONPATH=pulumi python -m tests.infra.emulator.transitions $(if $(ENGINE),--engine) $(RECORD:yes=--record) $(STACKS)
@@ -206,6 +209,12 @@ signing-tools: | go ## Build crane and cosign from their Go modules, unless inst
 release-tools: signing-tools ## Build syft, too
 	@command -v syft >/dev/null || { echo "Building syft ($(SYFT)) into $(CHART_TOOLS), ten minutes"; \
 	  GOBIN="$(CHART_TOOLS)" go install -trimpath "$(subst @,/cmd/syft@,$(SYFT))"; }
+
+prometheus: | go ## Build Prometheus, of promtool's version, from its Go module, unless it is there already
+	@command -v prometheus >/dev/null || { echo "Building prometheus ($(PROMTOOL)) into $(CHART_TOOLS), five minutes"; \
+	  build=$$(mktemp -d); trap 'rm -rf "$$build"' EXIT; cd "$$build"; go mod init build >/dev/null 2>&1; \
+	  go get "$(subst @,/cmd/prometheus@,$(PROMTOOL))" >/dev/null 2>&1; mkdir -p "$(CHART_TOOLS)"; \
+	  go build -trimpath -o "$(CHART_TOOLS)/prometheus" "$(firstword $(subst @, ,$(PROMTOOL)))/cmd/prometheus"; }
 
 engine: | go ## Build Pulumi's command from its Go module, unless it is there already
 	@# Its libraries are a module of the same version; the module replaces it by a folder, which holds only inside it.

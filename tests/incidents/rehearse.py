@@ -1,0 +1,193 @@
+"""Make incidents on the local stack, and record who is notified, when, by which text, and what finds the cause.
+
+``python -m tests.incidents.rehearse --record`` writes the table into docs/drills.md.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+import threading
+import time
+from contextlib import contextmanager, suppress
+from datetime import UTC, date, datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import httpx
+import typer
+
+from docs.tables import format_row, format_table, read_table, replace_table
+from drills.stack import TIMEOUT_SECONDS, RunningStack
+from rates_app.ops.logs import configure_logs
+from rates_app.settings import ProcessSettings, Settings
+from tests.charts.test_monitoring import rules
+from tests.incidents.alerting import SPEED, Alerting, alerting, wait_until
+from tests.incidents.catalogue import INCIDENTS, IncidentCase
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PAGE = Path(__file__).parents[2] / "docs" / "drills.md"
+COLUMNS = ("incident", "when", "who", "alert", "after", "text", "cause found by", "over after", "others notified")
+
+#: Who is notified of an alert of each severity, in prod.
+RECIPIENTS = {"critical": {"pager", "critical"}, "warning": {"warning"}}
+
+#: Alerts about latency depend on the speed of this machine.
+UNRELATED = {"HighLatency", "LatencyBudgetBurn"}
+
+#: Requests of the load per second, and where they go to.
+RATE, REGION = 20, "north_europe_main"
+
+#: Timeouts as in prod. The stack of the drills has longer ones, because drills don't measure time.
+DEFAULTS = {
+    f"RATES_{name.upper()}": str(Settings.model_fields[name].default)
+    for name in ("shed_seconds", "query_timeout_seconds", "pool_timeout_seconds")
+}
+
+
+@contextmanager
+def load(stack: RunningStack) -> Iterator[None]:
+    """Read from the pods in turn; caches have the responses to half of the requests."""
+    done = threading.Event()
+
+    def read(first: int) -> None:
+        with httpx.Client(timeout=10) as client:
+            for number in count(first, 2):
+                day = date(2000, 1, 1) + timedelta(days=number % 5_000)
+                if number % 4 >= 2:
+                    day = date(2021, 1, 1)
+                question = {"date_from": str(day), "date_to": str(day), "orig_code": "CNSGH", "dest_code": REGION}
+                pod = stack.pods[number // 2 % len(stack.pods)]
+                with suppress(httpx.TransportError):  # a pod that hangs: the alerts must report it
+                    client.get(f"{pod.url}/rates", params=question)
+                if done.wait(2 / RATE):
+                    return
+
+    threads = [threading.Thread(target=read, args=(first,)) for first in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+
+
+class Rehearsed:
+    """The outcome of an incident.
+
+    Attributes:
+        row: Its row of the table.
+        problems: What differs from the expectation.
+    """
+
+    def __init__(self, case: IncidentCase) -> None:
+        self.case = case
+        self.row = ""
+        self.problems: list[str] = []
+
+
+def rehearse(case: IncidentCase, stack: RunningStack, watching: Alerting) -> Rehearsed:
+    """Make one incident: wait for its notifications, find its cause, end it, and wait for the all-clear."""
+    result = Rehearsed(case)
+    wanted = {(who, alert) for alert in case.alerts for who in RECIPIENTS[rules()[alert]["labels"]["severity"]]}
+    wait_until(lambda: not watching.firing() - UNRELATED, seconds=TIMEOUT_SECONDS, describe=watching.firing)
+    seen, began = len(watching.notices), time.monotonic()
+
+    def told(*, firing: bool) -> set[tuple[str, str]]:
+        return {
+            (notice.recipient, notice.alert)
+            for notice in watching.notices[seen:]
+            if notice.firing == firing and notice.recipient != "heartbeat"
+        }
+
+    def wait(what: str, *, firing: bool) -> float:
+        try:
+            wait_until(lambda: wanted <= told(firing=firing))
+        except TimeoutError:
+            result.problems.append(f"no {what} of {sorted(wanted - told(firing=firing))}")
+        return time.monotonic()
+
+    with case.fault(stack):
+        notified = wait("notification", firing=True)
+        process = stack.rates(*case.command)
+        output, _ = process.communicate(timeout=TIMEOUT_SECONDS)
+        found = re.search(case.cause, output, re.IGNORECASE)
+        if not found:
+            result.problems.append(f"rates {' '.join(case.command)} does not show {case.cause!r}: {output}")
+    ended = time.monotonic()
+    over = wait("all-clear", firing=False)
+    wait_until(lambda: not watching.firing() - UNRELATED, seconds=TIMEOUT_SECONDS, describe=watching.firing)
+    others = {alert for _, alert in told(firing=True)} - case.alerts - UNRELATED
+    if wrong := others - case.also:
+        result.problems.append(f"also notified: {sorted(wrong)}")
+    texts = {notice.alert: notice.text for notice in watching.notices[seen:] if notice.firing}
+    result.row = format_row(
+        (
+            case.name,
+            f"{datetime.now(UTC):%Y-%m-%d}",
+            ", ".join(sorted({who for who, alert in told(firing=True) if alert in case.alerts})) or "**nobody**",
+            ", ".join(sorted(case.alerts)),
+            _minutes(notified - began),
+            " / ".join(texts.get(alert, "") for alert in sorted(case.alerts)),
+            f"`rates {' '.join(case.command)}`" if found else "**not found**",
+            _minutes(over - ended),
+            ", ".join(sorted(others)) or "none",
+        )
+    )
+    return result
+
+
+def _minutes(seconds: float) -> str:
+    """Format a time as it would be in prod."""
+    return f"{seconds * SPEED / 60:.0f} min"
+
+
+def record(results: list[Rehearsed]) -> None:
+    """Write rows into the table of docs/drills.md, instead of the rows of the same incidents."""
+    page = PAGE.read_text()
+    rows = read_table(page, "incidents") | {result.case.name: result.row for result in results}
+    table = format_table(COLUMNS, [rows[case.name] for case in INCIDENTS if case.name in rows])
+    PAGE.write_text(replace_table(page, "incidents", table))
+
+
+def rehearse_all(cases: list[IncidentCase], folder: Path) -> Iterator[Rehearsed]:
+    """Make incidents one after the other on one stack, and yield their outcomes."""
+    folder.chmod(0o711)  # for root's servers, which run as another account
+    stack = RunningStack(folder, short=True)
+    stack.environment |= DEFAULTS
+    with stack, load(stack):
+        (folder / "alerting").mkdir()
+        with alerting(folder / "alerting", [pod.operations_url for pod in stack.pods]) as watching:
+            wait_until(lambda: watching.targets() == {"up"}, describe=watching.targets)
+            for case in cases:
+                yield rehearse(case, stack, watching)
+
+
+def main(
+    names: Annotated[list[str] | None, typer.Argument(help="Incidents to make. Default: all.")] = None,
+    *,
+    write: Annotated[bool, typer.Option("--record", help="Write the results into docs/drills.md.")] = False,
+) -> None:
+    """Make incidents on the local stack, with prod's rules and routes at thirty times their speed."""
+    configure_logs(ProcessSettings(log_level="error", log_format="console"), sys.stderr)
+    cases = [case for case in INCIDENTS if not names or case.name in names]
+    results = []
+    with tempfile.TemporaryDirectory(prefix="rates-incidents-", ignore_cleanup_errors=True) as folder:
+        for result in rehearse_all(cases, Path(folder)):
+            results.append(result)
+            typer.echo(result.row)
+            for problem in result.problems:
+                typer.echo(f"  {problem}")
+    if write:
+        record(results)
+    raise typer.Exit(int(any(result.problems for result in results)))
+
+
+if __name__ == "__main__":
+    typer.run(main)

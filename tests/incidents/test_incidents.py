@@ -1,0 +1,52 @@
+"""The incidents name rules, recipients and runbooks that exist, and one of them from its begin to its end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from tests.charts.rendering import applications
+from tests.charts.test_monitoring import groups, kebab, rules
+from tests.incidents.alerting import scaled_routes, scaled_rules
+from tests.incidents.catalogue import INCIDENTS, IncidentCase
+from tests.incidents.rehearse import RECIPIENTS, rehearse_all
+from tests.runbooks.pages import FOLDER, commands
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_rules_keep_their_meaning_at_another_speed() -> None:
+    (rule,) = [
+        one for group in scaled_rules(groups()) for one in group["rules"] if one.get("alert") == "GenerationSkew"
+    ]
+    assert "offset 4000ms" in rule["expr"]
+    assert rule["for"] == "6000ms"
+    windows = {one["record"]: one["expr"] for one in made if "record" in one}
+    assert windows["rates:error_ratio:rate1h"].count("[120000ms]") == 2
+
+
+def test_every_recipient_has_a_stand_in(tmp_path: Path) -> None:
+    values = applications("prod")["kube-prometheus-stack"]["spec"]["source"]["helm"]["valuesObject"]
+    text = yaml.safe_dump(scaled_routes(values["alertmanager"]["config"], "http://stand-in", tmp_path))
+    assert "sns_configs" not in text
+    assert {f"http://stand-in/{name}" in text for name in ("pager", "critical", "warning", "heartbeat")} == {True}
+    assert "group_wait: 1s" in text
+
+
+@pytest.mark.parametrize("case", INCIDENTS, ids=lambda case: case.name)
+def test_a_runbook_of_its_alerts_has_the_command_that_finds_the_cause(case: IncidentCase) -> None:
+    assert {rules()[alert]["labels"]["severity"] for alert in case.alerts} <= RECIPIENTS.keys()
+    pages = [FOLDER / f"{kebab(alert)}.md" for alert in sorted(case.alerts)]
+    named = [" ".join(command.words) for page in pages for command in commands(page)]
+    assert any(f"rates {' '.join(case.command)}" in command for command in named), named
+
+
+@pytest.mark.demonstration
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("case", INCIDENTS[:1], ids=lambda case: case.name)
+def test_the_right_people_are_notified_and_nobody_else(case: IncidentCase, tmp_path: Path) -> None:
+    (result,) = rehearse_all([case], tmp_path)
+    assert result.problems == []
