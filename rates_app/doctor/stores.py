@@ -26,8 +26,9 @@ STATEMENT_SECONDS = 5.0
 #: Replication lag from which the alert ReplicaLag fires, in seconds.
 MAX_LAG_SECONDS = 30.0
 
-#: A session that waits longer for a lock, in seconds, is a problem; so is a transaction that is idle for longer.
-MAX_WAIT_SECONDS = 10
+#: A session that waits longer for a lock, in seconds, is a problem. Reads give up after five seconds, so a longer time
+#: would never show a lock that only reads wait for.
+MAX_WAIT_SECONDS = 2
 
 #: Share of ``max_connections`` from which new pods may not get any.
 MAX_CONNECTIONS_SHARE = 0.9

@@ -62,6 +62,33 @@ def _locked_table(stack: RunningStack) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _batch_without_progress(stack: RunningStack) -> Iterator[None]:
+    """Record a batch whose driver was lost 40 minutes ago."""
+    with psycopg.connect(stack.cluster.url, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO batches (name, supplier, content_hash, size_bytes, format, compression, state, received_at)"
+            " VALUES ('lost.csv', 'acme', %s, 1, 'csv', 'none', 'staging', now() - interval '40 minutes')",
+            (b"\1" * 32,),
+        )
+        try:
+            yield
+        finally:
+            connection.execute("UPDATE batches SET state = 'refused', ended_at = now() WHERE name = 'lost.csv'")
+
+
+@contextmanager
+def _silent_supplier(stack: RunningStack) -> Iterator[None]:
+    """Expect a delivery each day from a supplier whose last due time has passed."""
+    stack.run("schedule", "set", "acme", "--by", "00:00", "--min-rows", "1")
+    with psycopg.connect(stack.cluster.url, autocommit=True) as connection:
+        connection.execute("UPDATE supplier_schedules SET effective_at = now() - interval '2 days'")
+    try:
+        yield
+    finally:
+        stack.run("schedule", "delete", "acme")
+
+
 INCIDENTS = (
     IncidentCase(
         "replica killed",
@@ -97,5 +124,40 @@ INCIDENTS = (
         frozenset({"DatabaseErrors", "HighErrorRate"}),
         ("doctor",),
         r"lock",
+    ),
+    IncidentCase(
+        "replica frozen",
+        lambda stack: stack.cluster.replica.frozen(),
+        frozenset({"ReplicaDown"}),
+        ("doctor",),
+        r"replica .*PROBLEM",
+    ),
+    IncidentCase(
+        "primary killed",
+        lambda stack: _killed(stack.cluster.primary),
+        frozenset({"DatabaseDown"}),
+        ("doctor",),
+        r"primary .*PROBLEM",
+    ),
+    IncidentCase(
+        "Redis frozen",
+        lambda stack: stack.redis.frozen(),
+        frozenset({"CacheDown"}),
+        ("doctor",),
+        r"Redis .*PROBLEM",
+    ),
+    IncidentCase(
+        "batch stuck",
+        _batch_without_progress,
+        frozenset({"BatchStuck"}),
+        ("batches",),
+        r"lost\.csv.*staging",
+    ),
+    IncidentCase(
+        "supplier silent",
+        _silent_supplier,
+        frozenset({"DeliveryOverdue"}),
+        ("schedule", "list"),
+        r"acme.*overdue",
     ),
 )

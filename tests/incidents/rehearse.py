@@ -36,8 +36,8 @@ COLUMNS = ("incident", "when", "who", "alert", "after", "text", "cause found by"
 #: Who is notified of an alert of each severity, in prod.
 RECIPIENTS = {"critical": {"pager", "critical"}, "warning": {"warning"}}
 
-#: Alerts about latency depend on the speed of this machine.
-UNRELATED = {"HighLatency", "LatencyBudgetBurn"}
+#: Alerts about latency depend on the speed of this machine. The windows of ErrorBudgetBurn are longer than a rehearsal.
+UNRELATED = {"HighLatency", "LatencyBudgetBurn", "ErrorBudgetBurn"}
 
 #: Requests of the load per second, and where they go to.
 RATE, REGION = 20, "north_europe_main"
