@@ -63,9 +63,9 @@ def test_operators_set_and_delete_and_suppliers_read_their_own(
 
 def test_suppliers_cannot_change_a_schedule(client: FlaskClient, tokens: dict[str, dict[str, str]]) -> None:
     for method in ("put", "delete"):
-        call = {"method": method, "json": GIVEN}
-        assert client.open("/v1/schedules/acme", headers=tokens["acme"], **call).status_code == 403
-        assert client.open("/v1/schedules/acme", **call).status_code == 401
+        given = client.open("/v1/schedules/acme", method=method, json=GIVEN, headers=tokens["acme"])
+        assert given.status_code == 403
+        assert client.open("/v1/schedules/acme", method=method, json=GIVEN).status_code == 401
     assert client.get("/v1/schedules").status_code == 401
 
 
