@@ -1,10 +1,13 @@
-"""A running pod measures what its clients wait for, and servers that do not respond."""
+"""A running pod measures what its clients wait for, each of its workers, and servers that do not respond."""
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -15,6 +18,7 @@ from pydantic import SecretStr
 from drills.pod import Pod, environment_of
 from drills.waiting import wait_until
 from rates_app.store.databases import Databases
+from rates_app.store.generation import increment_generation
 from rates_app.store.metrics import ServerStates
 
 if TYPE_CHECKING:
@@ -65,6 +69,30 @@ def test_a_requests_duration_includes_its_wait_for_a_thread(settings: Settings, 
         assert measure(pod, "rates_http_requests_total", status="503", **route) == 1
         assert measure(pod, "rates_http_request_duration_seconds_count", **route) == 1
         assert measure(pod, BUCKET, le="0.25", **route) == 0
+    finally:
+        pod.terminate()
+
+
+def test_a_worker_that_lags_is_not_hidden_by_the_others(settings: Settings, publisher: Publisher) -> None:
+    pod = Pod({**environment_of(settings), "RATES_WORKERS": "2"})
+    try:
+        pod.wait_until_ready()
+
+        def generations() -> tuple[float, float]:
+            return measure(pod, "rates_generation_oldest"), measure(pod, "rates_generation")
+
+        # Without any request of a client.
+        wait_until(lambda: len(set(generations())) == 1 and min(generations()) > 0)
+        children = Path(f"/proc/{pod.process.pid}/task/{pod.process.pid}/children").read_text()
+        worker = int(children.split()[0])
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            with psycopg.connect(publisher.url) as connection:
+                increment_generation(connection, None)
+            wait_until(lambda: generations()[0] < generations()[1])
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        wait_until(lambda: len(set(generations())) == 1)
     finally:
         pod.terminate()
 
