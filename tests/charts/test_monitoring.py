@@ -104,7 +104,11 @@ def test_alert_fires_when_it_should_and_only_then(alert: str, way: str, rule_fil
         ],
     }
     path = tmp_path / "test.yaml"
-    path.write_text(yaml.safe_dump({"rule_files": [str(rule_file)], "evaluation_interval": "1m", "tests": [test]}))
+    path.write_text(
+        yaml.safe_dump(
+            {"rule_files": [str(rule_file)], "evaluation_interval": case.get("every", "1m"), "tests": [test]}
+        )
+    )
     done = promtool("test", "rules", str(path))
     assert done.returncode == 0, done.stdout + done.stderr
 
