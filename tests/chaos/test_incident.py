@@ -232,6 +232,8 @@ def test_incidents_are_notified_in_order_with_their_all_clears(
         "firing CacheDown",
         "resolved CacheDown",
         "firing DatabaseErrors",
+        "firing ReplicaDown",
+        "resolved ReplicaDown",
         "resolved DatabaseErrors",
         "firing rates-app/ImagePullFailure",
         "firing ImagePullFailure",
