@@ -35,11 +35,10 @@ from rates_app.batches.sources.registry import open_source
 from rates_app.ops.exporter import start_exporter
 from rates_app.ops.text import csv_cell, printable
 from rates_app.store.databases import Unavailable
-from rates_app.store.kept import keep_connections, task_connection
+from rates_app.store.kept import keep_connections
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from contextlib import AbstractContextManager
 
     from rates_app.batches.formats.inspection import RecognisedFile
     from rates_app.batches.model import Batch
@@ -128,7 +127,7 @@ class Dispatcher:
         while not self._stopping.is_set():
             try:
                 self.follow()
-                with self._connection() as connection:  # without it, deliveries should stay in their queue
+                with engine.connect(self._settings) as connection:  # without it, deliveries should stay in their queue
                     if not swept:
                         remove_leftovers(connection, self._settings)
                         remove_leftover_files(self._settings.data_dir)
@@ -149,15 +148,12 @@ class Dispatcher:
             self._defer(waiting.delivery, 0)
         self._source.close()
 
-    def _connection(self) -> AbstractContextManager[Connection]:
-        return task_connection(self._settings.database_url_of("ingest"), "rates-ingest")
-
     def handle(self, delivery: Delivery) -> None:
         """Process one delivery, or submit it to Spark. A failure is counted, and the delivery deferred."""
         structlog.contextvars.bind_contextvars(delivery=delivery.name, supplier=delivery.supplier)
         begun = False
         try:
-            with self._connection() as connection:
+            with engine.connect(self._settings) as connection:
                 self._record_losses(connection)
                 attempt = attempts.begin(connection, delivery.address)
                 if attempt.delay:
@@ -169,7 +165,7 @@ class Dispatcher:
                     begun = True
                     self._attempt(connection, delivery)
         except (psycopg.OperationalError, Unavailable) as error:
-            reason = printable(f"{type(error).__name__}: {error}".strip())[:MAX_ERROR_CHARACTERS]
+            reason = _describe(error)[:MAX_ERROR_CHARACTERS]
             log.warning("delivery_deferred", error=reason)
             if begun:
                 self._lost[delivery.address] = reason
@@ -220,8 +216,7 @@ class Dispatcher:
         """Count a failure; the last one quarantines the delivery."""
         _end_transaction(connection)
         expected = isinstance(error, (BatchError, Unavailable, OSError, psycopg.Error))
-        name = "" if isinstance(error, BatchError) else f"{type(error).__name__}: "
-        reason = printable(f"{name}{error}".strip())  # it may quote the file, and the ledger stores no null character
+        reason = _describe(error)
         failures, delay = attempts.fail(connection, delivery.address, reason[:MAX_ERROR_CHARACTERS], outage=outage)
         log.error("delivery_failed", attempt=failures, outage=outage, error=reason, exc_info=not expected)
         if failures >= (MAX_OUTAGES if outage else MAX_ATTEMPTS):
@@ -304,7 +299,7 @@ class Dispatcher:
         """Archive deliveries that Spark has finished, and count failed attempts."""
         for waiting in list(self._in_spark):
             try:
-                with self._connection() as connection:
+                with engine.connect(self._settings) as connection:
                     self._follow(connection, waiting)
             except (psycopg.OperationalError, Unavailable) as error:
                 log.warning("batch_in_spark_not_checked", batch_id=waiting.batch_id, error=str(error).strip())
@@ -372,6 +367,12 @@ class Dispatcher:
         attempts.forget(connection, delivery.address)
         log.warning("delivery_unreadable", reason=reason)
         DELIVERIES.labels("none", "refused").inc()
+
+
+def _describe(error: Exception) -> str:
+    """Return an error's text. It may quote the file, so it is escaped: the ledger stores no NUL character."""
+    name = "" if isinstance(error, BatchError) else f"{type(error).__name__}: "
+    return printable(f"{name}{error}".strip())
 
 
 def _end_transaction(connection: Connection) -> None:

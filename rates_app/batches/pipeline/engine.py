@@ -28,10 +28,11 @@ from rates_app.batches.pipeline.workers import WorkerCrashed, WorkersLost, in_pr
 from rates_app.cache.redis import Redis
 from rates_app.ops.traces import tracer, with_current_trace
 from rates_app.rates.warm import warmer
-from rates_app.store import connections
+from rates_app.store.kept import task_connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from rates_app.batches.formats.layout import Layout
     from rates_app.batches.pipeline.workers import Item, Workers
@@ -125,9 +126,9 @@ def ingest(
     return drive_through_outages(settings, batch.id, address, workers=workers, progress=progress)
 
 
-def connect(settings: Settings) -> Connection:
-    """Connect to the primary as a driver of batches."""
-    return connections.connect(settings.database_url_of("ingest"), "rates-ingest")
+def connect(settings: Settings) -> AbstractContextManager[Connection]:
+    """Connect to the primary as a driver of batches; a dispatcher keeps the connection for its next delivery."""
+    return task_connection(settings.database_url_of("ingest"), "rates-ingest")
 
 
 def drive_through_outages(
