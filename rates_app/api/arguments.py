@@ -21,6 +21,9 @@ from rates_app.batches.model import BatchState
 from rates_app.batches.sources.manifest import Deadline
 from rates_app.rates.model import MAX_CODE, Include, Interval
 
+#: The path parameter of resources of one supplier.
+SUPPLIER = {"supplier": "The supplier's name: that of its token."}
+
 #: Maximum number of lanes per request.
 MAX_LANES = 50
 _LANE = re.compile(r"[^:,/]{1,100}:[^:,/]{1,100}(/\*)?")

@@ -33,7 +33,7 @@ from rates_app.http.authorization import require, visible_supplier
 from rates_app.http.exchange import current_exchange
 from rates_app.http.openapi import Content, check_arguments, operation
 from rates_app.http.problems import Problem
-from rates_app.http.responses import choose_media_type
+from rates_app.http.responses import choose_media_type, send_json
 from rates_app.http.service import service
 from rates_app.ops.text import csv_cell
 from rates_app.rates.warm import warmer
@@ -96,12 +96,6 @@ def _body(batch: Batch, progress: ledger.Progress | None = None) -> dict[str, An
     return body
 
 
-def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(
-        orjson.dumps(body), status, {"Cache-Control": "no-store", **(headers or {})}, content_type="application/json"
-    )
-
-
 @views.get("/v1/batches")
 @operation(
     summary="The newest batches",
@@ -126,7 +120,7 @@ def batches(query: BatchesArguments) -> Response:
         state = f"&state={query.state}" if query.state else ""
         following = f"/v1/batches?limit={query.limit}&before={page[-1].id}{state}"
     headers = {"Link": f'<{following}>; rel="next"'} if following else {}
-    return _json({"batches": [_body(batch) for batch in page], "next": following}, headers=headers)
+    return send_json({"batches": [_body(batch) for batch in page], "next": following}, headers=headers)
 
 
 @views.get("/v1/batches/<batch>")
@@ -143,7 +137,7 @@ def batch_by_number(batch: str) -> Response:
     body = _body(found.batch, found.progress)
     if found.changes is not None:
         body["changes"] = found.changes
-    return _json(body)
+    return send_json(body)
 
 
 @views.get("/v1/batches/<batch>/lineage")
@@ -158,7 +152,7 @@ def batch_lineage(batch: str) -> Response:
     """List the batches that a batch has replaced, the batch, and those that have replaced it, oldest first."""
     found = _find(batch, ledger.find_batch)
     lineage = service().databases.read(lambda connection: ledger.list_lineage(connection, found.id), prefer="primary")
-    return _json({"batches": [_body(each) for each in lineage], "next": None})
+    return send_json({"batches": [_body(each) for each in lineage], "next": None})
 
 
 @views.get("/v1/batches/<batch>/rejects")
@@ -323,7 +317,7 @@ def deliver(query: DeliveryArguments) -> Response:
         raise Problem("wrong-state", str(error)) from error
     location = f"/v1/batches/{batch.id}"
     current_exchange().served = {"batch_id": batch.id}
-    return _json(_body(batch), 202 if new else 200, {"Location": location})
+    return send_json(_body(batch), 202 if new else 200, {"Location": location})
 
 
 @views.delete("/v1/batches/<batch>")
@@ -391,4 +385,4 @@ def _change(batch: str, token: Token, change: Callable[[Connection, int], Batch]
     except WrongState as error:
         raise Problem("wrong-state", str(error)) from error
     current_exchange().served = {"batch_id": number, "generation": changed.generation}
-    return _json(_body(changed))
+    return send_json(_body(changed))

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import orjson
 from flask import Blueprint, Response
 from werkzeug.exceptions import NotFound
 
+from rates_app.api.arguments import SUPPLIER
 from rates_app.batches.formats.profile import Profile
 from rates_app.batches.ledger.profiles import delete_profile, find_profile, set_profile
 from rates_app.http.authorization import require
 from rates_app.http.openapi import Content, operation, read_body
 from rates_app.http.problems import Problem
+from rates_app.http.responses import send_json
 from rates_app.http.service import service
 
 if TYPE_CHECKING:
     from rates_app.store.databases import Connection
 
 views = Blueprint("profiles", __name__)
-
-SUPPLIER = {"supplier": "The supplier's name: that of its token."}
 
 #: Maximum size of a profile: enough for ten thousand aliases.
 MAX_PROFILE_BYTES = 2**19
@@ -38,11 +37,7 @@ def _authorize(supplier: str) -> None:
 
 
 def _body(profile: Profile) -> Response:
-    return Response(
-        orjson.dumps(profile.model_dump(mode="json")),
-        headers={"Cache-Control": "no-store"},
-        content_type="application/json",
-    )
+    return send_json(profile.model_dump(mode="json"))
 
 
 @views.get("/v1/profiles/<supplier>")

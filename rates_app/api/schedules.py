@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import orjson
 from flask import Blueprint, Response
 from werkzeug.exceptions import NotFound
 
+from rates_app.api.arguments import SUPPLIER
 from rates_app.api.models import ExpectationBody, ExpectationsBody
 from rates_app.batches.ledger.schedules import Schedule, delete_schedule, list_expectations, set_schedule
 from rates_app.http.authorization import require, visible_supplier
 from rates_app.http.openapi import Content, operation, read_body
+from rates_app.http.responses import send_json
 from rates_app.http.service import service
 
 if TYPE_CHECKING:
     from rates_app.batches.ledger.schedules import Expectation
 
 views = Blueprint("schedules", __name__)
-
-SUPPLIER = {"supplier": "The supplier's name: that of its token."}
 
 #: Maximum size of a schedule, which is a few hundred bytes.
 MAX_SCHEDULE_BYTES = 2**14
@@ -37,10 +36,6 @@ def _body(found: Expectation) -> dict[str, Any]:
     }
 
 
-def _json(body: Any) -> Response:
-    return Response(orjson.dumps(body), headers={"Cache-Control": "no-store"}, content_type="application/json")
-
-
 @views.get("/v1/schedules")
 @operation(
     summary="Schedules of suppliers",
@@ -56,7 +51,7 @@ def schedules() -> Response:
     """
     supplier = visible_supplier()
     found = service().databases.read(lambda connection: list_expectations(connection, supplier), prefer="primary")
-    return _json({"schedules": [_body(each) for each in found]})
+    return send_json({"schedules": [_body(each) for each in found]})
 
 
 @views.put("/v1/schedules/<supplier>")
@@ -76,7 +71,7 @@ def replace_schedule(supplier: str) -> Response:
     with service().databases.write() as connection:
         set_schedule(connection, supplier, new)
         (found,) = list_expectations(connection, supplier)
-    return _json(_body(found))
+    return send_json(_body(found))
 
 
 @views.delete("/v1/schedules/<supplier>")

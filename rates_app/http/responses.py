@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import orjson
 from flask import Response, request
 
 from rates_app.http.exchange import Cacheable, current_exchange
@@ -98,6 +99,19 @@ def _cut_to_range(response: Response, length: int) -> None:
     response.status_code = HTTPStatus.PARTIAL_CONTENT
     response.data = response.data[span[0] : span[1]]
     response.headers["Content-Range"] = f"bytes {span[0]}-{span[1] - 1}/{length}"
+
+
+def send_json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Return a JSON body that caches do not store.
+
+    Args:
+        body: What orjson can write.
+        status: The HTTP status.
+        headers: Further headers.
+    """
+    return Response(
+        orjson.dumps(body), status, {"Cache-Control": "no-store", **(headers or {})}, content_type="application/json"
+    )
 
 
 def answer_question(
