@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from rates_app.batches.formats.values import DateOrder, DecimalSign
 from rates_app.batches.model import BatchError
+from rates_app.ops.text import describe_faults
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,8 +84,7 @@ def parse_profile(settings: Sequence[str]) -> Profile:
     try:
         return Profile.model_validate(values)
     except ValidationError as error:
-        faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        raise InvalidProfile("; ".join(faults)) from error
+        raise InvalidProfile(describe_faults(error)) from error
 
 
 class InvalidProfile(BatchError):

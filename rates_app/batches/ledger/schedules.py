@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from rates_app.batches.formats.profile import TimeZone
 from rates_app.batches.model import BatchError
-from rates_app.ops.text import counted
+from rates_app.ops.text import counted, describe_faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,8 +93,7 @@ def parse_schedule(values: dict[str, object]) -> Schedule:
     try:
         return Schedule.model_validate(values)
     except ValidationError as error:
-        faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        raise InvalidSchedule("; ".join(faults)) from error
+        raise InvalidSchedule(describe_faults(error)) from error
 
 
 class Expectation(NamedTuple):

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 from rates_app.batches.formats.ndjson import RepeatedKey, distinct
 from rates_app.batches.model import DEFAULT_TERMS, Terms, Unreadable
 from rates_app.batches.sources.names import MANIFEST_SUFFIX
+from rates_app.ops.text import describe_faults
 
 if TYPE_CHECKING:
     from rates_app.batches.formats.inspection import RecognisedFile
@@ -130,9 +131,5 @@ def parse_manifest(content: bytes) -> Manifest:
     except RepeatedKey as error:
         raise Unreadable(f"the manifest *{MANIFEST_SUFFIX} can't be read: it has {error} twice") from error
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}".lstrip(": ")
-            for each in error.errors(include_url=False, include_input=False, include_context=False)
-        )
-        raise Unreadable(f"the manifest *{MANIFEST_SUFFIX} can't be read: {problems}") from error
+        raise Unreadable(f"the manifest *{MANIFEST_SUFFIX} can't be read: {describe_faults(error)}") from error
     return manifest
