@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -12,21 +11,16 @@ import pytest
 
 from release.programs import ReleaseError
 from release.proposal import propose
+from tests.fixtures.git import git, name_committer
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def git(root: Path, *arguments: str) -> str:
-    return subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, check=True).stdout.strip()
-
-
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A clone whose remote has one commit, and a gh that records its calls."""
-    for role in ("AUTHOR", "COMMITTER"):
-        monkeypatch.setenv(f"GIT_{role}_NAME", "t")
-        monkeypatch.setenv(f"GIT_{role}_EMAIL", "t@example.com")
+    name_committer(monkeypatch)
     programs = tmp_path / "programs"
     programs.mkdir()
     gh = programs / "gh"

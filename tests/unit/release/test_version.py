@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import pytest
 
 from release.programs import ReleaseError
 from release.version import current, set_version, tag, unreleased
+from tests.fixtures.git import git, name_committer
 from tests.prose import ROOT
 
 if TYPE_CHECKING:
@@ -19,15 +19,9 @@ DAY = date(2026, 11, 30)
 CHANGELOG = "# Changelog\n\n## Unreleased\n\n### Added\n- A page.\n\n## 0.1.0 - 2026-01-02\n\n### Added\n- All.\n"
 
 
-def git(root: Path, *arguments: str) -> str:
-    return subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, check=True).stdout.strip()
-
-
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for role in ("AUTHOR", "COMMITTER"):
-        monkeypatch.setenv(f"GIT_{role}_NAME", "t")
-        monkeypatch.setenv(f"GIT_{role}_EMAIL", "t@example.com")
+    name_committer(monkeypatch)
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "a"\nversion = "0.1.0"\n\n[tool.a]\nversion = "9"\n')
     (tmp_path / "CHANGELOG.md").write_text(CHANGELOG)
     git(tmp_path, "init", "--quiet")
