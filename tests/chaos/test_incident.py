@@ -67,7 +67,7 @@ class IncidentReplay:
         self._pods: dict[str, Any] = {}
         self.minute = 0
         self.series: dict[str, dict[int, float]] = defaultdict(dict)
-        self.told: list[tuple[int, str]] = []  # by the watcher
+        self.reported: list[tuple[int, str]] = []  # by the watcher
 
     def replay(self, recording: str) -> None:
         """Change the cluster's pods as in a recording."""
@@ -104,7 +104,7 @@ class IncidentReplay:
         if self._incidents.advance(self._now, lambda _: ""):
             for alert in self._incidents.alerts(self._now):
                 state = "resolved" if alert.resolved(self._now) else "firing"
-                self.told.append((self.minute, f"{state} {alert.labels['workload']}/{alert.labels['alertname']}"))
+                self.reported.append((self.minute, f"{state} {alert.labels['workload']}/{alert.labels['alertname']}"))
 
     def _scrape(self) -> None:
         for family in text_string_to_metric_families(self._client.get("/metrics").text):
@@ -181,14 +181,14 @@ def fired(night: IncidentReplay, folder: Path) -> list[tuple[int, str]]:
     for hours, minutes, found in re.findall(r"time: (?:(\d+)h)?(?:(\d+)m)?.*\n\s+exp: nil\n\s+got: ?(.*)", output):
         alerts[int(hours or 0) * 60 + int(minutes or 0)] = set(re.findall(r'alertname="(\w+)"', found))
     assert alerts, output
-    told: list[tuple[int, str]] = []
+    reported: list[tuple[int, str]] = []
     before: set[str] = set()
     for minute in range(night.minute):
         now = alerts.get(minute, set())
-        told += [(minute, f"firing {alert}") for alert in sorted(now - before)]
-        told += [(minute, f"resolved {alert}") for alert in sorted(before - now)]
+        reported += [(minute, f"firing {alert}") for alert in sorted(now - before)]
+        reported += [(minute, f"resolved {alert}") for alert in sorted(before - now)]
         before = now
-    return told
+    return reported
 
 
 @pytest.mark.slow
@@ -227,8 +227,8 @@ def test_incidents_are_notified_in_order_with_their_all_clears(
         connection.execute("UPDATE batches SET state = 'refused', ended_at = now() WHERE name = 'stuck'")
     night.pass_time(3)
 
-    told = sorted([*fired(night, tmp_path), *night.told], key=lambda one: one[0])
-    assert [what for _, what in told] == [
+    reported = sorted([*fired(night, tmp_path), *night.reported], key=lambda one: one[0])
+    assert [what for _, what in reported] == [
         "firing CacheDown",
         "resolved CacheDown",
         "firing DatabaseErrors",

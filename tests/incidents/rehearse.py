@@ -99,7 +99,7 @@ def rehearse(case: IncidentCase, stack: RunningStack, watching: Alerting) -> Reh
     wait_until(lambda: not watching.firing() - UNRELATED, seconds=TIMEOUT_SECONDS, describe=watching.firing)
     seen, began = len(watching.notices), time.monotonic()
 
-    def told(*, firing: bool) -> set[tuple[str, str]]:
+    def sent(*, firing: bool) -> set[tuple[str, str]]:
         return {
             (notice.recipient, notice.alert)
             for notice in watching.notices[seen:]
@@ -108,9 +108,9 @@ def rehearse(case: IncidentCase, stack: RunningStack, watching: Alerting) -> Reh
 
     def wait(what: str, *, firing: bool) -> float:
         try:
-            wait_until(lambda: wanted <= told(firing=firing))
+            wait_until(lambda: wanted <= sent(firing=firing))
         except TimeoutError:
-            result.problems.append(f"no {what} of {sorted(wanted - told(firing=firing))}")
+            result.problems.append(f"no {what} of {sorted(wanted - sent(firing=firing))}")
         return time.monotonic()
 
     with case.fault(stack):
@@ -123,7 +123,7 @@ def rehearse(case: IncidentCase, stack: RunningStack, watching: Alerting) -> Reh
     ended = time.monotonic()
     over = wait("all-clear", firing=False)
     wait_until(lambda: not watching.firing() - UNRELATED, seconds=TIMEOUT_SECONDS, describe=watching.firing)
-    others = {alert for _, alert in told(firing=True)} - case.alerts - UNRELATED
+    others = {alert for _, alert in sent(firing=True)} - case.alerts - UNRELATED
     if wrong := others - case.also:
         result.problems.append(f"also notified: {sorted(wrong)}")
     texts = {notice.alert: notice.text for notice in watching.notices[seen:] if notice.firing}
@@ -131,7 +131,7 @@ def rehearse(case: IncidentCase, stack: RunningStack, watching: Alerting) -> Reh
         (
             case.name,
             f"{datetime.now(UTC):%Y-%m-%d}",
-            ", ".join(sorted({who for who, alert in told(firing=True) if alert in case.alerts})) or "**nobody**",
+            ", ".join(sorted({who for who, alert in sent(firing=True) if alert in case.alerts})) or "**nobody**",
             ", ".join(sorted(case.alerts)),
             _minutes(notified - began),
             " / ".join(texts.get(alert, "") for alert in sorted(case.alerts)),

@@ -127,7 +127,7 @@ def changes_meaning(name: str) -> bool:
 
 
 def _check_names(names: Sequence[str], where: str) -> None:
-    """Refuse a name that the ledger could not store, and that nobody writes on purpose."""
+    """Refuse a name that the ledger could not store: only a damaged file has one."""
     for at, name in enumerate(names):
         if "\0" in name:
             raise Unreadable(

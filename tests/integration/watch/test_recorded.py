@@ -30,7 +30,7 @@ class Replay:
         self.settings = WatchSettings(**settings)  # type: ignore[arg-type]  # numbers, checked by the class
         self.incidents = Incidents("test", self.settings, lambda page: f"runbooks/{page}.md")
         self.pods: dict[str, Any] = {}
-        self.told: list[str] = []
+        self.reported: list[str] = []
         self.alerts: dict[str, Alert] = {}
         self.now = datetime.fromisoformat(RECORDED[0]["at"])
         self.findings: list[Detection] = []
@@ -45,7 +45,7 @@ class Replay:
                 self.pods[uid] = event["object"]
             self._look(uid)
         self._wait(self.now + seconds_after * SECOND)
-        return self.told
+        return self.reported
 
     def _wait(self, until: datetime) -> None:
         while self.now < until:
@@ -56,8 +56,8 @@ class Replay:
                 for alert in self.incidents.alerts(self.now):
                     state = "resolved" if alert.resolved(self.now) else "firing"
                     line = f"{state} {alert.labels['workload']}/{alert.labels['alertname']}"
-                    if line not in self.told:
-                        self.told.append(line)
+                    if line not in self.reported:
+                        self.reported.append(line)
                         self.alerts.setdefault(alert.labels["workload"], alert)
 
     def _look(self, uid: str) -> None:

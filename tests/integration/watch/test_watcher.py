@@ -36,7 +36,7 @@ class RecordingTarget:
     def __init__(self) -> None:
         self.failures = 0
         self.alerts: list[Alert] = []
-        self.told: list[str] = []
+        self.reported: list[str] = []
         self._states: dict[str, str] = {}
 
     def send(self, alerts: Sequence[Alert], now: datetime) -> None:
@@ -49,10 +49,10 @@ class RecordingTarget:
             if self._states.get(key) != state:
                 self._states[key] = state
                 self.alerts.append(alert)
-                self.told.append(f"{state} {key}")
+                self.reported.append(f"{state} {key}")
 
     def wait(self, count: int) -> None:
-        wait_until(lambda: len(self.told) >= count, describe=lambda: self.told)
+        wait_until(lambda: len(self.reported) >= count, describe=lambda: self.reported)
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_alerts_begin_and_end_in_order(
     for number, recording in enumerate(("spark-again", "crash-mended", "rollback"), start=4):
         cluster.replay(RECORDED / f"{recording}.jsonl")
         reader.wait(number)
-    assert reader.told == [
+    assert reader.reported == [
         "firing rates/rates-app/ImagePullFailure",
         "firing rates/rates-dispatcher/PodCrashLoop",
         "firing rates/batch-41/SparkApplicationFailed",
@@ -134,7 +134,7 @@ def test_a_problem_that_ends_immediately_is_no_alert(
     cluster.replay(RECORDED / "crash-mended.jsonl")
     cluster.replay(RECORDED / "spark-failed.jsonl")
     reader.wait(1)
-    assert reader.told == ["firing rates/batch-41/SparkApplicationFailed"]
+    assert reader.reported == ["firing rates/batch-41/SparkApplicationFailed"]
 
 
 def test_alerts_are_sent_again_until_they_are_accepted(
@@ -147,7 +147,7 @@ def test_alerts_are_sent_again_until_they_are_accepted(
     reader.failures = 3
     cluster.replay(RECORDED / "crash-mended.jsonl")
     reader.wait(2)
-    assert reader.told == [
+    assert reader.reported == [
         "firing rates/rates-dispatcher/PodCrashLoop",
         "resolved rates/rates-dispatcher/PodCrashLoop",
     ]
@@ -167,7 +167,7 @@ def test_a_new_watcher_repeats_nothing(
     reader.wait(2)
     cluster.replay(RECORDED / "crash-mended.jsonl")
     reader.wait(3)
-    assert reader.told == [
+    assert reader.reported == [
         "firing rates/rates-dispatcher/PodCrashLoop",
         "firing rates/batch-41/SparkApplicationFailed",
         "resolved rates/rates-dispatcher/PodCrashLoop",
@@ -183,8 +183,10 @@ def test_a_thousand_flapping_events_make_few_alerts(
             cluster.replay(RECORDED / f"{recording}.jsonl")
             time.sleep(0.02)
     cluster.replay(RECORDED / "spark-failed.jsonl")  # sent after all of them
-    wait_until(lambda: "firing rates/batch-41/SparkApplicationFailed" in reader.told, describe=lambda: reader.told)
-    assert 1 <= len(reader.told) <= 5
+    wait_until(
+        lambda: "firing rates/batch-41/SparkApplicationFailed" in reader.reported, describe=lambda: reader.reported
+    )
+    assert 1 <= len(reader.reported) <= 5
 
 
 def test_only_permitted_namespaces_are_watched(cluster: FakeCluster, api: client.ApiClient) -> None:
