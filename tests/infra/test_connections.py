@@ -104,7 +104,7 @@ def demands(stack: Rehearsal) -> Iterator[tuple[str, Demand]]:
         own = serving(rates)
         region = "standby" if "standby" in cluster.name else ""
         regions.setdefault(region, []).append(own._replace(primary=own.primary + ingesting(ingest)))
-    for region, found in regions.items():
+    for region, found in sorted(regions.items()):
         yield region, Demand(*map(sum, zip(*found, strict=True)))
 
 
