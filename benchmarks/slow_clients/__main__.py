@@ -1,8 +1,9 @@
 """Measure good clients during attacks: ``python -m benchmarks.slow_clients``.
 
 For each server and each sort of bad connection, 10,000 of them are opened within 20 s, while good clients send 100
-requests per second. ``--record`` writes the table into docs/performance.md. Servers that are not installed are left
-out: ``apt install haproxy``, ``uv pip install granian==2.8.9``.
+requests per second. The control is this service while the same connections go to another process: its p99 shows what
+the attack costs the machine, whichever server it reaches. ``--record`` writes the table into docs/performance.md.
+Servers that are not installed are left out: ``apt install haproxy``, ``uv pip install granian==2.8.9``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import asyncio
 import os
 import resource
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -41,6 +43,8 @@ PAGE = ROOT / "docs" / "performance.md"
 HOT = "/rates?date_from=2021-01-01&date_to=2021-01-31&orig_code=CNGGZ&dest_code=EETLL"
 APPLICATION = "benchmarks.slow_clients.application:app"
 WORKERS, THREADS = "2", "8"
+#: The row of the control.
+CONTROL = "ours, attack on a neighbour"
 #: Between two measurements, until the server has closed the attack's connections.
 SETTLE_SECONDS = 3.0
 #: HAProxy as its manual proposes it against slow clients, in front of gunicorn.
@@ -138,11 +142,11 @@ class ClientLoad:
     token: str
 
 
-def under(load: ClientLoad, port: int, sort: str | None) -> Latencies:
-    """Measure good clients, during an attack if a sort is given."""
+def under(load: ClientLoad, port: int, sort: str | None, attacked: int | None = None) -> Latencies:
+    """Measure good clients of a port, during an attack on it, or on the port ``attacked``, if a sort is given."""
     attacker = None
     if sort is not None:
-        options = [str(port), sort, str(load.connections), str(load.seconds)]
+        options = [str(attacked or port), sort, str(load.connections), str(load.seconds)]
         command = [sys.executable, "-m", "benchmarks.slow_clients.attack", *options]
         attacker = subprocess.Popen(
             command, env={**os.environ, "ATTACK_TOKEN": load.token}, cwd=ROOT, stdout=subprocess.PIPE
@@ -157,6 +161,32 @@ def under(load: ClientLoad, port: int, sort: str | None) -> Latencies:
             attacker.stdout.close()
     time.sleep(SETTLE_SECONDS)
     return found
+
+
+@contextmanager
+def neighbour(folder: Path) -> Iterator[int]:
+    """Run a process that accepts connections and does nothing with them, and yield its port."""
+    port = free_port()
+    with (folder / f"{port}.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.slow_clients.neighbour", str(port)], stdout=log, stderr=log, cwd=ROOT
+        )
+        try:
+            wait_until(
+                lambda: socket.create_connection(("127.0.0.1", port)).close() is None,
+                seconds=START_SECONDS,
+                pause=0.1,
+                ignore=(OSError,),
+            )
+            yield port
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def row(name: str, without: Latencies, during: list[Latencies]) -> str:
+    """Format a server's measurements."""
+    return format_row([name, f"{without.percentile(0.99):.1f}", *(cell(found, without) for found in during)])
 
 
 def cell(found: Latencies, without: Latencies) -> str:
@@ -194,10 +224,11 @@ def main() -> None:
                 continue
             with running(name, settings.data_dir, environment) as port:
                 print(name, file=sys.stderr)
-                measured = [under(load, port, sort) for sort in (None, *sorts)]
-            without = measured[0]
-            cells = [f"{without.percentile(0.99):.1f}", *(cell(found, without) for found in measured[1:])]
-            rows.append(format_row([name, *cells]))
+                without, *during = [under(load, port, sort) for sort in (None, *sorts)]
+                rows.append(row(name, without, during))
+                if name == "ours":
+                    with neighbour(settings.data_dir) as other:
+                        rows.append(row(CONTROL, without, [under(load, port, sort, other) for sort in sorts]))
             print(rows[-1], file=sys.stderr)
     table = format_table(["server", "without", *sorts], rows, range(1, len(sorts) + 2))
     print(table)
