@@ -8,6 +8,7 @@ from pathlib import Path
 import pulumi
 import pulumi_aws as aws
 import pulumi_random
+from components.alerts import Alerts, AlertsArgs
 from components.bootstrap import Bootstrap, BootstrapArgs
 from components.budget import Budget, BudgetArgs
 from components.credentials import Credentials, CredentialsArgs
@@ -16,7 +17,7 @@ from components.pipeline import Pipeline, PipelineArgs
 from components.region import Colour, Region, RegionArgs
 from components.registry import Registry, RegistryArgs
 from components.storage import Storage, StorageArgs
-from components.traffic import Standby, Traffic, TrafficArgs
+from components.traffic import HEALTH_METRICS_REGION, Standby, Traffic, TrafficArgs
 from components.zone import Zone, ZoneArgs
 from settings import StackSettingsError, load, placeholders
 
@@ -31,10 +32,16 @@ promoted = standby is not None and standby.promoted
 protect = settings.database.protect
 
 regions = [settings.region, *([standby.region] if standby else [])]
-providers = {
-    name: aws.Provider(name, region=name, allowed_account_ids=[settings.account], default_tags={"tags": settings.tags})
-    for name in regions
-}
+
+
+def aws_provider(region: str) -> aws.Provider:
+    """Create the provider of a region, which refuses other accounts."""
+    return aws.Provider(
+        region, region=region, allowed_account_ids=[settings.account], default_tags={"tags": settings.tags}
+    )
+
+
+providers = {region: aws_provider(region) for region in regions}
 here = pulumi.ResourceOptions(providers=[providers[settings.region]])
 
 password = pulumi_random.RandomPassword("database", length=48, special=False)
@@ -92,6 +99,7 @@ first = Region(
         encryption=encryption,
         storage=storage,
         takes_batches=not promoted,
+        replicated=storage if standby else None,
     ),
     here,
 )
@@ -152,6 +160,7 @@ if standby:
             encryption=second_encryption,
             storage=second_storage,
             takes_batches=promoted,
+            replicated=storage,
             database_source_arn=None if promoted else first.database.arn,
         ),
         there,
@@ -188,6 +197,24 @@ Bootstrap(
     pulumi.ResourceOptions(parent=first),
 )
 if zone and settings.domain and settings.serves_https:
+    topics = {one.plan.region: one.alerts for one in (first, *([second] if standby else []))}
+    if HEALTH_METRICS_REGION not in topics:
+        providers[HEALTH_METRICS_REGION] = aws_provider(HEALTH_METRICS_REGION)
+        health = pulumi.ResourceOptions(providers=[providers[HEALTH_METRICS_REGION]])
+        health_key = Encryption("health-key", key_args(HEALTH_METRICS_REGION, has_primary=False), health)
+        topics[HEALTH_METRICS_REGION] = Alerts(
+            "health",
+            AlertsArgs(
+                email=settings.alert_email,
+                pager_url=settings.pager_url,
+                colours=(),
+                ticket_url=None,
+                key_arn=health_key.key_arn,
+                account_id=settings.account,
+                log_days=settings.log_days,
+            ),
+            health,
+        )
     Traffic(
         "traffic",
         TrafficArgs(
@@ -195,6 +222,8 @@ if zone and settings.domain and settings.serves_https:
             zone_id=zone.zone_id,
             weights={colour: cluster.weight for colour, cluster in settings.clusters.items()},
             load_balancers=first.load_balancers,
+            alerts=topics[HEALTH_METRICS_REGION],
+            health_provider=providers[HEALTH_METRICS_REGION],
             standby=Standby(
                 load_balancer=second.load_balancers["blue"],
                 region=standby.region,

@@ -42,6 +42,7 @@ LIMITS: Mapping[str, NameLimit] = {
         "alarmName", 255, "CloudWatch API Reference, PutCompositeAlarm"
     ),
     "aws:cloudwatch/dashboard:Dashboard": NameLimit("dashboardName", 255, "CloudWatch API Reference, PutDashboard"),
+    "aws:cloudwatch/eventRule:EventRule": NameLimit("name", 64, "EventBridge API Reference, PutRule"),
     "aws:cloudwatch/logGroup:LogGroup": NameLimit("name", 512, "CloudWatch Logs API Reference, CreateLogGroup"),
     "aws:cloudwatch/logMetricFilter:LogMetricFilter": NameLimit(
         "name", 512, "CloudWatch Logs API Reference, PutMetricFilter"

@@ -47,6 +47,7 @@ ACTIONS = (
     "eks:CreateCluster",
     "elasticache:CreateReplicationGroup",
     "elasticloadbalancing:CreateLoadBalancer",
+    "events:PutRule",
     "iam:CreateRole",
     "iam:PassRole",
     "iam:CreateServiceLinkedRole",

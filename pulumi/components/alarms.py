@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from components.alarm import Alarm, function_errors
+from components.storage import REPLICATION_MINUTES, REPLICATION_RULE
 
 from rates_app.watch.rules import classify
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     import pulumi
     from components.alerts import Alerts
@@ -18,12 +21,12 @@ if TYPE_CHECKING:
     from components.database import Database
     from components.events import Events
     from components.load_balancer import LoadBalancer
+    from components.storage import Storage
 
 # Kubernetes' reasons for a pod's problem. The watcher's rules have the meaning and the runbook of each.
 POD_KEYWORDS = ("CrashLoopBackOff", "CreateContainerConfigError", "ErrImagePull", "ImagePullBackOff", "OOMKilled")
 GIB = 2**30
-
-AlarmSeverity = Literal["critical", "warning", "none"]
+DAY_MINUTES = 24 * 60
 
 ALB = "AWS/ApplicationELB"
 
@@ -42,31 +45,23 @@ class MonitoringArgs:
     storage_gib: int
     cache: Cache
     events: Events
+    follows: bool
+    """Whether the region's database follows a primary in another region."""
+    restorable_metric: str | None
+    """Metric in the stack's namespace with the age of the database's last restorable time; None for a follower."""
+    certificate_arn: pulumi.Input[str] | None
+    """Certificate of the load balancers; None while the stack serves over HTTP."""
+    replicated: Storage | None
+    """Buckets that are copied between the stack's regions, if it has two."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Alarm:
-    """One alarm: its metric, threshold and duration, and the meaning for the operator."""
+def metric_namespace(prefix: str) -> str:
+    """Return the namespace of a region's own metrics.
 
-    name: str
-    meaning: str
-    runbook: str
-    """Page under ``runbooks/``."""
-    namespace: str
-    metric: str
-    above: float
-    dimensions: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
-    statistic: str = "Maximum"
-    minutes: int = 5
-    below: bool = False
-    missing: str = "notBreaching"
-    severity: AlarmSeverity = "warning"
-    """Whether it pages, opens a ticket, or is only part of a composite alarm."""
-
-
-def metric_namespace(args: MonitoringArgs) -> str:
-    """Return the namespace of the metrics that are counted in logs."""
-    return f"Rates/{args.prefix}"
+    Args:
+        prefix: The region's prefix of names.
+    """
+    return f"Rates/{prefix}"
 
 
 def alarm_table(args: MonitoringArgs) -> list[Alarm]:
@@ -79,7 +74,7 @@ def alarm_table(args: MonitoringArgs) -> list[Alarm]:
             name=f"pod-{kebab(keyword)}",
             runbook=_runbook(keyword),
             meaning=f"A pod reports {keyword}.",
-            namespace=metric_namespace(args),
+            namespace=metric_namespace(args.prefix),
             metric=keyword,
             above=0,
             statistic="Sum",
@@ -144,11 +139,15 @@ def alarm_table(args: MonitoringArgs) -> list[Alarm]:
         Alarm(
             name=f"replica-lag-{number}",
             runbook="replica-lag",
-            meaning="A replica is far behind; reads move to the others.",
+            meaning="The database is far behind the other region's primary: a failover loses more than planned."
+            if args.follows
+            else "A replica is far behind; reads move to the others.",
             namespace=rds,
             metric="ReplicaLag",
             above=30,
             dimensions={"DBInstanceIdentifier": identifier},
+            # RDS publishes no lag while a replica has no connection to a primary in another region.
+            missing="breaching" if args.follows else "notBreaching",
         )
         for number, identifier in enumerate(args.database.replica_identifiers, start=1)
     ]
@@ -162,6 +161,10 @@ def alarm_table(args: MonitoringArgs) -> list[Alarm]:
         *heartbeats,
         *database,
         *cache,
+        *_certificate_alarms(args),
+        *_restore_alarms(args),
+        *_replication_alarms(args),
+        *_ticket_alarms(args),
         Alarm(
             name="messages-dead",
             runbook="dead-letter-queue",
@@ -182,6 +185,89 @@ def alarm_table(args: MonitoringArgs) -> list[Alarm]:
             dimensions=queue,
         ),
     ]
+
+
+def _certificate_alarms(args: MonitoringArgs) -> Iterator[Alarm]:
+    """Watch the certificate. ACM renews it 45 days before its end at the latest."""
+    if args.certificate_arn is not None:
+        yield Alarm(
+            name="certificate-expiry",
+            runbook="certificate-expiry",
+            meaning="The load balancers' certificate expires within 30 days and was not renewed.",
+            namespace="AWS/CertificateManager",
+            metric="DaysToExpiry",
+            above=30,
+            dimensions={"CertificateArn": args.certificate_arn},
+            statistic="Minimum",
+            # ACM publishes twice a day, and not at all after the certificate has expired.
+            minutes=DAY_MINUTES,
+            period_minutes=DAY_MINUTES,
+            below=True,
+            missing="ignore",
+        )
+
+
+def _restore_alarms(args: MonitoringArgs) -> Iterator[Alarm]:
+    """Watch the time up to which the database can be restored."""
+    if args.restorable_metric is not None:
+        yield Alarm(
+            name="restorable-time",
+            runbook="point-in-time-restore",
+            meaning="The database can't be restored to a time of the last 15 minutes, or nothing checks that.",
+            namespace=metric_namespace(args.prefix),
+            metric=args.restorable_metric,
+            above=15 * 60,
+            # A missing value is a failed check.
+            minutes=15,
+            missing="breaching",
+        )
+
+
+def _replication_alarms(args: MonitoringArgs) -> Iterator[Alarm]:
+    """Watch the copies of the buckets.
+
+    Both regions have these alarms, because S3's documentation does not say which one gets the metrics. A region without
+    them stays silent.
+    """
+    if args.replicated is None or args.replicated.copies is None:
+        return
+    copies = args.replicated.copies.buckets
+    for purpose, bucket in args.replicated.buckets.items():
+        rule = {"SourceBucket": bucket.name, "DestinationBucket": copies[purpose].name, "RuleId": REPLICATION_RULE}
+        for metric, name, meaning, above, statistic in (
+            ("ReplicationLatency", "late", "are copied late", REPLICATION_MINUTES * 60, "Maximum"),
+            ("OperationsFailedReplication", "failed", "could not be copied", 0, "Sum"),
+        ):
+            yield Alarm(
+                name=f"replication-{name}-{purpose}",
+                runbook="replication",
+                meaning=f"Files in the bucket {purpose} {meaning} to the other region.",
+                namespace="AWS/S3",
+                metric=metric,
+                above=above,
+                dimensions=rule,
+                statistic=statistic,
+                minutes=5,
+                period_minutes=5,
+            )
+
+
+def _ticket_alarms(args: MonitoringArgs) -> Iterator[Alarm]:
+    """Watch the function that opens tickets. It can't report itself, so lost messages page."""
+    tickets = args.alerts.tickets
+    if tickets is not None:
+        yield function_errors("ticket-errors", "No ticket could be opened, for now.", "tickets", tickets.function_name)
+        yield Alarm(
+            name="tickets-dead",
+            runbook="tickets",
+            meaning="Warnings have no ticket: the ticket system refused them for hours.",
+            namespace="AWS/SQS",
+            metric="ApproximateNumberOfMessagesVisible",
+            above=0,
+            dimensions={"QueueName": tickets.dead_letter_queue_name},
+            minutes=1,
+            severity="critical",
+        )
 
 
 def _cache_alarms(number: int, member: pulumi.Output[str]) -> list[Alarm]:

@@ -39,6 +39,14 @@ class AlertsArgs:
     log_days: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Tickets:
+    """The function that opens tickets, and the queue of the messages that it could not handle."""
+
+    function_name: pulumi.Output[str]
+    dead_letter_queue_name: pulumi.Output[str]
+
+
 class Alerts(pulumi.ComponentResource):
     """SNS topics with their subscribers.
 
@@ -47,8 +55,10 @@ class Alerts(pulumi.ComponentResource):
         warning_arn: Topic of alerts that open a ticket.
         heartbeats: Topic to which each cluster's Alertmanager publishes while alerting works, by colour.
         notify_secret_arn: Secret with the keys and tokens of Alertmanager's receivers, one file for each of its keys.
+            It exists if there are clusters.
         notify_secret_name: Name of that secret.
         ticket_token_secret: Name of the secret that the operator puts the ticket system's token into, if any.
+        tickets: The function that opens tickets, if the stack has a ticket system.
     """
 
     critical_arn: pulumi.Output[str]
@@ -57,6 +67,7 @@ class Alerts(pulumi.ComponentResource):
     notify_secret_arn: pulumi.Output[str]
     notify_secret_name: pulumi.Output[str]
     ticket_token_secret: pulumi.Output[str] | None = None
+    tickets: Tickets | None = None
 
     def __init__(self, name: str, args: AlertsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("rates:index:Alerts", name, None, opts)
@@ -79,21 +90,8 @@ class Alerts(pulumi.ComponentResource):
                 filter_policy_scope="MessageBody",
                 opts=child,
             )
-        notify = secretsmanager.Secret(
-            f"{name}-notify",
-            kms_key_id=args.key_arn,
-            description="Keys and tokens of Alertmanager's receivers",
-            opts=child,
-        )
-        secretsmanager.SecretVersion(
-            f"{name}-notify",
-            secret_id=notify.id,
-            secret_string="{}",  # noqa: S106 - none
-            # The operator adds keys and tokens. They must not be in a repository.
-            opts=pulumi.ResourceOptions(parent=self, ignore_changes=["secretString"]),
-        )
-        self.notify_secret_arn = notify.arn
-        self.notify_secret_name = notify.name
+        if args.colours:
+            self._notify_secret(name, args.key_arn)
         if args.ticket_url:
             self._tickets(f"{name}-ticket", args, args.ticket_url)
         self.register_outputs({"critical_arn": self.critical_arn, "warning_arn": self.warning_arn})
@@ -117,6 +115,24 @@ class Alerts(pulumi.ComponentResource):
         )
         sns.TopicSubscription(f"{name}-email", topic=topic.arn, protocol="email", endpoint=args.email, opts=child)
         return topic.arn
+
+    def _notify_secret(self, name: str, key_arn: pulumi.Input[str]) -> None:
+        """Create the secret of Alertmanager's receivers."""
+        notify = secretsmanager.Secret(
+            f"{name}-notify",
+            kms_key_id=key_arn,
+            description="Keys and tokens of Alertmanager's receivers",
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        secretsmanager.SecretVersion(
+            f"{name}-notify",
+            secret_id=notify.id,
+            secret_string="{}",  # noqa: S106 - none
+            # The operator adds keys and tokens. They must not be in a repository.
+            opts=pulumi.ResourceOptions(parent=self, ignore_changes=["secretString"]),
+        )
+        self.notify_secret_arn = notify.arn
+        self.notify_secret_name = notify.name
 
     def _tickets(self, name: str, args: AlertsArgs, url: str) -> None:
         child = pulumi.ResourceOptions(parent=self)
@@ -167,3 +183,4 @@ class Alerts(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, depends_on=[permission]),
         )
         self.ticket_token_secret = token.name
+        self.tickets = Tickets(function_name=function.name, dead_letter_queue_name=dead.name)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pulumi
+from components.alarm import create_alarm, function_errors
 from components.database import DATABASE_NAME, PORT, USERNAME
 from components.function import Function, FunctionArgs, package_files
 from components.policy import allow
@@ -142,6 +143,17 @@ class Credentials(pulumi.ComponentResource):
                     ),
                 ],
             ),
+            child,
+        )
+        create_alarm(
+            name,
+            function_errors(
+                "rotation-errors",
+                "A login of the database could not be rotated; Secrets Manager tries again.",
+                "credential-rotation",
+                function.name,
+            ),
+            args.region.alerts,
             child,
         )
         for user, arn in self.arns.items():

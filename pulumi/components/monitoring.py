@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pulumi
+from components.alarm import actions, create_alarm
 from components.alarms import ALB, POD_KEYWORDS, alarm_table, kebab, metric_namespace
 from pulumi_aws import cloudwatch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from components.alarms import Alarm, AlarmSeverity, MonitoringArgs
+    from components.alarm import Alarm
+    from components.alarms import MonitoringArgs
     from components.cluster import Cluster
     from components.load_balancer import LoadBalancer
 
@@ -77,7 +79,8 @@ class Monitoring(pulumi.ComponentResource):
         for colour, cluster in args.clusters.items():
             self._count_keywords(colour, cluster)
         table = alarm_table(args)
-        alarms = {alarm.name: self._alarm(alarm) for alarm in table}
+        child = pulumi.ResourceOptions(parent=self)
+        alarms = {alarm.name: create_alarm(name, alarm, args.alerts, child) for alarm in table}
         burning = {
             objective.name: [
                 self._burning(objective, colour, balancer) for colour, balancer in args.load_balancers.items()
@@ -125,38 +128,13 @@ class Monitoring(pulumi.ComponentResource):
                 log_group_name=cluster.application_log_group,
                 pattern=f'"{keyword}"',
                 metric_transformation={
-                    "namespace": metric_namespace(self._args),
+                    "namespace": metric_namespace(self._args.prefix),
                     "name": keyword,
                     "value": "1",
                     "default_value": "0",
                 },
                 opts=pulumi.ResourceOptions(parent=self),
             )
-
-    def _alarm(self, alarm: Alarm) -> cloudwatch.MetricAlarm:
-        percentile = alarm.statistic.startswith("p")
-        return cloudwatch.MetricAlarm(
-            f"{self._name}-{alarm.name}",
-            alarm_description=f"{alarm.meaning} Runbook: runbooks/{alarm.runbook}.md",
-            namespace=alarm.namespace,
-            metric_name=alarm.metric,
-            dimensions=dict(alarm.dimensions),
-            statistic=None if percentile else alarm.statistic,
-            extended_statistic=alarm.statistic if percentile else None,
-            period=60,
-            evaluation_periods=alarm.minutes,
-            threshold=alarm.above,
-            comparison_operator="LessThanThreshold" if alarm.below else "GreaterThanThreshold",
-            treat_missing_data=alarm.missing,
-            alarm_actions=self._actions(alarm.severity),
-            ok_actions=self._actions(alarm.severity),
-            opts=pulumi.ResourceOptions(parent=self),
-        )
-
-    def _actions(self, severity: AlarmSeverity) -> list[pulumi.Output[str]]:
-        """Return the topic of a severity."""
-        alerts = self._args.alerts
-        return {"critical": [alerts.critical_arn], "warning": [alerts.warning_arn], "none": []}[severity]
 
     def _burning(self, objective: Objective, colour: str, balancer: LoadBalancer) -> cloudwatch.CompositeAlarm:
         """Alarm when an objective's budget is used up too fast over both windows of a pair."""
@@ -210,8 +188,8 @@ class Monitoring(pulumi.ComponentResource):
             alarm_name=f"{self._args.prefix}-{name}",
             alarm_description=f"{meaning} Runbook: runbooks/{runbook or name}.md",
             alarm_rule=rule,
-            alarm_actions=self._actions("critical"),
-            ok_actions=self._actions("critical"),
+            alarm_actions=actions(self._args.alerts, "critical"),
+            ok_actions=actions(self._args.alerts, "critical"),
             opts=pulumi.ResourceOptions(parent=self),
         )
 
@@ -262,7 +240,7 @@ def _widgets(table: list[Alarm], load_balancers: Mapping[str, LoadBalancer], reg
         {
             "title": alarm.name,
             "stat": alarm.statistic,
-            "period": 60,
+            "period": 60 * alarm.period_minutes,
             "metrics": [[alarm.namespace, alarm.metric, *(part for pair in alarm.dimensions.items() for part in pair)]],
             "annotations": {"horizontal": [{"label": "alarm", "value": alarm.above}]},
         }

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pulumi
-from components.alarms import MonitoringArgs
+from components.alarms import MonitoringArgs, metric_namespace
 from components.alerts import Alerts, AlertsArgs
 from components.cache import Cache, CacheArgs
 from components.cluster import Cluster, ClusterArgs
@@ -15,6 +15,7 @@ from components.events import Events, EventsArgs
 from components.load_balancer import LoadBalancer, LoadBalancerArgs
 from components.monitoring import Monitoring
 from components.network import Network, NetworkArgs
+from components.restorable import METRIC, RestorableTime, RestorableTimeArgs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,6 +56,8 @@ class RegionArgs:
     """Whether files that arrive are announced; a standby stays silent until it is promoted."""
     database_source_arn: pulumi.Input[str] | None = None
     """Primary of another region that this one's database follows."""
+    replicated: Storage | None = None
+    """Buckets that are copied between two regions."""
 
 
 class Region(pulumi.ComponentResource):
@@ -184,6 +187,18 @@ class Region(pulumi.ComponentResource):
             ),
             child,
         )
+        follows = args.database_source_arn is not None
+        if not follows:
+            RestorableTime(
+                f"{part}restorable",
+                RestorableTimeArgs(
+                    database=self.database,
+                    namespace=metric_namespace(args.prefix),
+                    key_arn=key_arn,
+                    log_days=settings.log_days,
+                ),
+                child,
+            )
         Monitoring(
             f"{part}monitoring",
             MonitoringArgs(
@@ -196,6 +211,10 @@ class Region(pulumi.ComponentResource):
                 storage_gib=settings.database.storage_gib,
                 cache=self.cache,
                 events=self.events,
+                follows=follows,
+                restorable_metric=None if follows else METRIC,
+                certificate_arn=args.certificate_arn,
+                replicated=args.replicated,
             ),
             child,
         )

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 BUCKETS = ("incoming", "processed", "rejected")
+REPLICATION_RULE = "everything"
+# The bound that S3 answers for, and the RPO of a batch's file.
+REPLICATION_MINUTES = 15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +42,17 @@ class Storage(pulumi.ComponentResource):
     Attributes:
         buckets: The buckets by purpose.
         key_arn: The key they are encrypted with.
+        copies: The buckets that keep a copy of everything, if any.
     """
 
     buckets: Mapping[str, Bucket]
     key_arn: pulumi.Input[str]
+    copies: Storage | None
 
     def __init__(self, name: str, args: StorageArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("rates:index:Storage", name, None, opts)
         self.key_arn = args.key_arn
+        self.copies = args.copies
         versionings = {}
         buckets = {}
         for purpose in BUCKETS:
@@ -159,7 +165,7 @@ class Storage(pulumi.ComponentResource):
                 role=role.arn,
                 rules=[
                     {
-                        "id": "everything",
+                        "id": REPLICATION_RULE,
                         "status": "Enabled",
                         "priority": 1,
                         "filter": {"prefix": ""},
@@ -169,9 +175,8 @@ class Storage(pulumi.ComponentResource):
                             "bucket": copies.buckets[purpose].arn,
                             "storage_class": "STANDARD_IA",
                             "encryption_configuration": {"replica_kms_key_id": copies.key_arn},
-                            # Fifteen minutes is the bound that S3 answers for, and the RPO of a batch's file.
-                            "metrics": {"status": "Enabled", "event_threshold": {"minutes": 15}},
-                            "replication_time": {"status": "Enabled", "time": {"minutes": 15}},
+                            "metrics": {"status": "Enabled", "event_threshold": {"minutes": REPLICATION_MINUTES}},
+                            "replication_time": {"status": "Enabled", "time": {"minutes": REPLICATION_MINUTES}},
                         },
                     }
                 ],

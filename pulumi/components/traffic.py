@@ -10,13 +10,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pulumi
+from components.alarm import Alarm, create_alarm
 from pulumi_aws import cloudwatch, route53
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import pulumi_aws
+    from components.alarm import AlarmSeverity
+    from components.alerts import Alerts
     from components.load_balancer import LoadBalancer
+
+# The only region in which Route 53 publishes metrics of health checks.
+HEALTH_METRICS_REGION = "us-east-1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +50,10 @@ class TrafficArgs:
     """Weight of every colour that has a cluster."""
     load_balancers: Mapping[str, LoadBalancer]
     """Load balancer of every colour that has a cluster."""
+    alerts: Alerts
+    """Topics in :data:`HEALTH_METRICS_REGION`. An alarm can't notify a topic of another region."""
+    health_provider: pulumi_aws.Provider
+    """Provider of that region."""
     standby: Standby | None = None
 
 
@@ -65,6 +75,8 @@ class Traffic(pulumi.ComponentResource):
                 opts=child,
             )
             check = self._health_check(f"{name}-{colour}", own.fqdn)
+            meaning = f"The {colour} cluster does not respond from outside."
+            self._report(args, _unhealthy(f"unhealthy-{colour}", meaning, check, "warning"))
             colours.append(
                 route53.Record(
                     f"{name}-serving-{colour}",
@@ -83,12 +95,19 @@ class Traffic(pulumi.ComponentResource):
         # Always a failover record: Route 53 refuses a set of another kind under the same name, so a stack that gets a
         # second region later could not replace a simple one.
         serving_check = self._health_check(f"{name}-serving", colours[0].fqdn)
+        meaning = "The service does not respond from outside."
+        self._report(args, _unhealthy("unhealthy-serving", meaning, serving_check, "critical"))
         check = self._unless_taken_over(name, serving_check, args.standby) if args.standby else serving_check
         self._apex(f"{name}-first", args, first, after, failover="PRIMARY", health_check_id=check.id)
         if args.standby:
             balancer = args.standby.load_balancer
             second = _alias(balancer.dns_name, balancer.zone_id)
             self._apex(f"{name}-second", args, second, after, failover="SECONDARY")
+
+    def _report(self, args: TrafficArgs, alarm: Alarm) -> None:
+        """Create an alarm on a health check."""
+        opts = pulumi.ResourceOptions(parent=self, provider=args.health_provider)
+        create_alarm("traffic", alarm, args.alerts, opts)
 
     def _unless_taken_over(self, name: str, serving: route53.HealthCheck, standby: Standby) -> route53.HealthCheck:
         """Count the first region as healthy only while the second one has not taken over.
@@ -170,6 +189,25 @@ class Traffic(pulumi.ComponentResource):
             tags={"Name": name},
             opts=pulumi.ResourceOptions(parent=self),
         )
+
+
+def _unhealthy(name: str, meaning: str, check: route53.HealthCheck, severity: AlarmSeverity) -> Alarm:
+    """Return the alarm on a health check, the only view of the service from outside AWS's network."""
+    return Alarm(
+        name=name,
+        meaning=meaning,
+        runbook="service-down",
+        namespace="AWS/Route53",
+        metric="HealthCheckStatus",
+        above=1,
+        dimensions={"HealthCheckId": check.id},
+        statistic="Minimum",
+        minutes=3,
+        below=True,
+        # A disabled check has no metric.
+        missing="breaching",
+        severity=severity,
+    )
 
 
 def _alias(name: pulumi.Input[str], zone_id: pulumi.Input[str]) -> route53.RecordAliasArgs:

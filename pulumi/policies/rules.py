@@ -72,6 +72,7 @@ RESOURCELESS_ACTIONS = frozenset(
         "autoscaling:DescribeLaunchConfigurations",
         "autoscaling:DescribeScalingActivities",
         "autoscaling:DescribeTags",
+        "cloudwatch:PutMetricData",
         "ec2:DescribeAvailabilityZones",
         "ec2:DescribeImages",
         "ec2:DescribeInstances",

@@ -25,8 +25,8 @@ MIN_FREE_SHARE = 0.1
 #: A file that waits longer, in minutes, has no dispatcher that takes it.
 MAX_WAIT_MINUTES = 15
 
-#: The alert on certificates fires this many days before their end.
-MIN_CERTIFICATE_DAYS = 21
+#: The alarm certificate-expiry fires this many days before their end.
+MIN_CERTIFICATE_DAYS = 30
 
 _SECONDS = 5.0
 

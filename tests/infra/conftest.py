@@ -58,3 +58,8 @@ def prod() -> Rehearsal:
 @pytest.fixture
 def prod_with_pager() -> Rehearsal:
     return _rehearsed("prod", pagerUrl="https://pager.rehearsal.test/integration/key/enqueue")
+
+
+@pytest.fixture
+def staging_in_europe() -> Rehearsal:
+    return _rehearsed("staging", region="eu-west-1")

@@ -334,16 +334,15 @@ def _sixth_vpc(world: World) -> None:
         world.make("aws:ec2/vpc:Vpc", logical=str(number), cidrBlock=f"10.{number}.0.0/16")
 
 
+def _alarm(world: World, metric: str, dimension: str, region: str = EAST) -> None:
+    namespace, name = metric.split()
+    inputs = {"namespace": namespace, "metricName": name, "dimensions": {dimension: "one"}}
+    how = {"comparisonOperator": "LessThanThreshold", "evaluationPeriods": 1}
+    world.make("aws:cloudwatch/metricAlarm:MetricAlarm", region, name="alarm", **inputs, **how)
+
+
 def _alarm_by_group(world: World) -> None:
-    world.make(
-        "aws:cloudwatch/metricAlarm:MetricAlarm",
-        name="cache-cpu",
-        namespace="AWS/ElastiCache",
-        metricName="EngineCPUUtilization",
-        dimensions={"ReplicationGroupId": "cache"},
-        comparisonOperator="GreaterThanThreshold",
-        evaluationPeriods=1,
-    )
+    _alarm(world, "AWS/ElastiCache EngineCPUUtilization", "ReplicationGroupId")
 
 
 def _untagged(world: World) -> None:
@@ -408,6 +407,12 @@ BREAKS: dict[str, Callable[[World], None]] = {
     "region-lost": _lost,
     "invoke-finds-nothing": _nothing_found,
 }
+
+
+def test_health_checks_have_metrics_in_one_region_only() -> None:
+    _alarm(World(), "AWS/Route53 HealthCheckStatus", "HealthCheckId")
+    with pytest.raises(CallRefused, match="us-east-1 only"):
+        _alarm(World(), "AWS/Route53 HealthCheckStatus", "HealthCheckId", WEST)
 
 
 def test_every_rule_has_a_violating_call_and_a_source() -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import boto3
 import pytest
 import yaml
+from lambdas.restorable import handler
+from moto import mock_aws
 from rehearsal import ROOT, Rehearsal
 
+from rates_app.doctor.places import MIN_CERTIFICATE_DAYS
 from rates_app.watch.rules import classify
 
 if TYPE_CHECKING:
@@ -19,6 +24,8 @@ pytestmark = pytest.mark.xdist_group("infra")
 
 ALARM = "aws:cloudwatch/metricAlarm:MetricAlarm"
 COMPOSITE = "aws:cloudwatch/compositeAlarm:CompositeAlarm"
+TOPIC = "aws:sns/topic:Topic"
+ROLE_POLICY = "aws:iam/rolePolicy:RolePolicy"
 FILTER = "aws:cloudwatch/logMetricFilter:LogMetricFilter"
 
 #: Prometheus' alert for each objective that a load balancer sees as well.
@@ -112,6 +119,160 @@ def test_a_silent_alertmanager_is_noticed_by_its_own_topic(stack: Rehearsal) -> 
     for alarm in heartbeats:
         assert alarm["treatMissingData"] == "breaching"
         assert re.search(r"-alerts-heartbeat-(blue|green)-", alarm["dimensions"]["TopicName"])
+
+
+#: Alarms outside the clusters: namespace, metric, dimensions by their names, statistic, seconds and periods, topic.
+OUTSIDE = {
+    "monitoring-certificate-expiry": (
+        "AWS/CertificateManager DaysToExpiry Minimum < 30 86400x1 warning",
+        {"CertificateArn": r"certificate|Certificate-zone-us-east-1"},
+    ),
+    "standby-monitoring-certificate-expiry": (
+        "AWS/CertificateManager DaysToExpiry Minimum < 30 86400x1 standby-alerts-warning",
+        {"CertificateArn": r"Certificate-zone-us-west-2"},
+    ),
+    "traffic-unhealthy-serving": (
+        "AWS/Route53 HealthCheckStatus Minimum < 1 60x3 critical",
+        {"HealthCheckId": r"HealthCheck-traffic-serving"},
+    ),
+    "traffic-unhealthy-green": (
+        "AWS/Route53 HealthCheckStatus Minimum < 1 60x3 warning",
+        {"HealthCheckId": r"HealthCheck-traffic-green"},
+    ),
+    "monitoring-tickets-dead": (
+        "AWS/SQS ApproximateNumberOfMessagesVisible Maximum > 0 60x1 critical",
+        {"QueueName": r"alerts-ticket-dead"},
+    ),
+    "monitoring-ticket-errors": ("AWS/Lambda Errors Sum > 0 300x1 warning", {"FunctionName": r"alerts-ticket"}),
+    "database-rotation-errors": ("AWS/Lambda Errors Sum > 0 300x1 warning", {"FunctionName": r"database-rotation"}),
+    "monitoring-replication-late-incoming": (
+        "AWS/S3 ReplicationLatency Maximum > 900 300x1 warning",
+        {"SourceBucket": r"batches-incoming", "DestinationBucket": r"standby-incoming", "RuleId": "everything"},
+    ),
+    "standby-monitoring-replication-failed-rejected": (
+        "AWS/S3 OperationsFailedReplication Sum > 0 300x1 standby-alerts-warning",
+        {"SourceBucket": r"batches-rejected", "DestinationBucket": r"standby-rejected", "RuleId": "everything"},
+    ),
+    "monitoring-restorable-time": ("Rates/rates-prod RestorableAgeSeconds Maximum > 900 60x15 warning", {}),
+    "standby-monitoring-replica-lag-1": (
+        "AWS/RDS ReplicaLag Maximum > 30 60x5 standby-alerts-warning",
+        {"DBInstanceIdentifier": r"standby-database"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_what_the_clusters_cannot_see_has_an_alarm(name: str, prod: Rehearsal) -> None:
+    alarm = prod.of_type(ALARM)[name]
+    line, dimensions = OUTSIDE[name]
+    inputs = alarm.inputs
+    sign = {"LessThanThreshold": "<", "GreaterThanThreshold": ">"}[inputs["comparisonOperator"]]
+    *words, topic = line.split()
+    assert words == [
+        *(inputs[key] for key in ("namespace", "metricName", "statistic")),
+        sign,
+        f"{inputs['threshold']:g}",
+        f"{inputs['period']:.0f}x{inputs['evaluationPeriods']:.0f}",
+    ]
+    assert inputs.get("dimensions", {}).keys() == dimensions.keys()
+    assert all(re.search(pattern, inputs["dimensions"][key]) for key, pattern in dimensions.items())
+    (arn,) = inputs["alarmActions"]
+    # An alarm can't notify a topic of another region.
+    assert arn.endswith(topic)
+    assert f":{alarm.region}:" in arn
+    # Values that end are a problem, except of metrics that are published seldom or only if something happens.
+    watched = ("HealthCheckStatus", "RestorableAgeSeconds", "ReplicaLag")
+    assert (inputs["treatMissingData"] == "breaching") == (inputs["metricName"] in watched)
+
+
+def test_replication_is_watched_by_the_rule_that_replicates(prod: Rehearsal) -> None:
+    late = [one.inputs for name, one in prod.of_type(ALARM).items() if "replication-late" in name]
+    configs = prod.of_type("aws:s3/bucketReplicationConfig:BucketReplicationConfig").values()
+    assert len(late) == 2 * len(configs) == 6
+    for config in configs:
+        (rule,) = config.inputs["rules"]
+        assert {alarm["dimensions"]["RuleId"] for alarm in late} == {rule["id"]}
+        assert {alarm["threshold"] for alarm in late} == {
+            60 * rule["destination"]["replicationTime"]["time"]["minutes"]
+        }
+
+
+def test_health_checks_report_where_their_metrics_are(staging_in_europe: Rehearsal) -> None:
+    """Route 53 publishes in one region only, which then needs topics that are its own."""
+    alarms = [one for name, one in staging_in_europe.of_type(ALARM).items() if "unhealthy" in name]
+    checks = staging_in_europe.of_type("aws:route53/healthCheck:HealthCheck")
+    assert len(alarms) == len(checks) == 3
+    topics = {one.inputs.get("kmsMasterKeyId"): one.region for one in staging_in_europe.of_type(TOPIC).values()}
+    assert set(topics.values()) == {"eu-west-1", "us-east-1"}
+    assert all(f":{topics[key]}:" in key for key in topics)
+    for alarm in alarms:
+        assert alarm.region == "us-east-1"
+        assert re.fullmatch(r"arn:aws:sns:us-east-1:\d+:Topic-health-(critical|warning)", *alarm.inputs["alarmActions"])
+    emails = [
+        one.inputs["endpoint"]
+        for one in staging_in_europe.of_type("aws:sns/topicSubscription:TopicSubscription").values()
+        if one.region == "us-east-1"
+    ]
+    assert len(emails) == 2
+
+
+def test_the_age_of_the_restorable_time_is_measured_each_minute(prod: Rehearsal) -> None:
+    (rule,) = prod.of_type("aws:cloudwatch/eventRule:EventRule").values()
+    (target,) = prod.of_type("aws:cloudwatch/eventTarget:EventTarget").values()
+    function = prod.of_type("aws:lambda/function:Function")["restorable"]
+    permission = prod.of_type("aws:lambda/permission:Permission")["restorable"]
+    alarm = prod.of_type(ALARM)["monitoring-restorable-time"].inputs
+    assert rule.inputs["scheduleExpression"] == "rate(1 minute)"
+    assert function.name in target.inputs["arn"]
+    assert permission.inputs["principal"] == "events.amazonaws.com"
+    variables = function.inputs["environment"]["variables"]
+    assert (variables["NAMESPACE"], variables["METRIC"]) == (alarm["namespace"], alarm["metricName"])
+    (primary,) = (one for one in prod.of_type("aws:rds/instance:Instance").values() if one.name == "database")
+    assert variables["DATABASE"] == primary.inputs["identifier"]
+    (policy,) = (one.inputs["policy"] for name, one in prod.of_type(ROLE_POLICY).items() if name == "restorable")
+    statements = json.loads(policy)["Statement"]
+    metrics = next(one for one in statements if "cloudwatch:PutMetricData" in one["Action"])
+    assert metrics["Condition"] == {"StringEquals": {"cloudwatch:namespace": alarm["namespace"]}}
+
+
+def test_the_function_publishes_the_age_of_the_restorable_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    with mock_aws():
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        for name, value in (("DATABASE", "database"), ("NAMESPACE", "Rates/test"), ("METRIC", "Age")):
+            monkeypatch.setenv(name, value)
+        boto3.client("rds").create_db_instance(
+            DBInstanceIdentifier="database",
+            DBInstanceClass="db.t4g.medium",
+            Engine="postgres",
+            BackupRetentionPeriod=7,
+            AllocatedStorage=20,
+        )
+        then = datetime.now(UTC) - timedelta(minutes=20)
+        describe = handler.boto3.client("rds").describe_db_instances()["DBInstances"][0]
+        client = boto3.client
+
+        class RestorableUntil:
+            """RDS, whose uploads of WAL stopped."""
+
+            def describe_db_instances(self, **names: str) -> dict[str, Any]:
+                assert names == {"DBInstanceIdentifier": describe["DBInstanceIdentifier"]}
+                return {"DBInstances": [describe | {"LatestRestorableTime": then}]}
+
+        monkeypatch.setattr(handler.boto3, "client", lambda name: RestorableUntil() if name == "rds" else client(name))
+        handler.handle({}, None)
+        (point,) = client("cloudwatch").get_metric_statistics(
+            Namespace="Rates/test",
+            MetricName="Age",
+            StartTime=datetime.now(UTC) - timedelta(minutes=5),
+            EndTime=datetime.now(UTC) + timedelta(minutes=5),
+            Period=60,
+            Statistics=["Maximum"],
+        )["Datapoints"]
+        assert 1200 <= point["Maximum"] < 1260
+
+
+def test_doctor_and_the_alarm_agree_on_certificates(prod: Rehearsal) -> None:
+    assert prod.of_type(ALARM)["monitoring-certificate-expiry"].inputs["threshold"] == MIN_CERTIFICATE_DAYS
 
 
 def _rules() -> Iterator[dict[str, Any]]:

@@ -44,6 +44,7 @@ def test_every_stack_has_all_parts(stack: Rehearsal) -> None:
         "Alerts",
         "Monitoring",
         "Function",
+        "RestorableTime",
         "Bootstrap",
         "Identity",
         "GitOps",

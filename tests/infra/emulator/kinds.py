@@ -154,6 +154,8 @@ KINDS: Mapping[str, ResourceType] = {
         "cloudwatch PutCompositeAlarm", "{alarmName}", "alarmName", arn="alarm:{alarmName}"
     ),
     "aws:cloudwatch/dashboard:Dashboard": _kind("cloudwatch PutDashboard", "{dashboardName}", "dashboardName"),
+    "aws:cloudwatch/eventRule:EventRule": _kind("events PutRule", "{name}", "name", arn="rule/{name}"),
+    "aws:cloudwatch/eventTarget:EventTarget": _kind("", "{rule}-{hex}", "rule targetId"),
     "aws:cloudwatch/logGroup:LogGroup": _kind(
         "logs CreateLogGroup",
         "{name}",

@@ -71,6 +71,9 @@ def _cores(inputs: dict[str, Any]) -> int:
     return CORES[inputs["instanceTypes"][0].partition(".")[2]]
 
 
+# Route 53 Developer Guide, Monitoring health checks using CloudWatch: "the US East (N. Virginia) Region".
+HEALTH_METRICS_REGION = "us-east-1"
+
 DIMENSIONS = {
     ("AWS/ElastiCache", "EngineCPUUtilization"): ("CacheClusterId",),
     ("AWS/ElastiCache", "DatabaseMemoryUsagePercentage"): ("CacheClusterId",),
@@ -83,6 +86,15 @@ DIMENSIONS = {
     ("AWS/SQS", "ApproximateAgeOfOldestMessage"): ("QueueName",),
     ("AWS/ApplicationELB", "TargetResponseTime"): ("LoadBalancer",),
     ("AWS/ApplicationELB", "HealthyHostCount"): ("LoadBalancer", "TargetGroup"),
+    # ACM User Guide, Supported CloudWatch metrics
+    ("AWS/CertificateManager", "DaysToExpiry"): ("CertificateArn",),
+    # Lambda Developer Guide, Types of metrics for Lambda functions
+    ("AWS/Lambda", "Errors"): ("FunctionName",),
+    # Route 53 Developer Guide, Monitoring hosted zones and health checks using CloudWatch
+    ("AWS/Route53", "HealthCheckStatus"): ("HealthCheckId",),
+    # S3 User Guide, Metrics and dimensions: S3 Replication metrics in CloudWatch
+    ("AWS/S3", "ReplicationLatency"): ("SourceBucket", "DestinationBucket", "RuleId"),
+    ("AWS/S3", "OperationsFailedReplication"): ("SourceBucket", "DestinationBucket", "RuleId"),
 }
 
 
@@ -95,6 +107,8 @@ def _(change: Call) -> str:
     metric = (change.new.get("namespace"), change.new.get("metricName"))
     if not str(metric[0]).startswith("AWS/"):
         return ""
+    if metric[0] == "AWS/Route53" and change.region != HEALTH_METRICS_REGION:
+        return f"Route 53 publishes {metric[1]} in {HEALTH_METRICS_REGION} only, not in {change.region}"
     given = tuple(sorted(change.new.get("dimensions") or {}))
     wanted = DIMENSIONS.get(metric)  # type: ignore[arg-type]
     if wanted is None:
