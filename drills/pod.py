@@ -98,6 +98,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
         "RATES_REDIS_URL": settings.redis_url.get_secret_value(),
         "RATES_DATA_DIR": str(settings.data_dir),
         "RATES_RATE_LIMIT": settings.rate_limit,
+        "RATES_EXPORT_LIMIT": settings.export_limit,
         "RATES_PUBLIC_BATCHES": str(settings.public_batches),
         "RATES_DRAIN_SECONDS": "3",
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import partial
 from typing import TYPE_CHECKING, get_args
 
@@ -11,7 +12,7 @@ from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import RequestRedirect
 
-from rates_app.api import batches, changes, docs, locations, operations, profiles, rates, schedules
+from rates_app.api import batches, changes, docs, exports, locations, operations, profiles, rates, schedules
 from rates_app.cache.process import ProcessAnswers
 from rates_app.cache.redis import Redis
 from rates_app.http import problems
@@ -56,16 +57,28 @@ def create_app(settings: Settings) -> Flask:
     lease.start()
     answers = ProcessAnswers()
     limiter = Limiter(settings.rate_limit, redis)
+    export_limiter = Limiter(settings.export_limit, redis, "export")
     reads = Reads(databases, redis, lease)
     housekeeping = Periodic(
         EXCHANGE_SECONDS,
         limiter.exchange,
+        export_limiter.exchange,
         lambda: report_hits(redis, answers.take_hits()),
         lambda: measure_pools(databases),
         reads.record_lease,
     )
     housekeeping.start()
-    app.extensions["rates"] = Service(settings, databases, redis, reads, lease, limiter, housekeeping)
+    app.extensions["rates"] = Service(
+        settings,
+        databases,
+        redis,
+        reads,
+        lease,
+        limiter,
+        export_limiter,
+        threading.BoundedSemaphore(settings.exports),
+        housekeeping,
+    )
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # its redirects would repeat the client's Host header
     app.before_request(_record_request)
@@ -73,6 +86,7 @@ def create_app(settings: Settings) -> Flask:
     app.teardown_request(_clear_context)
     for views in (
         rates.views,
+        exports.views,
         locations.views,
         changes.views,
         batches.views,

@@ -153,6 +153,16 @@ class Settings(ProcessSettings):
         pattern=r"^[1-9][0-9]*/(second|minute|hour|day)$",
         description="Requests per token, IPv4 address or IPv6 /64, as COUNT/PERIOD (second, minute, hour, day).",
     )
+    public_exports: bool = Field(default=True, description="Let clients export rates without a token.")
+    export_limit: str = Field(
+        default="60/hour",
+        pattern=r"^[1-9][0-9]*/(second|minute|hour|day)$",
+        description="Exports per token, IPv4 address or IPv6 /64, in the form of `RATES_RATE_LIMIT`.",
+    )
+    exports: PositiveInt = Field(
+        default=2, description="Concurrent exports per worker; further ones are refused with 503."
+    )
+    max_export_days: PositiveInt = Field(default=366, description="Maximum number of days per export.")
     trusted_proxies: NonNegativeInt = Field(
         default=0, description="Number of trusted reverse proxies; 0 ignores X-Forwarded-For, -Proto and -Host."
     )

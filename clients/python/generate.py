@@ -1,6 +1,6 @@
 """Generate the Python client from the OpenAPI document, as a package that can be installed.
 
-    python clients/python/generate.py DIRECTORY
+    python -m clients.python.generate DIRECTORY
 
 Models become TypedDicts and operations become methods, so that type checkers and editors know every parameter and
 member. See docs/decisions/0112-python-client.md.
@@ -15,24 +15,14 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from flask import Flask
-
-from rates_app.api import batches, changes, locations, profiles, rates, schedules
-from rates_app.http.openapi import document
+from clients.document import JSON, describe
 
 HERE = Path(__file__).parent
 #: The hand-written part: sending requests, errors, pages.
 TRANSPORT = "transport.py"
-JSON = "application/json"
+#: Responses of these types alone are streams, which may be larger than memory.
+STREAMS = {"text/csv", "application/x-ndjson"}
 SCALARS = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "None"}
-
-
-def describe() -> dict[str, Any]:
-    """Return the OpenAPI document, without the stores that a running service needs."""
-    app = Flask(__name__, static_folder=None)
-    for views in (rates.views, locations.views, changes.views, batches.views, profiles.views, schedules.views):
-        app.register_blueprint(views)
-    return document(app)
 
 
 def type_of(schema: dict[str, Any]) -> str:
@@ -103,7 +93,8 @@ def method(path: str, verb: str, each: dict[str, Any], *, text: bool = False) ->
         text: Whether the method returns CSV or NDJSON as text.
     """
     content = each["responses"][min(each["responses"])].get("content", {})
-    own = [part for part in each["parameters"] if text or part["name"] != "format"]
+    streamed = content.keys() == STREAMS
+    own = [part for part in each["parameters"] if text or streamed or part["name"] != "format"]
     in_path = [_argument(part)[0] for part in own if part["in"] == "path"]
     named = sorted((part for part in own if part["in"] != "path"), key=lambda part: not part["required"])
     signature = ["self", *(f"{name}: str | int" for name in in_path)]
@@ -120,7 +111,7 @@ def method(path: str, verb: str, each: dict[str, Any], *, text: bool = False) ->
         name, found = _argument(part)
         if part["name"] == "format":
             found = 'Literal["csv", "ndjson"]'
-        required = part["required"] or part["name"] == "format"
+        required = part["required"] or (part["name"] == "format" and text)
         signature.append(f"{name}: {found}" if required else f"{name}: {found} | None = None")
         given[sent[part["in"]]].append(f'"{part["name"]}": {name}')
     if not text and JSON in content and len(content) > 1:
@@ -131,9 +122,9 @@ def method(path: str, verb: str, each: dict[str, Any], *, text: bool = False) ->
     if body:
         call.append("json=body" if model_type else "content=body")
     returned = "str" if text or JSON not in content else type_of(content[JSON]["schema"])
-    returned = returned if content else "None"
-    sending = f"self._send({', '.join(call)})"
-    result = {"None": sending, "str": f"return {sending}.text"}.get(
+    returned = ("Iterator[str]" if streamed else returned) if content else "None"
+    sending = f"self.{'_stream' if streamed else '_send'}({', '.join(call)})"
+    result = {"None": sending, "str": f"return {sending}.text", "Iterator[str]": f"return {sending}"}.get(
         returned, f"return cast({returned!r}, {sending}.json())"
     )
     name = f"{each['operationId']}_text" if text else each["operationId"]
@@ -147,13 +138,14 @@ def client(described: dict[str, Any]) -> str:
     for path, operations in described["paths"].items():
         for verb, each in operations.items():
             methods.append(method(path, verb, each))
-            if len(each["responses"][min(each["responses"])].get("content", {})) > 1:
+            content = each["responses"][min(each["responses"])].get("content", {})
+            if JSON in content and len(content) > 1:
                 methods.append(method(path, verb, each, text=True))
     names = [name for name in described["components"]["schemas"] if re.search(rf"\b{name}\b", "\n".join(methods))]
     head = [
         f'"""Client of {described["info"]["title"]} {described["info"]["version"]}, generated from its document."""',
         "from __future__ import annotations",
-        "from collections.abc import Iterable\nfrom datetime import date\nfrom typing import Literal, cast",
+        "from collections.abc import Iterable, Iterator\nfrom datetime import date\nfrom typing import Literal, cast",
         f"from .models import {', '.join(names)}\nfrom .transport import Transport, _quote",
         'class Client(Transport):\n    """All operations of the API, one method each."""',
     ]

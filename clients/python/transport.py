@@ -82,11 +82,32 @@ class Transport:
         Raises:
             ApiError: The service refused the request or failed.
         """
-        query = {name: value for name, value in (params or {}).items() if value is not None}
-        given = {name: value for name, value in (headers or {}).items() if value is not None}
         # An empty mapping would remove the query of an address from `next`.
-        response = self._http.request(method, address, params=query or None, headers=given, **body)
-        if response.is_error:
-            is_problem = response.headers.get("Content-Type", "").startswith("application/problem+json")
-            raise ApiError(response.status_code, response.json() if is_problem else {})
+        query = _given(params) or None
+        response = self._http.request(method, address, params=query, headers=_given(headers), **body)
+        _check(response)
         return response
+
+    def _stream(self, method: str, address: str, *, params: Mapping[str, Any]) -> Iterator[str]:
+        """Send a request, and yield the lines of the response as they arrive.
+
+        Raises:
+            ApiError: The service refused the request or failed.
+            httpx.RemoteProtocolError: The response was cut: its lines are not complete.
+        """
+        with self._http.stream(method, address, params=_given(params)) as response:
+            if response.is_error:
+                response.read()
+            _check(response)
+            yield from response.iter_lines()
+
+
+def _given(values: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the parameters or headers that are not None."""
+    return {name: value for name, value in (values or {}).items() if value is not None}
+
+
+def _check(response: httpx.Response) -> None:
+    if response.is_error:
+        is_problem = response.headers.get("Content-Type", "").startswith("application/problem+json")
+        raise ApiError(response.status_code, response.json() if is_problem else {})

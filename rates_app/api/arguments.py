@@ -161,6 +161,19 @@ class RatesV1Arguments(_Strict):
     )
 
 
+class ExportArguments(_Strict):
+    """Parameters of ``GET /v1/rates/export``."""
+
+    date_from: IsoDay = Field(description="First day.")
+    date_to: IsoDay = Field(description="Last day, inclusive.")
+    origin: Code | None = Field(None, description="Only lanes from this port, or from ports below this region.")
+    destination: Code | None = Field(None, description="Only lanes to this port, or to ports below this region.")
+    currency: Currency = Field("USD", description="Currency of the prices.")
+    format: Annotated[Literal["csv", "ndjson"], BeforeValidator(_lower)] | None = Field(
+        None, description="Format of the response; the default follows the Accept header, and without it is CSV."
+    )
+
+
 class LatestArguments(_Strict):
     """Parameters of ``GET /v1/rates/latest``."""
 

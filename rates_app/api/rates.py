@@ -115,7 +115,7 @@ def interval_rates(query: RatesV1Arguments) -> Response:
     try:
         return _answer(asked, query.origin, query.destination, vary="Accept, Accept-Encoding")
     except UnknownLocation as error:
-        raise _unknown(error) from None
+        raise unknown_location(error) from None
     except RangeError as error:
         raise invalid("date_from", str(error)) from None
 
@@ -126,7 +126,8 @@ def _answer(asked: RatesQuestion | OpenRatesQuestion, *codes: str, vary: str) ->
     return answer_question(asked.canonical(), CONTENT_TYPES[asked.media_type], asked.render, lane=lane, vary=vary)
 
 
-def _unknown(error: UnknownLocation) -> Problem:
+def unknown_location(error: UnknownLocation) -> Problem:
+    """Return the problem of unknown locations, with similar ones."""
     errors = [
         {"parameter": role, "detail": f"{code!r} is not a known port or region", "near": near}
         for role, (code, near) in error.unknown.items()

@@ -47,6 +47,19 @@ def visible_supplier() -> str | None:
     return None if token.is_operator else token.supplier
 
 
+def check_token(*, required: bool) -> None:
+    """Check the bearer token of the request, if it has one.
+
+    Args:
+        required: Whether the request needs a token; any scope will do.
+
+    Raises:
+        Problem: 401 if the token is not valid, or missing and required.
+    """
+    if (secret := _bearer()) is not None or required:
+        _authenticate(secret)
+
+
 def signed_in(secret: str | None) -> Token | None:
     """Return the token of a secret from a form or a cookie; None if it is not valid."""
     try:

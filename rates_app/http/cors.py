@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 EXPOSED_HEADERS = (
-    "Cache-Status, ETag, Link, Location, RateLimit, RateLimit-Policy, Retry-After, Unlisted-Rows, X-Request-ID"
+    "Cache-Status, ETag, Generation, Link, Location, RateLimit, RateLimit-Policy, Retry-After, Unlisted-Rows, "
+    "X-Request-ID"
 )
 READ_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 

@@ -76,12 +76,13 @@ class Limiter:
     Args:
         rate: The limit as COUNT/PERIOD, for example ``1200/minute``.
         redis: Where processes exchange their counts.
+        counted: What is counted, if it is not requests: distinguishes the counts in Redis.
 
     Raises:
         ValueError: The rate is malformed.
     """
 
-    def __init__(self, rate: str, redis: Redis) -> None:
+    def __init__(self, rate: str, redis: Redis, counted: str = "") -> None:
         parsed = _RATE.fullmatch(rate)
         if parsed is None:
             raise ValueError(f"Invalid rate limit {rate!r}. Expected COUNT/PERIOD with second, minute, hour or day.")
@@ -89,6 +90,7 @@ class Limiter:
         self.period = _PERIODS[parsed[2]]
         self.policy = f'"default";q={self.amount};w={self.period}'
         self._redis = redis
+        self._prefix = f"{counted}:" if counted else ""
         self._window = 0
         self._counts: dict[str, _Count] = {}
         self._tokens: dict[str, float] = {}
@@ -145,7 +147,7 @@ class Limiter:
         def add(client: redis.Redis) -> list[int]:
             with client.pipeline(transaction=False) as pipeline:
                 for name, _, hits in news:
-                    key = f"rates:limit:{window}:{name}"
+                    key = f"rates:limit:{self._prefix}{window}:{name}"
                     pipeline.incrby(key, hits)
                     pipeline.expire(key, self.period * 2)
                 replies: list[int] = pipeline.execute()

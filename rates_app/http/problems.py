@@ -90,6 +90,11 @@ KINDS = {
     "too-slow": Kind(503, "The query takes too long", "Request fewer days or a longer interval, or try again later."),
     "unavailable": Kind(503, "No database is reachable", "Try again after the seconds in Retry-After."),
     "unknown-host": Kind(400, "Unknown host", "Send requests to the service's own address; the Host header differs."),
+    "old-http-version": Kind(
+        505,
+        "HTTP/1.0 is not supported here",
+        "Send HTTP/1.1 or HTTP/2: in HTTP/1.0, a response that is cut looks complete.",
+    ),
     "overloaded": Kind(503, "The service is overloaded", "Try again after the seconds in Retry-After."),
 }
 

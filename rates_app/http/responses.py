@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from rates_app.http.problems import Problem
 from rates_app.http.service import service
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 
     from rates_app.cache.answer import Answer
     from rates_app.rates.answers import MediaType
@@ -22,36 +23,41 @@ if TYPE_CHECKING:
 #: Content codings, smallest first: the order decides if the client accepts several with equal quality.
 CODINGS = ("br", "gzip", "identity")
 
+#: Compression level of streamed bodies, and the window of zlib's gzip format.
+STREAM_LEVEL = 5
+_GZIP_WINDOW = 16 + zlib.MAX_WBITS
+
 #: Media types by their names in the parameter ``format``.
 MEDIA_TYPES: dict[str, MediaType] = {"json": "application/json", "csv": "text/csv", "ndjson": "application/x-ndjson"}
 
 
-def choose_coding(answer: Answer) -> str:
-    """Choose the content coding that the client prefers (RFC 9110, 12.5.3)."""
+def choose_coding(available: Container[str]) -> str:
+    """Choose the available content coding that the client prefers (RFC 9110, 12.5.3)."""
     accepted = request.accept_encodings
-    qualities = {coding: accepted.quality(coding) for coding in CODINGS if coding in answer.bodies}
+    qualities = {coding: accepted.quality(coding) for coding in CODINGS if coding in available}
     best = max(qualities, key=lambda coding: qualities[coding])  # the first of equals
     return best if qualities[best] > 0 else "identity"
 
 
-def choose_media_type(wanted: str | None) -> MediaType:
+def choose_media_type(wanted: str | None, types: Mapping[str, MediaType] = MEDIA_TYPES) -> MediaType:
     """Choose a response's media type.
 
     Args:
-        wanted: The parameter ``format``. If it is None, Accept decides; without Accept, the type is JSON.
+        wanted: The parameter ``format``. If it is None, Accept decides; without Accept, it is the first type.
+        types: The supported media types by their names in the parameter.
 
     Raises:
         Problem: The client accepts no supported media type.
     """
     if wanted is not None:
-        return MEDIA_TYPES[wanted]
+        return types[wanted]
     if not request.accept_mimetypes:
-        return "application/json"
-    best = request.accept_mimetypes.best_match(MEDIA_TYPES.values())
-    for media_type in MEDIA_TYPES.values():
+        return next(iter(types.values()))
+    best = request.accept_mimetypes.best_match(types.values())
+    for media_type in types.values():
         if media_type == best:
             return media_type
-    supported = ", ".join(MEDIA_TYPES.values())
+    supported = ", ".join(types.values())
     raise Problem("not-acceptable", f"Unsupported media type in Accept. Supported: {supported}.")
 
 
@@ -61,7 +67,7 @@ def send(answer: Answer, *, vary: str = "Accept-Encoding") -> Response:
     ``no-cache`` allows clients and proxies to store the response, but they revalidate it each time. So a publication
     is visible immediately.
     """
-    coding = choose_coding(answer)
+    coding = choose_coding(answer.bodies)
     headers = {
         "Content-Type": answer.media_type,
         "ETag": answer.etag(coding),
@@ -76,6 +82,35 @@ def send(answer: Answer, *, vary: str = "Accept-Encoding") -> Response:
         response.accept_ranges = "bytes"
         _cut_to_range(response, len(body))
     return response
+
+
+def send_stream(chunks: Iterable[bytes], media_type: str, tag: str, headers: Mapping[str, str]) -> Response:
+    """Create a response whose body is generated while the client reads it, compressed if the client accepts gzip.
+
+    The body has no Content-Length. A client detects a body that was cut: the last chunk of HTTP/1.1 is missing, or
+    HTTP/2 resets the stream.
+
+    Args:
+        chunks: The parts of the body.
+        media_type: Value of Content-Type.
+        tag: Equal for equal bodies; the entity tag is made from it.
+        headers: Further headers.
+    """
+    coding = choose_coding(("gzip", "identity"))
+    etag = f'"{tag}"' if coding == "identity" else f'"{tag}-{coding}"'
+    sent = {"ETag": etag, "Cache-Control": "no-cache", "Vary": "Accept, Accept-Encoding", **headers}
+    if coding == "gzip":
+        sent["Content-Encoding"] = coding
+        chunks = _gzip(chunks)
+    return Response(chunks, headers=sent, content_type=media_type)
+
+
+def _gzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    packer = zlib.compressobj(STREAM_LEVEL, wbits=_GZIP_WINDOW)
+    for chunk in chunks:
+        if packed := packer.compress(chunk):
+            yield packed
+    yield packer.flush()
 
 
 def _cut_to_range(response: Response, length: int) -> None:

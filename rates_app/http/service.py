@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, cast
 from flask import current_app
 
 if TYPE_CHECKING:
+    import threading
+
     from rates_app.cache.redis import Redis
     from rates_app.http.limits import Limiter
     from rates_app.ops.periodic import Periodic
@@ -21,7 +23,12 @@ _KEY = "rates"
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """The stores and helpers of an application."""
+    """The stores and helpers of an application.
+
+    Attributes:
+        export_limiter: Limits the exports of each client.
+        export_slots: The exports that may run at the same time.
+    """
 
     settings: Settings
     databases: Databases
@@ -29,6 +36,8 @@ class Service:
     reads: Reads
     lease: Lease
     limiter: Limiter
+    export_limiter: Limiter
+    export_slots: threading.Semaphore
     housekeeping: Periodic
 
     def close(self) -> None:

@@ -185,8 +185,19 @@ class OpenRatesQuestion:
         return date.fromordinal(max(last.toordinal() - days + 1, 1))
 
 
-def _locations(connection: Connection, question: Question) -> list[Location]:
-    asked = {"origin": question.origin, "destination": question.destination}
+def find_asked(connection: Connection, asked: dict[str, str]) -> dict[str, Location]:
+    """Look up the locations that a query names.
+
+    Args:
+        connection: A connection to any server.
+        asked: Codes as users enter them, by parameter.
+
+    Returns:
+        The location by parameter.
+
+    Raises:
+        UnknownLocation: A location does not exist.
+    """
     found = resolve_codes(connection, asked.values())
     unknown = {
         role: (code, [near.code for near in search_locations(connection, code, SUGGESTIONS)])
@@ -195,7 +206,12 @@ def _locations(connection: Connection, question: Question) -> list[Location]:
     }
     if unknown:
         raise UnknownLocation(unknown)
-    return [found[code] for code in asked.values()]
+    return {role: found[code] for role, code in asked.items()}
+
+
+def _locations(connection: Connection, question: Question) -> list[Location]:
+    asked = {"origin": question.origin, "destination": question.destination}
+    return list(find_asked(connection, asked).values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rates_app.store.databases import Connection
 
 
-class _Part(NamedTuple):
+class Part(NamedTuple):
     """A batch's contribution to a day, in cents."""
 
     day: date
@@ -119,7 +119,7 @@ def rates(connection: Connection, question: Question, interval: Interval) -> lis
         Every interval of the query, oldest first; money in USD, rounded to the cent.
     """
     rows = (
-        _Part(day, prices, total, Spread(*cents))
+        Part(day, prices, total, Spread(*cents))
         for day, prices, total, *cents in connection.execute(PARTS, query_parameters(question))
     )
     parts = {
@@ -134,7 +134,8 @@ def rates(connection: Connection, question: Question, interval: Interval) -> lis
         for first, prices in interval_prices(connection, question, interval, days)
     }
     return [
-        _rate(first, last, parts.get(first, []), spreads.get(first)) for first, last in intervals(question, interval)
+        combine_parts(first, last, parts.get(first, []), spreads.get(first))
+        for first, last in intervals(question, interval)
     ]
 
 
@@ -167,7 +168,15 @@ def _first_day(question: Question, interval: Interval, day: date) -> date:
     return max(interval_start(day, interval), question.date_from)
 
 
-def _rate(first: date, last: date, parts: list[_Part], found: Spread | None) -> Rate:
+def combine_parts(first: date, last: date, parts: list[Part], found: Spread | None) -> Rate:
+    """Combine the contributions of several batches to one interval.
+
+    Args:
+        first: First day of the interval.
+        last: Its last day.
+        parts: The contributions.
+        found: The spread of all their prices; None if they are too few.
+    """
     count = sum(part.prices for part in parts)
     if found is None:
         return Rate(first, last, count)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import psycopg
 from psycopg_pool import PoolTimeout
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     Render = Callable[[Connection], bytes]
     #: Codes of origin and destination.
     LaneCodes = tuple[str, str]
+
+Result = TypeVar("Result")
 
 
 class ReadResult(NamedTuple):
@@ -97,6 +99,27 @@ class Reads:
         answer, level = self._shared.get(question, wanted, compute)
         return self._result(answer, source or level, version, lane)
 
+    def snapshot(
+        self, read: Callable[[Connection, Version], Result], least: Stamp | None = None
+    ) -> tuple[Result, Version]:
+        """Run a read in one snapshot, without the caches.
+
+        Args:
+            read: Runs queries on a connection, with the version of the data in its snapshot; it may run more than once.
+            least: A generation that the snapshot includes; the current one by default.
+
+        Returns:
+            The result, and the version of the data.
+
+        Raises:
+            Unavailable: No database is reachable, or none is recent enough.
+        """
+        if least is None:
+            version = self._current(None)
+            least = self._seen if version is None else version.newest
+        (result, found), _ = self._read(None, least, read)
+        return result, found
+
     @staticmethod
     def _result(answer: Answer, source: str, version: Version, lane: LaneCodes | None) -> ReadResult:
         return ReadResult(answer, source, version.newest.generation, None if lane is None else version.slot)
@@ -150,18 +173,29 @@ class Reads:
     def _compute(
         self, lane: LaneCodes | None, media_type: str, render: Render, least: Stamp | None
     ) -> tuple[_Computed, str]:
-        def read(connection: Connection) -> _Computed:
+        def compute(connection: Connection, version: Version) -> _Computed:
+            own = version.newest if lane is None else version.lane
+            return _Computed(Answer.of(render(connection), media_type, own), version)
+
+        (computed, _), server = self._read(lane, least, compute)
+        return computed, server
+
+    def _read(
+        self, lane: LaneCodes | None, least: Stamp | None, read: Callable[[Connection, Version], Result]
+    ) -> tuple[tuple[Result, Version], str]:
+        """Run a read in one snapshot of a server that includes a generation."""
+
+        def run(connection: Connection) -> tuple[Result, Version]:
             if connection.isolation_level is None:  # connections to the primary are not read-only
                 connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             version = _version(connection, lane)
             if least is not None and not version.newest.includes(least):
                 raise Stale(f"at {version.newest}, needed {least}")
-            own = version.newest if lane is None else version.lane
-            return _Computed(Answer.of(render(connection), media_type, own), version)
+            return read(connection, version), version
 
-        computed, server = self._databases.read_from(read)
-        self.record_generation(computed.version.newest, is_primary=server == "primary")
-        return computed, server
+        found, server = self._databases.read_from(run)
+        self.record_generation(found[1].newest, is_primary=server == "primary")
+        return found, server
 
 
 def _version(connection: Connection, lane: LaneCodes | None) -> Version:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from clients.python.generate import describe, generate
+from clients.document import describe
+from clients.python.generate import generate
 from tests.prose import ROOT
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ from freight_rates_client import Client
 def averages(client: Client) -> list[float | None]:
     found = client.interval_rates(origin="CNGGZ", destination="EETLL", date_from=date(2021, 1, 1), interval="week")
     return [rate["average"] for rate in found["rates"]]
+
+def lines(client: Client) -> int:
+    return sum(len(line) for line in client.export_rates(date_from="2021-01-01", date_to="2021-01-31", format="ndjson"))
 """
 WRONG = PROGRAM.replace('interval="week"', 'interval="year"')
 
@@ -65,20 +69,26 @@ from freight_rates_client import ApiError, Client
 with Client({served.url!r}) as client:
     latest = client.latest(lanes="CNGGZ:EETLL")
     text = client.interval_rates_text(origin="CNGGZ", destination="EETLL", format="csv", period="2d")
+    lines = list(client.export_rates(date_from="2021-01-01", date_to="2021-01-08", origin="china_main"))
     pages = client.follow(client.search(sort="code", limit=50))
     places = [place["code"] for page in pages for place in page["locations"]]
     try:
         client.location("NOWHERE")
     except ApiError as error:
         refused = [error.status, error.problem["title"]]
-    print(json.dumps([latest, text, places, refused]))
+    try:
+        next(client.export_rates(date_from="2021-01-01", date_to="2020-01-08"))
+    except ApiError as error:
+        refused.append(error.status)
+    print(json.dumps([latest, text, lines, places, refused]))
 """
     run = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
-    latest, text, places, refused = json.loads(run.stdout)
+    latest, text, lines, places, refused = json.loads(run.stdout)
     assert latest == httpx.get(f"{served.url}/v1/rates/latest?lanes=CNGGZ:EETLL").json()
     assert text.splitlines()[0].startswith("date_from,date_to,count")
+    assert (lines[0].split(",")[:3], len(lines)) == (["origin", "destination", "day"], 9)
     assert len(places) > 150
-    assert refused[0] == 404
+    assert (refused[0], refused[2]) == (404, 400)
 
 
 def test_the_notebook_runs(package: Path, served: Pod, publisher: Publisher) -> None:
