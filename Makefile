@@ -28,7 +28,7 @@ COMPILE := uv pip compile --quiet --universal --generate-hashes --no-header --no
 
 .PHONY: help run test test-unit check lint lint-workflows types ci audit format hooks docs chart-docs record golden lock lock-check \
   drill incidents transitions preflight drift release version tag images publish login promote propose test-cluster kind-load \
-  cluster-images cluster-platform cluster-stores client chart-tools signing-tools release-tools engine prometheus go actionlint clean
+  cluster-images cluster-platform cluster-stores client client-typescript client-tools chart-tools signing-tools release-tools engine prometheus go actionlint clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' \
@@ -39,7 +39,7 @@ help: ## List the targets
 run: .venv/.ready ## Run the whole system on this machine: PostgreSQL with a replica, Redis, the service, the sample data
 	@exec rates dev
 
-test: machine-test .venv/.ready chart-tools engine signing-tools ## Set up everything the tests need and run them
+test: machine-test .venv/.ready chart-tools engine signing-tools client-tools ## Set up everything the tests need and run them
 	@python -m pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered
 
 test-unit: .venv/.ready ## Run the tests that need no server, in a minute
@@ -176,10 +176,20 @@ cluster-stores: ## Build PostgreSQL and Redis for a cluster that cannot take the
 	@$(BUILD) $(BASE:%=--build-arg BASE=%) --file tests/cluster/images/stores/Dockerfile --tag rates-stores:1 .
 
 client: .venv/.ready ## Build the typed Python client of the API into dist/
-	@files=$$(mktemp -d); trap 'rm -rf "$$files"' EXIT; python clients/python/generate.py "$$files"; \
+	@files=$$(mktemp -d); trap 'rm -rf "$$files"' EXIT; python -m clients.python.generate "$$files"; \
 	  .tools/bin/uv build --quiet --wheel --no-build-isolation --python .venv/bin/python --out-dir dist "$$files"; ls dist/*client*
 
+client-typescript: .venv/.ready client-tools ## Build the typed TypeScript client into dist/
+	@files=$$(mktemp -d); trap 'rm -rf "$$files"' EXIT; mkdir -p dist; mv "$$(python -m clients.typescript.build "$$files")" dist/; ls dist/*.tgz
+
 ##@ Tools
+
+client-tools: .tools/typescript/.ready ## Install what builds the TypeScript client, as clients/typescript/package-lock.json lists it
+
+.tools/typescript/.ready: clients/typescript/package.json clients/typescript/package-lock.json clients/typescript/.npmrc | machine-test
+	@echo "Installing the tools of the TypeScript client"
+	@mkdir -p $(@D) && cp $^ $(@D)/ && npm ci --prefix $(@D) --silent --no-audit --no-fund
+	@touch $@
 
 chart-tools: actionlint | go ## Build helm, kubectl, promtool, alertmanager and actionlint from their Go modules, unless installed
 	@command -v helm >/dev/null || { echo "Building helm ($(HELM)) into $(CHART_TOOLS), two minutes"; \

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MIN_PYTHON = (3, 11)
 MIN_JAVA = 17
+MIN_NODE = 18
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
@@ -48,6 +49,16 @@ def has_java() -> bool:
         return False
     done = subprocess.run([java, "-version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     return java_version(done.stdout.decode(errors="replace")) >= MIN_JAVA
+
+
+def has_node() -> bool:
+    """Return whether npm and a Node.js that runs the TypeScript client are installed."""
+    node = shutil.which("node")
+    if node is None or shutil.which("npm") is None:
+        return False
+    done = subprocess.run([node, "--version"], capture_output=True, text=True, check=False)
+    found = re.match(r"v(\d+)\.", done.stdout)
+    return found is not None and int(found.group(1)) >= MIN_NODE
 
 
 def has_venv() -> bool:
@@ -78,6 +89,7 @@ TEST = [
     *RUN,
     Need("git", "tests commit to temporary repositories", lambda: shutil.which("git") is not None, "git"),
     Need(f"Java {MIN_JAVA} or later", "Spark runs on it", has_java, "openjdk-17-jre-headless"),
+    Need(f"Node.js {MIN_NODE} or later with npm", "the TypeScript client is built with it", has_node, "npm"),
     Need("Chromium or Chrome", "tests open the pages in it", lambda: any(map(shutil.which, BROWSERS)), "chromium"),
 ]
 NEEDS = {"run": RUN, "test": TEST}

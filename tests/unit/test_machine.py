@@ -20,8 +20,9 @@ def test_all_missing_programs_are_listed_together(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "git: " in done.stderr
     assert "Java 17 or later: " in done.stderr
+    assert "Node.js 18 or later with npm: " in done.stderr
     assert "Chromium or Chrome: " in done.stderr
-    assert "sudo apt-get install git openjdk-17-jre-headless chromium" in done.stderr
+    assert "sudo apt-get install git openjdk-17-jre-headless npm chromium" in done.stderr
 
 
 def test_a_machine_that_has_everything_passes_in_silence() -> None:
