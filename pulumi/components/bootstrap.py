@@ -37,6 +37,7 @@ class Bootstrap(pulumi.ComponentResource):
                 clusters=region.clusters,
                 storage=plan.storage,
                 queue_arn=region.events.queue_arn,
+                dead_letter_queue_arn=region.events.dead_letter_queue_arn,
                 alertmanager_topic_arns=[
                     region.alerts.critical_arn,
                     region.alerts.warning_arn,

@@ -38,12 +38,14 @@ class Events(pulumi.ComponentResource):
         queue_url: Where the dispatcher receives from.
         queue_arn: The queue's ARN.
         queue_name: The queue's name, as metrics call it.
+        dead_letter_queue_arn: ARN of the queue of messages that were received too often.
         dead_letter_queue_name: Name of the queue of messages that were received too often.
     """
 
     queue_url: pulumi.Output[str]
     queue_arn: pulumi.Output[str]
     queue_name: pulumi.Output[str]
+    dead_letter_queue_arn: pulumi.Output[str]
     dead_letter_queue_name: pulumi.Output[str]
 
     def __init__(self, name: str, args: EventsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
@@ -99,5 +101,6 @@ class Events(pulumi.ComponentResource):
         self.queue_url = queue.url
         self.queue_arn = queue.arn
         self.queue_name = queue.name
+        self.dead_letter_queue_arn = dead.arn
         self.dead_letter_queue_name = dead.name
         self.register_outputs({"queue_url": self.queue_url})

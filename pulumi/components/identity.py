@@ -37,6 +37,7 @@ class IdentityArgs:
     clusters: Mapping[str, Cluster]
     storage: Storage
     queue_arn: pulumi.Input[str]
+    dead_letter_queue_arn: pulumi.Input[str]
     alertmanager_topic_arns: Sequence[pulumi.Input[str]]
     secret_arns: Sequence[pulumi.Input[str]]
     target_group_arns: Sequence[pulumi.Input[str]]
@@ -115,6 +116,8 @@ def _workloads(args: IdentityArgs) -> list[Workload]:
                     ],
                     [args.queue_arn],
                 ),
+                # `rates doctor` counts its messages.
+                allow(["sqs:GetQueueAttributes"], [args.dead_letter_queue_arn]),
                 allow(["s3:ListBucket"], [incoming.arn]),
                 allow(["s3:DeleteObject", "s3:GetObject", "s3:GetObjectVersion"], objects(incoming.arn)),
                 allow(["s3:AbortMultipartUpload", "s3:PutObject"], objects(processed.arn, rejected.arn)),

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from rates_app.console import print_table
 from rates_app.doctor.check import run_checks
-from rates_app.doctor.places import check_address, check_deliveries
+from rates_app.doctor.places import check_address, check_deliveries, check_queue
 from rates_app.doctor.stores import check_ledger, check_primary, check_redis, check_replica, server_name
 from rates_app.ops.text import printable
 from rates_app.settings import load_settings
@@ -40,6 +40,8 @@ def _checks(settings: Settings, url: str | None) -> dict[str, tuple[Check, str]]
         checks[f"Redis {server_name(redis_url)}"] = (partial(check_redis, redis_url), "cache-down")
     if settings.incoming_bucket is None and settings.data_dir.exists():
         checks["deliveries"] = (partial(check_deliveries, settings.data_dir), "disk-full")
+    if settings.incoming_queue_url is not None:
+        checks["queue"] = (partial(check_queue, settings.incoming_queue_url), "dispatcher-down")
     if url is not None:
         checks[url] = (partial(check_address, url), "service-down")
     return checks

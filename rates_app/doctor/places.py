@@ -1,4 +1,4 @@
-"""Checks of places outside the stores: the folder of deliveries, the public address."""
+"""Checks of places outside the stores: the folder or queue of deliveries, the public address."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import orjson
 import requests
+from boto3 import Session
+from botocore.config import Config
 
 from rates_app.batches.sources.names import MANIFEST_SUFFIX, ignored
 from rates_app.doctor.check import CheckResult, Fault
@@ -22,8 +25,11 @@ if TYPE_CHECKING:
 #: Share of a disk that should be free, as in the alert DiskFull.
 MIN_FREE_SHARE = 0.1
 
-#: A file that waits longer, in minutes, has no dispatcher that takes it.
-MAX_WAIT_MINUTES = 15
+#: A file that waits longer, in minutes, has no dispatcher that takes it, as in the alarm messages-old.
+MAX_WAIT_MINUTES = 30
+
+#: Messages in the dead-letter queue above which the alarm messages-dead fires.
+MAX_DEAD_LETTERS = 0
 
 #: The alarm certificate-expiry fires this many days before their end.
 MIN_CERTIFICATE_DAYS = 30
@@ -56,6 +62,36 @@ def _waiting(incoming: Path) -> Iterator[float]:
     for path in (*incoming.glob("*"), *incoming.glob("*/*")):
         if path.is_file() and ignored(path.name) is None and not path.name.endswith(MANIFEST_SUFFIX):
             yield path.stat().st_mtime
+
+
+def check_queue(url: str) -> CheckResult:
+    """Check how many deliveries wait in SQS, and that its dead-letter queue is empty.
+
+    Args:
+        url: ``RATES_INCOMING_QUEUE_URL``.
+
+    Raises:
+        botocore.exceptions.BotoCoreError: SQS is unreachable.
+        botocore.exceptions.ClientError: SQS refuses.
+    """
+    config = Config(connect_timeout=_SECONDS, read_timeout=_SECONDS, retries={"total_max_attempts": 1})
+    sqs = Session().client("sqs", config=config)  # boto3's shared session is not for several threads
+    waiting = sqs.get_queue_attributes(
+        QueueUrl=url,
+        AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible", "RedrivePolicy"],
+    )["Attributes"]
+    problems = []
+    text = f"{waiting['ApproximateNumberOfMessages']} waiting, {waiting['ApproximateNumberOfMessagesNotVisible']} taken"
+    if policy := waiting.get("RedrivePolicy"):
+        name = orjson.loads(policy)["deadLetterTargetArn"].rpartition(":")[2]
+        # Both queues are in the same account and region.
+        dead = sqs.get_queue_attributes(
+            QueueUrl=f"{url.rpartition('/')[0]}/{name}", AttributeNames=["ApproximateNumberOfMessages"]
+        )["Attributes"]["ApproximateNumberOfMessages"]
+        text += f", {dead} in the dead-letter queue"
+        if int(dead) > MAX_DEAD_LETTERS:
+            problems.append(Fault(f"{counted(int(dead), 'message')} in the dead-letter queue", "dead-letter-queue"))
+    return CheckResult(text, problems)
 
 
 def check_address(url: str) -> CheckResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -36,8 +37,8 @@ MAX_CONNECTIONS_SHARE = 0.9
 #: A batch without a newly staged slice for longer is stuck, as in the alert BatchStuck.
 STUCK_MINUTES = 30
 
-#: Share of Redis's memory limit above which a policy without eviction refuses writes soon.
-MAX_MEMORY_SHARE = 0.95
+#: Share of the memory limit above which Redis refuses writes soon if it evicts nothing, as in the alarm cache-memory.
+MAX_MEMORY_SHARE = 0.9
 
 #: Timeout of a connection to Redis, and of each command, in seconds.
 REDIS_SECONDS = 2.0
@@ -64,7 +65,7 @@ def check_primary(url: str) -> CheckResult:
         )
         if standby:
             return CheckResult("", [Fault("the server is a standby: it accepts no writes", "database-failover")])
-        problems = _blocked(connection)
+        problems = _blocked(connection) or _locked(connection)
         if not _keeps_sessions(url, connection):
             text = "a pooler in transaction mode is in front of it: leases and drivers need sessions"
             problems.append(Fault(text, "database-errors"))
@@ -76,15 +77,18 @@ def check_primary(url: str) -> CheckResult:
 
 
 def _blocked(connection: Connection) -> list[Fault]:
-    """Name sessions that wait for a lock, and the sessions that hold it."""
+    """Name sessions that wait for a lock, and the sessions that hold it.
+
+    Every role sees the locks of all sessions. The holder's name and state are visible to the role operator only.
+    """
     rows = connection.execute(
         """
-        SELECT waiting.pid, extract(epoch FROM clock_timestamp() - waiting.state_change)::integer, holder.pid,
-            coalesce(holder.application_name, ''), holder.state
-        FROM pg_stat_activity waiting
+        SELECT waiting.pid, extract(epoch FROM clock_timestamp() - waiting.waitstart)::integer, blocking.pid,
+            coalesce(nullif(holder.application_name, ''), 'without a name'), coalesce(holder.state, 'state not visible')
+        FROM pg_locks waiting
         CROSS JOIN LATERAL unnest(pg_blocking_pids(waiting.pid)) AS blocking(pid)
-        JOIN pg_stat_activity holder ON holder.pid = blocking.pid
-        WHERE waiting.wait_event_type = 'Lock' AND waiting.state_change < clock_timestamp() - make_interval(secs => %s)
+        LEFT JOIN pg_stat_activity holder ON holder.pid = blocking.pid
+        WHERE NOT waiting.granted AND waiting.waitstart < clock_timestamp() - make_interval(secs => %s)
         ORDER BY 2 DESC LIMIT 5
         """,
         (MAX_WAIT_SECONDS,),
@@ -96,6 +100,38 @@ def _blocked(connection: Connection) -> list[Fault]:
             "database-errors",
         )
         for waiting, seconds, holder, name, state in rows
+    ]
+
+
+def _locked(connection: Connection) -> list[Fault]:
+    """Name tables that a session has locked exclusively for :data:`MAX_WAIT_SECONDS`.
+
+    Reads that give up are not visible as waiting sessions. Uncommitted tables, which their session has locked, are not
+    visible either.
+    """
+    query = """
+        SELECT held.pid, held.virtualtransaction, held.relation::regclass::text,
+            coalesce(nullif(holder.application_name, ''), 'without a name'), coalesce(holder.state, 'state not visible')
+        FROM pg_locks held
+        JOIN pg_class ON pg_class.oid = held.relation AND pg_class.relkind IN ('r', 'p')
+        LEFT JOIN pg_stat_activity holder ON holder.pid = held.pid
+        WHERE held.granted AND held.mode = 'AccessExclusiveLock'
+            AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        ORDER BY 1, 3 LIMIT 5
+        """
+    earlier = {row[:3] for row in connection.execute(query).fetchall()}
+    if not earlier:
+        return []
+    connection.commit()
+    time.sleep(MAX_WAIT_SECONDS)
+    return [
+        Fault(
+            f"session {pid} ({name}, {state}) holds the table {table} exclusively for more than {MAX_WAIT_SECONDS} s, "
+            f"and reads wait for its lock: select pg_terminate_backend({pid}) ends it",
+            "database-errors",
+        )
+        for pid, transaction, table, name, state in connection.execute(query).fetchall()
+        if (pid, transaction, table) in earlier
     ]
 
 

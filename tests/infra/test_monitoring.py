@@ -14,7 +14,7 @@ from lambdas.restorable import handler
 from moto import mock_aws
 from rehearsal import ROOT, Rehearsal
 
-from rates_app.doctor.places import MIN_CERTIFICATE_DAYS
+from rates_app.doctor import places, stores
 from rates_app.watch.rules import classify
 
 if TYPE_CHECKING:
@@ -271,8 +271,23 @@ def test_the_function_publishes_the_age_of_the_restorable_time(monkeypatch: pyte
         assert 1200 <= point["Maximum"] < 1260
 
 
-def test_doctor_and_the_alarm_agree_on_certificates(prod: Rehearsal) -> None:
-    assert prod.of_type(ALARM)["monitoring-certificate-expiry"].inputs["threshold"] == MIN_CERTIFICATE_DAYS
+def test_doctor_has_the_thresholds_of_the_alarms(prod: Rehearsal) -> None:
+    alarms = {name.removeprefix("monitoring-"): one.inputs["threshold"] for name, one in prod.of_type(ALARM).items()}
+    assert {
+        "certificate-expiry": places.MIN_CERTIFICATE_DAYS,
+        "messages-old": 60 * places.MAX_WAIT_MINUTES,
+        "messages-dead": places.MAX_DEAD_LETTERS,
+        "cache-memory-1": 100 * stores.MAX_MEMORY_SHARE,
+        "replica-lag-1": stores.MAX_LAG_SECONDS,
+    }.items() <= alarms.items()
+    exprs = {rule["alert"]: rule["expr"] for rule in _rules() if "alert" in rule}
+    limits = {
+        "ReplicaLag": stores.MAX_LAG_SECONDS,
+        "BatchStuck": 60 * stores.STUCK_MINUTES,
+        "DiskFull": places.MIN_FREE_SHARE,
+    }
+    for alert, limit in limits.items():
+        assert float(re.findall(r"[<>] ([\d.]+)", exprs[alert])[-1]) == limit
 
 
 def _rules() -> Iterator[dict[str, Any]]:

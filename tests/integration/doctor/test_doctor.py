@@ -11,15 +11,17 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING, Any
 
+import boto3
 import psycopg
 import pytest
+from moto import mock_aws
 from typer.testing import CliRunner
 
 from drills.waiting import wait_until
 from rates_app.cli import app
 from rates_app.doctor import check, places, stores
 from rates_app.doctor.check import CheckResult, run_checks
-from rates_app.doctor.places import check_address, check_deliveries
+from rates_app.doctor.places import check_address, check_deliveries, check_queue
 from rates_app.doctor.stores import check_primary, check_redis, server_name
 from rates_app.ops.runbook import read_pages
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from rates_app.settings import Settings
 
 PAGES = set(read_pages())
+BUCKETS = [f"RATES_{name}_BUCKET" for name in ("INCOMING", "PROCESSED", "REJECTED")]
 
 
 def set_environment(settings: Settings, monkeypatch: pytest.MonkeyPatch, **changed: str) -> None:
@@ -138,6 +141,47 @@ def test_a_blocked_session_is_named_with_its_blocker(
         assert f"session {holder.info.backend_pid} (holder, idle in transaction)" in problem.text
 
 
+def test_the_dispatchers_pod_has_the_privileges_of_all_checks(
+    settings: Settings, execute: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its only login is that of the role ingest, which sees no session of other roles."""
+    ingest = settings.database_url_of("ingest")
+    assert examine(settings, monkeypatch, RATES_DATABASE_URL=ingest, RATES_OPERATOR_DATABASE_URL=ingest) == {
+        "primary": [],
+        "ledger": [],
+        "replica": [],
+        "Redis": [],
+        "deliveries": [],
+    }
+    monkeypatch.setattr(stores, "MAX_WAIT_SECONDS", 0)
+    url = settings.database_url.get_secret_value()
+    with psycopg.connect(url) as holder, psycopg.connect(url) as waiter:
+        holder.execute("LOCK TABLE tokens")
+        thread = threading.Thread(target=waiter.execute, args=("SELECT FROM tokens",))
+        thread.start()
+        wait_until(lambda: check_primary(ingest).problems)
+        (problem,) = check_primary(ingest).problems
+        holder.rollback()
+        thread.join()
+        assert f"for a lock of session {holder.info.backend_pid}" in problem.text
+    execute.execute("UPDATE alembic_version SET version_num = '0001'")
+    assert [problem.runbook for problem in check_primary(ingest).problems] == ["migration-failed"]
+
+
+def test_a_lock_that_no_read_waits_for_at_the_moment_is_reported(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reads that have given up are gone, and a pod may send no more of them."""
+    monkeypatch.setattr(stores, "MAX_WAIT_SECONDS", 0)
+    with psycopg.connect(settings.database_url.get_secret_value()) as holder:
+        holder.execute("LOCK TABLE tokens")
+        holder.execute("CREATE TABLE invisible ()")
+        (problem,) = check_primary(settings.database_url_of("ingest")).problems
+        assert problem.text.startswith(f"session {holder.info.backend_pid} (")
+        assert "holds the table tokens exclusively" in problem.text
+        assert problem.runbook == "database-errors"
+
+
 def test_a_missing_migration_is_reported(settings: Settings, execute: psycopg.Connection) -> None:
     execute.execute("UPDATE alembic_version SET version_num = '0001'")
     (problem,) = check_primary(settings.database_url_of("operator")).problems
@@ -187,6 +231,25 @@ def test_a_file_that_no_dispatcher_takes_is_reported(tmp_path: Path) -> None:
     os.utime(waiting, (time.time() - 3600,) * 2)
     (problem,) = check_deliveries(tmp_path).problems
     assert problem == check.Fault("1 file in incoming, one for 60 minutes", "dispatcher-down")
+
+
+def test_the_queue_and_its_dead_letters_are_counted(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with mock_aws():
+        sqs = boto3.client("sqs")
+        queue, dead = (sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("incoming", "incoming-dead"))
+        arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        policy = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": 50})
+        sqs.set_queue_attributes(QueueUrl=queue, Attributes={"RedrivePolicy": policy})
+        for text in ("one", "two"):
+            sqs.send_message(QueueUrl=queue, MessageBody=text)
+        sqs.receive_message(QueueUrl=queue)
+        assert check_queue(queue) == CheckResult("1 waiting, 1 taken, 0 in the dead-letter queue")
+        sqs.send_message(QueueUrl=dead, MessageBody="three")
+        found = examine(settings, monkeypatch, RATES_INCOMING_QUEUE_URL=queue, **dict.fromkeys(BUCKETS, "bucket"))
+    assert found["queue"] == [{"text": "1 message in the dead-letter queue", "runbook": "dead-letter-queue"}]
 
 
 def test_a_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
