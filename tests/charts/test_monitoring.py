@@ -42,6 +42,8 @@ METRICS = re.compile(
     r"|supplier_overdue_seconds|supplier_missing_rows"
     r"|batch_deadline_slack_seconds|requests_shed_total|deliveries_total|watch_alerts|watch_alerts_undelivered|watch_interruptions_total)"
 )
+#: Groups of rules that the shares over 30 days are recorded from.
+OBJECTIVES = {"rates-service", "rates-objectives"}
 WATCHER_ONLY = {"pod-evicted", "pod-not-started", "spark-application-failed", "test-notification"}
 
 
@@ -107,6 +109,50 @@ def test_alert_fires_when_it_should_and_only_then(alert: str, way: str, rule_fil
     path.write_text(
         yaml.safe_dump(
             {"rule_files": [str(rule_file)], "evaluation_interval": case.get("every", "1m"), "tests": [test]}
+        )
+    )
+    done = promtool("test", "rules", str(path))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_shares_over_30_days_count_pods_that_are_gone(rule_file: Path, tmp_path: Path) -> None:
+    """Twenty days of a pod without errors, then ten days of another with a hundredth of errors and slow reads."""
+    ten, twenty = 10 * 24 * 6, 20 * 24 * 6  # samples, one for ten minutes
+    labels = 'namespace="rates", method="GET", route="/rates"'
+    bucket, total = (f"rates_http_request_duration_seconds_{name}" for name in ("bucket", "count"))
+    series = {
+        'rates_http_requests_total{namespace="rates", status="200", pod="a"}': f"0+600x{twenty}",
+        'rates_http_requests_total{namespace="rates", status="200", pod="b"}': f"_x{twenty} 0+594x{ten}",
+        'rates_http_requests_total{namespace="rates", status="500", pod="b"}': f"_x{twenty} 0+6x{ten}",
+        f'{bucket}{{{labels}, le="0.25", pod="a"}}': f"0+300x{twenty}",
+        f'{bucket}{{{labels}, le="0.25", pod="b"}}': f"_x{twenty} 0+270x{ten}",
+        f'{total}{{{labels}, pod="a"}}': f"0+300x{twenty}",
+        f'{total}{{{labels}, pod="b"}}': f"_x{twenty} 0+300x{ten}",
+    }
+    # A rate over five minutes needs two samples.
+    config = yaml.safe_load(rule_file.read_text())
+    for rule in (rule for group in config["groups"] for rule in group["rules"]):
+        if rule.get("record", "").endswith(":rate5m"):
+            rule["expr"] = rule["expr"].replace("[5m]", "[25m]")
+    sparse, path = tmp_path / "sparse.yaml", tmp_path / "test.yaml"
+    sparse.write_text(yaml.safe_dump({"groups": [g for g in config["groups"] if g["name"] in OBJECTIVES]}))
+    expected = {"rates:error_ratio:rate30d": 0.01 / 3, "rates:slow_ratio:rate30d": 0.1 / 3}
+    test = {
+        "interval": "10m",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": [
+            {
+                # To two digits: the pods' first samples have no rate.
+                "expr": f"round({record}, {value / 50})",
+                "eval_time": "30d",
+                "exp_samples": [{"labels": '{namespace="rates"}', "value": value}],
+            }
+            for record, value in expected.items()
+        ],
+    }
+    path.write_text(
+        yaml.safe_dump(
+            {"rule_files": [str(sparse)], "evaluation_interval": "10m", "fuzzy_compare": True, "tests": [test]}
         )
     )
     done = promtool("test", "rules", str(path))
@@ -182,6 +228,12 @@ def test_dashboards_reach_grafana() -> None:
     assert {key: json.loads(text) for one in maps for key, text in one["data"].items()} == {
         key: json.loads(text) for key, text in files.items()
     }
+    # Grafana's sidecar must read the annotation, and Grafana the folders that the sidecar makes.
+    values = applications("prod")["kube-prometheus-stack"]["spec"]["source"]["helm"]["valuesObject"]
+    sidecar = values["grafana"]["sidecar"]["dashboards"]
+    assert {one["metadata"]["annotations"][sidecar["folderAnnotation"]] for one in maps} == {"Freight Rates"}
+    assert all(one["metadata"]["labels"][sidecar["label"]] for one in maps)
+    assert sidecar["provider"]["foldersFromFilesStructure"]
 
 
 def test_watcher_reads_pods_and_applications_of_its_namespaces_and_nothing_else() -> None:
