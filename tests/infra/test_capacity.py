@@ -7,9 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from components.events import MAX_RECEIVES
 from cost import monthly
 from record import CAPACITY, cost_table, with_table
 from rehearsal import ROOT, stack_config
+
+from rates_app.settings import Settings
+from tests.serving import LINE_BYTES
 
 if TYPE_CHECKING:
     from rehearsal import Rehearsal
@@ -59,3 +63,49 @@ def test_the_failure_table_has_every_failure() -> None:
 def test_the_order_of_resources_does_not_change_the_cost(prod: Rehearsal) -> None:
     turned = replace(prod, resources=prod.resources[::-1])
     assert monthly(turned) == monthly(prod)
+
+
+#: Virtual cores of the instance types (AWS, "Amazon EC2 instance types", "Amazon RDS DB instance classes").
+CORES = {"t3.medium": 2, "m6a.4xlarge": 16, "db.t4g.medium": 2, "db.t4g.large": 2, "db.r6g.2xlarge": 8}
+
+
+def measured(server: str) -> float:
+    """Return the requests per second and core that were measured with 64 connections on two cores."""
+    page = (ROOT / "docs" / "performance.md").read_text().partition("### 64 connections")[2]
+    return float(page.partition(f"| {server} |")[2].split("|")[0].replace(",", "")) / 2
+
+
+def rounded(number: float) -> str:
+    return f"{float(f'{number:.2g}'):,.0f}"
+
+
+def test_capacity_is_computed_from_measured_rates() -> None:
+    page = (ROOT / "docs" / "capacity.md").read_text()
+    hot, cold = measured("ours, hot"), measured("ours, cold")
+    assert f"{rounded(hot)} cached or {rounded(cold)} uncached queries per second and core" in page
+    rows = {line.split("|")[1].strip(): line.split("|")[2:5] for line in page.splitlines() if line.count("|") == 5}
+    per_core = 1 / (0.9 / hot + 0.1 / cold) / 2
+    for column, name in enumerate(("dev", "staging", "prod")):
+        config = stack_config(name)
+        nodes, database = config["rates:nodes"], config["rates:database"]
+        cores = [CORES[nodes["instanceType"]] * nodes[bound] for bound in ("min", "max")]
+        assert rows["serving cores, minimum to maximum"][column].startswith(f" {cores[0]} to {cores[1]} ")
+        replicas = 10 * cold * CORES[database["instanceClass"]] * database["replicas"]
+        responses = dict.fromkeys(rounded(min(each * per_core, replicas)) for each in cores)
+        assert rows["responses per second, nine of ten cached"][column].strip() == " to ".join(responses)
+
+
+def test_log_ingestion_is_computed_from_the_size_of_a_line() -> None:
+    """A test of the service checks the size."""
+    page = (ROOT / "docs" / "capacity.md").read_text()
+    (row,) = (line for line in page.splitlines() if line.startswith("| log ingestion |"))
+    found = re.search(r"(\d+) GB a day, at ([\d,]+) requests a second: ([\d,]+) USD", row)
+    assert found is not None
+    gigabytes, requests, usd = (int(number.replace(",", "")) for number in found.groups())
+    assert gigabytes == pytest.approx(requests * 86_400 * LINE_BYTES / 1e9, rel=0.05)
+    assert usd == pytest.approx(gigabytes * 30 * 0.5, rel=0.05)
+    assert f"{Settings.model_fields['log_requests_per_second'].default} requests a second at most" in row
+
+
+def test_messages_become_dead_letters_as_often_as_the_page_says() -> None:
+    assert f"dead-letter queue after {MAX_RECEIVES} receives" in (ROOT / "docs" / "capacity.md").read_text()

@@ -8,8 +8,10 @@ import time
 from typing import TYPE_CHECKING, Self
 
 import httpx
+import pytest
 
 from drills.waiting import wait_until
+from tests.serving import LINE_BYTES
 
 if TYPE_CHECKING:
     from drills.pod import Pod
@@ -106,4 +108,6 @@ def test_metrics_add_up_over_workers_and_logs_are_json_lines(served: Pod) -> Non
     assert len(requests) == 40
     assert {"timestamp", "level", "request_id", "method", "route", "status", "duration_ms", "bytes"} <= set(requests[0])
     assert {event["generation"] for event in requests} == {2}
+    lengths = [len(line.encode()) for line in served.output if '"request"' in line]
+    assert sum(lengths) / len(lengths) == pytest.approx(LINE_BYTES, rel=0.1)
     assert not any("orig_code" in line for line in served.output)  # queries are private
