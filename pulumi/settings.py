@@ -38,6 +38,7 @@ Https = Annotated[str, StringConstraints(pattern=r"^https://\S+$")]
 RoleArn = Annotated[str, StringConstraints(pattern=r"^arn:aws:iam::\d{12}:role/\S+$")]
 KeyArn = Annotated[str, StringConstraints(pattern=r"^arn:aws:kms:[a-z0-9-]+:\d{12}:key/\S+$")]
 ProviderArn = Annotated[str, StringConstraints(pattern=r"^arn:aws:iam::\d{12}:oidc-provider/\S+$")]
+WorkflowUrl = Annotated[str, StringConstraints(pattern=r"^https://[^@\s]+/\.github/workflows/[\w.-]+\.ya?ml$")]
 GithubName = Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")]
 # A colon would let the name of an environment continue as another claim of the token's subject.
 ClaimName = Annotated[str, StringConstraints(pattern=r"^[\w./-]+$")]
@@ -148,9 +149,7 @@ class DatabaseSettings(_Model):
     replicas: int = Field(ge=0, le=15, description="Read replicas in the region.")
     backup_days: int = Field(ge=1, le=35, description="Days that point-in-time recovery reaches back.")
     protect: bool = Field(description="Refuse deletion of the data and of what leads to it, here and in AWS.")
-    final_snapshot: bool = Field(
-        default=True, description="Take a snapshot when the database is deleted, and keep the key that it needs."
-    )
+    final_snapshot: bool = Field(default=True, description="Take a snapshot on deletion, and keep the key of its data.")
 
 
 class CacheSettings(_Model):
@@ -176,6 +175,14 @@ class PipelineSettings(_Model):
         description="Bucket of Pulumi's state."
     )
     state_key: KeyArn = Field(description="Key of the secrets in that state.")
+
+
+class SignerSettings(_Model):
+    """Whose signature an image needs to run."""
+
+    workflow: WorkflowUrl = Field(description="Workflow that signs releases, by its address without a ref.")
+    issuer: Https = Field(default="https://token.actions.githubusercontent.com", description="Issuer of its tokens.")
+    mode: Literal["enforce", "warn"] = Field(default="enforce", description="Refuse other images, or warn about them.")
 
 
 class StandbySettings(_Model):
@@ -243,9 +250,9 @@ class StackSettings(_Model):
     cache: CacheSettings = Field(description="The cache.")
     log_days: int = Field(description="Days that logs are kept.")
     standby: StandbySettings | None = Field(default=None, description="A second region to fail over to.")
-    pipeline: PipelineSettings | None = Field(
-        default=None,
-        description="Workflows that may push images and read the stack. None: there are no roles for them.",
+    pipeline: PipelineSettings | None = Field(default=None, description="Workflows that get roles. None: none get any.")
+    signer: SignerSettings | None = Field(
+        default=None, description="Signer of the images. None: unsigned ones run, too."
     )
 
     @model_validator(mode="after")

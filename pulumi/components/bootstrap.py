@@ -48,6 +48,8 @@ class Bootstrap(pulumi.ComponentResource):
                     *region.cache.secret_arns,
                     region.alerts.notify_secret_arn,
                 ],
+                # A developer's copy runs the images of its environment.
+                verified_repository=f"rates-{settings.environment}" if settings.signer else None,
                 target_group_arns=[balancer.target_group_arn for balancer in region.load_balancers.values()],
                 key_arn=plan.encryption.key_arn,
                 account_id=plan.encryption.account_id,
@@ -87,6 +89,7 @@ class Bootstrap(pulumi.ComponentResource):
                         heartbeat_topic_arn=region.alerts.heartbeats[colour].arn,
                         pager=settings.pager_url is not None,
                         receivers=settings.receivers,
+                        signer=settings.signer.model_dump() if settings.signer else {},
                         vpc_id=region.network.vpc_id,
                         name=cluster.name,
                     ),

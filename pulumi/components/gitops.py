@@ -70,6 +70,8 @@ class AwsFacts(ClusterFacts):
     """Whether Alertmanager pages with the key in the notify secret."""
     receivers: Mapping[Literal["critical", "warning", "info"], object]
     """Further receivers by severity, in Alertmanager's format."""
+    signer: Mapping[str, str]
+    """Workflow, issuer and mode of the verification of images; empty if the cluster admits unsigned ones."""
     vpc_id: pulumi.Input[str]
 
 

@@ -41,6 +41,8 @@ class IdentityArgs:
     alertmanager_topic_arns: Sequence[pulumi.Input[str]]
     secret_arns: Sequence[pulumi.Input[str]]
     target_group_arns: Sequence[pulumi.Input[str]]
+    verified_repository: str | None
+    """Name of the repository whose signatures the clusters verify; None if they admit unsigned images."""
     key_arn: pulumi.Input[str]
     account_id: pulumi.Input[str]
     region: str
@@ -93,7 +95,17 @@ def _workloads(args: IdentityArgs) -> list[Workload]:
     def objects(*buckets: pulumi.Output[str]) -> list[pulumi.Output[str]]:
         return [arn(bucket, "/*") for bucket in buckets]
 
+    repository = arn(f"arn:aws:ecr:{args.region}:", args.account_id, f":repository/{args.verified_repository}")
+    verifier = Workload(
+        namespace="cosign-system",
+        service_account="policy-controller",
+        statements=[
+            allow(["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"], [repository]),
+            allow(["ecr:GetAuthorizationToken"], ["*"]),
+        ],
+    )
     return [
+        *([verifier] if args.verified_repository else []),
         Workload(
             namespace="rates",
             service_account="rates-app",

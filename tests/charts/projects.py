@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 _CLUSTER_SCOPED = frozenset(
     {
         "APIService",
+        "ClusterImagePolicy",
         "ClusterRole",
         "ClusterRoleBinding",
         "ClusterSecretStore",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 KubernetesManifest = dict[str, Any]
 
 ROOT = Path(__file__).parents[2]
-CHARTS = ("rates-app", "spark-ingest", "monitoring", "preview-stores", "gitops/root", "gitops/cluster")
+CHARTS = ("rates-app", "spark-ingest", "monitoring", "preview-stores", "image-policy", "gitops/root", "gitops/cluster")
 STRATEGIES = ("rolling", "blueGreen", "canary")
 STACKS = ("dev", "staging", "prod")
 KUBERNETES = ("1.31", "1.32", "1.33", "1.34")
@@ -30,6 +30,12 @@ CACHE_ROLES = ("serving", "ingest", "operator")
 
 # A fixed digest, so that a promotion changes no golden file.
 IMAGE = {"image": {"digest": "sha256:" + "e" * 64}}
+# The signer of the stack that admits signed images only.
+SIGNER = {
+    "workflow": "https://github.com/freight-rates/freight-rates/.github/workflows/release.yaml",
+    "issuer": "https://token.actions.githubusercontent.com",
+    "mode": "enforce",
+}
 # Required values of each chart.
 REQUIRED: dict[str, KubernetesManifest] = {
     "rates-app": {
@@ -43,6 +49,10 @@ REQUIRED: dict[str, KubernetesManifest] = {
     "spark-ingest": {"image": {"repository": "registry.example.com/rates-app", **IMAGE["image"]}},
     "monitoring": {"image": {"repository": "registry.example.com/rates-app", **IMAGE["image"]}},
     "preview-stores": {},
+    "image-policy": {
+        "repository": "registry.example.com/rates-app",
+        "signer": {"workflow": SIGNER["workflow"]},
+    },
     "gitops/root": {"previews": {"enabled": True}},
     "gitops/cluster": {
         "cluster": {
@@ -185,6 +195,7 @@ def cluster_secret(environment: str, *, standby: str = "", **changes: Any) -> Ku
         "heartbeatTopicArn": f"arn:aws:sns:eu-west-1:111122223333:rates-{environment}-alerts-heartbeat-blue",
         "pager": environment == "prod",
         "receivers": {},
+        "signer": SIGNER if environment == "prod" else {},
         "vpcId": "vpc-0123456789abcdef0",
         "providedAddons": "",
         **changes,

@@ -20,6 +20,7 @@ DEFINITIONS = {
     "argo-rollouts": "manifests/crds",
     "external-secrets": "config/crds/bases",
     "gateway-api": "config/crd/standard",
+    "policy-controller": "config",
     "prometheus-operator": "example/prometheus-operator-crd",
     "spark-operator": "charts/spark-operator-chart/crds",
 }
@@ -88,8 +89,9 @@ def _custom_kinds() -> dict[tuple[str, str], Draft202012Validator]:
                 spec = definition["spec"]
                 for version in spec["versions"]:
                     schema = _strict(version["schema"]["openAPIV3Schema"])
-                    # A definition leaves the metadata to Kubernetes.
-                    schema["properties"] |= {"metadata": {"type": "object"}}
+                    # A definition leaves the metadata to Kubernetes, and may omit the type.
+                    kept = {name: {"type": "string"} for name in ("apiVersion", "kind")}
+                    schema["properties"] |= {**kept, "metadata": {"type": "object"}}
                     kind = (f"{spec['group']}/{version['name']}", spec["names"]["kind"])
                     kinds[kind] = Draft202012Validator(schema)
     assert kinds, "no custom kind was found in the modules"

@@ -35,6 +35,8 @@ CHARTS = ("rates-app", "spark-ingest", "monitoring")
 EVERYWHERE = {"external-secrets", "kube-prometheus-stack", "argo-rollouts", "prometheus-adapter"}
 FIRST = {"cluster-autoscaler", "storage"}
 PLATFORM = EVERYWHERE | FIRST | {"aws-load-balancer-controller"}
+# Where a signer is registered, images without its signature do not run.
+VERIFYING = {"policy-controller", "image-policy"}
 # Cluster-scoped kinds that we sync.
 CLUSTER_WIDE = {
     "ClusterRole": "rbac.authorization.k8s.io",
@@ -75,7 +77,8 @@ def test_clusters_reads_exactly_what_pulumi_registers() -> None:
 
 @pytest.mark.parametrize("environment", STACKS)
 def test_cluster_gets_the_platform_and_our_charts(environment: str) -> None:
-    assert applications(environment).keys() == PLATFORM | set(CHARTS)
+    verifying = VERIFYING if environment == "prod" else set()
+    assert applications(environment).keys() == PLATFORM | verifying | set(CHARTS)
 
 
 def test_cluster_outside_aws_gets_no_aws_and_brings_its_own_secret() -> None:
@@ -114,7 +117,7 @@ def test_standby_neither_migrates_nor_ingests() -> None:
     filled = fill(application_set("clusters")["spec"]["template"], cluster_secret("prod", standby="true"))
     made = synced(filled["spec"]["source"], namespace="argocd")
     ours = {one["metadata"]["name"].removeprefix("rates-prod-blue-"): one["spec"]["source"] for one in made}
-    assert ours.keys() == PLATFORM | set(CHARTS)
+    assert ours.keys() == PLATFORM | VERIFYING | set(CHARTS)
     ingest = synced(ours["spark-ingest"], IMAGE, namespace="rates")
     assert the(ingest, "Deployment", "rates-dispatcher")["spec"]["replicas"] == 0
     assert the(ingest, "CronJob")["spec"]["suspend"] is True

@@ -15,6 +15,7 @@ MODULES = {
     "argo-rollouts": "github.com/argoproj/argo-rollouts@v1.8.3",
     "external-secrets": "github.com/external-secrets/external-secrets@v1.3.2",
     "gateway-api": "sigs.k8s.io/gateway-api@v1.3.0",
+    "policy-controller": "github.com/sigstore/policy-controller@v0.13.1",
     "prometheus-operator": "github.com/prometheus-operator/prometheus-operator@v0.85.0",
     "spark-operator": "github.com/kubeflow/spark-operator/v2@v2.5.0",
 }

@@ -63,6 +63,7 @@ CHARTS: Mapping[str, tuple[tuple[str, str | int, str], ...]] = {
         ("external-secrets-webhook", 1, "webhook.resources"),
         ("external-secrets-cert-controller", 1, "certController.resources"),
     ),
+    "image-policy": (),
     "kube-prometheus-stack": (
         ("prometheus", "prometheus.prometheusSpec.replicas", "prometheus.prometheusSpec.resources"),
         ("alertmanager", "alertmanager.alertmanagerSpec.replicas", "alertmanager.alertmanagerSpec.resources"),
@@ -71,6 +72,7 @@ CHARTS: Mapping[str, tuple[tuple[str, str | int, str], ...]] = {
         ("kube-state-metrics", 1, ""),
         ("node-exporter", 0, ""),
     ),
+    "policy-controller": (("policy-controller", "webhook.replicaCount", "webhook.resources"),),
     "prometheus-adapter": (("prometheus-adapter", "replicas", "resources"),),
     "storage": (),
 }

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
+from rehearsal import stack_config
 
-from tests.charts.rendering import IMAGE, batch, of_kind, pods, synced, the
+from tests.charts.rendering import IMAGE, batch, facts_of, of_kind, pods, synced, the
 from tests.charts.schemas import problems
 from tests.infra.room import RegisteredCluster, applications, at_rest, clusters, mebibytes, shortage
 
@@ -39,6 +40,7 @@ def test_charts_accept_every_registration_and_its_pods_fit(stack: Rehearsal) -> 
     assert not any(short), "\n".join(filter(None, short))
 
 
+SIGNED = "image-policy-signed"
 WORKLOADS = {
     "Rollout/rates-app": "serving",
     "Deployment/rates-app": "serving",
@@ -112,3 +114,20 @@ def test_a_node_too_few_is_reported_with_the_pods_that_do_not_fit(dev: Rehearsal
     report = shortage(small, *at_rest(applications(cluster.registration)))
     assert "1 nodes of t3.medium" in report
     assert "no room for" in report
+
+
+def test_policy_controller_reads_the_registry_where_a_signer_is_registered(stack: Rehearsal) -> None:
+    policies = stack.of_type("aws:iam/rolePolicy:RolePolicy")
+    for cluster in clusters(stack):
+        made = applications(cluster.registration)
+        role = policies.get(f"{'standby' if 'standby' in cluster.name else 'first'}-policy-controller")
+        assert ("policy-controller" in made) == ("image-policy" in made) == (role is not None)
+        assert (role is not None) == ("rates:signer" in stack_config(stack.stack.partition("-")[0]))
+        if role:
+            policy = the(
+                synced(made["image-policy"]["source"], namespace="cosign-system"), "ClusterImagePolicy", SIGNED
+            )
+            registry = facts_of(cluster.registration)["registry"]
+            assert {one["glob"][:-2] for one in policy["spec"]["images"]} == {registry}
+            account, region = registry.split(".")[0], registry.split(".")[3]
+            assert f"arn:aws:ecr:{region}:{account}:repository/rates-{stack.stack}" in role.inputs["policy"]

@@ -128,7 +128,7 @@ def test_a_mistake_is_named_with_the_allowed_values(changes: dict[str, Any], mes
 def test_the_repository_s_own_values_are_refused_by_key() -> None:
     config = yaml.safe_load((ROOT / "Pulumi.prod.yaml").read_text())["config"]
     keys = {line.split(":")[1] for line in placeholders(_texts(config))}
-    assert keys == {"account", "domain", "alertEmail", "ticketUrl", "repository", "apiAccess"}
+    assert keys == {"account", "domain", "alertEmail", "ticketUrl", "repository", "signer", "apiAccess"}
     assert not placeholders(_texts(stack_config("prod")))
 
 
