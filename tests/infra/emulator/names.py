@@ -18,6 +18,7 @@ NAMES: Mapping[str, str] = {
     **dict.fromkeys(
         (
             "aws:budgets/budget:Budget",
+            "aws:cloudwatch/eventRule:EventRule",
             "aws:cloudwatch/logGroup:LogGroup",
             "aws:cloudwatch/logMetricFilter:LogMetricFilter",
             "aws:cloudwatch/metricAlarm:MetricAlarm",
