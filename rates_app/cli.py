@@ -25,11 +25,12 @@ from rates_app.batches import ledger
 from rates_app.batches.cli import dispatch, generate, housekeep
 from rates_app.batches.cli import profile as profile_app
 from rates_app.batches.cli import schedule as schedule_app
-from rates_app.batches.model import DEFAULT_SUPPLIER, Batch, BatchError, BatchState, Terms
+from rates_app.batches.model import DEFAULT_SUPPLIER, Batch, BatchError, Terms
 from rates_app.batches.pipeline import engine, publish
 from rates_app.batches.pipeline.rollup import rebuild_for_tree
+from rates_app.batches.reports import BatchNumber, batches, rejects
 from rates_app.cache.redis import Redis
-from rates_app.console import print_table
+from rates_app.console import AsJson, print_json, print_table
 from rates_app.doctor.cli import doctor
 from rates_app.notify.cli import app as notify_app
 from rates_app.notify.settings import NotifySettings
@@ -67,11 +68,11 @@ app = typer.Typer(
 out = Console()
 err = Console(stderr=True)
 
-BatchNumber = Annotated[int, typer.Argument(metavar="BATCH", min=1, help="The batch's number, from `rates batches`.")]
-
 
 def _settings() -> Settings:
     settings = load_settings()
+    if err.is_terminal and "log_format" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"log_format": "console"})
     configure_logs(settings, sys.stderr)  # standard output is for a command's result only
     return settings
 
@@ -202,7 +203,9 @@ def ingest(  # noqa: PLR0917 - typer passes options by name
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err, transient=True) as bars:
+    # Bars would tear lines of JSON apart. Readable log lines are printed above them, through Progress's stderr.
+    with Progress(*columns, console=err, transient=True, disable=settings.log_format == "json") as bars:
+        configure_logs(settings, sys.stderr)
         tasks = {step: bars.add_task(step, total=None, visible=False) for step in engine.STEPS}
 
         def show(step: engine.Step, done: int, total: int) -> None:
@@ -257,87 +260,6 @@ def _changes_table(changes: dict[str, Any]) -> Table:
             *("-" if median is None else f"{median:,.2f}" for median in medians),
         )
     return table
-
-
-@app.command(rich_help_panel="Batches")
-def batches(
-    batch: Annotated[int | None, typer.Argument(metavar="[BATCH]", help="Show this batch with its progress.")] = None,
-    state: Annotated[BatchState | None, typer.Option(help="Only batches in this state.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of batches.")] = 20,
-) -> None:
-    """List the newest batches, or show one batch with its state, progress and remaining time."""
-    with _connect(_settings()) as connection:
-        if batch is None:
-            print_table(_batches_table(ledger.list_batches(connection, limit=limit, state=state)))
-        else:
-            _show_batch(ledger.find_batch(connection, batch), ledger.progress(connection, batch))
-
-
-def _batches_table(found: list[Batch]) -> Table:
-    table = Table("Batch", "Name", "Supplier", "State", "Rows", "Rejected", "Received", "Took", box=None)
-    for batch in found:
-        took = f"{(batch.ended_at - batch.received_at).total_seconds():.1f} s" if batch.ended_at else "…"
-        cells = (batch.rows, batch.rejected)
-        table.add_row(
-            str(batch.id),
-            escape(printable(batch.name)),
-            escape(printable(batch.supplier)),
-            batch.state,
-            *("" if cell is None else f"{cell:,}" for cell in cells),
-            f"{batch.received_at:%Y-%m-%d %H:%M:%S}",
-            took,
-        )
-    return table
-
-
-def _show_batch(batch: Batch, progress: ledger.Progress) -> None:
-    table = Table(show_header=False, box=None)
-    for name, value in (
-        ("batch", f"{batch.id}, {batch.name} from {batch.supplier}"),
-        ("state", batch.state + (f": {batch.failure}" if batch.failure else "")),
-        *((finding["action"], finding["message"]) for finding in batch.findings),
-        *(("replaces", f"batch {number}") for number in (batch.replaces,) if number),
-        *(("replaced by", f"batch {number}") for number in (batch.replaced_by,) if number),
-        *(("decided by", name) for name in (batch.decided_by,) if name),
-        ("content", f"{batch.size_bytes:,} bytes of {batch.format}, {batch.content_hash.hex()[:16]}…"),
-        ("slices", f"{progress.staged} of {progress.slices} staged"),
-        ("rows", f"{progress.rows:,}, {progress.rejected:,} rejected"),
-        ("pace", f"{progress.rows_per_second:,.0f} rows a second" if progress.rows_per_second else "-"),
-        (
-            "left",
-            f"{progress.seconds_left:,.0f} s" if progress.seconds_left is not None and not batch.ended_at else "-",
-        ),
-        *(("assumed", sentence) for sentence in batch.assumptions),
-        ("days", f"{batch.first_day} to {batch.last_day} on {counted(batch.lanes, 'lane')}" if batch.lanes else "-"),
-        *((step, f"{at:%Y-%m-%d %H:%M:%S}") for step, at in _timestamps(batch) if at),
-    ):
-        table.add_row(name, escape(printable(value)))
-    print_table(table)
-
-
-def _timestamps(batch: Batch) -> tuple[tuple[str, datetime | None], ...]:
-    return (
-        ("received", batch.received_at),
-        ("started", batch.started_at),
-        ("verified", batch.verified_at),
-        ("published", batch.published_at),
-        ("deadline", batch.deadline),
-        ("ended", batch.ended_at),
-    )
-
-
-@app.command(rich_help_panel="Batches")
-def rejects(batch: BatchNumber) -> None:
-    """Print the rejects of a batch as tab-separated line, field, reason, value."""
-    with _connect(_settings()) as connection:
-        found = ledger.find_batch(connection, batch)
-        count = 0
-        for count, reject in enumerate(ledger.iter_rejects(connection, batch), start=1):  # noqa: B007 - counts
-            sys.stdout.write("\t".join(("" if part is None else printable(part)) for part in reject) + "\n")
-        unlisted = ledger.count_unlisted_rows(connection, batch)
-    failure = f": {printable(found.failure)}" if found.failure else ""
-    more = f", {unlisted:,} rejected rows are not listed" if unlisted else ""
-    err.print(f"{count:,} rejects{more}; batch {batch} is {found.state}{failure}.", markup=False)
 
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
@@ -407,15 +329,19 @@ def token_create(
 
 
 @tokens.command("list")
-def token_list() -> None:
+def token_list(*, as_json: AsJson = False) -> None:
     """List the tokens with their scopes and expiry, but without secrets."""
-    table = Table("Name", "Supplier", "Scopes", "Created", "Expires", box=None)
     with _connect(_settings()) as connection:
-        for token in list_tokens(connection):
-            expires = "never" if token.expires_at is None else f"{token.expires_at:%Y-%m-%d}"
-            created = f"{token.created_at:%Y-%m-%d}"
-            names = (escape(printable(token.name)), escape(printable(token.supplier)))
-            table.add_row(*names, ", ".join(token.scopes), created, expires)
+        found = list_tokens(connection)
+    if as_json:
+        print_json({"tokens": [token._asdict() for token in found]})
+        return
+    table = Table("Name", "Supplier", "Scopes", "Created", "Expires", box=None)
+    for token in found:
+        expires = "never" if token.expires_at is None else f"{token.expires_at:%Y-%m-%d}"
+        created = f"{token.created_at:%Y-%m-%d}"
+        names = (escape(printable(token.name)), escape(printable(token.supplier)))
+        table.add_row(*names, ", ".join(token.scopes), created, expires)
     print_table(table)
 
 
@@ -432,6 +358,8 @@ app.command(rich_help_panel="Operations")(login)
 app.command(rich_help_panel="Queries")(rate)
 app.command(rich_help_panel="Roles")(dispatch)
 app.command(rich_help_panel="Roles")(housekeep)
+app.command(rich_help_panel="Batches")(batches)
+app.command(rich_help_panel="Batches")(rejects)
 app.command(rich_help_panel="Batches")(generate)
 app.add_typer(profile_app, name="profile", rich_help_panel="Batches")
 app.add_typer(schedule_app, name="schedule", rich_help_panel="Batches")
@@ -447,9 +375,15 @@ app.command(rich_help_panel="Operations")(runbook)
 @app.command(rich_help_panel="Operations")
 def settings(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table of docs/settings.md.")] = False,
+    *,
+    as_json: AsJson = False,
 ) -> None:
     """List all settings with their variables, defaults and descriptions."""
     rows = [row for kind in (Settings, NotifySettings, WatchSettings, BackupSettings) for row in settings_table(kind)]
+    if as_json:
+        names = ("variable", "default", "description")
+        print_json({"settings": [dict(zip(names, row, strict=True)) for row in rows]})
+        return
     if markdown:
         sys.stdout.write("| variable | default | description |\n| --- | --- | --- |\n")
         sys.stdout.writelines(

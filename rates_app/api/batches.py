@@ -6,10 +6,9 @@ import csv
 import io
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import orjson
 from flask import Blueprint, Response, request, stream_with_context
@@ -77,25 +76,6 @@ def _find(batch: str, find: Callable[..., Found]) -> Found:
         raise NotFound(f"There is no batch {number}; /v1/batches lists them.") from None
 
 
-def _body(batch: Batch, progress: ledger.Progress | None = None) -> dict[str, Any]:
-    body = asdict(batch)
-    del body["superseded"]
-    body["content_hash"] = batch.content_hash.hex()
-    body["total"] = None if body["total_cents"] is None else float(body["total_cents"] / 100)
-    del body["total_cents"]
-    body["next_step"] = ledger.next_step(batch)
-    if progress is not None:
-        body["progress"] = {
-            "slices": progress.slices,
-            "staged": progress.staged,
-            "rows": progress.rows,
-            "rejected": progress.rejected,
-            "rows_per_second": progress.rows_per_second,
-            "seconds_left": None if batch.ended_at else progress.seconds_left,
-        }
-    return body
-
-
 @views.get("/v1/batches")
 @operation(
     summary="The newest batches",
@@ -120,7 +100,7 @@ def batches(query: BatchesArguments) -> Response:
         state = f"&state={query.state}" if query.state else ""
         following = f"/v1/batches?limit={query.limit}&before={page[-1].id}{state}"
     headers = {"Link": f'<{following}>; rel="next"'} if following else {}
-    return send_json({"batches": [_body(batch) for batch in page], "next": following}, headers=headers)
+    return send_json({"batches": [ledger.batch_record(batch) for batch in page], "next": following}, headers=headers)
 
 
 @views.get("/v1/batches/<batch>")
@@ -134,10 +114,7 @@ def batches(query: BatchesArguments) -> Response:
 def batch_by_number(batch: str) -> Response:
     """Return a batch with its state, progress and time left; for a held or checked batch, also its effect."""
     found = _find(batch, ledger.find_details)
-    body = _body(found.batch, found.progress)
-    if found.changes is not None:
-        body["changes"] = found.changes
-    return send_json(body)
+    return send_json(ledger.batch_record(found.batch, found.progress, found.changes))
 
 
 @views.get("/v1/batches/<batch>/lineage")
@@ -152,7 +129,7 @@ def batch_lineage(batch: str) -> Response:
     """List the batches that a batch has replaced, the batch, and those that have replaced it, oldest first."""
     found = _find(batch, ledger.find_batch)
     lineage = service().databases.read(lambda connection: ledger.list_lineage(connection, found.id), prefer="primary")
-    return send_json({"batches": [_body(each) for each in lineage], "next": None})
+    return send_json({"batches": [ledger.batch_record(each) for each in lineage], "next": None})
 
 
 @views.get("/v1/batches/<batch>/rejects")
@@ -317,7 +294,7 @@ def deliver(query: DeliveryArguments) -> Response:
         raise Problem("wrong-state", str(error)) from error
     location = f"/v1/batches/{batch.id}"
     current_exchange().served = {"batch_id": batch.id}
-    return send_json(_body(batch), 202 if new else 200, {"Location": location})
+    return send_json(ledger.batch_record(batch), 202 if new else 200, {"Location": location})
 
 
 @views.delete("/v1/batches/<batch>")
@@ -385,4 +362,4 @@ def _change(batch: str, token: Token, change: Callable[[Connection, int], Batch]
     except WrongState as error:
         raise Problem("wrong-state", str(error)) from error
     current_exchange().served = {"batch_id": number, "generation": changed.generation}
-    return send_json(_body(changed))
+    return send_json(ledger.batch_record(changed))

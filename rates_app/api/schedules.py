@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from flask import Blueprint, Response
 from werkzeug.exceptions import NotFound
 
@@ -15,25 +13,10 @@ from rates_app.http.openapi import Content, operation, read_body
 from rates_app.http.responses import send_json
 from rates_app.http.service import service
 
-if TYPE_CHECKING:
-    from rates_app.batches.ledger.schedules import Expectation
-
 views = Blueprint("schedules", __name__)
 
 #: Maximum size of a schedule, which is a few hundred bytes.
 MAX_SCHEDULE_BYTES = 2**14
-
-
-def _body(found: Expectation) -> dict[str, Any]:
-    return {
-        "supplier": found.supplier,
-        "schedule": found.schedule.model_dump(),
-        "state": found.state,
-        "due_at": found.due_at,
-        "next_due_at": found.next_due_at,
-        "arrived": found.arrived,
-        "rows": found.rows,
-    }
 
 
 @views.get("/v1/schedules")
@@ -51,7 +34,7 @@ def schedules() -> Response:
     """
     supplier = visible_supplier()
     found = service().databases.read(lambda connection: list_expectations(connection, supplier), prefer="primary")
-    return send_json({"schedules": [_body(each) for each in found]})
+    return send_json({"schedules": [each.record() for each in found]})
 
 
 @views.put("/v1/schedules/<supplier>")
@@ -71,7 +54,7 @@ def replace_schedule(supplier: str) -> Response:
     with service().databases.write() as connection:
         set_schedule(connection, supplier, new)
         (found,) = list_expectations(connection, supplier)
-    return send_json(_body(found))
+    return send_json(found.record())
 
 
 @views.delete("/v1/schedules/<supplier>")

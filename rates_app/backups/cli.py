@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,7 +16,7 @@ from rates_app.backups import base, wal
 from rates_app.backups import restore as restoring
 from rates_app.backups.repository import BackupError, repository
 from rates_app.backups.settings import BackupSettings
-from rates_app.console import print_table
+from rates_app.console import AsJson, print_json, print_table
 from rates_app.settings import SettingsError, read_settings
 
 if TYPE_CHECKING:
@@ -68,9 +68,31 @@ def backup(context: typer.Context) -> None:
 
 
 @app.command("list")
-def list_backups() -> None:
+def list_backups(*, as_json: AsJson = False) -> None:
     """List the base backups, and for each timeline the latest time that can be restored from them."""
     kept = repository(read_settings(BackupSettings).url)
+    archive = wal.Archive.read(kept)
+    records = [
+        each.model_dump(mode="json")
+        | {"timelines": [_reach(archive, each, number) for number in archive.timelines(each)]}
+        for each in base.find_backups(kept)
+    ]
+    if as_json:
+        print_json({"backups": records})
+    else:
+        print_table(_table(records))
+
+
+def _reach(archive: wal.Archive, backup: base.Backup, timeline: int) -> dict[str, Any]:
+    """Return until when a backup can be restored on a timeline; without archived WAL that is its end."""
+    try:
+        reach = archive.reach(backup, timeline)
+    except BackupError as error:
+        return {"timeline": timeline, "restorable_until": None, "error": str(error)}
+    return {"timeline": timeline, "restorable_until": reach.until, "error": None}
+
+
+def _table(backups: list[dict[str, Any]]) -> Table:
     table = Table(
         Column("Backup", no_wrap=True),
         "Ended",
@@ -81,19 +103,15 @@ def list_backups() -> None:
         "Stored",
         box=None,
     )
-    archive = wal.Archive.read(kept)
-    backups = base.find_backups(kept)
     for each in backups:
-        sizes = (f"{size / 2**20:,.1f} MiB" for size in (each.data_bytes, each.kept_bytes))
-        for timeline in archive.timelines(each):
-            try:
-                reach = archive.reach(each, timeline)
-                until = f"{reach.until:%Y-%m-%d %H:%M:%S}" if reach.until else "its end only"
-            except BackupError as error:
-                until = str(error)
-            row = (str(timeline), until, each.server_version, *sizes)
-            table.add_row(each.label, f"{each.ended:%Y-%m-%d %H:%M:%S}", *row)
-    print_table(table)
+        ended = datetime.fromisoformat(each["ended"])
+        sizes = (f"{each[name] / 2**20:,.1f} MiB" for name in ("data_bytes", "kept_bytes"))
+        for reach in each["timelines"]:
+            end = reach["restorable_until"]
+            until = reach["error"] or (f"{end:%Y-%m-%d %H:%M:%S}" if end else "its end only")
+            row = (str(reach["timeline"]), until, each["server_version"], *sizes)
+            table.add_row(each["label"], f"{ended:%Y-%m-%d %H:%M:%S}", *row)
+    return table
 
 
 @app.command()

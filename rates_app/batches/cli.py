@@ -13,7 +13,7 @@ from rich.table import Table
 
 from rates_app.batches.formats.profile import Profile, parse_profile
 from rates_app.batches.ledger import profiles, schedules
-from rates_app.console import print_table
+from rates_app.console import AsJson, print_json, print_table
 from rates_app.ops.logs import configure_logs
 from rates_app.ops.text import printable
 from rates_app.ops.traces import configure_traces
@@ -120,18 +120,27 @@ def profile_set(
 
 
 @profile.command("show")
-def profile_show(supplier: Supplier) -> None:
-    """Print a supplier's profile as JSON."""
+def profile_show(supplier: Supplier, *, as_json: AsJson = False) -> None:
+    """Print the fields of a supplier's profile that differ from their defaults; with `--json`, all fields."""
     with _connect() as connection:
-        _print_profile(supplier, profiles.find_profile(connection, supplier))
+        found = profiles.find_profile(connection, supplier)
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        _print_profile(supplier, found)
 
 
 @profile.command("list")
-def profile_list() -> None:
-    """Print all profiles as JSON, one per line."""
+def profile_list(*, as_json: AsJson = False) -> None:
+    """Print all profiles, one per line."""
     with _connect() as connection:
-        for supplier, found in profiles.list_profiles(connection).items():
-            _print_profile(supplier, found)
+        listed = profiles.list_profiles(connection)
+    if as_json:
+        records = [{"supplier": name, "profile": found.model_dump(mode="json")} for name, found in listed.items()]
+        print_json({"profiles": records})
+        return
+    for supplier, found in listed.items():
+        _print_profile(supplier, found)
 
 
 @profile.command("delete")
@@ -179,20 +188,24 @@ def schedule_set(
 
 
 @schedule.command("list")
-def schedule_list() -> None:
+def schedule_list(*, as_json: AsJson = False) -> None:
     """List the schedules, and whether each supplier's latest delivery is published."""
-    table = Table("Supplier", "Expected", "State", "Due", "Batches", "Prices", "Next", box=None)
     with _connect() as connection:
-        for found in schedules.list_expectations(connection):
-            table.add_row(
-                escape(printable(found.supplier)),
-                str(found.schedule),
-                found.state.replace("_", " "),
-                f"{found.due_at:%Y-%m-%d %H:%M} UTC" if found.due_at else "",
-                f"{found.arrived:,}",
-                f"{found.rows:,}",
-                f"{found.next_due_at:%Y-%m-%d %H:%M} UTC",
-            )
+        listed = schedules.list_expectations(connection)
+    if as_json:
+        print_json({"schedules": [found.record() for found in listed]})
+        return
+    table = Table("Supplier", "Expected", "State", "Due", "Batches", "Prices", "Next", box=None)
+    for found in listed:
+        table.add_row(
+            escape(printable(found.supplier)),
+            str(found.schedule),
+            found.state.replace("_", " "),
+            f"{found.due_at:%Y-%m-%d %H:%M} UTC" if found.due_at else "",
+            f"{found.arrived:,}",
+            f"{found.rows:,}",
+            f"{found.next_due_at:%Y-%m-%d %H:%M} UTC",
+        )
     print_table(table)
 
 

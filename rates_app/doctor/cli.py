@@ -6,12 +6,11 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
-import orjson
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from rates_app.console import print_table
+from rates_app.console import AsJson, print_json, print_table
 from rates_app.doctor.check import run_checks
 from rates_app.doctor.places import check_address, check_deliveries, check_queue
 from rates_app.doctor.stores import check_ledger, check_primary, check_redis, check_replica, server_name
@@ -50,7 +49,7 @@ def _checks(settings: Settings, url: str | None) -> dict[str, tuple[Check, str]]
 def doctor(
     url: Annotated[str | None, typer.Option(help="Public address to check, such as https://rates.example.com.")] = None,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check the stores, the ledger, the deliveries and the public address, and name the runbook of each problem.
 
@@ -61,7 +60,7 @@ def doctor(
     """
     results = run_checks(_checks(load_settings(), url))
     if as_json:
-        typer.echo(orjson.dumps({name: asdict(result) for name, result in results.items()}).decode())
+        print_json({name: asdict(result) for name, result in results.items()})
     else:
         _print(results)
     if any(result.problems for result in results.values()):

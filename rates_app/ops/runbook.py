@@ -18,7 +18,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from rates_app.console import print_table
+from rates_app.console import AsJson, print_json, print_table
 
 FOLDERS = (Path(__file__).parents[2] / "runbooks", Path(sys.prefix) / "share" / "runbooks")
 _FENCE = re.compile(r"^```.*?\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
@@ -121,6 +121,8 @@ def runbook(
             autocompletion=_complete,
         ),
     ] = None,
+    *,
+    as_json: AsJson = False,
 ) -> None:
     """Show the runbook of an alert or operation, or list all runbooks.
 
@@ -129,7 +131,15 @@ def runbook(
     console = Console()
     pages = read_pages()
     if name is not None:
-        show(find_page(pages, name), console)
+        page = find_page(pages, name)
+        if as_json:
+            print_json(page._asdict())
+        else:
+            show(page, console)
+        return
+    if as_json:
+        names = ("name", "title", "meaning")
+        print_json({"runbooks": [{each: getattr(page, each) for each in names} for page in pages.values()]})
         return
     table = Table("Name", "Meaning", box=None)
     for page in pages.values():

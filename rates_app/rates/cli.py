@@ -10,7 +10,7 @@ from rich.bar import Bar
 from rich.console import Console
 from rich.table import Table
 
-from rates_app.console import print_table
+from rates_app.console import AsJson, print_json, print_table
 from rates_app.ops.logs import configure_logs
 from rates_app.rates.answers import OpenRatesQuestion, UnknownLocation
 from rates_app.rates.model import Interval, RangeError
@@ -27,7 +27,7 @@ def rate(
     last: Annotated[str, typer.Option(help="Range up to the last day with prices: 30d, or ytd.")] = "30d",
     interval: Annotated[Interval, typer.Option(help="Length of an interval.")] = "day",
     *,
-    json: Annotated[bool, typer.Option("--json", help="Print the response of GET /v1/rates instead.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print the rates of a lane, with a bar for each average.
 
@@ -52,10 +52,11 @@ def rate(
         raise typer.BadParameter(" ".join(unknown)) from None
     except RangeError as error:
         raise typer.BadParameter(f"The range {error}.") from None
-    if json:
-        typer.echo(body)
-        return
-    _show(orjson.loads(body))
+    answer = orjson.loads(body)
+    if as_json:
+        print_json(answer)
+    else:
+        _show(answer)
 
 
 def _show(answer: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from rates_app.console import print_table
+from rates_app.console import AsJson, print_json, print_table
 from rates_app.watch.errors import SearchError
 
 UNITS = {"m": "minutes", "h": "hours", "d": "days"}
@@ -34,6 +34,8 @@ def search_logs(
         typer.Option(help="Text to search for instead of the watcher's rules. Repeatable.", show_default=False),
     ] = None,
     limit: Annotated[int, typer.Option(help="Maximum number of lines.")] = 200,
+    *,
+    as_json: AsJson = False,
 ) -> None:
     """Search CloudWatch Logs for the problems that `rates watch-pods` detects.
 
@@ -53,6 +55,20 @@ def search_logs(
         keywords=keyword or (),
         limit=limit,
     )
+    records = [
+        {
+            "time": hit.at,
+            "problem": hit.rule and hit.rule.name,
+            "log_group": hit.group,
+            "log_stream": hit.stream,
+            "line": hit.line,
+            "runbook": hit.rule and hit.rule.runbook,
+        }
+        for hit in found.hits
+    ]
+    if as_json:
+        print_json({"lines": records, "complete": found.complete, "scanned_bytes": found.scanned_bytes})
+        return
     table = Table("time (UTC)", "problem", "log stream", "line", "runbook", box=None)
     for hit in found.hits:
         rule = hit.rule

@@ -8,6 +8,7 @@ from rates_app.batches.ledger.layouts import find_layout, record_layout
 from rates_app.batches.ledger.pace import Progress, deadline_slack, progress
 from rates_app.batches.ledger.queries import find_batch, find_changes, list_batches, list_lineage
 from rates_app.batches.ledger.quotas import Quota, QuotaExceeded, check_quota
+from rates_app.batches.ledger.records import batch_record
 from rates_app.batches.ledger.rejects import (
     RejectKey,
     count_rejects,
@@ -26,6 +27,7 @@ __all__ = [
     "QuotaExceeded",
     "RejectKey",
     "accept",
+    "batch_record",
     "check_quota",
     "count_rejects",
     "count_unlisted_rows",

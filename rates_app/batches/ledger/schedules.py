@@ -7,7 +7,7 @@ correction counts in the place of the batch that it replaces, so correcting last
 from __future__ import annotations
 
 from datetime import UTC, datetime, time, timedelta
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args
 from zoneinfo import ZoneInfo
 
 from psycopg.types.json import Jsonb
@@ -116,6 +116,18 @@ class Expectation(NamedTuple):
     arrived: int
     rows: int
     measured_at: datetime
+
+    def record(self) -> dict[str, Any]:
+        """Return it as a JSON object, equal in the API and on the command line."""
+        return {
+            "supplier": self.supplier,
+            "schedule": self.schedule.model_dump(),
+            "state": self.state,
+            "due_at": self.due_at,
+            "next_due_at": self.next_due_at,
+            "arrived": self.arrived,
+            "rows": self.rows,
+        }
 
     @property
     def state(self) -> DeliveryState:
