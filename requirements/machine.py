@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MIN_PYTHON = (3, 11)
 MIN_JAVA = 17
 MIN_NODE = 18
+FIREFOX = ("firefox-esr", "firefox")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
@@ -91,6 +92,7 @@ TEST = [
     Need(f"Java {MIN_JAVA} or later", "Spark runs on it", has_java, "openjdk-17-jre-headless"),
     Need(f"Node.js {MIN_NODE} or later with npm", "the TypeScript client is built with it", has_node, "npm"),
     Need("Chromium or Chrome", "tests open the pages in it", lambda: any(map(shutil.which, BROWSERS)), "chromium"),
+    Need("Firefox", "a test opens the pages in it", lambda: any(map(shutil.which, FIREFOX)), "firefox-esr"),
 ]
 NEEDS = {"run": RUN, "test": TEST}
 

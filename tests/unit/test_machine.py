@@ -22,7 +22,8 @@ def test_all_missing_programs_are_listed_together(tmp_path: Path) -> None:
     assert "Java 17 or later: " in done.stderr
     assert "Node.js 18 or later with npm: " in done.stderr
     assert "Chromium or Chrome: " in done.stderr
-    assert "sudo apt-get install git openjdk-17-jre-headless npm chromium" in done.stderr
+    assert "Firefox: " in done.stderr
+    assert "sudo apt-get install git openjdk-17-jre-headless npm chromium firefox-esr" in done.stderr
 
 
 def test_a_machine_that_has_everything_passes_in_silence() -> None:
