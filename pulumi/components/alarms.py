@@ -233,7 +233,11 @@ def _replication_alarms(args: MonitoringArgs) -> Iterator[Alarm]:
         return
     copies = args.replicated.copies.buckets
     for purpose, bucket in args.replicated.buckets.items():
-        rule = {"SourceBucket": bucket.name, "DestinationBucket": copies[purpose].name, "RuleId": REPLICATION_RULE}
+        rule: dict[str, pulumi.Input[str]] = {
+            "SourceBucket": bucket.name,
+            "DestinationBucket": copies[purpose].name,
+            "RuleId": REPLICATION_RULE,
+        }
         for metric, name, meaning, above, statistic in (
             ("ReplicationLatency", "late", "are copied late", REPLICATION_MINUTES * 60, "Maximum"),
             ("OperationsFailedReplication", "failed", "could not be copied", 0, "Sum"),

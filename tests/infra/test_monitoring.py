@@ -202,7 +202,7 @@ def test_health_checks_report_where_their_metrics_are(staging_in_europe: Rehears
     alarms = [one for name, one in staging_in_europe.of_type(ALARM).items() if "unhealthy" in name]
     checks = staging_in_europe.of_type("aws:route53/healthCheck:HealthCheck")
     assert len(alarms) == len(checks) == 3
-    topics = {one.inputs.get("kmsMasterKeyId"): one.region for one in staging_in_europe.of_type(TOPIC).values()}
+    topics = {one.inputs["kmsMasterKeyId"]: one.region for one in staging_in_europe.of_type(TOPIC).values()}
     assert set(topics.values()) == {"eu-west-1", "us-east-1"}
     assert all(f":{topics[key]}:" in key for key in topics)
     for alarm in alarms:
@@ -223,7 +223,7 @@ def test_the_age_of_the_restorable_time_is_measured_each_minute(prod: Rehearsal)
     permission = prod.of_type("aws:lambda/permission:Permission")["restorable"]
     alarm = prod.of_type(ALARM)["monitoring-restorable-time"].inputs
     assert rule.inputs["scheduleExpression"] == "rate(1 minute)"
-    assert function.name in target.inputs["arn"]
+    assert target.inputs["arn"].endswith(f"-{function.name}")
     assert permission.inputs["principal"] == "events.amazonaws.com"
     variables = function.inputs["environment"]["variables"]
     assert (variables["NAMESPACE"], variables["METRIC"]) == (alarm["namespace"], alarm["metricName"])
@@ -248,7 +248,7 @@ def test_the_function_publishes_the_age_of_the_restorable_time(monkeypatch: pyte
             AllocatedStorage=20,
         )
         then = datetime.now(UTC) - timedelta(minutes=20)
-        describe = handler.boto3.client("rds").describe_db_instances()["DBInstances"][0]
+        describe = boto3.client("rds").describe_db_instances()["DBInstances"][0]
         client = boto3.client
 
         class RestorableUntil:
@@ -258,7 +258,7 @@ def test_the_function_publishes_the_age_of_the_restorable_time(monkeypatch: pyte
                 assert names == {"DBInstanceIdentifier": describe["DBInstanceIdentifier"]}
                 return {"DBInstances": [describe | {"LatestRestorableTime": then}]}
 
-        monkeypatch.setattr(handler.boto3, "client", lambda name: RestorableUntil() if name == "rds" else client(name))
+        monkeypatch.setattr(boto3, "client", lambda name: RestorableUntil() if name == "rds" else client(name))
         handler.handle({}, None)
         (point,) = client("cloudwatch").get_metric_statistics(
             Namespace="Rates/test",
