@@ -93,16 +93,17 @@ class SharedAnswers:
                 found, claimed = pipeline.execute(raise_on_error=False)
             if isinstance(found, Exception):
                 raise found
-            if isinstance(claimed, redis.RedisError):  # Redis accepts no writes, but its entries are valid
+            refused = isinstance(claimed, redis.RedisError)
+            if refused:  # Redis accepts no writes, but its entries are valid
                 self._redis.refused(claimed)
-                claimed = True
-            return [found, claimed]
+            return [found, refused or claimed, refused]
 
-        packed, claimed = self._redis.call(look_up_or_claim) or (None, True)
+        packed, claimed, refused = self._redis.call(look_up_or_claim) or (None, True, False)
         if found := self._unpack(key, packed):
             CACHE.labels("redis", "hit").inc()
             return found, "redis"
-        CACHE.labels("redis", "miss" if self._redis.state == "ok" else "error").inc()
+        # A full Redis stores no response, so the alert on failed lookups must see it.
+        CACHE.labels("redis", "error" if refused or self._redis.state != "ok" else "miss").inc()
         if not claimed and (found := self._await(key, lock)):
             return found, "redis"
         try:

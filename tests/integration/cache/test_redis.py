@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import redis
+from prometheus_client import REGISTRY
 
 from drills.waiting import wait_until
 from rates_app.cache.answer import Answer
@@ -34,6 +35,12 @@ def connected(server: RedisServer) -> Redis:
     return Redis(Settings.model_validate({"database_url": "postgresql://nowhere/rates", "redis_url": server.url}))
 
 
+def lookups(result: str) -> float:
+    """Return how many lookups in Redis had a result."""
+    value = REGISTRY.get_sample_value("rates_cache_requests_total", {"level": "redis", "result": result})
+    return value or 0.0
+
+
 def test_reads_continue_with_a_full_redis(server: RedisServer) -> None:
     shared = connected(server)
     answers = SharedAnswers(shared)
@@ -42,7 +49,9 @@ def test_reads_continue_with_a_full_redis(server: RedisServer) -> None:
         admin.config_set("maxmemory-policy", "noeviction")
         admin.config_set("maxmemory", "1")
     assert answers.get("known", STAMP, lambda: COMPUTED) == (ANSWER, "redis")
+    before = lookups("error")
     assert answers.get("new", STAMP, lambda: COMPUTED) == (COMPUTED, "database")
+    assert lookups("error") == before + 1, "the alert CacheDown does not see a full Redis"
     assert answers.get("known", STAMP, lambda: COMPUTED) == (ANSWER, "redis")
     assert shared.state == "ok"
 
