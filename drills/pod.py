@@ -28,19 +28,20 @@ class Pod:
 
     Args:
         environment: The service's settings.
+        ports: Its port and that of operations; None for free ones.
     """
 
-    def __init__(self, environment: dict[str, str]) -> None:
-        self.port = free_port()
+    def __init__(self, environment: dict[str, str], ports: tuple[int, int] | None = None) -> None:
+        self.port, self.operations_port = ports or (free_port(), free_port())
         self.url = f"http://127.0.0.1:{self.port}"
-        self.operations_url = f"http://127.0.0.1:{(operations_port := free_port())}"
+        self.operations_url = f"http://127.0.0.1:{self.operations_port}"
         self.process = subprocess.Popen(
             [sys.executable, "-c", "from rates_app.serve import serve; serve()"],
             env={
                 "PATH": os.defpath,
                 "RATES_HOST": "127.0.0.1",
                 "RATES_PORT": str(self.port),
-                "RATES_OPERATIONS_PORT": str(operations_port),
+                "RATES_OPERATIONS_PORT": str(self.operations_port),
                 **environment,
             },
             stdout=subprocess.PIPE,

@@ -128,6 +128,13 @@ class RunningStack:
             raise
         return pod
 
+    def replace_pod(self, number: int) -> None:
+        """Stop a pod as Kubernetes does, start another one at its address, and wait until it is ready."""
+        pod = self.pods[number]
+        pod.terminate()
+        self.pods[number] = Pod(self._environment(), (pod.port, pod.operations_port))
+        self.pods[number].wait_until_ready()
+
     def make_synchronous(self, primary: PostgresServer) -> None:
         """Make replication synchronous: commits are on the standby's disk before they are acknowledged."""
         with psycopg.connect(primary.admin_url, autocommit=True) as admin:

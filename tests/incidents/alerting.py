@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import threading
 import time
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 #: A minute of a rule or route lasts two seconds. Thresholds of values are those of prod.
 SPEED = 30
+
+#: How long the topic of the heartbeat is silent before CloudWatch's alarm begins, in minutes of prod.
+HEARTBEAT_MINUTES = 15
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _WINDOW = re.compile(r"(?<=\[)(\d+)([smhd])(?=\])|(?<=offset )(\d+)([smhd])\b")
@@ -75,27 +79,87 @@ def scaled_routes(config: dict[str, Any], url: str, folder: Path) -> dict[str, A
     return made
 
 
+class _Program:
+    """Prometheus or Alertmanager as a process that can be stopped and started again."""
+
+    def __init__(self, name: str, folder: Path, address: str, *options: str) -> None:
+        self._name, self._folder = name, folder
+        self._ready = f"http://{address}/-/ready"
+        data = "storage.path" if name == "alertmanager" else "storage.tsdb.path"
+        own = (f"--config.file={folder / name}.yaml", f"--{data}={folder / name}", f"--web.listen-address={address}")
+        self._command = [program(name), *own, *options]
+
+    def start(self) -> None:
+        """Start it and wait until it is ready."""
+        with (self._folder / f"{self._name}.log").open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        wait_until(
+            lambda: httpx.get(self._ready).is_success,
+            describe=lambda: (self._folder / f"{self._name}.log").read_text()[-2000:],
+            ignore=(httpx.TransportError,),
+        )
+
+    def stop(self) -> None:
+        """Stop it."""
+        self._process.terminate()
+        self._process.wait(60)
+
+
 class Alerting:
     """Prometheus and Alertmanager, and what they have notified.
 
     Args:
-        prometheus: Address of Prometheus.
+        url: Address of Prometheus.
+        prometheus: Its process.
         notices: Every notification, the oldest first.
+        down: Roles whose metrics do not respond.
     """
 
-    def __init__(self, prometheus: str, notices: list[Notice]) -> None:
+    def __init__(self, url: str, prometheus: _Program, notices: list[Notice], down: set[str]) -> None:
+        self._url = url
         self._prometheus = prometheus
+        self._down = down
         self.notices = notices
 
     def firing(self) -> set[str]:
         """Return the names of the alerts that are pending or fire, without the one that always does."""
-        answer = httpx.get(f"{self._prometheus}/api/v1/alerts", timeout=30).raise_for_status().json()
+        answer = httpx.get(f"{self._url}/api/v1/alerts", timeout=30).raise_for_status().json()
         return {alert["labels"]["alertname"] for alert in answer["data"]["alerts"]} - {"Watchdog"}
 
     def targets(self) -> set[str]:
         """Return the health of all targets."""
-        answer = httpx.get(f"{self._prometheus}/api/v1/targets", timeout=30).raise_for_status().json()
+        answer = httpx.get(f"{self._url}/api/v1/targets", timeout=30).raise_for_status().json()
         return {target["health"] for target in answer["data"]["activeTargets"]}
+
+    @contextmanager
+    def role_down(self, role: str) -> Iterator[None]:
+        """Let the stand-in of a role, ``dispatcher`` or ``watcher``, not respond."""
+        self._down.add(role)
+        try:
+            yield
+        finally:
+            self._down.remove(role)
+
+    @contextmanager
+    def prometheus_down(self) -> Iterator[None]:
+        """Stop Prometheus, and start it again."""
+        self._prometheus.stop()
+        try:
+            yield
+        finally:
+            self._prometheus.start()
+
+
+def _watch_heartbeat(notices: list[Notice], done: threading.Event) -> None:
+    """Stand in for CloudWatch's alarm on the topic of the heartbeat, which pages and writes to the topic critical."""
+    began, alarmed = time.monotonic(), False
+    while not done.wait(0.2):
+        last = max((notice.at for notice in notices if notice.recipient == "heartbeat"), default=began)
+        silent = time.monotonic() - last > HEARTBEAT_MINUTES * 60 / SPEED
+        if silent != alarmed:
+            alarmed = silent
+            text = "Prometheus or Alertmanager is silent: its alerts would not be delivered."
+            notices.extend(Notice(who, "heartbeat", silent, text, time.monotonic()) for who in ("critical", "pager"))
 
 
 @contextmanager
@@ -107,12 +171,13 @@ def alerting(folder: Path, pods: Sequence[str]) -> Iterator[Alerting]:
         pods: Addresses of the pods' metrics.
     """
     notices: list[Notice] = []
+    down: set[str] = set()
 
     class Recipients(BaseHTTPRequestHandler):
         """The pager, the topics, and the metrics of roles that need a cluster."""
 
         def do_GET(self) -> None:
-            self._answer(200)
+            self._answer(503 if self.path.strip("/") in down else 200)
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -147,28 +212,26 @@ def alerting(folder: Path, pods: Sequence[str]) -> Iterator[Alerting]:
         (folder / "alertmanager.yaml").write_text(yaml.safe_dump(routes))
         (folder / "rules.yaml").write_text(yaml.safe_dump({"groups": scaled_rules(groups())}))
         (folder / "prometheus.yaml").write_text(yaml.safe_dump(_scrapes(alertmanager, pods, recipients)))
-        for name, options in (
-            ("alertmanager", [f"--web.listen-address={alertmanager}", "--cluster.listen-address="]),
-            ("prometheus", [f"--web.listen-address={prometheus}", "--query.lookback-delta=10s"]),
-        ):
-            running.enter_context(_process(name, folder, options))
-        for address in (alertmanager, prometheus):
-            wait_until(
-                partial(_ready, f"http://{address}/-/ready"),
-                describe=lambda: [path.read_text()[-2000:] for path in folder.glob("*.log")],
-                ignore=(httpx.TransportError,),
-            )
-        yield Alerting(f"http://{prometheus}", notices)
-
-
-def _ready(url: str) -> bool:
-    return httpx.get(url).is_success
+        programs = [
+            _Program("alertmanager", folder, alertmanager, "--cluster.listen-address="),
+            # A resolved alert, and one whose Prometheus has stopped, ends as fast as everything else.
+            _Program("prometheus", folder, prometheus, "--query.lookback-delta=10s", "--rules.alert.resend-delay=2s"),
+        ]
+        for each in programs:
+            each.start()
+            running.callback(each.stop)
+        done = threading.Event()
+        watch = threading.Thread(target=_watch_heartbeat, args=(notices, done))
+        watch.start()
+        running.callback(watch.join)
+        running.callback(done.set)
+        yield Alerting(f"http://{prometheus}", programs[-1], notices, down)
 
 
 def _scrapes(alertmanager: str, pods: Sequence[str], stand_in: str) -> dict[str, Any]:
     """Return Prometheus' configuration: the labels are those of the cluster's monitors."""
-    targets = [(url, "rates-app-metrics", f"rates-app-{number}") for number, url in enumerate(pods)]
-    targets += [(stand_in, f"rates-{role}-metrics", f"rates-{role}") for role in ("dispatcher", "watcher")]
+    targets = [(url, "/metrics", "rates-app-metrics", f"rates-app-{number}") for number, url in enumerate(pods)]
+    targets += [(stand_in, f"/{role}", f"rates-{role}-metrics", f"rates-{role}") for role in ("dispatcher", "watcher")]
     return {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
         "rule_files": ["rules.yaml"],
@@ -179,23 +242,10 @@ def _scrapes(alertmanager: str, pods: Sequence[str], stand_in: str) -> dict[str,
                 "static_configs": [
                     {
                         "targets": [url.removeprefix("http://")],
-                        "labels": {"namespace": "rates", "service": service, "pod": pod},
+                        "labels": {"__metrics_path__": path, "namespace": "rates", "service": service, "pod": pod},
                     }
-                    for url, service, pod in targets
+                    for url, path, service, pod in targets
                 ],
             }
         ],
     }
-
-
-@contextmanager
-def _process(name: str, folder: Path, options: list[str]) -> Iterator[None]:
-    data = "storage.path" if name == "alertmanager" else "storage.tsdb.path"
-    command = [program(name), f"--config.file={folder / name}.yaml", f"--{data}={folder / name}", *options]
-    with (folder / f"{name}.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait(60)

@@ -6,14 +6,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import psycopg
+from tests.charts.test_monitoring import rules
+from tests.incidents import faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from drills.stack import RunningStack
-    from rates_app.local.server import LocalServer
+    from tests.incidents.alerting import Alerting
+
+#: The query of the page on PoolExhausted.
+SLOW_QUERIES = (
+    "select pid, now() - query_start as age, left(query, 80) from pg_stat_activity"
+    " where state = 'active' order by 2 desc limit 10"
+)
+
+#: The alarm of CloudWatch on the heartbeat of Alertmanager.
+HEARTBEAT = "heartbeat"
 
 
 @dataclass(frozen=True)
@@ -23,141 +33,201 @@ class IncidentCase:
     Attributes:
         name: Its name in the table.
         fault: A context in which the fault lasts.
-        alerts: The alerts that must be notified, each by the recipients of its severity.
-        command: Arguments of ``rates``: a command of the first alert's runbook that must find the cause meanwhile.
+        alerts: The alerts that must be notified, each by the recipients of its severity; none for an incident that
+            nobody must be woken for.
+        command: A command of the first alert's runbook that must find the cause meanwhile: ``rates`` with arguments, or
+            ``rates_psql replica`` with a query. None if the runbook's commands need a cluster.
         cause: A regular expression that the command's output must match.
-        also: Alerts that may be notified, too, because they say the same.
+        ended_by: The mitigation, with which the fault ends.
+        also: Alerts that may be notified, too: they say the same, or nobody is woken for them.
+        minutes: How long the fault lasts at least, in minutes of prod.
     """
 
     name: str
-    fault: Callable[[RunningStack], AbstractContextManager[None]]
+    fault: Callable[[RunningStack, Alerting], AbstractContextManager[None]]
     alerts: frozenset[str]
     command: tuple[str, ...]
     cause: str
+    ended_by: str
     also: frozenset[str] = frozenset()
+    minutes: int = 0
+
+
+def severity(alert: str) -> str:
+    """Return the severity of an alert or of CloudWatch's alarm on the heartbeat."""
+    return "critical" if alert == HEARTBEAT else str(rules()[alert]["labels"]["severity"])
 
 
 @contextmanager
-def _killed(server: LocalServer) -> Iterator[None]:
-    server.kill()
-    try:
+def _dispatcher_down(stack: RunningStack, alerting: Alerting) -> Iterator[None]:
+    with alerting.role_down("dispatcher"), faults.waiting_file(stack):
         yield
-    finally:
-        server.start()
-
-
-@contextmanager
-def _refused_batch(stack: RunningStack) -> Iterator[None]:
-    file = stack.folder / "refused.csv"
-    file.write_text("orig_code,dest_code,day,price\nCNGGZ,EETLL,2021-13-01,1200\nNOWHERE,EETLL,2021-01-01,1200\n")
-    stack.ingest(file)
-    yield
-
-
-@contextmanager
-def _locked_table(stack: RunningStack) -> Iterator[None]:
-    """Hold a lock that every read of rates waits for; the replica replays it."""
-    with psycopg.connect(stack.cluster.primary.url) as connection:
-        connection.execute("LOCK TABLE rollups IN ACCESS EXCLUSIVE MODE")
-        yield
-
-
-@contextmanager
-def _batch_without_progress(stack: RunningStack) -> Iterator[None]:
-    """Record a batch whose driver was lost 40 minutes ago."""
-    with psycopg.connect(stack.cluster.url, autocommit=True) as connection:
-        connection.execute(
-            "INSERT INTO batches (name, supplier, content_hash, size_bytes, format, compression, state, received_at)"
-            " VALUES ('lost.csv', 'acme', %s, 1, 'csv', 'none', 'staging', now() - interval '40 minutes')",
-            (b"\1" * 32,),
-        )
-        try:
-            yield
-        finally:
-            connection.execute("UPDATE batches SET state = 'refused', ended_at = now() WHERE name = 'lost.csv'")
-
-
-@contextmanager
-def _silent_supplier(stack: RunningStack) -> Iterator[None]:
-    """Expect a delivery each day from a supplier whose last due time has passed."""
-    stack.run("schedule", "set", "acme", "--by", "00:00", "--min-rows", "1")
-    with psycopg.connect(stack.cluster.url, autocommit=True) as connection:
-        connection.execute("UPDATE supplier_schedules SET effective_at = now() - interval '2 days'")
-    try:
-        yield
-    finally:
-        stack.run("schedule", "delete", "acme")
 
 
 INCIDENTS = (
     IncidentCase(
         "replica killed",
-        lambda stack: _killed(stack.cluster.replica),
+        lambda stack, _: faults.killed(stack.cluster.replica),
         frozenset({"ReplicaDown"}),
-        ("doctor",),
+        ("rates", "doctor"),
         r"replica .*PROBLEM",
+        "the replica is started",
     ),
     IncidentCase(
         "Redis killed",
-        lambda stack: _killed(stack.redis),
+        lambda stack, _: faults.killed(stack.redis),
         frozenset({"CacheDown"}),
-        ("doctor",),
+        ("rates", "doctor"),
         r"Redis .*PROBLEM",
+        "Redis is started",
     ),
     IncidentCase(
         "batch refused",
-        _refused_batch,
+        lambda stack, _: faults.refused_batch(stack),
         frozenset({"BatchRefused"}),
-        ("batches",),
+        ("rates", "batches"),
         r"refused\.csv.*refused",
+        "a quarter of an hour without another one",
     ),
     IncidentCase(
         "primary frozen",
-        lambda stack: stack.cluster.primary.frozen(),
+        lambda stack, _: stack.cluster.primary.frozen(),
         frozenset({"DatabaseDown"}),
-        ("doctor",),
+        ("rates", "doctor"),
         r"primary .*PROBLEM",
+        "the primary continues",
     ),
     IncidentCase(
         "lock held",
-        _locked_table,
+        lambda stack, _: faults.locked_table(stack),
         frozenset({"DatabaseErrors", "HighErrorRate"}),
-        ("doctor",),
+        ("rates", "doctor"),
         r"lock",
+        "the session ends",
     ),
     IncidentCase(
         "replica frozen",
-        lambda stack: stack.cluster.replica.frozen(),
+        lambda stack, _: stack.cluster.replica.frozen(),
         frozenset({"ReplicaDown"}),
-        ("doctor",),
+        ("rates", "doctor"),
         r"replica .*PROBLEM",
+        "the replica continues",
     ),
     IncidentCase(
         "primary killed",
-        lambda stack: _killed(stack.cluster.primary),
+        lambda stack, _: faults.killed(stack.cluster.primary),
         frozenset({"DatabaseDown"}),
-        ("doctor",),
+        ("rates", "doctor"),
         r"primary .*PROBLEM",
+        "the primary is started",
     ),
     IncidentCase(
         "Redis frozen",
-        lambda stack: stack.redis.frozen(),
+        lambda stack, _: stack.redis.frozen(),
         frozenset({"CacheDown"}),
-        ("doctor",),
+        ("rates", "doctor"),
         r"Redis .*PROBLEM",
+        "Redis continues",
     ),
     IncidentCase(
         "batch stuck",
-        _batch_without_progress,
+        lambda stack, _: faults.recorded_batch(stack, "staging", age="40 minutes"),
         frozenset({"BatchStuck"}),
-        ("batches",),
-        r"lost\.csv.*staging",
+        ("rates", "batches"),
+        r"staging-40 minutes\.csv",
+        "the batch is refused",
     ),
     IncidentCase(
         "supplier silent",
-        _silent_supplier,
+        lambda stack, _: faults.silent_supplier(stack),
         frozenset({"DeliveryOverdue"}),
-        ("schedule", "list"),
+        ("rates", "schedule", "list"),
         r"acme.*overdue",
+        "the schedule is deleted",
+    ),
+    IncidentCase(
+        "pool full",
+        lambda stack, _: faults.slow_queries(stack),
+        frozenset({"PoolExhausted"}),
+        ("rates_psql", "replica", SLOW_QUERIES),
+        r"SELECT day, sum",
+        "the queries are fast again",
+        # Requests that wait too long for a thread are refused. No two queries are the same.
+        also=frozenset({"RequestsShed", "HighErrorRate", "CacheHitRateLow"}),
+    ),
+    IncidentCase(
+        "Redis full",
+        lambda stack, _: faults.full_redis(stack),
+        frozenset({"CacheDown"}),
+        ("rates", "doctor"),
+        r"Redis .*nothing is evicted",
+        "Redis may evict again",
+    ),
+    IncidentCase(
+        "replica lagging",
+        lambda stack, _: faults.paused_replica(stack),
+        frozenset({"ReplicaLag"}),
+        ("rates", "doctor"),
+        r"replica .*seconds behind",
+        "the replica replays again",
+    ),
+    IncidentCase(
+        "batch late",
+        lambda stack, _: faults.recorded_batch(stack, "staging", deadline="-1 minute"),
+        frozenset({"BatchLate"}),
+        ("rates", "doctor"),
+        r"has missed its deadline",
+        "the batch is refused",
+    ),
+    IncidentCase(
+        "batch failed",
+        lambda stack, _: faults.recorded_batch(stack, "failed", failure="no space left on device"),
+        frozenset({"BatchFailed"}),
+        ("rates", "doctor"),
+        r"has failed: no space left on device",
+        "the batch is refused",
+    ),
+    IncidentCase(
+        "dispatcher down",
+        _dispatcher_down,
+        frozenset({"DispatcherDown"}),
+        ("rates", "doctor"),
+        r"file in incoming, one for \d+ minutes",
+        "the dispatcher is started",
+    ),
+    IncidentCase(
+        "watcher down",
+        lambda _, alerting: alerting.role_down("watcher"),
+        frozenset({"WatcherDown"}),
+        (),
+        "",
+        "the watcher is started",
+    ),
+    IncidentCase(
+        "Prometheus down",
+        lambda _, alerting: alerting.prometheus_down(),
+        frozenset({HEARTBEAT}),
+        (),
+        "",
+        "Prometheus is started",
+    ),
+    IncidentCase(
+        "slow clients",
+        lambda stack, _: faults.slow_clients(stack),
+        frozenset(),
+        (),
+        "",
+        "the clients disconnect",
+        minutes=15,
+    ),
+    IncidentCase(
+        "ordinary hour",
+        lambda stack, _: faults.ordinary_hour(stack),
+        frozenset(),
+        (),
+        "",
+        "",
+        also=frozenset({"BatchRefused"}),
+        minutes=60,
     ),
 )

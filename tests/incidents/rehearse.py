@@ -17,27 +17,38 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import httpx
+import psycopg
 import typer
 
 from docs.tables import format_row, format_table, read_table, replace_table
 from drills.stack import TIMEOUT_SECONDS, RunningStack
 from rates_app.ops.logs import configure_logs
 from rates_app.settings import ProcessSettings, Settings
-from tests.charts.test_monitoring import rules
 from tests.incidents.alerting import SPEED, Alerting, alerting, wait_until
-from tests.incidents.catalogue import INCIDENTS, IncidentCase
+from tests.incidents.catalogue import INCIDENTS, IncidentCase, severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PAGE = Path(__file__).parents[2] / "docs" / "drills.md"
-COLUMNS = ("incident", "when", "who", "alert", "after", "text", "cause found by", "over after", "others notified")
+COLUMNS = (
+    "incident",
+    "when",
+    "who",
+    "alert",
+    "after",
+    "text",
+    "cause found by",
+    "ended by",
+    "over after",
+    "others notified",
+)
 
 #: Who is notified of an alert of each severity, in prod.
 RECIPIENTS = {"critical": {"pager", "critical"}, "warning": {"warning"}}
 
 #: Alerts about latency depend on the speed of this machine. The windows of ErrorBudgetBurn are longer than a rehearsal.
-UNRELATED = {"HighLatency", "LatencyBudgetBurn", "ErrorBudgetBurn"}
+UNRELATED = {"HighLatency", "LatencyBudgetBurn", "SlowReads", "ErrorBudgetBurn"}
 
 #: Requests of the load per second, and where they go to.
 RATE, REGION = 20, "north_europe_main"
@@ -95,7 +106,7 @@ class Rehearsed:
 def rehearse(case: IncidentCase, stack: RunningStack, watching: Alerting) -> Rehearsed:
     """Make one incident: wait for its notifications, find its cause, end it, and wait for the all-clear."""
     result = Rehearsed(case)
-    wanted = {(who, alert) for alert in case.alerts for who in RECIPIENTS[rules()[alert]["labels"]["severity"]]}
+    wanted = {(who, alert) for alert in case.alerts for who in RECIPIENTS[severity(alert)]}
     wait_until(lambda: not watching.firing() - UNRELATED, seconds=TIMEOUT_SECONDS, describe=watching.firing)
     seen, began = len(watching.notices), time.monotonic()
 
@@ -113,13 +124,15 @@ def rehearse(case: IncidentCase, stack: RunningStack, watching: Alerting) -> Reh
             result.problems.append(f"no {what} of {sorted(wanted - sent(firing=firing))}")
         return time.monotonic()
 
-    with case.fault(stack):
+    with case.fault(stack, watching):
         notified = wait("notification", firing=True)
-        process = stack.rates(*case.command)
-        output, _ = process.communicate(timeout=TIMEOUT_SECONDS)
-        found = re.search(case.cause, output, re.IGNORECASE)
-        if not found:
-            result.problems.append(f"rates {' '.join(case.command)} does not show {case.cause!r}: {output}")
+        command = f"`{' '.join(case.command)}`" if case.command else "in a cluster only" if case.alerts else ""
+        if case.command:
+            output = _run(case.command, stack)
+            if not re.search(case.cause, output, re.IGNORECASE):
+                command = "**not found**"
+                result.problems.append(f"{' '.join(case.command)} does not show {case.cause!r}: {output}")
+        time.sleep(max(0.0, began + case.minutes * 60 / SPEED - time.monotonic()))
     ended = time.monotonic()
     over = wait("all-clear", firing=False)
     wait_until(lambda: not watching.firing() - UNRELATED, seconds=TIMEOUT_SECONDS, describe=watching.firing)
@@ -131,16 +144,27 @@ def rehearse(case: IncidentCase, stack: RunningStack, watching: Alerting) -> Reh
         (
             case.name,
             f"{datetime.now(UTC):%Y-%m-%d}",
-            ", ".join(sorted({who for who, alert in sent(firing=True) if alert in case.alerts})) or "**nobody**",
-            ", ".join(sorted(case.alerts)),
-            _minutes(notified - began),
+            ", ".join(sorted({who for who, alert in sent(firing=True) if alert in case.alerts})) or "nobody",
+            ", ".join(sorted(case.alerts)) or "none",
+            _minutes(notified - began) if case.alerts else "",
             " / ".join(texts.get(alert, "") for alert in sorted(case.alerts)),
-            f"`rates {' '.join(case.command)}`" if found else "**not found**",
-            _minutes(over - ended),
+            command,
+            case.ended_by,
+            _minutes(over - ended) if case.alerts else "",
             ", ".join(sorted(others)) or "none",
         )
     )
     return result
+
+
+def _run(command: tuple[str, ...], stack: RunningStack) -> str:
+    """Run a command of a runbook and return its output."""
+    program, *arguments = command
+    if program == "rates_psql":
+        with psycopg.connect(stack.cluster.replica.admin_url) as connection:
+            return "\n".join(str(row) for row in connection.execute(arguments[-1]).fetchall())
+    output, _ = stack.rates(*arguments).communicate(timeout=TIMEOUT_SECONDS)
+    return output
 
 
 def _minutes(seconds: float) -> str:
@@ -148,10 +172,10 @@ def _minutes(seconds: float) -> str:
     return f"{seconds * SPEED / 60:.0f} min"
 
 
-def record(results: list[Rehearsed]) -> None:
-    """Write rows into the table of docs/drills.md, instead of the rows of the same incidents."""
+def record(result: Rehearsed) -> None:
+    """Write the row of an incident into the table of docs/drills.md."""
     page = PAGE.read_text()
-    rows = read_table(page, "incidents") | {result.case.name: result.row for result in results}
+    rows = read_table(page, "incidents") | {result.case.name: result.row}
     table = format_table(COLUMNS, [rows[case.name] for case in INCIDENTS if case.name in rows])
     PAGE.write_text(replace_table(page, "incidents", table))
 
@@ -181,11 +205,11 @@ def main(
     with tempfile.TemporaryDirectory(prefix="rates-incidents-", ignore_cleanup_errors=True) as folder:
         for result in rehearse_all(cases, Path(folder)):
             results.append(result)
+            if write:
+                record(result)
             typer.echo(result.row)
             for problem in result.problems:
                 typer.echo(f"  {problem}")
-    if write:
-        record(results)
     raise typer.Exit(int(any(result.problems for result in results)))
 
 

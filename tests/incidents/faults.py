@@ -1,0 +1,216 @@
+"""What breaks in an incident: each is a context in which the fault lasts."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import date, timedelta
+from itertools import count
+from typing import TYPE_CHECKING
+
+import httpx
+import psycopg
+import redis
+
+from rates_app.doctor.places import MAX_WAIT_MINUTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from drills.pod import Pod
+    from drills.stack import RunningStack
+    from rates_app.local.server import LocalServer
+
+BATCH = (
+    "INSERT INTO batches (name, supplier, content_hash, size_bytes, format, compression, state, received_at, deadline,"
+    " failure, ended_at) VALUES (%s, 'acme', sha256(%s::text::bytea), 1, 'csv', 'none', %s, now() - %s::interval, now()"
+    " + %s::interval, %s, CASE WHEN %s = 'failed' THEN now() END)"
+)
+
+
+@contextmanager
+def killed(server: LocalServer) -> Iterator[None]:
+    server.kill()
+    try:
+        yield
+    finally:
+        server.start()
+
+
+@contextmanager
+def refused_batch(stack: RunningStack) -> Iterator[None]:
+    file = stack.folder / "refused.csv"
+    file.write_text("orig_code,dest_code,day,price\nCNGGZ,EETLL,2021-13-01,1200\nNOWHERE,EETLL,2021-01-01,1200\n")
+    stack.ingest(file)
+    yield
+
+
+@contextmanager
+def locked_table(stack: RunningStack) -> Iterator[None]:
+    """Hold a lock that every read of rates waits for; the replica replays it."""
+    with psycopg.connect(stack.cluster.primary.url) as connection:
+        connection.execute("LOCK TABLE rollups IN ACCESS EXCLUSIVE MODE")
+        yield
+
+
+@contextmanager
+def recorded_batch(
+    stack: RunningStack, state: str, *, age: str = "0", deadline: str | None = None, failure: str | None = None
+) -> Iterator[None]:
+    """Record a batch that no process works on."""
+    with psycopg.connect(stack.cluster.url, autocommit=True) as connection:
+        name = f"{state}-{age}.csv"
+        connection.execute(BATCH, (name, name, state, age, deadline, failure, state))
+        try:
+            yield
+        finally:
+            connection.execute("UPDATE batches SET state = 'refused', ended_at = now() WHERE name = %s", (name,))
+
+
+@contextmanager
+def silent_supplier(stack: RunningStack) -> Iterator[None]:
+    """Expect a delivery each day from a supplier whose last due time has passed."""
+    stack.run("schedule", "set", "acme", "--by", "00:00", "--min-rows", "1")
+    with psycopg.connect(stack.cluster.url, autocommit=True) as connection:
+        connection.execute("UPDATE supplier_schedules SET effective_at = now() - interval '2 days'")
+    try:
+        yield
+    finally:
+        stack.run("schedule", "delete", "acme")
+
+
+@contextmanager
+def slow_queries(stack: RunningStack, clients: int = 14) -> Iterator[None]:
+    """Make each read of rates take half a second, and send more of them than the pods have threads."""
+    view = "CREATE OR REPLACE VIEW visible_rollups AS SELECT rollups.* FROM rollups JOIN batches ON {} AND {}"
+    joined = ("batches.id = batch_id", "batches.state = 'published'")
+    done = threading.Event()
+
+    def ask(first: int) -> None:
+        # One network may use half of a pod's threads, so these clients are of different ones.
+        network = httpx.HTTPTransport(local_address=f"127.{1 + first}.0.1")
+        with httpx.Client(timeout=30, transport=network) as client:
+            for number in count(first, 2 * clients):
+                # Different ranges of at most 300 days, so that no cache has the responses.
+                shifts = (-(number % 200), number // 200 % 100)
+                days = [str(date(2021, 1, 1) + timedelta(days=shift)) for shift in shifts]
+                question = {"date_from": days[0], "date_to": days[1], "orig_code": "CNSGH", "dest_code": "EETLL"}
+                response = client.get(f"{stack.pods[number % 2].url}/rates", params=question)
+                assert response.status_code != httpx.codes.BAD_REQUEST, response.text
+                if done.is_set():
+                    return
+
+    threads = [threading.Thread(target=ask, args=(first,)) for first in range(2 * clients)]
+    with psycopg.connect(stack.cluster.url, autocommit=True) as connection:
+        connection.execute(f"{view.format(*joined)} WHERE (SELECT pg_sleep(0.5)) IS NOT NULL")
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            for thread in threads:
+                thread.join()
+            connection.execute(view.format(*joined))
+
+
+@contextmanager
+def full_redis(stack: RunningStack) -> Iterator[None]:
+    """Give Redis less memory than it uses, and forbid evictions."""
+    limits = {"maxmemory-policy": "noeviction", "maxmemory": "1"}
+    with redis.Redis.from_url(stack.redis.url) as client:
+        earlier = {name: client.config_get(name)[name] for name in limits}
+        try:
+            for name, limit in limits.items():
+                client.config_set(name, limit)
+            yield
+        finally:
+            for name, limit in earlier.items():
+                client.config_set(name, limit)
+
+
+@contextmanager
+def paused_replica(stack: RunningStack) -> Iterator[None]:
+    """Let the replica receive changes and not replay them."""
+    with psycopg.connect(stack.cluster.replica.admin_url, autocommit=True) as replica:
+        replica.execute("SELECT pg_wal_replay_pause()")
+        try:
+            with psycopg.connect(stack.cluster.url, autocommit=True) as primary:
+                primary.execute("CREATE TABLE unseen ()")
+                primary.execute("DROP TABLE unseen")
+            yield
+        finally:
+            replica.execute("SELECT pg_wal_replay_resume()")
+
+
+@contextmanager
+def waiting_file(stack: RunningStack) -> Iterator[None]:
+    """Deliver a file that no dispatcher takes, longer ago than the alarm on the queue permits."""
+    file = stack.settings.data_dir / "incoming" / "acme" / "waiting.csv"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("")
+    os.utime(file, (time.time() - 120 * MAX_WAIT_MINUTES,) * 2)
+    try:
+        yield
+    finally:
+        file.unlink()
+
+
+@contextmanager
+def slow_clients(stack: RunningStack, connections: int = 400) -> Iterator[None]:
+    """Open connections that send the first line of a request and nothing more; open them again when they end."""
+    done = threading.Event()
+
+    def hold(pod: Pod, number: int) -> None:
+        while not done.is_set():
+            with ExitStack() as opened, suppress(OSError):
+                for _ in range(number):
+                    one = opened.enter_context(socket.create_connection(("127.0.0.1", pod.port), timeout=10))
+                    one.sendall(b"GET /rates HTTP/1.1\r\n")
+                done.wait(10)
+
+    threads = [threading.Thread(target=hold, args=(pod, connections // 2)) for pod in stack.pods]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+
+
+@contextmanager
+def ordinary_hour(stack: RunningStack) -> Iterator[None]:
+    """Restart a pod and the replica, refuse a delivery, and double the load: what happens on a normal day."""
+    errors: list[BaseException] = []
+
+    def happen() -> None:
+        try:
+            stack.replace_pod(0)
+            with refused_batch(stack):
+                stack.cluster.replica.restart()
+            with httpx.Client(timeout=10) as client:
+                for number in range(200):
+                    day = f"2021-01-{1 + number % 31:02}"
+                    question = {
+                        "date_from": day,
+                        "date_to": day,
+                        "orig_code": "CNSGH",
+                        "dest_code": "north_europe_main",
+                    }
+                    client.get(f"{stack.pods[number % 2].url}/rates", params=question).raise_for_status()
+        except BaseException as error:  # noqa: BLE001 - reported when the hour ends
+            errors.append(error)
+
+    thread = threading.Thread(target=happen)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+    if errors:
+        raise errors[0]
