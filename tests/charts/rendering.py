@@ -261,7 +261,18 @@ def synced(
     kubernetes: str = "1.34",
     crds: bool = False,
 ) -> list[KubernetesManifest]:
-    """Render the manifests that Argo CD syncs from an Application's source in this repository."""
+    """Render the manifests that Argo CD syncs from an Application's source in this repository.
+
+    Args:
+        source: The source of the Application.
+        values: Values that override those of the source.
+        namespace: Namespace of the release.
+        kubernetes: Version of Kubernetes to render for.
+        crds: Whether to include the CRDs of dependencies, unless the source omits them.
+
+    Returns:
+        The manifests, in Helm's order.
+    """
     settings = source["helm"]
     return render(
         source["path"].removeprefix("helm/"),
@@ -271,7 +282,7 @@ def synced(
         release=settings.get("releaseName"),
         namespace=namespace,
         kubernetes=kubernetes,
-        crds=crds,
+        crds=crds and not settings.get("skipCrds", False),
     )
 
 

@@ -295,6 +295,48 @@ def test_application_without_a_released_image_is_refused(environment: str) -> No
         synced(source, {"image": {"digest": ""}}, namespace="rates")
 
 
+def test_argo_cd_has_requests_and_a_priority() -> None:
+    values = yaml.safe_load((ROOT / "helm/gitops/argocd-values.yaml").read_text())
+    for part in ("controller", "applicationSet", "repoServer", "server", "redis"):
+        assert values[part]["resources"]["requests"].keys() >= {"cpu", "memory"}, part
+        assert values[part]["resources"]["limits"].keys() >= {"cpu", "memory"}, part
+    assert not values["dex"]["enabled"]
+    assert not values["notifications"]["enabled"]
+    assert values["global"]["priorityClassName"] == "system-cluster-critical"
+
+
+def test_nodes_with_temporary_volumes_are_removed_when_idle() -> None:
+    (container,) = the(stack("prod", "rates-app"), "Rollout")["spec"]["template"]["spec"]["containers"]
+    assert "tmp" in {mount["name"] for mount in container["volumeMounts"]}
+    arguments = applications("prod")["cluster-autoscaler"]["spec"]["source"]["helm"]["valuesObject"]["extraArgs"]
+    assert arguments["skip-nodes-with-local-storage"] is False
+    assert arguments["skip-nodes-with-system-pods"] is False
+
+
+def test_new_services_do_not_depend_on_the_load_balancer_controller() -> None:
+    spec = applications("prod")["aws-load-balancer-controller"]["spec"]
+    values = spec["source"]["helm"]["valuesObject"]
+    assert values["enableServiceMutatorWebhook"] is False
+    # Each sync renders another certificate. Secret and webhooks keep the first one.
+    assert values["keepTLSSecret"] is True
+    assert "RespectIgnoreDifferences=true" in spec["syncPolicy"]["syncOptions"]
+    ignored = {one["kind"]: one.get("jsonPointers") or one["jqPathExpressions"] for one in spec["ignoreDifferences"]}
+    authority = [".webhooks[]?.clientConfig.caBundle"]
+    assert ignored == {
+        "Secret": ["/data"],
+        "MutatingWebhookConfiguration": authority,
+        "ValidatingWebhookConfiguration": authority,
+    }
+
+
+def test_the_password_of_grafana_is_filled_in_by_the_operator() -> None:
+    """The chart renders the manifest as a template first, and the operator of the secrets after that."""
+    values = applications("prod")["kube-prometheus-stack"]["spec"]["source"]["helm"]["valuesObject"]
+    secret = next(one for one in values["extraManifests"] if "grafana-admin" in str(one) and "target" in one["spec"])
+    by_the_chart = fill(secret["spec"]["target"]["template"]["data"], {})
+    assert fill(by_the_chart, {"password": "word"}) == {"user": "admin", "password": "word"}
+
+
 def test_argo_cd_is_installed_with_the_settings_of_the_tree() -> None:
     values = yaml.safe_load((ROOT / "helm/gitops/argocd-values.yaml").read_text())
     assert "health.argoproj.io_Application" in "".join(values["configs"]["cm"])

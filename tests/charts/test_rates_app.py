@@ -154,6 +154,16 @@ def test_argo_cd_migrates_after_the_secret_and_before_the_pods(environment: str)
     )
 
 
+@pytest.mark.parametrize("environment", STACKS)
+def test_servers_and_the_migration_have_requests_and_the_services_priority(environment: str) -> None:
+    manifests = stack(environment, "rates-app")
+    (name,) = [one["metadata"]["name"] for one in of_kind(manifests, "PriorityClass")]
+    for owner in (workload(manifests), the(manifests, "Job", "rates-app-migrate")):
+        spec = owner["spec"]["template"]["spec"]
+        assert spec["priorityClassName"] == name
+        assert all(one["resources"]["requests"].keys() >= {"cpu", "memory"} for one in spec["containers"])
+
+
 def test_migration_is_one_pod_of_a_fixed_name() -> None:
     job = the(stack("prod", "rates-app"), "Job")
     assert job["spec"]["parallelism"] == job["spec"]["completions"] == 1

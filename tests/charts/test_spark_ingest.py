@@ -8,7 +8,8 @@ import re
 import pytest
 import yaml
 
-from .rendering import IMAGE, STACKS, KubernetesManifest, applications, batch, of_kind, pods, stack, synced, the
+from .rendering import IMAGE, STACKS, KubernetesManifest, Loader, applications, batch, of_kind, pods, stack, synced, the
+from .tools import module
 
 
 @pytest.mark.parametrize("environment", STACKS)
@@ -67,8 +68,8 @@ def test_the_service_has_priority_over_the_dispatcher_and_that_over_batches(envi
     assert value["rates-serving"] > value["rates-ingest"] > value["rates-batch"] > 0
     assert all(one["preemptionPolicy"] == "Never" for one in classes if one["metadata"]["name"] != "rates-serving")
     for owner, template in pods(stack(environment, "spark-ingest")).items():
-        if owner.startswith("SparkApplication"):
-            assert template["spec"]["priorityClassName"] == "rates-batch"
+        expected = "rates-batch" if owner.startswith("SparkApplication") else "rates-ingest"
+        assert template["spec"]["priorityClassName"] == expected, owner
 
 
 def quantity(text: str) -> float:
@@ -129,6 +130,28 @@ def test_driver_runs_as_the_account_that_the_operators_chart_makes() -> None:
     account = batch(manifests)["spec"]["driver"]["serviceAccount"]
     binding: KubernetesManifest = copy.deepcopy(the(manifests, "RoleBinding", account))
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account, "namespace": "rates"}]
+
+
+def test_disabling_the_operator_keeps_the_kinds_of_running_batches() -> None:
+    source = applications("prod")["spark-ingest"]["spec"]["source"]
+
+    def kinds(*values: KubernetesManifest) -> list[KubernetesManifest]:
+        return of_kind(synced(source, IMAGE, *values, namespace="rates", crds=True), "CustomResourceDefinition")
+
+    # Argo CD deletes what a release no longer contains, unless the object has this annotation.
+    assert kinds({"spark-operator": {"enabled": False}}) == []
+    made = {one["metadata"]["name"].partition(".")[0]: one for one in kinds()}
+    assert made.keys() == {"sparkapplications", "scheduledsparkapplications", "sparkconnects"}
+    for name, definition in made.items():
+        assert (
+            definition["metadata"]["annotations"].items()
+            >= {
+                "argocd.argoproj.io/sync-options": "Prune=false",
+                "argocd.argoproj.io/compare-options": "IgnoreExtraneous",
+            }.items()
+        ), name
+        path = module("spark-operator") / f"charts/spark-operator-chart/crds/sparkoperator.k8s.io_{name}.yaml"
+        assert definition["spec"] == yaml.load(path.read_text(), Loader=Loader)["spec"]
 
 
 def keys_of(node: object) -> set[str]:
