@@ -40,6 +40,8 @@ KeyArn = Annotated[str, StringConstraints(pattern=r"^arn:aws:kms:[a-z0-9-]+:\d{1
 ProviderArn = Annotated[str, StringConstraints(pattern=r"^arn:aws:iam::\d{12}:oidc-provider/\S+$")]
 WorkflowUrl = Annotated[str, StringConstraints(pattern=r"^https://[^@\s]+/\.github/workflows/[\w.-]+\.ya?ml$")]
 GithubName = Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")]
+# Nodes and images are amd64. AWS Graviton, which is arm64, has a g after the generation: m7g.large, c7gn.xlarge.
+GRAVITON = re.compile(r"^(a1|[a-z]+\d+[a-z-]*g[a-z-]*)\.")
 # A colon would let the name of an environment continue as another claim of the token's subject.
 ClaimName = Annotated[str, StringConstraints(pattern=r"^[\w./-]+$")]
 
@@ -105,8 +107,13 @@ class Scale(_Model):
 class NodeSettings(Scale):
     """The nodes that serve."""
 
-    instance_type: str = Field(description="EC2 instance type of every serving node.")
+    instance_type: str = Field(description="EC2 instance type of every serving node, for amd64.")
     pods: int = Field(ge=17, le=250, description="Pods that the kubelet admits to a node.")
+
+    @model_validator(mode="after")
+    def _runs_amd64(self) -> NodeSettings:
+        _check_architecture(self.instance_type)
+        return self
 
 
 class SparkSettings(_Model):
@@ -114,6 +121,11 @@ class SparkSettings(_Model):
 
     instance_types: tuple[str, ...] = Field(min_length=1, description="Instance types, best first; several find spot.")
     max: int = Field(ge=1, le=100, description="Spot nodes that a large batch may use.")
+
+    @model_validator(mode="after")
+    def _runs_amd64(self) -> SparkSettings:
+        _check_architecture(*self.instance_types)
+        return self
 
 
 class KubernetesSettings(_Model):
@@ -434,6 +446,12 @@ def _check_zones(zone_ids: tuple[str, ...]) -> None:
         raise ValueError(f"zoneIds must be three different zones, not {', '.join(zone_ids)}")
     if refused := ZONES_WITHOUT_EKS.intersection(zone_ids):
         raise ValueError(f"zoneIds: EKS creates no cluster in {', '.join(sorted(refused))}; choose another zone")
+
+
+def _check_architecture(*instance_types: str) -> None:
+    """Refuse instance types on which the node image and our images do not run."""
+    if refused := [name for name in instance_types if GRAVITON.match(name)]:
+        raise ValueError(f"{', '.join(refused)}: nodes run amd64, and AWS Graviton is arm64; choose an x86 type")
 
 
 def placeholders(config: Mapping[str, str]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from rehearsal import ROOT, stack_config
+from rehearsal import ROOT, rehearse, stack_config
 from settings import StackSettings, StackSettingsError, load, placeholders
 
 if TYPE_CHECKING:
@@ -93,6 +93,14 @@ _STANDBY |= {"nodes": {"min": 1, "max": 1}}
             {"rates:nodes": {"instanceType": "t3.medium", "pods": 60, "min": 5, "max": 4}},
             r"rates:nodes: .*min \(5\) must not exceed",
         ),
+        (
+            {"rates:nodes": {"instanceType": "m7g.large", "pods": 60, "min": 3, "max": 4}},
+            r"m7g\.large: nodes run amd64",
+        ),
+        (
+            {"rates:spark": {"instanceTypes": ["g4dn.xlarge", "m6a.large", "c7gn.large", "a1.large"], "max": 1}},
+            r"rates:spark: .* c7gn\.large, a1\.large: nodes run amd64",
+        ),
         ({"rates:apiAccess": ["0.0.0.0/0"]}, r"apiAccess must not hold 0\.0\.0\.0/0"),
         ({"rates:logDays": 8}, r"logDays must be one of"),
         ({"rates:environment": "prod"}, r"rates:environment: comes from the stack's name"),
@@ -130,6 +138,14 @@ def test_the_repository_s_own_values_are_refused_by_key() -> None:
     keys = {line.split(":")[1] for line in placeholders(_texts(config))}
     assert keys == {"account", "domain", "alertEmail", "ticketUrl", "repository", "signer", "apiAccess"}
     assert not placeholders(_texts(stack_config("prod")))
+
+
+def test_the_program_refuses_the_repository_s_own_values() -> None:
+    config = yaml.safe_load((ROOT / "Pulumi.dev.yaml").read_text())["config"]
+    with pytest.raises(
+        StackSettingsError, match=r"Pulumi\.dev\.yaml is not filled in:\n  rates:account: 0+ is a placeholder"
+    ):
+        rehearse("dev", config)
 
 
 @pytest.mark.parametrize(("today", "warned"), [(date(2026, 12, 20), False), (date(2026, 12, 27), True)])
