@@ -12,6 +12,7 @@ from cost import monthly
 from record import CAPACITY, cost_table, with_table
 from rehearsal import ROOT, stack_config
 
+from drills.__main__ import DRILLS
 from rates_app.settings import Settings
 from tests.serving import LINE_BYTES
 
@@ -44,12 +45,33 @@ def test_multi_az_doubles_the_database(staging: Rehearsal) -> None:
     assert low == pytest.approx(730 * 0.129 * (2 + 1))
 
 
+def test_logs_and_metrics_that_are_paid_by_use_are_listed(dev: Rehearsal) -> None:
+    assert dev.of_type("aws:ec2/flowLog:FlowLog")
+    assert "blue-amazon-cloudwatch-observability" in dev.of_type("aws:eks/addon:Addon")
+    paid = (ROOT / "docs" / "capacity.md").read_text().partition("charges for these items by use")[2]
+    items = [line.split("|")[1].strip() for line in paid.partition("\n## ")[0].splitlines() if line.startswith("|")]
+    assert {"log ingestion", "VPC flow logs", "Container Insights of the observability add-on"} <= set(items)
+
+
 def test_every_failure_states_how_it_was_shown() -> None:
     page = (ROOT / "docs" / "capacity.md").read_text()
     rows = [line.split("|") for line in page.partition("| failure |")[2].splitlines()[2:] if line.startswith("|")]
     assert len(rows) > 10
-    for row in rows:
-        assert set(re.findall(r"drill|cluster|emulated|estimated", row[-2])), f"{row[1].strip()}: {row[-2]}"
+    cluster = "".join(path.read_text() for path in (ROOT / "tests" / "cluster").glob("test_*.py"))
+    transitions = (ROOT / "docs" / "transitions.md").read_text()
+    known = {
+        "drill": set(DRILLS),
+        "cluster": set(re.findall(r"^def (test_\w+)", cluster, re.MULTILINE)),
+        "emulated": {line.split("|")[2].strip() for line in transitions.splitlines() if line.startswith("| ")},
+    }
+    for _, name, *_, shown, _ in rows:
+        parts = [part.strip() for part in shown.split(";")]
+        assert parts, name
+        for part in parts:
+            if part.endswith(" estimated"):
+                continue
+            (evidence,) = re.findall(r"`([^`]+)`", part)
+            assert evidence in known[part.partition(":")[0]] or (ROOT / evidence).is_file(), f"{name}: {part}"
 
 
 def test_the_failure_table_has_every_failure() -> None:
