@@ -62,6 +62,20 @@ def test_links_and_named_files_exist(path: Path) -> None:
             assert list(ROOT.glob(pattern)), named
 
 
+@pytest.mark.parametrize(
+    ("page", "commands"),
+    [
+        # Self-healing would revert an undo, and a sync that waits would not take a revert.
+        ("runbooks/release-rollback.md", ("--sync-policy none", "--sync-policy automated", "terminate-op")),
+        ("docs/gitops.md", ("--sync-policy none", "--sync-policy automated", "terminate-op")),
+        ("runbooks/application-sync-failed.md", ("terminate-op",)),
+    ],
+)
+def test_pages_say_how_to_stop_argo_cd(page: str, commands: tuple[str, ...]) -> None:
+    text = " ".join((ROOT / page).read_text().split())
+    assert [command for command in commands if command not in text] == []
+
+
 def test_the_index_lists_every_page_once_by_its_title() -> None:
     entries = listed("Operations") | listed("By alert")
     assert listed("Operations").keys().isdisjoint(listed("By alert"))
