@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 from dataclasses import dataclass
+from email import message_from_bytes
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from rehearsal import stack_config
 
 from tests.charts.rendering import (
     IMAGE,
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
 # Capacity in CPU (millicores), memory (MiB) and pods. A node keeps back 70 m, 100 MiB for eviction, and 255 MiB with
 # 11 MiB for each pod that it admits: Amazon EKS's node bootstrap, "kube-reserved".
 MACHINES = {"t3.medium": (2000, 3836), "m6a.4xlarge": (16000, 63_500)}
+
+# Network interfaces, and IPv4 addresses of each: Amazon EC2 User Guide, "Maximum IP addresses per network interface".
+INTERFACES = {"t3.medium": (3, 6), "m6a.4xlarge": (8, 30)}
+PREFIX_ADDRESSES = 16
 
 
 @dataclass(frozen=True, order=True)
@@ -97,7 +103,6 @@ def clusters(stack: Rehearsal) -> Iterator[RegisteredCluster]:
         for name, group in stack.of_type("aws:eks/nodeGroup:NodeGroup").items()
         if name.endswith("-serving")
     }
-    pods_per_node = stack_config(stack.stack.partition("-")[0])["rates:nodes"]["pods"]
     for secret in stack.of_type("kubernetes:core/v1:Secret").values():
         metadata = secret.inputs["metadata"]
         if metadata["labels"].get("argocd.argoproj.io/secret-type") != "cluster":
@@ -109,8 +114,30 @@ def clusters(stack: Rehearsal) -> Iterator[RegisteredCluster]:
             {**secret.inputs["stringData"], "metadata": metadata},
             group["instanceTypes"][0],
             int(group["scalingConfig"]["minSize"]),
-            pods_per_node,
+            _pods_per_node(stack, name.removeprefix(f"rates-{stack.stack}-"), group["instanceTypes"][0]),
         )
+
+
+def _pods_per_node(stack: Rehearsal, cluster: str, machine: str) -> int:
+    """Return the pods that a node runs: as many as the kubelet admits and have an address.
+
+    Without a limit in the user data, the image's limit is the number of single addresses.
+    """
+    interfaces, addresses = INTERFACES[machine]
+    network = stack.of_type("aws:eks/addon:Addon")[f"{cluster}-vpc-cni"].inputs
+    configuration = json.loads(network.get("configurationValues") or "{}")
+    prefixes = configuration.get("env", {}).get("ENABLE_PREFIX_DELEGATION") == "true"
+    # Two pods of each node use the node's own address: aws-node and kube-proxy.
+    single = interfaces * (addresses - 1) + 2
+    reachable = interfaces * (addresses - 1) * PREFIX_ADDRESSES + 2 if prefixes else single
+    template = stack.of_type("aws:ec2/launchTemplate:LaunchTemplate")[f"{cluster}-node"].inputs
+    message = message_from_bytes(base64.b64decode(template.get("userData", "")))
+    limits = [
+        json.loads(part.get_payload())["spec"]["kubelet"]["config"]["maxPods"]
+        for part in message.walk()
+        if part.get_content_type() == "application/node.eks.aws"
+    ]
+    return min(reachable, *(limits or [single]))
 
 
 def applications(registration: KubernetesManifest) -> dict[str, KubernetesManifest]:

@@ -87,6 +87,22 @@ def test_the_domain_fails_over_to_the_second_region(prod: Rehearsal) -> None:
     assert "us-west-2" in second["aliases"][0]["name"]
 
 
+def test_an_operator_takes_the_traffic_in_the_second_region_only(prod: Rehearsal) -> None:
+    """Route 53's checkers see an alarm there. Its control plane, in the first region, is not called."""
+    checks = prod.of_type("aws:route53/healthCheck:HealthCheck")
+    taken_over = checks["traffic-taken-over"]
+    (alarm,) = [
+        alarm
+        for alarm in prod.of_type("aws:cloudwatch/metricAlarm:MetricAlarm").values()
+        if alarm.urn in taken_over.depends_on
+    ]
+    assert alarm.region == taken_over.inputs["cloudwatchAlarmRegion"] == "us-west-2"
+    assert all("us-west-2" in topic for topic in alarm.inputs["alarmActions"])
+    first = checks["traffic-first"]
+    assert taken_over.id in first.inputs["childHealthchecks"]
+    assert prod.of_type(RECORD)["traffic-first"].inputs["healthCheckId"] == first.id
+
+
 def test_a_promoted_second_region_is_complete_and_alone() -> None:
     config = stack_config("prod")
     standby = {**config["rates:standby"], "promoted": True}

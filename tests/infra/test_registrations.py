@@ -10,6 +10,7 @@ from rehearsal import stack_config
 
 from tests.charts.rendering import IMAGE, batch, facts_of, of_kind, pods, synced, the
 from tests.charts.schemas import problems
+from tests.infra.emulator.rules.limits import CORES
 from tests.infra.room import RegisteredCluster, applications, at_rest, clusters, mebibytes, shortage
 
 if TYPE_CHECKING:
@@ -27,11 +28,16 @@ def test_charts_accept_every_registration_and_its_pods_fit(stack: Rehearsal) -> 
         ingest = synced(made["spark-ingest"]["source"], IMAGE, namespace="rates")
         assert (the(ingest, "Deployment", "rates-dispatcher")["spec"]["replicas"] == 0) == standby
         assert the(ingest, "CronJob")["spec"]["suspend"] == standby
-        spark = f"{cluster.name.removeprefix(f'rates-{stack.stack}-')}-spark-disk"
-        disk = stack.of_type("aws:autoscaling/tag:Tag")[spark].inputs["tag"]["value"]
+        spark = f"{cluster.name.removeprefix(f'rates-{stack.stack}-')}-spark"
+        disk = stack.of_type("aws:autoscaling/tag:Tag")[f"{spark}-disk"].inputs["tag"]["value"]
         for role in ("driver", "executor"):
             (container,) = batch(ingest)["spec"][role]["template"]["spec"]["containers"]
             assert mebibytes(container["resources"]["requests"]["ephemeral-storage"]) <= mebibytes(disk)
+        # A node has disk for as many executors as it has cores for.
+        machine = stack.of_type("aws:eks/nodeGroup:NodeGroup")[spark].inputs["instanceTypes"][0]
+        executor = batch(ingest)["spec"]["executor"]
+        executors = (CORES[machine.partition(".")[2]] - 0.5) // executor["cores"]
+        assert executors * mebibytes(container["resources"]["requests"]["ephemeral-storage"]) <= mebibytes(disk)
         for chart in ("rates-app", "spark-ingest", "monitoring"):
             for manifest in synced(made[chart]["source"], IMAGE, namespace="rates"):
                 assert problems(manifest, "1.35") == [], manifest["metadata"]["name"]

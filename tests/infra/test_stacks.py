@@ -225,6 +225,20 @@ def test_data_subnets_have_no_route_to_the_internet(stack: Rehearsal) -> None:
         assert all(set(group.inputs["subnetIds"]) <= data for group in stack.of_type(type_).values())
 
 
+def test_every_replica_has_a_lag_alarm(stack: Rehearsal) -> None:
+    followers = {
+        (database.region, database.inputs["identifier"])
+        for database in stack.of_type(DATABASE).values()
+        if "replicateSourceDb" in database.inputs
+    }
+    watched = {
+        (alarm.region, alarm.inputs["dimensions"]["DBInstanceIdentifier"])
+        for alarm in stack.of_type("aws:cloudwatch/metricAlarm:MetricAlarm").values()
+        if alarm.inputs.get("metricName") == "ReplicaLag"
+    }
+    assert watched == followers
+
+
 def test_prod_s_database_and_cache_survive_a_zone(prod: Rehearsal) -> None:
     databases = {name: database.inputs for name, database in prod.of_type(DATABASE).items()}
     assert set(databases) == {

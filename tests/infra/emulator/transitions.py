@@ -139,7 +139,7 @@ def run(deployment: Stackish) -> Iterator[Step]:
         yield configured("protection off", database__protect=False)
     account.work()
     kept = {str(one) for one in deployment.outputs["keptOnDestroy"]}
-    last = step("destroy", deployment.destroy, lambda: _left(deployment, kept))
+    last = step("destroy", deployment.destroy, lambda: left_over(deployment, kept))
     yield replace(last, note=f"keeps {', '.join(sorted(kept))}" if kept else "keeps nothing")
 
 
@@ -174,10 +174,10 @@ def _routine(deployment: Stackish, step: Callable[..., Step], configured: Callab
     yield configured("node maximum raised", kept, nodes__max=config["rates:nodes"]["max"] + 2)
     yield configured("node minimum raised", kept, nodes__min=config["rates:nodes"]["min"] + 1)
     yield configured("instance type", nodes__instanceType="m6a.2xlarge")
-    yield configured("database class", lambda: _pending(deployment), database__instanceClass="db.r6g.large")
+    yield configured("database class", lambda: pending(deployment), database__instanceClass="db.r6g.large")
     yield configured("replica added", database__replicas=config["rates:database"]["replicas"] + 1)
     yield configured("replica removed", database__replicas=config["rates:database"]["replicas"] - 1)
-    yield configured("cache type", lambda: _pending(deployment), cache__nodeType="cache.r6g.xlarge")
+    yield configured("cache type", lambda: pending(deployment), cache__nodeType="cache.r6g.xlarge")
     account.away.add(config["rates:network"]["zoneIds"][0])
     yield step("a zone is away", still=True)
     account.away.clear()
@@ -196,13 +196,20 @@ def _regions(deployment: Stackish, step: Callable[..., Step], configured: Callab
     account = deployment.account
     account.lost.add(EAST)
     yield step("first region lost", expected="region-lost")
-    yield step("failover", lambda: _fail_over(deployment), lambda: _following(deployment))
+    yield step("failover", lambda: fail_over(deployment), lambda: _following(deployment))
     account.lost.clear()
     yield configured("first region back", lambda: _following(deployment), standby__promoted=True)
 
 
-def _fail_over(deployment: Stackish) -> Outcome:
-    """Promote as runbooks/playbooks/region-failover.yml does: by calls to the second region, without the program."""
+def fail_over(deployment: Stackish) -> Outcome:
+    """Promote as runbooks/playbooks/region-failover.yml does: by calls to the second region, without the program.
+
+    Args:
+        deployment: A stack with a second region.
+
+    Returns:
+        What it did.
+    """
     database = deployment.of_type(DATABASE)["standby-database"]
     inputs = {key: value for key, value in database.inputs.items() if key != "replicateSourceDb"}
     deployment.account.update(database, inputs)
@@ -214,13 +221,22 @@ def _following(deployment: Stackish) -> str:
     return "the second region's database still follows" if database["replicateSourceDb"] else ""
 
 
-def _pending(deployment: Stackish) -> str:
+def pending(deployment: Stackish) -> str:
+    """Describe the changes that wait for a maintenance window; empty if there are none."""
     waiting = [live.id for live in deployment.account.live.values() if live.pending]
     return f"waits for the maintenance window: {waiting}" if waiting else ""
 
 
-def _left(deployment: Stackish, wanted: set[str]) -> str:
-    """Compare what a destroyed stack leaves in the account with what its output ``keptOnDestroy`` announced."""
+def left_over(deployment: Stackish, wanted: set[str]) -> str:
+    """Compare what a destroyed stack leaves in the account with what its output ``keptOnDestroy`` announced.
+
+    Args:
+        deployment: A destroyed stack.
+        wanted: The entries of the output before its destruction.
+
+    Returns:
+        The differences; empty if there are none.
+    """
     account = deployment.account
     left = {name: entries for name, entries in account.kept.items() if entries}
     # The volumes of a cluster's claims stay: Kubernetes created them, and docs/tutorials/first-deployment.md says so.
