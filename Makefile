@@ -78,6 +78,7 @@ format: .venv/.ready ## Format the code, and fix what the linter can fix
 
 docs: chart-docs record ## Generate every generated page, table and schema again
 	@python -m docs.index
+	@python -m tests.infra.faults
 	@page=$$(sed '/^|/,$$d' docs/settings.md) && table=$$(rates settings --markdown) && \
 	  printf '%s\n\n%s\n' "$$page" "$$table" >docs/settings.md
 
