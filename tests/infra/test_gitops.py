@@ -77,6 +77,16 @@ def test_pods_start_after_their_roles(stack: Rehearsal) -> None:
             assert associations <= release.depends_on
 
 
+def test_argo_cd_is_deleted_before_what_its_pods_need(stack: Rehearsal) -> None:
+    """Pulumi deletes a resource after those that depend on it, and others at the same time."""
+    groups, addons = stack.of_type("aws:eks/nodeGroup:NodeGroup"), stack.of_type("aws:eks/addon:Addon")
+    for name, release in stack.of_type("kubernetes:helm.sh/v3:Release").items():
+        cluster = name.removeprefix("first-").removesuffix("-argocd")
+        needed = {addon.urn for key, addon in addons.items() if key.startswith(f"{cluster}-")}
+        assert len(needed) == 7
+        assert needed | {groups[f"{cluster}-serving"].urn} <= release.depends_on
+
+
 def test_the_root_application_follows_the_repository(stack: Rehearsal) -> None:
     for root in stack.of_type("kubernetes:argoproj.io/v1alpha1:Application").values():
         source = root.inputs["spec"]["source"]

@@ -293,6 +293,18 @@ def test_the_cluster_s_logs_are_kept_as_long_as_the_stack_says(prod: Rehearsal) 
     assert {group.inputs["retentionInDays"] for group in groups} == {90}
 
 
+def test_log_groups_exist_as_long_as_their_writers(stack: Rehearsal) -> None:
+    """AWS creates a group that is missing while its writer runs, without key and retention."""
+    groups = {name: group.urn for name, group in stack.of_type("aws:cloudwatch/logGroup:LogGroup").items()}
+    for name, cluster in stack.of_type("aws:eks/cluster:Cluster").items():
+        assert groups[f"{name}-control-plane"] in cluster.depends_on
+        addon = stack.of_type("aws:eks/addon:Addon")[f"{name}-amazon-cloudwatch-observability"]
+        kinds = ("application", "dataplane", "host", "performance")
+        assert {groups[f"{name}-{kind}"] for kind in kinds} <= addon.depends_on
+    for name, database in stack.of_type(DATABASE).items():
+        assert {groups[f"{name}-{log}"] for log in ("postgresql", "upgrade")} <= database.depends_on
+
+
 def test_every_cluster_keeps_control_plane_logs_and_encrypts_secrets(stack: Rehearsal) -> None:
     for cluster in stack.of_type("aws:eks/cluster:Cluster").values():
         assert set(cluster.inputs["enabledClusterLogTypes"]) == {
