@@ -41,7 +41,7 @@ ProviderArn = Annotated[str, StringConstraints(pattern=r"^arn:aws:iam::\d{12}:oi
 WorkflowUrl = Annotated[str, StringConstraints(pattern=r"^https://[^@\s]+/\.github/workflows/[\w.-]+\.ya?ml$")]
 GithubName = Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")]
 # Nodes and images are amd64. AWS Graviton, which is arm64, has a g after the generation: m7g.large, c7gn.xlarge.
-GRAVITON = re.compile(r"^(a1|[a-z]+\d+[a-z-]*g[a-z-]*)\.")
+InstanceType = Annotated[str, StringConstraints(pattern=r"^[a-z]+\d+[a-fh-z-]*\.[a-z0-9-]+$")]
 # A colon would let the name of an environment continue as another claim of the token's subject.
 ClaimName = Annotated[str, StringConstraints(pattern=r"^[\w./-]+$")]
 
@@ -52,7 +52,6 @@ ZONES_WITHOUT_EKS = frozenset({"use1-az3", "usw1-az2", "cac1-az3"})
 PLACEHOLDER = re.compile(r"(^|[.@/])example\.(com|net|org)\b|^(192\.0\.2|198\.51\.100|203\.0\.113)\.|^0{12}$")
 
 SUPPORT_NOTICE = timedelta(days=91)
-
 LOG_RETENTIONS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731)
 
 
@@ -107,25 +106,15 @@ class Scale(_Model):
 class NodeSettings(Scale):
     """The nodes that serve."""
 
-    instance_type: str = Field(description="EC2 instance type of every serving node, for amd64.")
+    instance_type: InstanceType = Field(description="EC2 instance type of every serving node, for amd64.")
     pods: int = Field(ge=17, le=250, description="Pods that the kubelet admits to a node.")
-
-    @model_validator(mode="after")
-    def _runs_amd64(self) -> NodeSettings:
-        _check_architecture(self.instance_type)
-        return self
 
 
 class SparkSettings(_Model):
     """The spot nodes for Spark: none while no large batch runs."""
 
-    instance_types: tuple[str, ...] = Field(min_length=1, description="Instance types, best first; several find spot.")
+    instance_types: tuple[InstanceType, ...] = Field(min_length=1, description="Instance types, best first.")
     max: int = Field(ge=1, le=100, description="Spot nodes that a large batch may use.")
-
-    @model_validator(mode="after")
-    def _runs_amd64(self) -> SparkSettings:
-        _check_architecture(*self.instance_types)
-        return self
 
 
 class KubernetesSettings(_Model):
@@ -446,12 +435,6 @@ def _check_zones(zone_ids: tuple[str, ...]) -> None:
         raise ValueError(f"zoneIds must be three different zones, not {', '.join(zone_ids)}")
     if refused := ZONES_WITHOUT_EKS.intersection(zone_ids):
         raise ValueError(f"zoneIds: EKS creates no cluster in {', '.join(sorted(refused))}; choose another zone")
-
-
-def _check_architecture(*instance_types: str) -> None:
-    """Refuse instance types on which the node image and our images do not run."""
-    if refused := [name for name in instance_types if GRAVITON.match(name)]:
-        raise ValueError(f"{', '.join(refused)}: nodes run amd64, and AWS Graviton is arm64; choose an x86 type")
 
 
 def placeholders(config: Mapping[str, str]) -> list[str]:

@@ -17,7 +17,7 @@ PAGE = ROOT / "docs" / "faults.md"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fault:
+class KnownFault:
     """One fault.
 
     Attributes:
@@ -43,10 +43,10 @@ class Fault:
         return ROOT / path, name.partition("[")[0]
 
 
-def read() -> list[Fault]:
+def read() -> list[KnownFault]:
     """Return the faults in the order of the review."""
     entries = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
-    return [Fault(**entry) for entry in entries]
+    return [KnownFault(**entry) for entry in entries]
 
 
 def with_table(page: str) -> str:

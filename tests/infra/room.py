@@ -132,12 +132,12 @@ def _pods_per_node(stack: Rehearsal, cluster: str, machine: str) -> int:
     reachable = interfaces * (addresses - 1) * PREFIX_ADDRESSES + 2 if prefixes else single
     template = stack.of_type("aws:ec2/launchTemplate:LaunchTemplate")[f"{cluster}-node"].inputs
     message = message_from_bytes(base64.b64decode(template.get("userData", "")))
-    limits = [
-        json.loads(part.get_payload())["spec"]["kubelet"]["config"]["maxPods"]
+    limits: list[int] = [
+        json.loads(str(part.get_payload()))["spec"]["kubelet"]["config"]["maxPods"]
         for part in message.walk()
         if part.get_content_type() == "application/node.eks.aws"
     ]
-    return min(reachable, *(limits or [single]))
+    return min(reachable, *(limits or (single,)))
 
 
 def applications(registration: KubernetesManifest) -> dict[str, KubernetesManifest]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.infra.faults import PAGE, ROOT, Fault, read, with_table
+from tests.infra.faults import PAGE, ROOT, KnownFault, read, with_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +49,7 @@ def test_the_page_lists_every_fault() -> None:
     assert with_table(PAGE.read_text()) == PAGE.read_text(), "run 'make docs' and commit docs/faults.md"
 
 
-class Copy:
+class RepositoryCopy:
     """A copy of the repository, in which a test can change files, and a process that runs the copy's tests."""
 
     def __init__(self, tree: Path) -> None:
@@ -79,15 +79,15 @@ class Copy:
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
-    made = Copy(tmp_path_factory.mktemp("tree") / "copy")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RepositoryCopy]:
+    made = RepositoryCopy(tmp_path_factory.mktemp("tree") / "copy")
     yield made
     made.process.communicate()
 
 
 @pytest.mark.demonstration
 @pytest.mark.timeout(3600)
-def test_with_all_fixes_the_named_tests_pass(copy: Copy) -> None:
+def test_with_all_fixes_the_named_tests_pass(copy: RepositoryCopy) -> None:
     status, report = copy.run(*sorted({fault.test for fault in FAULTS}))
     assert status == 0, report[-5000:]
 
@@ -95,7 +95,7 @@ def test_with_all_fixes_the_named_tests_pass(copy: Copy) -> None:
 @pytest.mark.demonstration
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.id)
-def test_without_its_fix_the_named_test_fails(fault: Fault, copy: Copy) -> None:
+def test_without_its_fix_the_named_test_fails(fault: KnownFault, copy: RepositoryCopy) -> None:
     file = copy.tree / fault.file
     fixed = file.read_text()
     file.write_text(fixed.replace(fault.text, fault.undone))
