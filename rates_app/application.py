@@ -12,7 +12,7 @@ from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import RequestRedirect
 
-from rates_app.api import batches, changes, docs, exports, locations, operations, profiles, rates, schedules
+from rates_app.api import alerts, batches, changes, docs, exports, locations, operations, profiles, rates, schedules
 from rates_app.cache.process import ProcessAnswers
 from rates_app.cache.redis import Redis
 from rates_app.http import problems
@@ -92,6 +92,7 @@ def create_app(settings: Settings) -> Flask:
         batches.views,
         profiles.views,
         schedules.views,
+        alerts.views,
         operations.views,
         docs.views,
         pages.views,

@@ -17,6 +17,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from rates_app.alerts.cli import app as alert_app
+from rates_app.alerts.model import AlertError
 from rates_app.backups.cli import app as backup_app
 from rates_app.backups.cli import restore
 from rates_app.backups.repository import BackupError
@@ -316,8 +318,8 @@ def token_create(
 ) -> None:
     """Create a token and print it once: only its hash is stored.
 
-    A supplier's token shows, and with `batches:withdraw` withdraws, the batches of its supplier. The scope `operator`
-    includes all scopes, for the batches of every supplier.
+    A supplier's token shows, and with `batches:withdraw` withdraws, the batches of its supplier. `alerts:write` is for
+    consumers: it permits lane alerts. The scope `operator` includes all scopes, for every supplier.
 
     Example: `rates token create acme --scope batches:write --days 365`
     """
@@ -363,6 +365,7 @@ app.command(rich_help_panel="Batches")(rejects)
 app.command(rich_help_panel="Batches")(generate)
 app.add_typer(profile_app, name="profile", rich_help_panel="Batches")
 app.add_typer(schedule_app, name="schedule", rich_help_panel="Batches")
+app.add_typer(alert_app, name="alert", rich_help_panel="Operations")
 app.add_typer(notify_app, name="notify", rich_help_panel="Operations")
 app.add_typer(backup_app, name="backup", rich_help_panel="Operations")
 app.command(rich_help_panel="Operations")(restore)
@@ -401,6 +404,7 @@ def main() -> None:
     try:
         app()
     except (
+        AlertError,
         BackupError,
         BatchError,
         LocationsError,

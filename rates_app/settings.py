@@ -228,6 +228,25 @@ class Settings(ProcessSettings):
         default=False, description="Show batches, files and rejects to everyone, without a token; for demonstrations."
     )
 
+    # Lane alerts
+    alerts_per_owner: PositiveInt = Field(
+        default=50, description="Maximum number of lane alerts per supplier or consumer."
+    )
+    alerts_email_from: str | None = Field(
+        default=None, description="Sender of lane alerts by e-mail. Default: they go to webhooks only."
+    )
+    alerts_smtp_url: SecretStr | None = Field(
+        default=None,
+        description="Mail server of `rates dispatch` for lane alerts: smtps://, smtp+starttls://, or smtp:// for a "
+        "local relay; user:password@host.",
+    )
+    alerts_timeout_seconds: PositiveFloat = Field(
+        default=10.0, description="Timeout of a request to a webhook or a mail server, in seconds."
+    )
+    alerts_allow_loopback: bool = Field(
+        default=False, description="Permit webhooks on this machine, without TLS and on any port; for demonstrations."
+    )
+
     # Plausibility
     max_days_ahead: NonNegativeInt = Field(
         default=366, description="Days after the delivery that a batch may have prices for."
@@ -266,6 +285,14 @@ class Settings(ProcessSettings):
         if wrong := [lane for lane in lanes if not re.fullmatch(r"[^:]+:[^:]+", lane)]:
             raise ValueError(f"{wrong[0]!r} is not a lane; write ORIGIN:DESTINATION")
         return lanes
+
+    @field_validator("alerts_smtp_url")
+    @classmethod
+    def _mail_server(cls, value: SecretStr | None) -> SecretStr | None:
+        """Reject other schemes at the start, and not with the first e-mail."""
+        if value is not None and not re.match(r"smtp(s|\+starttls)?://[^/]", value.get_secret_value()):
+            raise ValueError("is not a URL that starts with smtps://, smtp+starttls:// or smtp://")
+        return value
 
     @field_validator("replica_urls", mode="before")
     @classmethod

@@ -27,7 +27,7 @@ from rates_app.batches.model import NoSuchBatch, Reject, Terms, Unreadable, Wron
 from rates_app.batches.pipeline import publish
 from rates_app.batches.sources.digests import DigestMismatch, Digests
 from rates_app.batches.sources.upload import KeyReused, TooLarge, receive
-from rates_app.http.arguments import batch_number
+from rates_app.http.arguments import row_number
 from rates_app.http.authorization import require, visible_supplier
 from rates_app.http.exchange import current_exchange
 from rates_app.http.openapi import Content, check_arguments, operation
@@ -58,7 +58,7 @@ def _number(text: str) -> int:
     Raises:
         NotFound: No batch can have this number.
     """
-    number = batch_number(text)
+    number = row_number(text)
     if number is None:
         raise NotFound(f"There is no batch {text[:20]!r}; /v1/batches lists them.")
     return number

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from rates_app.alerts.model import Condition, NoticeState
 from rates_app.batches.ledger.schedules import DeliveryState, Schedule
 from rates_app.batches.model import BatchState, Compression, Format
 from rates_app.rates.model import Interval
@@ -261,6 +262,47 @@ class ExpectationsBody(BaseModel):
     """The schedules of suppliers, by supplier."""
 
     schedules: list[ExpectationBody]
+
+
+class NoticeBody(BaseModel):
+    """The latest notice of a lane alert, and its delivery."""
+
+    id: str = Field(description="The header `webhook-id` of each attempt.")
+    state: NoticeState = Field(description="`failed`: given up after the last attempt, or after status 410.")
+    attempts: int
+    created_at: datetime
+    next_attempt_at: datetime | None
+    ended_at: datetime | None
+    error: str | None = Field(description="Why the latest attempt failed.")
+
+
+class LaneAlertBody(BaseModel):
+    """A lane alert, without the secret that signs its requests."""
+
+    id: int
+    owner: str
+    origin: str
+    destination: str
+    condition: Condition
+    threshold: float
+    days: int | None
+    webhook: str | None
+    email: str | None
+    created_at: datetime
+    met: bool = Field(description="Whether the latest rate meets the condition.")
+    notice: NoticeBody | None
+
+
+class CreatedLaneAlertBody(LaneAlertBody):
+    """A new lane alert."""
+
+    secret: str | None = Field(description="Verifies the signatures of its requests; it cannot be read again.")
+
+
+class LaneAlertsBody(BaseModel):
+    """Lane alerts by their numbers."""
+
+    alerts: list[LaneAlertBody]
 
 
 class RejectBody(BaseModel):

@@ -48,9 +48,10 @@ TAGS = {
     "Rates": "Averages, medians and percentiles of prices.",
     "Locations": "Ports, regions, and the lanes between them.",
     "Batches": "Deliveries of suppliers.",
+    "Alerts": "Notices when the latest rate of a lane meets a condition.",
 }
 #: Examples of path parameters.
-PATH_EXAMPLES = {"code": "CNSGH", "batch": "1", "supplier": "acme"}
+PATH_EXAMPLES = {"code": "CNSGH", "batch": "1", "supplier": "acme", "alert": "1"}
 
 SCHEMAS = "#/components/schemas/{model}"
 
@@ -86,7 +87,7 @@ class Operation:
     query: type[BaseModel] | None = None
     path: dict[str, str] = field(default_factory=dict)
     headers: type[BaseModel] | None = None
-    body: dict[str, Any] | None = None
+    body: dict[str, Any] | type[BaseModel] | None = None
     scope: str | None = None
     problems: tuple[int, ...] = ()
 
@@ -157,7 +158,7 @@ def operation(
     query: type[BaseModel] | None = None,
     path: dict[str, str] | None = None,
     headers: type[BaseModel] | None = None,
-    body: dict[str, Any] | None = None,
+    body: dict[str, Any] | type[BaseModel] | None = None,
     scope: str | None = None,
     problems: tuple[int, ...] = (),
 ) -> Callable[[View], View]:
@@ -170,7 +171,7 @@ def operation(
         query: Model of the query parameters. If it forbids unknown parameters, repeated ones are refused, too.
         path: The meaning of each path parameter.
         headers: Model of the request headers, for the document; the view reads them itself.
-        body: The request body's ``content`` as in OpenAPI.
+        body: The model of a JSON body, or the body's ``content`` as in OpenAPI.
         scope: The scope that the token must have.
         problems: Further statuses with a problem object.
     """
@@ -262,8 +263,11 @@ def _operation(described: Operation, name: str, doc: str) -> dict[str, Any]:
         result["parameters"] += _parameters(described.query, "query")
     if described.headers is not None:
         result["parameters"] += _parameters(described.headers, "header")
-    if described.body is not None:
+    if isinstance(described.body, dict):
         result["requestBody"] = {"required": True, "content": described.body}
+    elif described.body is not None:
+        schema = {"$ref": SCHEMAS.format(model=described.body.__name__)}
+        result["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     statuses = {*described.problems, 429, 500, 503}
     if described.query is not None:
         statuses.add(400)
@@ -290,6 +294,8 @@ def document(app: Flask) -> dict[str, Any]:
         if described is None:
             continue
         models |= {content.model: None for content in described.answers.values() if content.model is not None}
+        if isinstance(described.body, type):
+            models[described.body] = None
         path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
         method = next(iter((rule.methods or set()) - {"HEAD", "OPTIONS"})).lower()
         doc = " ".join((view.__doc__ or "").split())

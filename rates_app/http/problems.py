@@ -87,6 +87,9 @@ KINDS = {
         "The supplier's quota is used up",
         "Nothing was stored. Wait for the seconds in Retry-After. If the limit is the number, deliver larger files.",
     ),
+    "too-many-alerts": Kind(
+        409, "The maximum number of lane alerts is reached", "Delete a lane alert first; `/v1/alerts` lists yours."
+    ),
     "too-slow": Kind(503, "The query takes too long", "Request fewer days or a longer interval, or try again later."),
     "unavailable": Kind(503, "No database is reachable", "Try again after the seconds in Retry-After."),
     "unknown-host": Kind(400, "Unknown host", "Send requests to the service's own address; the Host header differs."),

@@ -20,6 +20,34 @@ if TYPE_CHECKING:
 PORTS = {"smtps": 465, "smtp+starttls": 587, "smtp": 25}
 
 
+def connect_smtp(url: str, timeout: float) -> smtplib.SMTP:
+    """Connect to a mail server and log in.
+
+    Args:
+        url: ``smtps://``, ``smtp+starttls://`` or ``smtp://`` with user, password, host and port.
+        timeout: Timeout of the connection, in seconds.
+
+    Returns:
+        The connection; as a context, it is closed at the end.
+
+    Raises:
+        OSError: The server is unreachable.
+        smtplib.SMTPException: It refused the connection or the login.
+    """
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or PORTS[parts.scheme]
+    context = ssl.create_default_context()
+    if parts.scheme == "smtps":
+        server: smtplib.SMTP = smtplib.SMTP_SSL(host, port, timeout=timeout, context=context)
+    else:
+        server = smtplib.SMTP(host, port, timeout=timeout)
+    if parts.scheme == "smtp+starttls":
+        server.starttls(context=context)
+    if parts.username:
+        server.login(unquote(parts.username), unquote(parts.password or ""))
+    return server
+
+
 class Email:
     """A mail server and its recipients. Both e-mails about an alert are in one thread.
 
@@ -31,9 +59,10 @@ class Email:
     """
 
     def __init__(self, *, url: str, sender: str, recipients: tuple[str, ...], timeout: float) -> None:
-        self._server = urlsplit(url)
-        if self._server.scheme not in PORTS or not self._server.hostname:
+        server = urlsplit(url)
+        if server.scheme not in PORTS or not server.hostname:
             raise ValueError(f"RATES_NOTIFY_SMTP_URL must be SCHEME://HOST with one of the schemes {', '.join(PORTS)}")
+        self._url = url
         self._sender = sender
         self._recipients = recipients
         self._timeout = timeout
@@ -54,24 +83,11 @@ class Email:
             if announced != ended:  # announced already, or the end of an alert that no e-mail announced
                 continue
             try:
-                with self._connect() as server:
+                with connect_smtp(self._url, self._timeout) as server:
                     server.send_message(self._message(alert, ended=ended))
             except (smtplib.SMTPException, OSError) as error:
                 raise NotDelivered(f"{type(error).__name__}: {error}") from error
             self._sent[alert.fingerprint] = ended
-
-    def _connect(self) -> smtplib.SMTP:
-        host, port = self._server.hostname or "", self._server.port or PORTS[self._server.scheme]
-        context = ssl.create_default_context()
-        if self._server.scheme == "smtps":
-            server: smtplib.SMTP = smtplib.SMTP_SSL(host, port, timeout=self._timeout, context=context)
-        else:
-            server = smtplib.SMTP(host, port, timeout=self._timeout)
-        if self._server.scheme == "smtp+starttls":
-            server.starttls(context=context)
-        if self._server.username:
-            server.login(unquote(self._server.username), unquote(self._server.password or ""))
-        return server
 
     def _message(self, alert: Alert, *, ended: bool) -> EmailMessage:
         labels = alert.labels

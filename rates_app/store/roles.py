@@ -40,6 +40,11 @@ _DELIVERY = (
     "expected_total_cents, replaces, check_only, deadline"
 )
 
+#: The columns of a lane alert without its secret.
+_LANE_ALERT = (
+    "id, owner, origin, destination, condition, threshold, days, channel, target, created_at, met, epoch, generation"
+)
+
 #: Privileges on each table, view and sequence of the schema ``public``. A relation that is missing here is refused to
 #: every role, and by a test. The service reads views of published prices only.
 PRIVILEGES: dict[str, dict[DatabaseRole, str]] = {
@@ -66,6 +71,16 @@ PRIVILEGES: dict[str, dict[DatabaseRole, str]] = {
     "delivery_attempts": {"ingest": "SELECT, INSERT, UPDATE, DELETE", "operator": "SELECT"},
     "generation": {"serving": "SELECT, UPDATE", "ingest": "SELECT, UPDATE", "operator": "SELECT, UPDATE"},
     "generations": {"serving": "USAGE", "ingest": "USAGE", "operator": "SELECT, USAGE"},
+    "lane_alert_notices": {
+        "serving": "SELECT",
+        "ingest": "SELECT, INSERT, UPDATE, DELETE",
+        "operator": "SELECT",
+    },
+    "lane_alerts": {
+        "serving": f"SELECT ({_LANE_ALERT}), INSERT, DELETE",
+        "ingest": "SELECT, UPDATE (met, epoch, generation)",
+        "operator": f"SELECT ({_LANE_ALERT}), INSERT, DELETE",
+    },
     "lane_versions": {
         "serving": "SELECT, INSERT, UPDATE",
         "ingest": "SELECT, INSERT, UPDATE",

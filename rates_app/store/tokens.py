@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rates_app.store.databases import Connection
 
 #: `operator` includes the other scopes, for the batches of every supplier.
-Scope = Literal["batches:write", "batches:withdraw", "operator"]
+Scope = Literal["batches:write", "batches:withdraw", "alerts:write", "operator"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 #: Identifies a leaked token to people and to secret scanners.

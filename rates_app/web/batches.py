@@ -16,7 +16,7 @@ from werkzeug.exceptions import NotFound
 from rates_app.batches import ledger
 from rates_app.batches.ledger.schedules import list_expectations
 from rates_app.batches.model import BatchState, NoSuchBatch, Reject
-from rates_app.http.arguments import batch_number
+from rates_app.http.arguments import row_number
 from rates_app.http.authorization import visible_supplier
 from rates_app.http.draining import is_draining
 from rates_app.http.exchange import current_exchange
@@ -124,7 +124,7 @@ def rejects_page(batch: str) -> Response:
 
 
 def _positive(text: str) -> int | None:
-    return number if (number := batch_number(text)) else None
+    return number if (number := row_number(text)) else None
 
 
 def _supplier() -> str | None:

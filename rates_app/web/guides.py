@@ -1,4 +1,4 @@
-"""Guides: querying, delivering, how rates are calculated."""
+"""Guides: querying, lane alerts, delivering, how rates are calculated."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from rates_app.web.rendering import live_page, views
 if TYPE_CHECKING:
     from flask import Response
 
-GUIDES = {"query": "Query rates", "deliver": "Deliver a batch", "figures": "How rates are calculated"}
+GUIDES = {
+    "query": "Query rates",
+    "alerts": "Lane alerts",
+    "deliver": "Deliver a batch",
+    "figures": "How rates are calculated",
+}
 
 
 @views.get("/guides/<name>")

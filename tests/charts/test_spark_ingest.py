@@ -187,3 +187,15 @@ def test_policies_apply_to_the_namespace_of_the_release_and_deny() -> None:
         selector = binding["spec"]["matchResources"]["namespaceSelector"]
         assert selector == {"matchLabels": {"kubernetes.io/metadata.name": "rates"}}
     assert all(spec["failurePolicy"] == "Fail" for spec in policies.values())
+
+
+def test_the_dispatcher_sends_emails_of_lane_alerts_only_with_a_mail_server() -> None:
+    source = applications("dev")["spark-ingest"]["spec"]["source"]
+    for secret, ports in (("", {443, 6443, 80}), ("rates-mail", {443, 6443, 80, 465, 587})):
+        manifests = synced(source, {**IMAGE, "dispatcher": {"mailSecret": secret}}, namespace="rates")
+        egress = the(manifests, "NetworkPolicy", "rates-ingest")["spec"]["egress"]
+        assert {port["port"] for rule in egress for port in rule.get("ports", [])} - {53, 5432, 6379} == ports
+        containers = the(manifests, "Deployment", "rates-dispatcher")["spec"]["template"]["spec"]["containers"]
+        servers = [each["valueFrom"] for each in containers[0]["env"] if each["name"] == "RATES_ALERTS_SMTP_URL"]
+        expected = [{"secretKeyRef": {"name": secret, "key": "RATES_ALERTS_SMTP_URL"}}] if secret else []
+        assert servers == expected

@@ -31,8 +31,8 @@ MEMORY_GIB = {"db.t4g.medium": 4, "db.t4g.large": 8, "db.r6g.2xlarge": 64}
 BYTES_PER_CONNECTION, MOST_CONNECTIONS, SHARE_OF_MEMORY = 9_531_392, 5000, 0.9
 #: Share of the accepted connections for pods that are ending, operators, migrations, housekeeping, and RDS itself.
 RESERVE = 0.2
-#: A driver, the dispatcher's own connections and its metrics, in addition to the workers that stage.
-OF_A_DISPATCHER = 4
+#: A driver, the dispatcher's own connections, its metrics and its lane alerts, in addition to the workers that stage.
+OF_A_DISPATCHER = 5
 LEASE = 1
 
 

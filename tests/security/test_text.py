@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rates_app.http.arguments import batch_number
+from rates_app.http.arguments import row_number
 from rates_app.ops.text import csv_cell, printable
 from rates_app.watch.excerpt import redact
 
@@ -67,4 +67,4 @@ def test_excerpts_keep_ordinary_text(line: str) -> None:
     + [(text, None) for text in ("", "-1", "1e3", "\u0661", " 1", "1\n")],
 )
 def test_batch_numbers(text: str, number: int | None) -> None:
-    assert batch_number(text) == number
+    assert row_number(text) == number

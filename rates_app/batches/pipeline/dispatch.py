@@ -33,6 +33,7 @@ from rates_app.batches.sources.manifest import parse_manifest
 from rates_app.batches.sources.names import archive_name
 from rates_app.batches.sources.registry import open_source
 from rates_app.ops.exporter import start_exporter
+from rates_app.ops.periodic import Periodic
 from rates_app.ops.text import csv_cell, printable
 from rates_app.store.databases import Unavailable
 from rates_app.store.kept import keep_connections
@@ -435,6 +436,8 @@ def run(settings: Settings) -> None:
         SettingsError: The template for Spark is missing or wrong.
         NoAccess: A template for Spark is given, but there is no cluster.
     """
+    from rates_app.alerts.delivery import PASS_SECONDS, AlertPass  # noqa: PLC0415 - only this process sends notices
+
     applications = None
     if settings.spark_template is not None:
         from rates_app.batches.pipeline.spark import Applications, render  # noqa: PLC0415 - needed in a cluster only
@@ -446,7 +449,11 @@ def run(settings: Settings) -> None:
     dispatcher = Dispatcher(settings, open_source(settings), applications)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: dispatcher.stop())
+    # On a separate thread: a batch takes minutes, and a receiver of notices delays no batch.
+    alerts = Periodic(PASS_SECONDS, AlertPass(settings).run)
+    alerts.start()
     exporter = start_exporter(settings.host, settings.port, lambda: dispatcher.ready)
     log.info("dispatcher_started", port=exporter.server_port)
     dispatcher.run()
+    alerts.stop()
     exporter.shutdown()

@@ -38,7 +38,7 @@ ACTING = {
     *("serve", "dev", "dispatch", "housekeep", "watch-pods", "migrate", "login", "epoch", "locations", "generate"),
     *("ingest", "publish", "refuse", "withdraw", "restore", "notify test"),
     *("token create", "token revoke", "profile set", "profile delete", "schedule set", "schedule delete"),
-    *("backup verify", "backup archive"),
+    *("backup verify", "backup archive", "alert add", "alert remove"),
 }
 #: Arguments of commands that read, and the members of the object that each prints; None for a line per object.
 READING: dict[str, list[tuple[list[str], set[str] | None]]] = {
@@ -49,6 +49,7 @@ READING: dict[str, list[tuple[list[str], set[str] | None]]] = {
     "profile show": [(["acme"], {"date_order", "decimal"})],
     "profile list": [([], {"profiles"})],
     "schedule list": [([], {"schedules"})],
+    "alert list": [([], {"alerts"})],
     "backup list": [([], {"backups"})],
     "search-logs": [(["--group", "application"], {"lines", "complete"})],
     "doctor": [([], {"ledger", "deliveries"})],
