@@ -34,7 +34,7 @@ NOTICES = Counter(
     "rates_lane_alert_notices", "Attempts at notices of lane alerts by channel and result.", ["channel", "result"]
 )
 
-#: Attempts at a notice: with the delays below, over a day and a half.
+#: Attempts at a notice: with the delays below, within 18 hours.
 MAX_ATTEMPTS = 8
 FIRST_DELAY_SECONDS = 60
 MAX_DELAY_SECONDS = 12 * 60 * 60

@@ -19,17 +19,21 @@ def text_of(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
 
+def prose_of(name: str) -> str:
+    """Return a page without its blocks of code."""
+    return re.sub(r"^```.*?^```$", "", text_of(name), flags=re.MULTILINE | re.DOTALL)
+
+
 def anchors(name: str) -> set[str]:
     """Return the anchors that GitHub gives to the headings of a page."""
-    prose = re.sub(r"^```.*?^```$", "", text_of(name), flags=re.MULTILINE | re.DOTALL)
-    headings = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", prose_of(name), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_links_within_the_repository_resolve() -> None:
     broken = []
     for page in PAGES:
-        for target in re.findall(r"\]\(([^)\s]+)\)", text_of(page)):
+        for target in re.findall(r"\]\(([^)\s]+)\)", prose_of(page)):
             path, _, anchor = target.partition("#")
             if re.match(r"[a-z]+:", path):
                 continue
