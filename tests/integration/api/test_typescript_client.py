@@ -70,7 +70,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("program")
     (folder / "package.json").write_text('{"private": true, "type": "module"}')
     libraries = [TOOLS / "node_modules" / name for name in ("openapi-fetch", "openapi-typescript-helpers")]
-    install = [
+    install: list[str | Path] = [
         "npm",
         "install",
         "--offline",
