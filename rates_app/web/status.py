@@ -46,6 +46,7 @@ class Ledger(NamedTuple):
 def status_page() -> Response:
     """Show the state of this pod and its stores; it also works without any store."""
     databases = service().databases
+    service().redis.call(lambda client: client.ping())  # the state is the one that the latest call found
     ready, checks = readiness(databases, service().redis, service().reads.record_generation)
     samples = [sample for metric in ServerStates(databases).collect() for sample in metric.samples]
     try:
