@@ -219,6 +219,8 @@ def run_program(
     Returns:
         The stack's outputs.
     """
+    # The loop that the SDK uses for every run of the process; asyncio.run leaves a thread without one.
+    sync_await._ensure_event_loop().set_default_executor(THREADS)  # type: ignore[no-untyped-call]
     pulumi.runtime.set_all_config(
         {key: json.dumps(value) if isinstance(value, dict | list) else str(value) for key, value in config.items()}
     )
@@ -231,8 +233,6 @@ def run_program(
         root: Any = settings.get_root_resource()
         return pulumi.Output.all(**root.outputs).apply(outputs.update)
 
-    # The loop that the SDK uses for every run of the process.
-    sync_await._ensure_event_loop().set_default_executor(THREADS)  # type: ignore[no-untyped-call]
     mocks.test(run)()  # type: ignore[no-untyped-call]
     return outputs
 

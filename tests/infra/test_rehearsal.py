@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pulumi
 import pytest
 from pulumi.runtime import mocks
-from rehearsal import THREADS
+from rehearsal import THREADS, rehearse
+from settings import StackSettingsError
 
 pytestmark = pytest.mark.xdist_group("infra")
 
@@ -25,3 +27,9 @@ def test_threads_of_the_sdk_know_whether_a_preview_runs(preview: bool) -> None:
     mocks.set_mocks(Answers(), preview=not preview)
     mocks.set_mocks(Answers(), preview=preview)
     assert THREADS.submit(pulumi.runtime.is_dry_run).result() is preview
+
+
+def test_the_program_runs_where_asyncio_run_has_left_no_loop() -> None:
+    asyncio.run(asyncio.sleep(0))
+    with pytest.raises(StackSettingsError):
+        rehearse("dev", {})

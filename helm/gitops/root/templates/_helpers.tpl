@@ -41,7 +41,8 @@ not find the values of Go templates.
                   {{- with .Values.previews.tokenSecret }}
                   tokenRef: { secretName: {{ . }}, key: token }
                   {{- end }}
-                requeueAfterSeconds: 300
+                {{- /* The service's application is refused until that of the environment has created its project. */}}
+                requeueAfterSeconds: 60
             - list:
                 elements: []
                 elementsYaml: '{{ printf `{{ if has %s .labels }}[{ approved: yes }]{{ else }}[]{{ end }}` $label }}'
