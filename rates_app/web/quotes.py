@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from rates_app.rates.locations import Location
     from rates_app.store.databases import Connection
+    from rates_app.store.generation import Version
 
 #: Maximum size of the form.
 MAX_FORM_BYTES = 64_000
@@ -52,10 +53,10 @@ def quotes_page() -> Response:
     request.max_content_length = MAX_FORM_BYTES
     question = _question()
 
-    def locations(connection: Connection) -> dict[str, Location]:
+    def locations(connection: Connection, _version: Version) -> dict[str, Location]:
         return find_locations(connection, [question.origin, question.destination])
 
-    places = service().databases.read(locations)
+    places, _ = service().reads.snapshot(locations)  # a replica may not have the newest locations yet
     if not {question.origin, question.destination} <= places.keys():
         raise BadRequest("The port or region is not known. Choose the lane on the rates page.")
     market = _market(question)

@@ -24,6 +24,7 @@ from rates_app.doctor.check import CheckResult, run_checks
 from rates_app.doctor.places import check_address, check_deliveries, check_queue
 from rates_app.doctor.stores import check_primary, check_redis, server_name
 from rates_app.ops.runbook import read_pages
+from rates_app.store.migrate import pending
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -184,6 +185,8 @@ def test_a_lock_that_no_read_waits_for_at_the_moment_is_reported(
 
 def test_a_missing_migration_is_reported(settings: Settings, execute: psycopg.Connection) -> None:
     execute.execute("UPDATE alembic_version SET version_num = '0001'")
+    *_, before_last, _ = pending(settings.database_url.get_secret_value())
+    execute.execute("UPDATE alembic_version SET version_num = %s", (before_last,))
     (problem,) = check_primary(settings.database_url_of("operator")).problems
     assert problem == check.Fault("1 migration not applied: rates migrate", "migration-failed")
 
