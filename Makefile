@@ -39,8 +39,8 @@ help: ## List the targets
 run: .venv/.ready ## Run the whole system on this machine: PostgreSQL with a replica, Redis, the service, the sample data
 	@exec rates dev
 
-test: machine-test .venv/.ready chart-tools engine signing-tools client-tools ## Set up everything the tests need and run them
-	@python -m pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered
+test: machine-test .venv/.ready chart-tools engine signing-tools client-tools ## Set up everything the tests need and run them; COVERAGE=yes lists the lines that no test reaches
+	@python -m pytest -n 2 --dist loadgroup --durations=15 --durations-min=10 $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
 
 test-unit: .venv/.ready ## Run the tests that need no server, in a minute
 	@python -m pytest -n 2 --dist loadgroup tests/unit
