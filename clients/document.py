@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import Flask
 
-from rates_app.api import alerts, batches, changes, exports, locations, profiles, rates, schedules
+from rates_app.application import API
 from rates_app.http.openapi import document
 
 JSON = "application/json"
@@ -15,6 +15,6 @@ JSON = "application/json"
 def describe() -> dict[str, Any]:
     """Return the OpenAPI document, without the stores that a running service needs."""
     app = Flask(__name__, static_folder=None)
-    for module in (rates, exports, locations, changes, batches, profiles, schedules, alerts):
-        app.register_blueprint(module.views)
+    for views in API:
+        app.register_blueprint(views)
     return document(app)

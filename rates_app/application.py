@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
     from rates_app.settings import Settings
 
+#: The operations of the API, in the order of its document.
+API = tuple(module.views for module in (rates, exports, locations, changes, batches, profiles, schedules, alerts))
+
 
 def create_app(settings: Settings) -> Flask:
     """Create the WSGI application of one process. Call it after a fork.
@@ -84,19 +87,7 @@ def create_app(settings: Settings) -> Flask:
     app.before_request(_record_request)
     app.after_request(_add_cors_headers)
     app.teardown_request(_clear_context)
-    for views in (
-        rates.views,
-        exports.views,
-        locations.views,
-        changes.views,
-        batches.views,
-        profiles.views,
-        schedules.views,
-        alerts.views,
-        operations.views,
-        docs.views,
-        pages.views,
-    ):
+    for views in (*API, operations.views, docs.views, pages.views):
         app.register_blueprint(views)
     problems.register(app)
     if settings.traces_url:
