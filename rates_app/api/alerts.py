@@ -31,8 +31,7 @@ MAX_ALERT_BYTES = 2**14
 )
 def alerts() -> Response:
     """List your lane alerts, or all for operators."""
-    token = require("alerts:write")
-    owner = None if token.is_operator else token.supplier
+    owner = require("alerts:write").limited_to
     found = service().databases.read(lambda connection: list_alerts(connection, owner), prefer="primary")
     return send_json({"alerts": [each.record() for each in found]})
 
@@ -84,9 +83,8 @@ def add_alert() -> Response:
 )
 def remove_alert(alert: str) -> Response:
     """Delete a lane alert, and its notices that are not delivered."""
-    token = require("alerts:write")
+    owner = require("alerts:write").limited_to
     number = row_number(alert)
-    owner = None if token.is_operator else token.supplier
     with service().databases.write() as connection:
         if number is None or not delete_alert(connection, number, owner):
             raise NotFound(f"There is no lane alert {alert[:20]!r}; /v1/alerts lists yours.")

@@ -355,7 +355,7 @@ def _change(batch: str, token: Token, change: Callable[[Connection, int], Batch]
     number = _number(batch)
     try:
         with service().databases.write() as connection:
-            ledger.find_batch(connection, number, supplier=None if token.is_operator else token.supplier)
+            ledger.find_batch(connection, number, supplier=token.limited_to)
             changed = change(connection, number)
     except NoSuchBatch:
         raise NotFound(f"There is no batch {number}; /v1/batches lists them.") from None

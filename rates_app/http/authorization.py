@@ -43,8 +43,7 @@ def visible_supplier() -> str | None:
     """
     if service().settings.public_batches:
         return None
-    token = _authenticate(_bearer() or request.cookies.get(TOKEN_COOKIE))
-    return None if token.is_operator else token.supplier
+    return _authenticate(_bearer() or request.cookies.get(TOKEN_COOKIE)).limited_to
 
 
 def check_token(*, required: bool) -> None:

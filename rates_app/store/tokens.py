@@ -43,6 +43,11 @@ class Token(NamedTuple):
         """Whether it is valid for the batches of every supplier."""
         return "operator" in self.scopes
 
+    @property
+    def limited_to(self) -> str | None:
+        """The supplier or consumer whose data it is valid for; None for those of all."""
+        return None if self.is_operator else self.supplier
+
     def allows(self, scope: Scope) -> bool:
         """Return whether it has a scope."""
         return scope in self.scopes or self.is_operator
