@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import psycopg
 import typer
-from psycopg.rows import TupleRow
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -36,6 +35,7 @@ from rates_app.console import AsJson, print_json, print_table
 from rates_app.doctor.cli import doctor
 from rates_app.notify.cli import app as notify_app
 from rates_app.notify.settings import NotifySettings
+from rates_app.ops.command import command_settings
 from rates_app.ops.logs import configure_logs
 from rates_app.ops.runbook import NoSuchRunbook, runbook
 from rates_app.ops.text import counted, printable
@@ -43,9 +43,9 @@ from rates_app.ops.traces import configure_traces
 from rates_app.rates.cli import rate
 from rates_app.rates.locations import LocationsError, read_locations, store_locations
 from rates_app.rates.warm import warmer
-from rates_app.settings import Settings, SettingsError, load_settings, settings_table
+from rates_app.settings import Settings, SettingsError, settings_table
 from rates_app.store.cli import login, migrate
-from rates_app.store.connections import connect
+from rates_app.store.connections import connect_operator
 from rates_app.store.databases import Unavailable
 from rates_app.store.generation import begin_epoch, increment_generation
 from rates_app.store.roles import RoleError
@@ -69,18 +69,6 @@ app = typer.Typer(
 )
 out = Console()
 err = Console(stderr=True)
-
-
-def _settings() -> Settings:
-    settings = load_settings()
-    if err.is_terminal and "log_format" not in settings.model_fields_set:
-        settings = settings.model_copy(update={"log_format": "console"})
-    configure_logs(settings, sys.stderr)  # standard output is for a command's result only
-    return settings
-
-
-def _connect(settings: Settings) -> psycopg.Connection[TupleRow]:
-    return connect(settings.database_url_of("operator"), "rates-cli")
 
 
 def _print_version(value: bool) -> None:
@@ -133,7 +121,7 @@ def epoch() -> None:
     After a promotion, `rates restore`, pg_upgrade or a logical restore, the next publication does this. It cannot
     detect a restored storage snapshot, a crash that lost commits, or a switch to a copy (blue/green).
     """
-    with _connect(_settings()) as connection:
+    with connect_operator(command_settings()) as connection:
         begin_epoch(connection)
         number = increment_generation(connection, None)
     out.print(f"A new epoch has begun with generation {number}. All earlier cache entries are invalid.")
@@ -149,7 +137,7 @@ def locations(
     Example: `rates locations sample_data/ports.csv sample_data/regions.csv`
     """
     rows = read_locations(ports, regions)
-    with _connect(_settings()) as connection:
+    with connect_operator(command_settings()) as connection:
         moved = store_locations(connection, rows)
         rebuilt = rebuild_for_tree(connection) if moved else 0
         increment_generation(connection, None)
@@ -196,7 +184,7 @@ def ingest(  # noqa: PLR0917 - typer passes options by name
 
     Correct a published batch: `rates ingest corrected.csv --replaces 12`
     """
-    settings = _settings()
+    settings = command_settings()
     configure_traces(settings, "ingest")
     columns = (
         TextColumn("{task.description:<10}"),
@@ -230,7 +218,7 @@ def _report(settings: Settings, batch: Batch, prefix: str = "") -> None:
     for finding in batch.findings:
         err.print(f"{finding['action']}: {finding['message']}", markup=False, soft_wrap=True)
     if batch.state in {"held", "checked"}:
-        with _connect(settings) as connection:
+        with connect_operator(settings) as connection:
             changes = ledger.find_changes(connection, batch.id)
         if changes is not None:
             print_table(_changes_table(changes))
@@ -270,8 +258,8 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmat
 @app.command("publish", rich_help_panel="Batches")
 def publish_held(batch: BatchNumber, yes: Yes = False) -> None:
     """Publish a held batch, after showing what it would change."""
-    settings = _settings()
-    with _connect(settings) as connection:
+    settings = command_settings()
+    with connect_operator(settings) as connection:
         found = ledger.find_batch(connection, batch)
         if not yes:
             for finding in found.findings:
@@ -289,7 +277,7 @@ def refuse_held(
     reason: Annotated[str, typer.Option(help="The reason, for the supplier.")] = "refused by an operator",
 ) -> None:
     """Refuse a held batch."""
-    with _connect(_settings()) as connection:
+    with connect_operator(command_settings()) as connection:
         publish.refuse_held(connection, batch, by=getpass.getuser(), reason=reason)
     out.print(f"Batch {batch} is refused.")
 
@@ -297,7 +285,7 @@ def refuse_held(
 @app.command(rich_help_panel="Batches")
 def withdraw(batch: BatchNumber, yes: Yes = False) -> None:
     """Remove a published batch from all rates, immediately and for all readers."""
-    with _connect(_settings()) as connection:
+    with connect_operator(command_settings()) as connection:
         found = ledger.find_batch(connection, batch)
         if not yes:
             typer.confirm(f"Withdraw batch {batch}, {found.name} with {found.rows or 0:,} prices?", abort=True)
@@ -324,7 +312,7 @@ def token_create(
     Example: `rates token create acme --scope batches:write --days 365`
     """
     expires = datetime.now(UTC) + timedelta(days=days) if days else None
-    with _connect(_settings()) as connection:
+    with connect_operator(command_settings()) as connection:
         secret = create_token(connection, name, scope, expires, supplier=supplier)
     sys.stdout.write(secret + "\n")
     err.print("Store this token now. It cannot be displayed again.")
@@ -333,7 +321,7 @@ def token_create(
 @tokens.command("list")
 def token_list(*, as_json: AsJson = False) -> None:
     """List the tokens with their scopes and expiry, but without secrets."""
-    with _connect(_settings()) as connection:
+    with connect_operator(command_settings()) as connection:
         found = list_tokens(connection)
     if as_json:
         print_json({"tokens": [token._asdict() for token in found]})
@@ -350,7 +338,7 @@ def token_list(*, as_json: AsJson = False) -> None:
 @tokens.command("revoke")
 def token_revoke(name: Annotated[str, typer.Argument(help="The token's name.")]) -> None:
     """Invalidate a token immediately."""
-    with _connect(_settings()) as connection:
+    with connect_operator(command_settings()) as connection:
         revoke_token(connection, name)
     out.print(f"The token of {printable(name)} is revoked.", markup=False)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from pydantic import ValidationError
@@ -14,18 +14,11 @@ from rates_app.alerts.model import AlertError, LaneAlert, NewLaneAlert
 from rates_app.alerts.registry import check_target, create_alert, delete_alert, list_alerts
 from rates_app.console import AsJson, print_json, print_table
 from rates_app.ops.text import describe_faults, printable
-from rates_app.settings import Settings, load_settings
-from rates_app.store.connections import connect
-
-if TYPE_CHECKING:
-    from rates_app.store.databases import Connection
+from rates_app.settings import load_settings
+from rates_app.store.connections import connect_operator
 
 app = typer.Typer(no_args_is_help=True, help="Manage lane alerts: notices when the latest rate meets a condition.")
 err = Console(stderr=True)
-
-
-def _connect(settings: Settings) -> Connection:
-    return connect(settings.database_url_of("operator"), "rates-cli")
 
 
 @app.command("add")
@@ -69,7 +62,7 @@ def alert_add(
     except ValidationError as error:
         raise AlertError("", describe_faults(error)) from error
     check_target(new, settings)
-    with _connect(settings) as connection:
+    with connect_operator(settings) as connection:
         created, secret = create_alert(
             connection, new, owner=owner, site=site.rstrip("/"), limit=settings.alerts_per_owner
         )
@@ -86,7 +79,7 @@ def alert_list(
     as_json: AsJson = False,
 ) -> None:
     """List the lane alerts, each with the delivery of its latest notice."""
-    with _connect(load_settings()) as connection:
+    with connect_operator(load_settings()) as connection:
         listed = list_alerts(connection, owner)
     if as_json:
         print_json({"alerts": [alert.record() for alert in listed]})
@@ -115,6 +108,6 @@ def _notice(alert: LaneAlert) -> str:
 @app.command("remove")
 def alert_remove(number: Annotated[int, typer.Argument(min=1, help="Its number, from `rates alert list`.")]) -> None:
     """Delete a lane alert, and its notices that are not delivered."""
-    with _connect(load_settings()) as connection:
+    with connect_operator(load_settings()) as connection:
         if not delete_alert(connection, number):
             raise AlertError("", f"there is no lane alert {number}; 'rates alert list' shows all")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -18,10 +18,7 @@ from rates_app.ops.logs import configure_logs
 from rates_app.ops.text import printable
 from rates_app.ops.traces import configure_traces
 from rates_app.settings import load_settings
-from rates_app.store.connections import connect
-
-if TYPE_CHECKING:
-    from rates_app.store.databases import Connection
+from rates_app.store.connections import connect_operator
 
 err = Console(stderr=True)
 
@@ -93,10 +90,6 @@ profile = typer.Typer(no_args_is_help=True, help="Set how a supplier's files are
 Supplier = Annotated[str, typer.Argument(help="The supplier's name.")]
 
 
-def _connect() -> Connection:
-    return connect(load_settings().database_url_of("operator"), "rates-cli")
-
-
 def _print_profile(supplier: str, found: Profile) -> None:
     typer.echo(f"{supplier}: {found.model_dump_json(exclude_defaults=True)}")
 
@@ -114,7 +107,7 @@ def profile_set(
     Example: `rates profile set acme date_order=dmy decimal=, separator=tab columns.price=Betrag aliases.CNSHA=CNSGH`
     """
     new = parse_profile(setting)
-    with _connect() as connection:
+    with connect_operator(load_settings()) as connection:
         profiles.set_profile(connection, supplier, new)
     _print_profile(supplier, new)
 
@@ -122,7 +115,7 @@ def profile_set(
 @profile.command("show")
 def profile_show(supplier: Supplier, *, as_json: AsJson = False) -> None:
     """Print the fields of a supplier's profile that differ from their defaults; with `--json`, all fields."""
-    with _connect() as connection:
+    with connect_operator(load_settings()) as connection:
         found = profiles.find_profile(connection, supplier)
     if as_json:
         print_json(found.model_dump(mode="json"))
@@ -133,7 +126,7 @@ def profile_show(supplier: Supplier, *, as_json: AsJson = False) -> None:
 @profile.command("list")
 def profile_list(*, as_json: AsJson = False) -> None:
     """Print all profiles, one per line."""
-    with _connect() as connection:
+    with connect_operator(load_settings()) as connection:
         listed = profiles.list_profiles(connection)
     if as_json:
         records = [{"supplier": name, "profile": found.model_dump(mode="json")} for name, found in listed.items()]
@@ -146,7 +139,7 @@ def profile_list(*, as_json: AsJson = False) -> None:
 @profile.command("delete")
 def profile_delete(supplier: Supplier) -> None:
     """Delete a supplier's profile. The format of each file is then detected from the file alone."""
-    with _connect() as connection:
+    with connect_operator(load_settings()) as connection:
         if not profiles.delete_profile(connection, supplier):
             err.print(f"{supplier} has no profile.", markup=False)
             raise typer.Exit(1)
@@ -182,7 +175,7 @@ def schedule_set(
             "window_hours": window_hours,
         }
     )
-    with _connect() as connection:
+    with connect_operator(load_settings()) as connection:
         schedules.set_schedule(connection, supplier, new)
     typer.echo(f"{supplier}: {new}")
 
@@ -190,7 +183,7 @@ def schedule_set(
 @schedule.command("list")
 def schedule_list(*, as_json: AsJson = False) -> None:
     """List the schedules, and whether each supplier's latest delivery is published."""
-    with _connect() as connection:
+    with connect_operator(load_settings()) as connection:
         listed = schedules.list_expectations(connection)
     if as_json:
         print_json({"schedules": [found.record() for found in listed]})
@@ -212,7 +205,7 @@ def schedule_list(*, as_json: AsJson = False) -> None:
 @schedule.command("delete")
 def schedule_delete(supplier: Supplier) -> None:
     """Delete a supplier's schedule. A missing delivery then raises no alert."""
-    with _connect() as connection:
+    with connect_operator(load_settings()) as connection:
         if not schedules.delete_schedule(connection, supplier):
             err.print(f"{supplier} has no schedule.", markup=False)
             raise typer.Exit(1)

@@ -13,26 +13,18 @@ from rich.table import Table
 from rates_app.batches import ledger
 from rates_app.batches.model import BatchState  # noqa: TC001 - typer reads it
 from rates_app.console import AsJson, print_json, print_table
-from rates_app.ops.logs import configure_logs
+from rates_app.ops.command import command_settings
 from rates_app.ops.text import counted, printable
-from rates_app.settings import load_settings
-from rates_app.store.connections import connect
+from rates_app.store.connections import connect_operator
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from rates_app.batches.model import Batch
-    from rates_app.store.databases import Connection
 
 err = Console(stderr=True)
 
 BatchNumber = Annotated[int, typer.Argument(metavar="BATCH", min=1, help="The batch's number, from `rates batches`.")]
-
-
-def _connect() -> Connection:
-    settings = load_settings()
-    configure_logs(settings, sys.stderr)  # standard output is for a command's result only
-    return connect(settings.database_url_of("operator"), "rates-cli")
 
 
 def batches(
@@ -43,7 +35,7 @@ def batches(
     as_json: AsJson = False,
 ) -> None:
     """List the newest batches, or show one batch with its state, progress and remaining time."""
-    with _connect() as connection:
+    with connect_operator(command_settings()) as connection:
         if batch is not None:
             found = ledger.find_details(connection, batch)
         else:
@@ -116,7 +108,7 @@ def rejects(batch: BatchNumber, *, as_json: AsJson = False) -> None:
 
     With `--json`, each reject is a JSON object on its own line.
     """
-    with _connect() as connection:
+    with connect_operator(command_settings()) as connection:
         found = ledger.find_batch(connection, batch)
         count = 0
         for count, reject in enumerate(ledger.iter_rejects(connection, batch), start=1):  # noqa: B007 - counts

@@ -15,7 +15,7 @@ from rates_app.ops.logs import configure_logs
 from rates_app.rates.answers import OpenRatesQuestion, UnknownLocation
 from rates_app.rates.model import Interval, RangeError
 from rates_app.settings import load_settings
-from rates_app.store.connections import connect
+from rates_app.store.connections import connect_operator
 
 #: Characters of the bar of the highest average.
 BAR_WIDTH = 24
@@ -42,7 +42,7 @@ def rate(
         origin, destination, None, None, period, interval, "application/json", settings.max_range_days
     )
     try:
-        with connect(settings.database_url_of("operator"), "rates-cli") as connection:
+        with connect_operator(settings) as connection:
             body = question.render(connection)
     except UnknownLocation as error:
         unknown = [

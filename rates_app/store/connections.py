@@ -18,7 +18,7 @@ from psycopg.rows import TupleRow
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
-    from rates_app.settings import Pooling
+    from rates_app.settings import Pooling, Settings
 
 Value = TypeVar("Value")
 
@@ -223,3 +223,15 @@ def connect(
     """
     parameters = limits(name, statement_seconds=statement_seconds, lock_timeout_ms=lock_timeout_ms, pooling=pooling)
     return GuardedConnection.connect(url, autocommit=autocommit, **parameters)
+
+
+def connect_operator(settings: Settings) -> GuardedConnection:
+    """Connect to the primary for a command, with the login of operators.
+
+    Args:
+        settings: The server and its logins.
+
+    Raises:
+        psycopg.OperationalError: The server is unreachable.
+    """
+    return connect(settings.database_url_of("operator"), "rates-cli")
