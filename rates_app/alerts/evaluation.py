@@ -13,6 +13,8 @@ from rates_app.rates.board import latest_rates, named_lanes
 from rates_app.rates.latest import CHANGE_DAYS
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from rates_app.alerts.model import Condition
     from rates_app.rates.board import BoardLane
     from rates_app.store.databases import Connection
@@ -124,9 +126,9 @@ def _evaluate(connection: Connection) -> tuple[int, int]:
     watched = [_Watched(*row) for row in connection.execute(_CHANGED, (ALERTS_PER_TRANSACTION,))]
     if not watched:
         return 0, 0
-    row = connection.execute("SELECT epoch, number FROM generation").fetchone()
+    row = connection.execute("SELECT epoch, number, clock_timestamp() FROM generation").fetchone()
     assert row is not None  # noqa: S101 - the first migration inserts the row
-    epoch, generation = row
+    epoch, generation, at = row
     lanes: dict[tuple[str, str], BoardLane | None] = {}
     recorded = 0
     for alert in watched:
@@ -139,12 +141,14 @@ def _evaluate(connection: Connection) -> tuple[int, int]:
             (alert.met if met is None else met, epoch, generation, alert.id),
         )
         if met and not alert.met:
-            _record_notice(connection, alert, lanes[codes], generation)
+            _record_notice(connection, alert, lanes[codes], generation, at)
             recorded += 1
     return len(watched), recorded
 
 
-def _record_notice(connection: Connection, alert: _Watched, lane: BoardLane | None, generation: int) -> None:
+def _record_notice(
+    connection: Connection, alert: _Watched, lane: BoardLane | None, generation: int, at: datetime
+) -> None:
     assert lane is not None  # noqa: S101 - without a rate, no condition is met
     connection.execute(
         """
@@ -153,14 +157,13 @@ def _record_notice(connection: Connection, alert: _Watched, lane: BoardLane | No
         """,
         (alert.id, KEEP_NOTICES_DAYS),
     )
+    body = orjson.dumps({"type": "lane_alert.met", "timestamp": at, "data": _data(alert, lane, generation)})
     row = connection.execute(
-        "INSERT INTO lane_alert_notices (alert_id, body) VALUES (%s, '') RETURNING id, created_at", (alert.id,)
+        "INSERT INTO lane_alert_notices (alert_id, body, created_at) VALUES (%s, %s, %s) RETURNING id",
+        (alert.id, body.decode(), at),
     ).fetchone()
     assert row is not None  # noqa: S101 - the statement inserts a row
-    notice, at = row
-    body = orjson.dumps({"type": "lane_alert.met", "timestamp": at, "data": _data(alert, lane, generation)})
-    connection.execute("UPDATE lane_alert_notices SET body = %s WHERE id = %s", (body.decode(), notice))
-    log.info("lane_alert_met", alert_id=alert.id, notice_id=str(notice), generation=generation)
+    log.info("lane_alert_met", alert_id=alert.id, notice_id=str(row[0]), generation=generation)
 
 
 def _data(alert: _Watched, lane: BoardLane, generation: int) -> dict[str, Any]:
