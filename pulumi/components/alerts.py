@@ -167,14 +167,7 @@ class Alerts(pulumi.ComponentResource):
             destination_config={"on_failure": {"destination": dead.arn}},
             opts=child,
         )
-        permission = lambda_.Permission(
-            name,
-            action="lambda:InvokeFunction",
-            function=function.name,
-            principal="sns.amazonaws.com",
-            source_arn=self.warning_arn,
-            opts=child,
-        )
+        permission = function.permit(name, "sns.amazonaws.com", self.warning_arn, child)
         sns.TopicSubscription(
             name,
             topic=self.warning_arn,

@@ -17,7 +17,7 @@ from components.database import DATABASE_NAME, PORT, USERNAME
 from components.function import Function, FunctionArgs, package_files
 from components.policy import allow
 from components.security_group import admit
-from pulumi_aws import ec2, lambda_, secretsmanager, vpc
+from pulumi_aws import ec2, secretsmanager, vpc
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -157,14 +157,12 @@ class Credentials(pulumi.ComponentResource):
             child,
         )
         for user, arn in self.arns.items():
-            permission = lambda_.Permission(
+            permission = function.permit(
                 f"{name}-{user}",
-                action="lambda:InvokeFunction",
-                function=function.name,
-                principal="secretsmanager.amazonaws.com",
-                source_arn=arn,
+                "secretsmanager.amazonaws.com",
+                arn,
+                child,
                 source_account=plan.encryption.account_id,
-                opts=child,
             )
             secretsmanager.SecretRotation(
                 f"{name}-{user}",

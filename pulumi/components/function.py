@@ -117,3 +117,34 @@ class Function(pulumi.ComponentResource):
         self.name = function.name
         self.role_name = role.name
         self.register_outputs({"arn": self.arn})
+
+    def permit(
+        self,
+        name: str,
+        service: str,
+        source_arn: pulumi.Input[str],
+        opts: pulumi.ResourceOptions,
+        *,
+        source_account: pulumi.Input[str] | None = None,
+    ) -> lambda_.Permission:
+        """Permit a resource of a service to invoke the function.
+
+        Args:
+            name: Name of the permission.
+            service: The service, such as ``events.amazonaws.com``.
+            source_arn: The resource.
+            opts: Options of the permission.
+            source_account: The account that the resource must belong to; None if the ARN names it.
+
+        Returns:
+            The permission, which the resource that invokes the function depends on.
+        """
+        return lambda_.Permission(
+            name,
+            action="lambda:InvokeFunction",
+            function=self.name,
+            principal=service,
+            source_arn=source_arn,
+            source_account=source_account,
+            opts=opts,
+        )

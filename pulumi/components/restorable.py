@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pulumi
 from components.function import Function, FunctionArgs
 from components.policy import allow
-from pulumi_aws import cloudwatch, lambda_
+from pulumi_aws import cloudwatch
 
 if TYPE_CHECKING:
     from components.database import Database
@@ -58,14 +58,7 @@ class RestorableTime(pulumi.ComponentResource):
             child,
         )
         rule = cloudwatch.EventRule(name, schedule_expression="rate(1 minute)", opts=child)
-        permission = lambda_.Permission(
-            name,
-            action="lambda:InvokeFunction",
-            function=function.name,
-            principal="events.amazonaws.com",
-            source_arn=rule.arn,
-            opts=child,
-        )
+        permission = function.permit(name, "events.amazonaws.com", rule.arn, child)
         cloudwatch.EventTarget(
             name,
             rule=rule.name,
