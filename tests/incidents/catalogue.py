@@ -34,12 +34,12 @@ class IncidentCase:
         name: Its name in the table.
         fault: A context in which the fault lasts.
         alerts: The alerts that must be notified, each by the recipients of its severity; none for an incident that
-            nobody must be woken for.
+            must page no one.
         command: A command of the first alert's runbook that must find the cause meanwhile: ``rates`` with arguments, or
             ``rates_psql replica`` with a query. None if the runbook's commands need a cluster.
         cause: A regular expression that the command's output must match.
         ended_by: The mitigation, with which the fault ends.
-        also: Alerts that may be notified, too: they say the same, or nobody is woken for them.
+        also: Alerts that may be notified, too: they say the same, or they page no one.
         minutes: How long the fault lasts at least, in minutes of prod.
     """
 

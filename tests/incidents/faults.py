@@ -32,6 +32,19 @@ BATCH = (
 
 
 @contextmanager
+def in_background(done: threading.Event, threads: list[threading.Thread]) -> Iterator[None]:
+    """Run threads, which end when the event is set, and set it at the end."""
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+
+
+@contextmanager
 def killed(server: LocalServer) -> Iterator[None]:
     server.kill()
     try:
@@ -106,14 +119,10 @@ def slow_queries(stack: RunningStack, clients: int = 14) -> Iterator[None]:
     threads = [threading.Thread(target=ask, args=(first,)) for first in range(2 * clients)]
     with psycopg.connect(stack.cluster.url, autocommit=True) as connection:
         connection.execute(f"{view.format(*joined)} WHERE (SELECT pg_sleep(0.5)) IS NOT NULL")
-        for thread in threads:
-            thread.start()
         try:
-            yield
+            with in_background(done, threads):
+                yield
         finally:
-            done.set()
-            for thread in threads:
-                thread.join()
             connection.execute(view.format(*joined))
 
 
@@ -173,14 +182,8 @@ def slow_clients(stack: RunningStack, connections: int = 400) -> Iterator[None]:
                 done.wait(10)
 
     threads = [threading.Thread(target=hold, args=(pod, connections // 2)) for pod in stack.pods]
-    for thread in threads:
-        thread.start()
-    try:
+    with in_background(done, threads):
         yield
-    finally:
-        done.set()
-        for thread in threads:
-            thread.join()
 
 
 @contextmanager

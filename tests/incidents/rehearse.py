@@ -26,6 +26,7 @@ from rates_app.ops.logs import configure_logs
 from rates_app.settings import ProcessSettings, Settings
 from tests.incidents.alerting import SPEED, Alerting, alerting, wait_until
 from tests.incidents.catalogue import INCIDENTS, IncidentCase, severity
+from tests.incidents.faults import in_background
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,14 +80,8 @@ def load(stack: RunningStack) -> Iterator[None]:
                     return
 
     threads = [threading.Thread(target=read, args=(first,)) for first in range(2)]
-    for thread in threads:
-        thread.start()
-    try:
+    with in_background(done, threads):
         yield
-    finally:
-        done.set()
-        for thread in threads:
-            thread.join()
 
 
 class Rehearsed:
@@ -144,7 +139,7 @@ def rehearse(case: IncidentCase, stack: RunningStack, watching: Alerting) -> Reh
         (
             case.name,
             f"{datetime.now(UTC):%Y-%m-%d}",
-            ", ".join(sorted({who for who, alert in sent(firing=True) if alert in case.alerts})) or "nobody",
+            ", ".join(sorted({who for who, alert in sent(firing=True) if alert in case.alerts})) or "none",
             ", ".join(sorted(case.alerts)) or "none",
             _minutes(notified - began) if case.alerts else "",
             " / ".join(texts.get(alert, "") for alert in sorted(case.alerts)),

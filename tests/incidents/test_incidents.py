@@ -45,7 +45,7 @@ def test_a_runbook_of_its_alerts_has_the_command_that_finds_the_cause(case: Inci
     named = [" ".join((*command.words, command.given)) for page in pages for command in commands(page)]
     program = " ".join(case.command) or "kubectl"
     assert not case.alerts or any(program in command for command in named), named
-    assert case.alerts or case.minutes, "nobody is notified, so the incident must last for a while"
+    assert case.alerts or case.minutes, "no one is notified, so the incident must last for a while"
 
 
 def test_the_heartbeats_alarm_begins_as_in_prod() -> None:
