@@ -53,6 +53,8 @@ class MonitoringArgs:
     """Certificate of the load balancers; None while the stack serves over HTTP."""
     replicated: Storage | None
     """Buckets that are copied between the stack's regions, if it has two."""
+    is_source: bool
+    """Whether ``replicated`` is in this region, and its copies are in the other one."""
 
 
 def metric_namespace(prefix: str) -> str:
@@ -226,8 +228,8 @@ def _restore_alarms(args: MonitoringArgs) -> Iterator[Alarm]:
 def _replication_alarms(args: MonitoringArgs) -> Iterator[Alarm]:
     """Watch the copies of the buckets.
 
-    Both regions have these alarms, because S3's documentation does not say which one gets the metrics. A region without
-    them stays silent.
+    S3 publishes the latency in the destination's region, and failed operations in the source's:
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/repl-metrics.html
     """
     if args.replicated is None or args.replicated.copies is None:
         return
@@ -238,19 +240,29 @@ def _replication_alarms(args: MonitoringArgs) -> Iterator[Alarm]:
             "DestinationBucket": copies[purpose].name,
             "RuleId": REPLICATION_RULE,
         }
-        for metric, name, meaning, above, statistic in (
-            ("ReplicationLatency", "late", "are copied late", REPLICATION_MINUTES * 60, "Maximum"),
-            ("OperationsFailedReplication", "failed", "could not be copied", 0, "Sum"),
-        ):
+        if args.is_source:
             yield Alarm(
-                name=f"replication-{name}-{purpose}",
+                name=f"replication-failed-{purpose}",
                 runbook="replication",
-                meaning=f"Files in the bucket {purpose} {meaning} to the other region.",
+                meaning=f"Files in the bucket {purpose} could not be copied to the other region.",
                 namespace="AWS/S3",
-                metric=metric,
-                above=above,
+                metric="OperationsFailedReplication",
+                above=0,
                 dimensions=rule,
-                statistic=statistic,
+                statistic="Sum",
+                minutes=5,
+                period_minutes=5,
+            )
+        else:
+            yield Alarm(
+                name=f"replication-late-{purpose}",
+                runbook="replication",
+                meaning=f"Files in the bucket {purpose} are copied late to this region.",
+                namespace="AWS/S3",
+                metric="ReplicationLatency",
+                above=REPLICATION_MINUTES * 60,
+                dimensions=rule,
+                statistic="Maximum",
                 minutes=5,
                 period_minutes=5,
             )

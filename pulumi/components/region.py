@@ -215,6 +215,7 @@ class Region(pulumi.ComponentResource):
                 restorable_metric=None if follows else METRIC,
                 certificate_arn=args.certificate_arn,
                 replicated=args.replicated,
+                is_source=args.replicated is args.storage,
             ),
             child,
         )

@@ -145,12 +145,12 @@ OUTSIDE = {
     ),
     "monitoring-ticket-errors": ("AWS/Lambda Errors Sum > 0 300x1 warning", {"FunctionName": r"alerts-ticket"}),
     "database-rotation-errors": ("AWS/Lambda Errors Sum > 0 300x1 warning", {"FunctionName": r"database-rotation"}),
-    "monitoring-replication-late-incoming": (
-        "AWS/S3 ReplicationLatency Maximum > 900 300x1 warning",
+    "standby-monitoring-replication-late-incoming": (
+        "AWS/S3 ReplicationLatency Maximum > 900 300x1 standby-alerts-warning",
         {"SourceBucket": r"batches-incoming", "DestinationBucket": r"standby-incoming", "RuleId": "everything"},
     ),
-    "standby-monitoring-replication-failed-rejected": (
-        "AWS/S3 OperationsFailedReplication Sum > 0 300x1 standby-alerts-warning",
+    "monitoring-replication-failed-rejected": (
+        "AWS/S3 OperationsFailedReplication Sum > 0 300x1 warning",
         {"SourceBucket": r"batches-rejected", "DestinationBucket": r"standby-rejected", "RuleId": "everything"},
     ),
     "monitoring-restorable-time": ("Rates/rates-prod RestorableAgeSeconds Maximum > 900 60x15 warning", {}),
@@ -188,13 +188,24 @@ def test_what_the_clusters_cannot_see_has_an_alarm(name: str, prod: Rehearsal) -
 def test_replication_is_watched_by_the_rule_that_replicates(prod: Rehearsal) -> None:
     late = [one.inputs for name, one in prod.of_type(ALARM).items() if "replication-late" in name]
     configs = prod.of_type("aws:s3/bucketReplicationConfig:BucketReplicationConfig").values()
-    assert len(late) == 2 * len(configs) == 6
+    assert len(late) == len(configs) == 3
     for config in configs:
         (rule,) = config.inputs["rules"]
         assert {alarm["dimensions"]["RuleId"] for alarm in late} == {rule["id"]}
         assert {alarm["threshold"] for alarm in late} == {
             60 * rule["destination"]["replicationTime"]["time"]["minutes"]
         }
+
+
+def test_copies_have_alarms_where_s3_publishes_their_metrics(prod: Rehearsal) -> None:
+    """Latency in the region of the copy, failures in that of the original."""
+    regions = {name: one.region for name, one in prod.of_type("aws:s3/bucket:Bucket").items()}
+    alarms = [one for name, one in prod.of_type(ALARM).items() if "replication-" in name]
+    published_in = {"ReplicationLatency": "DestinationBucket", "OperationsFailedReplication": "SourceBucket"}
+    assert {one.inputs["metricName"] for one in alarms} == published_in.keys()
+    for one in alarms:
+        bucket = one.inputs["dimensions"][published_in[one.inputs["metricName"]]]
+        assert {region for name, region in regions.items() if name in bucket} == {one.region}
 
 
 def test_health_checks_report_where_their_metrics_are(staging_in_europe: Rehearsal) -> None:
