@@ -14,6 +14,7 @@ import requests
 from boto3 import Session
 from botocore.config import Config
 
+from rates_app.batches.sources.bucket import MAX_WAITING
 from rates_app.batches.sources.names import MANIFEST_SUFFIX, ignored
 from rates_app.doctor.check import CheckResult, Fault
 from rates_app.ops.text import counted
@@ -21,6 +22,8 @@ from rates_app.ops.text import counted
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from mypy_boto3_sqs import SQSClient
 
 #: Share of a disk that should be free, as in the alert DiskFull.
 MIN_FREE_SHARE = 0.1
@@ -33,6 +36,9 @@ MAX_DEAD_LETTERS = 0
 
 #: The alarm certificate-expiry fires this many days before their end.
 MIN_CERTIFICATE_DAYS = 30
+
+#: A dispatcher that has nothing to do receives a message at once. One that still waits after this long has none.
+RECEIVE_SECONDS = 2.0
 
 _SECONDS = 5.0
 
@@ -65,7 +71,9 @@ def _waiting(incoming: Path) -> Iterator[float]:
 
 
 def check_queue(url: str) -> CheckResult:
-    """Check how many deliveries wait in SQS, and that its dead-letter queue is empty.
+    """Check that a dispatcher receives the deliveries in SQS, and that its dead-letter queue is empty.
+
+    Too many deliveries wait when one dispatcher cannot hold them: it holds :data:`MAX_WAITING`.
 
     Args:
         url: ``RATES_INCOMING_QUEUE_URL``.
@@ -76,22 +84,36 @@ def check_queue(url: str) -> CheckResult:
     """
     config = Config(connect_timeout=_SECONDS, read_timeout=_SECONDS, retries={"total_max_attempts": 1})
     sqs = Session().client("sqs", config=config)  # boto3's shared session is not for several threads
-    waiting = sqs.get_queue_attributes(
+    policy, waiting, received = _messages(sqs, url)
+    problems = []
+    text = f"{waiting} waiting, {received} received"
+    if waiting > MAX_WAITING:
+        more = f"{waiting} deliveries wait, and a dispatcher holds at most {MAX_WAITING}"
+        problems.append(Fault(more, "dispatcher-down"))
+    elif waiting and not received:
+        time.sleep(RECEIVE_SECONDS)
+        _, waiting, received = _messages(sqs, url)
+        if waiting and not received:
+            text = f"no dispatcher receives the {counted(waiting, 'message')} in the queue"
+            problems.append(Fault(text, "dispatcher-down"))
+    if policy is not None:
+        name = orjson.loads(policy)["deadLetterTargetArn"].rpartition(":")[2]
+        # Both queues are in the same account and region.
+        _, dead, _ = _messages(sqs, f"{url.rpartition('/')[0]}/{name}")
+        text += f", {dead} in the dead-letter queue"
+        if dead > MAX_DEAD_LETTERS:
+            problems.append(Fault(f"{counted(dead, 'message')} in the dead-letter queue", "dead-letter-queue"))
+    return CheckResult(text, problems)
+
+
+def _messages(sqs: SQSClient, url: str) -> tuple[str | None, int, int]:
+    """Return a queue's redrive policy, and how many messages wait and are received."""
+    found = sqs.get_queue_attributes(
         QueueUrl=url,
         AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible", "RedrivePolicy"],
     )["Attributes"]
-    problems = []
-    text = f"{waiting['ApproximateNumberOfMessages']} waiting, {waiting['ApproximateNumberOfMessagesNotVisible']} taken"
-    if policy := waiting.get("RedrivePolicy"):
-        name = orjson.loads(policy)["deadLetterTargetArn"].rpartition(":")[2]
-        # Both queues are in the same account and region.
-        dead = sqs.get_queue_attributes(
-            QueueUrl=f"{url.rpartition('/')[0]}/{name}", AttributeNames=["ApproximateNumberOfMessages"]
-        )["Attributes"]["ApproximateNumberOfMessages"]
-        text += f", {dead} in the dead-letter queue"
-        if int(dead) > MAX_DEAD_LETTERS:
-            problems.append(Fault(f"{counted(int(dead), 'message')} in the dead-letter queue", "dead-letter-queue"))
-    return CheckResult(text, problems)
+    counts = (found["ApproximateNumberOfMessages"], found["ApproximateNumberOfMessagesNotVisible"])
+    return found.get("RedrivePolicy"), int(counts[0]), int(counts[1])
 
 
 def check_address(url: str) -> CheckResult:

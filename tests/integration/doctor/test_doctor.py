@@ -236,7 +236,9 @@ def test_a_file_that_no_dispatcher_takes_is_reported(tmp_path: Path) -> None:
     assert problem == check.Fault("1 file in incoming, one for 60 minutes", "dispatcher-down")
 
 
-def test_the_queue_and_its_dead_letters_are_counted(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def queues(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, str]]:
+    """The addresses of a queue of SQS and of its dead-letter queue."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
@@ -246,13 +248,47 @@ def test_the_queue_and_its_dead_letters_are_counted(settings: Settings, monkeypa
         arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
         policy = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": 50})
         sqs.set_queue_attributes(QueueUrl=queue, Attributes={"RedrivePolicy": policy})
-        for text in ("one", "two"):
-            sqs.send_message(QueueUrl=queue, MessageBody=text)
-        sqs.receive_message(QueueUrl=queue)
-        assert check_queue(queue) == CheckResult("1 waiting, 1 taken, 0 in the dead-letter queue")
-        sqs.send_message(QueueUrl=dead, MessageBody="three")
-        found = examine(settings, monkeypatch, RATES_INCOMING_QUEUE_URL=queue, **dict.fromkeys(BUCKETS, "bucket"))
+        yield queue, dead
+
+
+def test_the_queue_and_its_dead_letters_are_counted(
+    settings: Settings, queues: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sqs, (queue, dead) = boto3.client("sqs"), queues
+    for text in ("one", "two"):
+        sqs.send_message(QueueUrl=queue, MessageBody=text)
+    sqs.receive_message(QueueUrl=queue)
+    assert check_queue(queue) == CheckResult("1 waiting, 1 received, 0 in the dead-letter queue")
+    sqs.send_message(QueueUrl=dead, MessageBody="three")
+    found = examine(settings, monkeypatch, RATES_INCOMING_QUEUE_URL=queue, **dict.fromkeys(BUCKETS, "bucket"))
     assert found["queue"] == [{"text": "1 message in the dead-letter queue", "runbook": "dead-letter-queue"}]
+
+
+def test_messages_that_no_dispatcher_receives_are_reported(
+    queues: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sqs, (queue, _) = boto3.client("sqs"), queues
+    sqs.send_message(QueueUrl=queue, MessageBody="one")
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    text = "no dispatcher receives the 1 message in the queue"
+    assert check_queue(queue).problems == [check.Fault(text, "dispatcher-down")]
+    # A dispatcher receives it meanwhile.
+    monkeypatch.setattr(time, "sleep", lambda _: sqs.receive_message(QueueUrl=queue))
+    assert check_queue(queue).problems == []
+    assert pauses == [places.RECEIVE_SECONDS]
+
+
+def test_more_deliveries_than_a_dispatcher_holds_are_reported(
+    queues: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "MAX_WAITING", 2)
+    sqs, (queue, _) = boto3.client("sqs"), queues
+    for number in range(4):
+        sqs.send_message(QueueUrl=queue, MessageBody=str(number))
+    sqs.receive_message(QueueUrl=queue)
+    text = "3 deliveries wait, and a dispatcher holds at most 2"
+    assert check_queue(queue).problems == [check.Fault(text, "dispatcher-down")]
 
 
 def test_a_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
