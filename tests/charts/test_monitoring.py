@@ -38,7 +38,7 @@ METRICS = re.compile(
     r"rates_(http_requests_total|http_request_duration_seconds_(bucket|sum|count)|http_requests_in_progress"
     r"|cache_requests_total|database_reads_total|database_up|replica_lag_seconds|pool_connections|generation|generation_oldest"
     r"|generation_published_timestamp_seconds|batches|batches_unresolved|batch_rows|batch_slices|batch_publish_seconds"
-    r"|batch_stalled_seconds"
+    r"|batch_stalled_seconds|delivery_failures"
     r"|supplier_overdue_seconds|supplier_missing_rows"
     r"|batch_deadline_slack_seconds|requests_shed_total|deliveries_total|watch_alerts|watch_alerts_undelivered|watch_interruptions_total)"
 )

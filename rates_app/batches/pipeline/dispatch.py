@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 import psycopg
 import structlog
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
 from rates_app.batches import ledger
 from rates_app.batches.content import ContentChanged
@@ -53,6 +53,10 @@ log = structlog.get_logger()
 
 DELIVERIES = Counter("rates_deliveries", "Deliveries that this dispatcher has worked on.", ["engine", "result"])
 DELIVERIES.labels("none", "quarantined")  # from the start: the alert needs the increase from 0 to 1
+FAILURES = Gauge(
+    "rates_delivery_failures",
+    "Failed attempts at the unfinished delivery that has failed most often.",
+)
 
 #: States whose files are archived as processed: an operator may still publish a held batch.
 KEPT_STATES = {"published", "withdrawn", "held", "checked"}
@@ -112,6 +116,8 @@ class Dispatcher:
         self._reachable = False
         #: Attempts during which the database was lost, so that they are not recorded yet: addresses with the reasons.
         self._lost: dict[str, str] = {}
+        #: Failed attempts at unfinished deliveries, by their addresses.
+        self._failures: dict[str, int] = {}
 
     @property
     def ready(self) -> bool:
@@ -181,7 +187,8 @@ class Dispatcher:
         every few seconds.
         """
         for address, reason in list(self._lost.items()):
-            attempts.fail(connection, address, reason, outage=True)
+            failures, _ = attempts.fail(connection, address, reason, outage=True)
+            self._count_failures(address, failures)
             del self._lost[address]
 
     def _attempt(self, connection: Connection, delivery: Delivery) -> None:
@@ -192,6 +199,7 @@ class Dispatcher:
         """
         try:
             self._work_on(connection, delivery)
+            self._count_failures(delivery.address, 0)
         except ContentChanged as error:
             self._changed(connection, delivery, error)
         except ledger.QuotaExceeded as error:
@@ -219,6 +227,7 @@ class Dispatcher:
         expected = isinstance(error, (BatchError, Unavailable, OSError, psycopg.Error))
         reason = _describe(error)
         failures, delay = attempts.fail(connection, delivery.address, reason[:MAX_ERROR_CHARACTERS], outage=outage)
+        self._count_failures(delivery.address, failures)
         log.error("delivery_failed", attempt=failures, outage=outage, error=reason, exc_info=not expected)
         if failures >= (MAX_OUTAGES if outage else MAX_ATTEMPTS):
             self._quarantine(connection, delivery, failures, reason)
@@ -226,11 +235,18 @@ class Dispatcher:
             DELIVERIES.labels("none", "deferred").inc()
             self._defer(delivery, delay)
 
+    def _count_failures(self, address: str, failures: int) -> None:
+        """Export how often a delivery has failed; 0 when it has ended."""
+        self._failures[address] = failures
+        self._failures = {each: count for each, count in self._failures.items() if count}
+        FAILURES.set(max(self._failures.values(), default=0))
+
     def _changed(self, connection: Connection, delivery: Delivery, error: ContentChanged) -> None:
         """Return a delivery whose content is gone. Content that has replaced it is claimed as another delivery."""
         log.info("delivery_changed", effect="its new content is a separate delivery", reason=str(error))
         _end_transaction(connection)
         attempts.forget(connection, delivery.address)
+        self._count_failures(delivery.address, 0)
         self._defer(delivery, 0)
 
     def _defer(self, delivery: Delivery, seconds: float) -> None:
@@ -340,6 +356,7 @@ class Dispatcher:
             else:
                 _archive_alone(delivery, "quarantined", "failed", failure)
             attempts.forget(connection, delivery.address)
+            self._count_failures(delivery.address, 0)
             DELIVERIES.labels("none", "quarantined").inc()
         except ContentChanged as error:
             self._changed(connection, delivery, error)

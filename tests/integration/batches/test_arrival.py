@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from prometheus_client import REGISTRY
 
 from rates_app.batches import ledger
 from rates_app.batches.content import ContentChanged, open_content, pin
@@ -155,9 +156,11 @@ def test_an_outage_is_never_the_suppliers_fault(
     incoming.dispatch(MAX_ATTEMPTS + 2)
     assert incoming.files("rejected") == []
     assert incoming.sql("SELECT attempts, outages FROM delivery_attempts") == [(0, MAX_ATTEMPTS + 2)]
+    assert REGISTRY.get_sample_value("rates_delivery_failures") == MAX_ATTEMPTS + 2
     monkeypatch.setattr(dispatch, "inspect", inspect)
     incoming.dispatch()
     assert incoming.batches() == [("good.csv", "published")]
+    assert REGISTRY.get_sample_value("rates_delivery_failures") == 0
 
 
 def test_an_outage_of_one_delivery_ends_after_its_last_attempt(
@@ -169,6 +172,7 @@ def test_an_outage_of_one_delivery_ends_after_its_last_attempt(
     assert incoming.files("rejected") == []
     incoming.dispatch()
     assert f"given up after {MAX_OUTAGES} attempts" in incoming.report("quarantined-")["failure"]
+    assert REGISTRY.get_sample_value("rates_delivery_failures") == 0
 
 
 def test_attempts_are_further_and_further_apart(settings: Settings) -> None:
