@@ -12,6 +12,8 @@ PULUMI := github.com/pulumi/pulumi/pkg/v3@v3.250.0
 PROMTOOL := github.com/prometheus/prometheus@v0.316.0
 # Of the version that helm/gitops installs.
 ALERTMANAGER := github.com/prometheus/alertmanager@v0.28.1
+# Of the version that the node exporter of helm/gitops has.
+NODE_EXPORTER := github.com/prometheus/node_exporter@v1.9.1
 ACTIONLINT := github.com/rhysd/actionlint@v1.7.12
 # Tools for the charts and runbooks, built once for all checkouts; one that is on the PATH already is used instead.
 CHART_TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/freight-rates/bin
@@ -221,7 +223,9 @@ release-tools: signing-tools ## Build syft, too
 	@command -v syft >/dev/null || { echo "Building syft ($(SYFT)) into $(CHART_TOOLS), ten minutes"; \
 	  GOBIN="$(CHART_TOOLS)" go install -trimpath "$(subst @,/cmd/syft@,$(SYFT))"; }
 
-prometheus: | go ## Build Prometheus, of promtool's version, from its Go module, unless it is there already
+prometheus: | go ## Build Prometheus, of promtool's version, and exporters from their Go modules, unless they are there
+	@command -v node_exporter >/dev/null || { echo "Building node_exporter ($(NODE_EXPORTER)) into $(CHART_TOOLS), a minute"; \
+	  GOBIN="$(CHART_TOOLS)" go install "$(NODE_EXPORTER)"; }
 	@command -v prometheus >/dev/null || { echo "Building prometheus ($(PROMTOOL)) into $(CHART_TOOLS), five minutes"; \
 	  build=$$(mktemp -d); trap 'rm -rf "$$build"' EXIT; cd "$$build"; go mod init build >/dev/null 2>&1; \
 	  go get "$(subst @,/cmd/prometheus@,$(PROMTOOL))" >/dev/null 2>&1; mkdir -p "$(CHART_TOOLS)"; \

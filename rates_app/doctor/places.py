@@ -37,7 +37,7 @@ MAX_DEAD_LETTERS = 0
 #: The alarm certificate-expiry fires this many days before their end.
 MIN_CERTIFICATE_DAYS = 30
 
-#: A dispatcher that has nothing to do receives a message at once. One that still waits after this long has none.
+#: A dispatcher that has nothing to do receives a message immediately. One that still waits after this long has none.
 RECEIVE_SECONDS = 2.0
 
 _SECONDS = 5.0

@@ -20,13 +20,22 @@ MODULES = {
     "spark-operator": "github.com/kubeflow/spark-operator/v2@v2.5.0",
 }
 
+#: Targets of the Makefile other than chart-tools, by the program that they provide.
+TARGETS = {
+    "cosign": "signing-tools",
+    "crane": "signing-tools",
+    "node_exporter": "prometheus",
+    "prometheus": "prometheus",
+    "pulumi": "engine",
+}
+
 
 def program(name: str) -> str:
     """Return the path of a program that a target of the Makefile provides."""
     cache_home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     search = os.pathsep.join([os.environ["PATH"], f"{cache_home}/freight-rates/bin"])
     found = shutil.which(name, path=search)
-    target = {"pulumi": "engine", "cosign": "signing-tools", "crane": "signing-tools"}.get(name, "chart-tools")
+    target = TARGETS.get(name, "chart-tools")
     assert found, f"{name} is not installed: run 'make {target}'"
     return found
 

@@ -26,8 +26,14 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 
 @contextmanager
-def watching(release: Release, folder: Path) -> Iterator[Callable[[str], bool]]:
-    """Run the pod watcher on the release's namespace and return a function that searches its log."""
+def watching(release: Release, folder: Path, **environment: str) -> Iterator[Callable[[str], bool]]:
+    """Run the pod watcher on the release's namespace and return a function that searches its log.
+
+    Args:
+        release: The release.
+        folder: For the log.
+        environment: Further settings of the watcher.
+    """
     path = folder / "watcher.log"
     with path.open("w") as log:
         watcher = subprocess.Popen(
@@ -37,6 +43,7 @@ def watching(release: Release, folder: Path) -> Iterator[Callable[[str], bool]]:
                 "RATES_WATCH_NAMESPACES": release.namespace.name,
                 "RATES_WATCH_WAIT_SECONDS": "2",
                 "RATES_WATCH_PORT": "0",
+                **environment,
             },
             stdout=log,
             stderr=subprocess.STDOUT,

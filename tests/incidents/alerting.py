@@ -84,7 +84,7 @@ class _Program:
 
     def __init__(self, name: str, folder: Path, address: str, *options: str) -> None:
         self._name, self._folder = name, folder
-        self._ready = f"http://{address}/-/ready"
+        self.url = f"http://{address}"
         data = "storage.path" if name == "alertmanager" else "storage.tsdb.path"
         own = (f"--config.file={folder / name}.yaml", f"--{data}={folder / name}", f"--web.listen-address={address}")
         self._command = [program(name), *own, *options]
@@ -94,46 +94,75 @@ class _Program:
         with (self._folder / f"{self._name}.log").open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
         wait_until(
-            lambda: httpx.get(self._ready).is_success,
-            describe=lambda: (self._folder / f"{self._name}.log").read_text()[-2000:],
+            lambda: httpx.get(f"{self.url}/-/ready").is_success,
+            describe=lambda: self.log()[-2000:],
             ignore=(httpx.TransportError,),
         )
+
+    def log(self) -> str:
+        """Return what it has logged."""
+        return (self._folder / f"{self._name}.log").read_text()
 
     def stop(self) -> None:
         """Stop it."""
         self._process.terminate()
         self._process.wait(60)
 
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stop it, and start it again at the end."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
+
+class Target(NamedTuple):
+    """What Prometheus scrapes, with the labels that a monitor sets in the cluster."""
+
+    url: str
+    path: str
+    namespace: str
+    service: str
+    pod: str
+
 
 class Alerting:
     """Prometheus and Alertmanager, and what they have notified.
 
     Args:
-        url: Address of Prometheus.
-        prometheus: Its process.
+        prometheus: The process of Prometheus.
+        alertmanager: That of Alertmanager.
         notices: Every notification, the oldest first.
-        down: Roles whose metrics do not respond.
+        down: Roles whose metrics do not respond, and recipients that refuse every message.
     """
 
-    def __init__(self, url: str, prometheus: _Program, notices: list[Notice], down: set[str]) -> None:
-        self._url = url
+    def __init__(self, prometheus: _Program, alertmanager: _Program, notices: list[Notice], down: set[str]) -> None:
+        self.url = prometheus.url
+        self.alertmanager_url = alertmanager.url
         self._prometheus = prometheus
+        self._alertmanager = alertmanager
         self._down = down
         self.notices = notices
 
     def firing(self) -> set[str]:
         """Return the names of the alerts that are pending or fire, without the one that always does."""
-        answer = httpx.get(f"{self._url}/api/v1/alerts", timeout=30).raise_for_status().json()
+        answer = httpx.get(f"{self.url}/api/v1/alerts", timeout=30).raise_for_status().json()
         return {alert["labels"]["alertname"] for alert in answer["data"]["alerts"]} - {"Watchdog"}
 
     def targets(self) -> set[str]:
         """Return the health of all targets."""
-        answer = httpx.get(f"{self._url}/api/v1/targets", timeout=30).raise_for_status().json()
+        answer = httpx.get(f"{self.url}/api/v1/targets", timeout=30).raise_for_status().json()
         return {target["health"] for target in answer["data"]["activeTargets"]}
+
+    def log(self) -> str:
+        """Return Alertmanager's log."""
+        return self._alertmanager.log()
 
     @contextmanager
     def role_down(self, role: str) -> Iterator[None]:
-        """Let the stand-in of a role, ``dispatcher`` or ``watcher``, not respond."""
+        """Let the stand-in of a role, ``watcher``, not respond, or that of a recipient, ``pager``, refuse messages."""
         self._down.add(role)
         try:
             yield
@@ -143,11 +172,14 @@ class Alerting:
     @contextmanager
     def prometheus_down(self) -> Iterator[None]:
         """Stop Prometheus, and start it again."""
-        self._prometheus.stop()
-        try:
+        with self._prometheus.stopped():
             yield
-        finally:
-            self._prometheus.start()
+
+    @contextmanager
+    def alertmanager_down(self) -> Iterator[None]:
+        """Stop Alertmanager, and start it again."""
+        with self._alertmanager.stopped():
+            yield
 
 
 def _watch_heartbeat(notices: list[Notice], done: threading.Event) -> None:
@@ -163,12 +195,12 @@ def _watch_heartbeat(notices: list[Notice], done: threading.Event) -> None:
 
 
 @contextmanager
-def alerting(folder: Path, pods: Sequence[str]) -> Iterator[Alerting]:
+def alerting(folder: Path, targets: Sequence[Target]) -> Iterator[Alerting]:
     """Run Prometheus and Alertmanager within the context.
 
     Args:
         folder: For their files.
-        pods: Addresses of the pods' metrics.
+        targets: What Prometheus scrapes besides Alertmanager and the stand-in of the watcher.
     """
     notices: list[Notice] = []
     down: set[str] = set()
@@ -183,6 +215,9 @@ def alerting(folder: Path, pods: Sequence[str]) -> Iterator[Alerting]:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             recipient = self.path.strip("/")
             now = time.monotonic()
+            if recipient in down:
+                self._answer(400)
+                return
             if recipient == "pager":
                 text = body.get("payload", {}).get("summary", "")
                 firing = body["event_action"] == "trigger"
@@ -211,7 +246,13 @@ def alerting(folder: Path, pods: Sequence[str]) -> Iterator[Alerting]:
         routes = scaled_routes(values["alertmanager"]["config"], recipients, folder)
         (folder / "alertmanager.yaml").write_text(yaml.safe_dump(routes))
         (folder / "rules.yaml").write_text(yaml.safe_dump({"groups": scaled_rules(groups())}))
-        (folder / "prometheus.yaml").write_text(yaml.safe_dump(_scrapes(alertmanager, pods, recipients)))
+        monitoring = ("monitoring", "kube-prometheus-stack-alertmanager", "alertmanager")
+        scraped = [
+            *targets,
+            Target(recipients, "/watcher", "rates", "rates-watcher-metrics", "rates-watcher"),
+            Target(f"http://{alertmanager}", "/metrics", *monitoring),
+        ]
+        (folder / "prometheus.yaml").write_text(yaml.safe_dump(_scrapes(alertmanager, scraped)))
         programs = [
             _Program("alertmanager", folder, alertmanager, "--cluster.listen-address="),
             # A resolved alert, and one whose Prometheus has stopped, ends as fast as everything else.
@@ -225,13 +266,11 @@ def alerting(folder: Path, pods: Sequence[str]) -> Iterator[Alerting]:
         watch.start()
         running.callback(watch.join)
         running.callback(done.set)
-        yield Alerting(f"http://{prometheus}", programs[-1], notices, down)
+        yield Alerting(programs[1], programs[0], notices, down)
 
 
-def _scrapes(alertmanager: str, pods: Sequence[str], stand_in: str) -> dict[str, Any]:
+def _scrapes(alertmanager: str, targets: Sequence[Target]) -> dict[str, Any]:
     """Return Prometheus' configuration: the labels are those of the cluster's monitors."""
-    targets = [(url, "/metrics", "rates-app-metrics", f"rates-app-{number}") for number, url in enumerate(pods)]
-    targets += [(stand_in, f"/{role}", f"rates-{role}-metrics", f"rates-{role}") for role in ("dispatcher", "watcher")]
     return {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
         "rule_files": ["rules.yaml"],
@@ -239,12 +278,19 @@ def _scrapes(alertmanager: str, pods: Sequence[str], stand_in: str) -> dict[str,
         "scrape_configs": [
             {
                 "job_name": "rates",
+                # As the monitors of kube-state-metrics and of Argo do: their metrics name namespaces and pods.
+                "honor_labels": True,
                 "static_configs": [
                     {
-                        "targets": [url.removeprefix("http://")],
-                        "labels": {"__metrics_path__": path, "namespace": "rates", "service": service, "pod": pod},
+                        "targets": [target.url.removeprefix("http://")],
+                        "labels": {
+                            "__metrics_path__": target.path,
+                            "namespace": target.namespace,
+                            "service": target.service,
+                            "pod": target.pod,
+                        },
                     }
-                    for url, path, service, pod in targets
+                    for target in targets
                 ],
             }
         ],

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from drills.stack import RunningStack
-    from tests.incidents.alerting import Alerting
+    from tests.incidents.world import Surroundings
 
 #: The query of the page on PoolExhausted.
 SLOW_QUERIES = (
@@ -35,8 +35,9 @@ class IncidentCase:
         fault: A context in which the fault lasts.
         alerts: The alerts that must be notified, each by the recipients of its severity; none for an incident that
             must page no one.
-        command: A command of the first alert's runbook that must find the cause meanwhile: ``rates`` with arguments, or
-            ``rates_psql replica`` with a query. None if the runbook's commands need a cluster.
+        command: A command of the first alert's runbook that must find the cause meanwhile: ``rates`` with arguments,
+            ``rates_psql replica`` with a query, or ``grep`` with a word of Alertmanager's log. None if the runbook's
+            commands need a cluster.
         cause: A regular expression that the command's output must match.
         ended_by: The mitigation, with which the fault ends.
         also: Alerts that may be notified, too: they say the same, or they page no one.
@@ -44,7 +45,7 @@ class IncidentCase:
     """
 
     name: str
-    fault: Callable[[RunningStack, Alerting], AbstractContextManager[None]]
+    fault: Callable[[RunningStack, Surroundings], AbstractContextManager[None]]
     alerts: frozenset[str]
     command: tuple[str, ...]
     cause: str
@@ -59,8 +60,16 @@ def severity(alert: str) -> str:
 
 
 @contextmanager
-def _dispatcher_down(stack: RunningStack, alerting: Alerting) -> Iterator[None]:
-    with alerting.role_down("dispatcher"), faults.waiting_file(stack):
+def _dispatcher_down(stack: RunningStack, world: Surroundings) -> Iterator[None]:
+    with world.dispatcher.stopped(), faults.waiting_file(stack):
+        yield
+
+
+@contextmanager
+def _pager_misconfigured(stack: RunningStack, world: Surroundings) -> Iterator[None]:
+    """Let the pager's service refuse the key, and let a batch fail meanwhile."""
+    failed = faults.recorded_batch(stack, "failed", failure="no space left on device")
+    with world.alerting.role_down("pager"), failed:
         yield
 
 
@@ -197,7 +206,7 @@ INCIDENTS = (
     ),
     IncidentCase(
         "watcher down",
-        lambda _, alerting: alerting.role_down("watcher"),
+        lambda _, world: world.alerting.role_down("watcher"),
         frozenset({"WatcherDown"}),
         (),
         "",
@@ -205,11 +214,61 @@ INCIDENTS = (
     ),
     IncidentCase(
         "Prometheus down",
-        lambda _, alerting: alerting.prometheus_down(),
+        lambda _, world: world.alerting.prometheus_down(),
         frozenset({HEARTBEAT}),
         (),
         "",
         "Prometheus is started",
+    ),
+    IncidentCase(
+        "Alertmanager down",
+        lambda _, world: world.alerting.alertmanager_down(),
+        frozenset({HEARTBEAT}),
+        (),
+        "",
+        "Alertmanager is started",
+    ),
+    IncidentCase(
+        "pager misconfigured",
+        _pager_misconfigured,
+        frozenset({"NotificationsUndelivered"}),
+        ("grep", "Notify for alerts failed"),
+        r"critical/pagerduty.*unexpected status code 400",
+        "the pager accepts the key",
+        # The topic of the same severity still gets the page's text.
+        also=frozenset({"BatchFailed"}),
+    ),
+    IncidentCase(
+        "delivery too small",
+        lambda stack, _: faults.small_delivery(stack),
+        frozenset({"DeliveryTooSmall"}),
+        ("rates", "schedule", "list"),
+        r"too-small.*too small",
+        "the schedule is deleted",
+    ),
+    IncidentCase(
+        "poisoned delivery",
+        lambda stack, _: faults.poisoned_delivery(stack),
+        frozenset({"BatchFailed"}),
+        ("rates", "doctor"),
+        r"of poisoned has failed: given up after 5 attempts: .*cache lookup failed",
+        "the fault is fixed, and the file is submitted again",
+    ),
+    IncidentCase(
+        "delivery failing for ever",
+        lambda stack, _: faults.failing_delivery(stack),
+        frozenset({"DeliveryFailing"}),
+        ("rates", "doctor"),
+        r"a delivery has failed \d+ times: .*No space left on device",
+        "there is space again",
+    ),
+    IncidentCase(
+        "disk full",
+        lambda stack, _: faults.full_disk(stack),
+        frozenset({"DiskFull"}),
+        ("rates", "doctor"),
+        r"of the disk are free",
+        "space is freed",
     ),
     IncidentCase(
         "slow clients",

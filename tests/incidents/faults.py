@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import httpx
 import psycopg
 import redis
+from psycopg import sql
 
 from rates_app.doctor.places import MAX_WAIT_MINUTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from drills.pod import Pod
     from drills.stack import RunningStack
@@ -93,6 +96,92 @@ def silent_supplier(stack: RunningStack) -> Iterator[None]:
         yield
     finally:
         stack.run("schedule", "delete", "acme")
+
+
+@contextmanager
+def small_delivery(stack: RunningStack) -> Iterator[None]:
+    """Publish fewer prices than a schedule expects whose due time has just passed."""
+    supplier, due = "too-small", datetime.now(UTC) - timedelta(minutes=1)
+    stack.run("ingest", _prices(stack, supplier), "--supplier", supplier)
+    stack.run("schedule", "set", supplier, "--by", f"{due:%H:%M}", "--min-rows", "1000")
+    with psycopg.connect(stack.cluster.url, autocommit=True) as connection:
+        connection.execute("UPDATE supplier_schedules SET effective_at = now() - interval '2 days'")
+    try:
+        yield
+    finally:
+        stack.run("schedule", "delete", supplier)
+
+
+def _prices(stack: RunningStack, name: str) -> Path:
+    """Write a file with prices of days that no reader asks for."""
+    file = stack.folder / f"{name}.csv"
+    days = (f"2018-{1 + sum(name.encode()) % 12:02}-{day:02}" for day in (1, 2, 3))
+    file.write_text("\n".join(["orig_code,dest_code,day,price", *(f"CNGGZ,EETLL,{day},1200" for day in days), ""]))
+    return file
+
+
+@contextmanager
+def poisoned_delivery(stack: RunningStack) -> Iterator[None]:
+    """Deliver a file at which the dispatcher fails each time; at the end, fix the fault and submit the file again."""
+    file = _prices(stack, "poisoned")
+    with _failing(stack, "poisoned", "XX000", "cache lookup failed for type 0"):
+        _deliver(stack, file, "poisoned")
+        yield
+    stack.run("ingest", file, "--supplier", "poisoned", "--resubmit")
+
+
+@contextmanager
+def failing_delivery(stack: RunningStack) -> Iterator[None]:
+    """Deliver a file for which the database has no space, attempt after attempt."""
+    with _failing(stack, "failing", "53100", "could not extend file: No space left on device", before="INSERT"):
+        _deliver(stack, _prices(stack, "failing"), "failing")
+        yield
+
+
+@contextmanager
+def _failing(
+    stack: RunningStack, supplier: str, code: str, message: str, *, before: Literal["INSERT", "UPDATE"] = "UPDATE"
+) -> Iterator[None]:
+    """Let the database refuse to record a supplier's batches, or to begin them, with an error's code of PostgreSQL."""
+    state = {"INSERT": "received", "UPDATE": "staging"}[before]
+    with psycopg.connect(stack.cluster.url, autocommit=True) as connection:
+        connection.execute(
+            sql.SQL(
+                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+                " $$BEGIN RAISE EXCEPTION USING ERRCODE = {}, MESSAGE = {}; END$$"
+            ).format(code, message)
+        )
+        connection.execute(
+            sql.SQL(
+                "CREATE TRIGGER refuse BEFORE {} ON batches FOR EACH ROW"
+                " WHEN (NEW.supplier = {} AND NEW.state = {}) EXECUTE FUNCTION refuse()"
+            ).format(sql.SQL(before), supplier, state)
+        )
+        try:
+            yield
+        finally:
+            connection.execute("DROP FUNCTION refuse CASCADE")
+
+
+def _deliver(stack: RunningStack, file: Path, supplier: str) -> None:
+    """Put a copy of a file into the folder that the dispatcher watches."""
+    folder = stack.settings.data_dir / "incoming" / supplier
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(file, folder / f".{file.name}")
+    (folder / f".{file.name}").rename(folder / file.name)
+
+
+@contextmanager
+def full_disk(stack: RunningStack) -> Iterator[None]:
+    """Fill the disk of the deliveries until a twentieth is free."""
+    ballast = stack.settings.data_dir / "ballast"
+    disk = shutil.disk_usage(stack.settings.data_dir)
+    with ballast.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, disk.free - disk.total // 20)
+    try:
+        yield
+    finally:
+        ballast.unlink()
 
 
 @contextmanager

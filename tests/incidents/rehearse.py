@@ -24,12 +24,16 @@ from docs.tables import format_row, format_table, read_table, replace_table
 from drills.stack import TIMEOUT_SECONDS, RunningStack
 from rates_app.ops.logs import configure_logs
 from rates_app.settings import ProcessSettings, Settings
-from tests.incidents.alerting import SPEED, Alerting, alerting, wait_until
+from tests.incidents.alerting import SPEED, wait_until
 from tests.incidents.catalogue import INCIDENTS, IncidentCase, severity
 from tests.incidents.faults import in_background
+from tests.incidents.world import running_world, small_disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.incidents.alerting import Alerting
+    from tests.incidents.world import Surroundings
 
 PAGE = Path(__file__).parents[2] / "docs" / "drills.md"
 COLUMNS = (
@@ -98,12 +102,13 @@ class Rehearsed:
         self.problems: list[str] = []
 
 
-def rehearse(case: IncidentCase, stack: RunningStack, watching: Alerting) -> Rehearsed:
+def rehearse(case: IncidentCase, stack: RunningStack, world: Surroundings) -> Rehearsed:
     """Make one incident: wait for its notifications, find its cause, end it, and wait for the all-clear."""
     result = Rehearsed(case)
+    watching = world.alerting
     wanted = {(who, alert) for alert in case.alerts for who in RECIPIENTS[severity(alert)]}
     wait_until(lambda: not watching.firing() - UNRELATED, seconds=TIMEOUT_SECONDS, describe=watching.firing)
-    seen, began = len(watching.notices), time.monotonic()
+    seen = len(watching.notices)
 
     def sent(*, firing: bool) -> set[tuple[str, str]]:
         return {
@@ -119,11 +124,12 @@ def rehearse(case: IncidentCase, stack: RunningStack, watching: Alerting) -> Reh
             result.problems.append(f"no {what} of {sorted(wanted - sent(firing=firing))}")
         return time.monotonic()
 
-    with case.fault(stack, watching):
+    with case.fault(stack, world):
+        began = time.monotonic()
         notified = wait("notification", firing=True)
         command = f"`{' '.join(case.command)}`" if case.command else "in a cluster only" if case.alerts else ""
         if case.command:
-            output = _run(case.command, stack)
+            output = _run(case.command, stack, watching)
             if not re.search(case.cause, output, re.IGNORECASE):
                 command = "**not found**"
                 result.problems.append(f"{' '.join(case.command)} does not show {case.cause!r}: {output}")
@@ -152,9 +158,11 @@ def rehearse(case: IncidentCase, stack: RunningStack, watching: Alerting) -> Reh
     return result
 
 
-def _run(command: tuple[str, ...], stack: RunningStack) -> str:
+def _run(command: tuple[str, ...], stack: RunningStack, watching: Alerting) -> str:
     """Run a command of a runbook and return its output."""
     program, *arguments = command
+    if program == "grep":
+        return "\n".join(line for line in watching.log().splitlines() if arguments[-1] in line)
     if program == "rates_psql":
         with psycopg.connect(stack.cluster.replica.admin_url) as connection:
             return "\n".join(str(row) for row in connection.execute(arguments[-1]).fetchall())
@@ -180,12 +188,9 @@ def rehearse_all(cases: list[IncidentCase], folder: Path) -> Iterator[Rehearsed]
     folder.chmod(0o711)  # for root's servers, which run as another account
     stack = RunningStack(folder, short=True)
     stack.environment |= DEFAULTS
-    with stack, load(stack):
-        (folder / "alerting").mkdir()
-        with alerting(folder / "alerting", [pod.operations_url for pod in stack.pods]) as watching:
-            wait_until(lambda: watching.targets() == {"up"}, describe=watching.targets)
-            for case in cases:
-                yield rehearse(case, stack, watching)
+    with small_disk(folder / "data"), stack, load(stack), running_world(stack) as world:
+        for case in cases:
+            yield rehearse(case, stack, world)
 
 
 def main(
