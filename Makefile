@@ -51,6 +51,7 @@ check: lint lint-workflows types lock-check ## Linters, types, and whether the l
 
 lint: .venv/.ready ## Lint Python, shell, YAML and pages
 	@ruff check . && ruff format --check .
+	@command -v shellcheck >/dev/null || { echo "shellcheck has no wheel for this system: install the system's package" >&2; exit 1; }
 	@shellcheck $(SCRIPTS)
 	@yamllint --strict .
 	@djlint --quiet --lint rates_app/web/templates
@@ -102,12 +103,13 @@ lock: | .tools/bin/uv ## Resolve the dependencies, keeping pinned versions where
 	@$(COMPILE) --group installer --output-file requirements/installer.txt
 	@$(COMPILE) --group compiler --output-file requirements/compiler.txt
 
-lock-check: | .tools/bin/uv ## Fail if pyproject.toml asks for something that the lock files do not hold
+lock-check: | .tools/bin/uv ## Fail if pyproject.toml asks for something that the locks do not hold, or a platform has no wheel of it
 	@for set in "dev pyproject.toml --group dev" "app pyproject.toml" "spark pyproject.toml --group spark" "build --group build"; do \
 	  read -r name input <<<"$$set"; fresh=$$(mktemp); cp requirements/$$name.txt $$fresh; \
 	  $(COMPILE) --constraints requirements/dev.txt $$input --output-file $$fresh >/dev/null; \
 	  diff -u requirements/$$name.txt $$fresh || { echo "requirements/$$name.txt is stale: run 'make lock' and commit it" >&2; exit 1; }; \
 	  rm -f $$fresh; done
+	@python3 requirements/platforms.py
 
 ##@ Rehearse
 
@@ -261,7 +263,7 @@ machine-%: # What no package brings: installed by root on Debian, otherwise list
 
 .venv/.ready: requirements/dev.txt pyproject.toml | .tools/bin/uv
 	@echo "Installing the environment from requirements/dev.txt"
-	@test -x .venv/bin/python || uv venv --quiet --python ">=3.11,<3.14" .venv
+	@test -x .venv/bin/python || uv venv --quiet --python ">=3.11,<3.15" .venv
 	@uv pip sync --quiet --require-hashes --python .venv/bin/python requirements/dev.txt
 	@uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
 	@touch $@

