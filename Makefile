@@ -3,6 +3,15 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/bin:$(PATH)
+# Caches of uv, Go, npm and the tools: the user's, or below this folder if the home folder cannot be written.
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)
+ifneq ($(shell mkdir -p "$(CACHE)" 2>/dev/null && test -w "$(CACHE)" && echo yes),yes)
+CACHE := $(CURDIR)/.tools/cache
+export XDG_CACHE_HOME := $(CACHE)
+export GOCACHE := $(CACHE)/go-build
+export GOPATH := $(CACHE)/go
+export npm_config_cache := $(CACHE)/npm
+endif
 
 HELM := helm.sh/helm/v3@v3.22.0
 KUBECTL := k8s.io/kubectl@v0.34.1
@@ -16,7 +25,7 @@ ALERTMANAGER := github.com/prometheus/alertmanager@v0.28.1
 NODE_EXPORTER := github.com/prometheus/node_exporter@v1.9.1
 ACTIONLINT := github.com/rhysd/actionlint@v1.7.12
 # Tools for the charts and runbooks, built once for all checkouts; one that is on the PATH already is used instead.
-CHART_TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/freight-rates/bin
+CHART_TOOLS := $(CACHE)/freight-rates/bin
 export PATH := $(PATH):$(CHART_TOOLS)
 # Of the release: they push images, sign them, and list what is in them.
 CRANE := github.com/google/go-containerregistry@v0.21.7
@@ -25,12 +34,14 @@ SYFT := github.com/anchore/syft@v1.57.1
 BUILD ?= docker build
 BUILDAH ?= buildah build
 IMAGES := dist/images
+# What the tests of charts, runbooks and workflows need.
+CHART_PROGRAMS := helm kubectl promtool alertmanager actionlint
 SCRIPTS := .ci/run spark/decom.sh spark/entrypoint tests/cluster/smoke tests/cluster/images/stores/postgres-entrypoint
 COMPILE := uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate
 
 .PHONY: help run test test-unit check lint lint-workflows types ci audit format hooks docs chart-docs record golden lock lock-check \
   drill incidents transitions preflight drift release version tag images publish login promote propose test-cluster kind-load \
-  cluster-images cluster-platform cluster-stores client client-typescript client-tools chart-tools signing-tools release-tools engine prometheus go actionlint clean
+  cluster-images cluster-platform cluster-stores client client-typescript client-tools chart-tools signing-tools release-tools test-tools engine prometheus go clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' \
@@ -41,7 +52,7 @@ help: ## List the targets
 run: .venv/.ready ## Run the whole system on this machine: PostgreSQL with a replica, Redis, the service, the sample data
 	@exec rates dev
 
-test: machine-test .venv/.ready chart-tools engine signing-tools client-tools ## Set up everything the tests need and run them; COVERAGE=yes lists the lines that no test reaches
+test: machine-test .venv/.ready test-tools client-tools ## Set up everything the tests need and run them; COVERAGE=yes lists the lines that no test reaches
 	@python -m pytest -n 2 --dist loadgroup --durations=15 --durations-min=10 $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
 
 test-unit: .venv/.ready ## Run the tests that need no server, in a minute
@@ -56,7 +67,7 @@ lint: .venv/.ready ## Lint Python, shell, YAML and pages
 	@yamllint --strict .
 	@djlint --quiet --lint rates_app/web/templates
 
-lint-workflows: .venv/.ready actionlint ## Lint the workflows
+lint-workflows: .venv/.ready tool-actionlint ## Lint the workflows
 	@actionlint -shellcheck= -pyflakes=
 	@zizmor --quiet --offline .
 
@@ -196,59 +207,71 @@ client-tools: .tools/typescript/.ready ## Install what builds the TypeScript cli
 	@mkdir -p $(@D) && cp $^ $(@D)/ && npm ci --prefix $(@D) --silent --no-audit --no-fund
 	@touch $@
 
-chart-tools: actionlint | go ## Build helm, kubectl, promtool, alertmanager and actionlint from their Go modules, unless installed
-	@command -v helm >/dev/null || { echo "Building helm ($(HELM)) into $(CHART_TOOLS), two minutes"; \
-	  GOBIN="$(CHART_TOOLS)" go install "$(subst @,/cmd/helm@,$(HELM))"; }
-	@command -v alertmanager >/dev/null || { echo "Building alertmanager ($(ALERTMANAGER)) into $(CHART_TOOLS), a minute"; \
-	  GOBIN="$(CHART_TOOLS)" go install "$(subst @,/cmd/alertmanager@,$(ALERTMANAGER))"; }
-	@# promtool's module replaces some of its dependencies, so it is built from a module that requires it.
-	@command -v promtool >/dev/null || { echo "Building promtool ($(PROMTOOL)) into $(CHART_TOOLS), five minutes"; \
-	  build=$$(mktemp -d); trap 'rm -rf "$$build"' EXIT; cd "$$build"; go mod init build >/dev/null 2>&1; \
-	  go get "$(subst @,/cmd/promtool@,$(PROMTOOL))" >/dev/null 2>&1; mkdir -p "$(CHART_TOOLS)"; \
-	  go build -trimpath -o "$(CHART_TOOLS)/promtool" "$(firstword $(subst @, ,$(PROMTOOL)))/cmd/promtool"; }
+chart-tools: $(addprefix tool-,$(CHART_PROGRAMS)) ## Build helm, kubectl, promtool, alertmanager and actionlint from their Go modules, unless installed
 
+signing-tools: tool-crane tool-cosign ## Build crane and cosign likewise
+
+release-tools: signing-tools tool-syft ## Build syft, too
+
+prometheus: tool-prometheus tool-node_exporter ## Build Prometheus, of promtool's version, and exporters, unless they are there
+
+engine: tool-pulumi ## Build Pulumi's command, unless it is there already
+
+test-tools: | go # The tests of a program whose module cannot be reached do not run
+	@python3 requirements/tools.py $(addprefix tool-,$(CHART_PROGRAMS) pulumi crane cosign)
+
+# $(call install,PROGRAM,MODULE@VERSION,PACKAGE,DURATION)
+install = command -v $(1) >/dev/null || { echo "Building $(1) ($(2)) into $(CHART_TOOLS), $(4)"; \
+	  GOBIN="$(CHART_TOOLS)" go install -trimpath "$(subst @,$(3)@,$(2))"; }
+
+# $(call build,PROGRAM,MODULE@VERSION,DURATION,COMMANDS) builds within a module of its own: `go install` refuses modules
+# that replace some of their dependencies. Go's output is printed if it fails.
+build = command -v $(1) >/dev/null || { echo "Building $(1) ($(2)) into $(CHART_TOOLS), $(3)"; mkdir -p "$(CHART_TOOLS)"; \
+	  build=$$(mktemp -d); trap 'rm -rf "$$build"' EXIT; cd "$$build"; { go mod init build && $(4); } >log 2>&1 || \
+	  { cat log >&2; exit 1; }; }
+
+tool-helm: | go
+	@$(call install,helm,$(HELM),/cmd/helm,two minutes)
+
+tool-alertmanager: | go
+	@$(call install,alertmanager,$(ALERTMANAGER),/cmd/alertmanager,a minute)
+
+tool-node_exporter: | go
+	@$(call install,node_exporter,$(NODE_EXPORTER),,a minute)
+
+tool-actionlint: | go
+	@$(call install,actionlint,$(ACTIONLINT),/cmd/actionlint,a minute)
+
+tool-crane: | go
+	@$(call install,crane,$(CRANE),/cmd/crane,a minute)
+
+tool-cosign: | go
+	@$(call install,cosign,$(COSIGN),/cmd/cosign,ten minutes)
+
+tool-syft: | go
+	@$(call install,syft,$(SYFT),/cmd/syft,ten minutes)
+
+tool-promtool tool-prometheus: tool-%: | go
+	@$(call build,$*,$(PROMTOOL),five minutes,go get "$(subst @,/cmd/$*@,$(PROMTOOL))" && \
+	  go build -trimpath -o "$(CHART_TOOLS)/$*" "$(firstword $(subst @, ,$(PROMTOOL)))/cmd/$*")
+
+tool-kubectl: | go
 	@# kubectl's module is the library alone; its program is this one line, which Kubernetes keeps in a module of its own.
-	@command -v kubectl >/dev/null || { echo "Building kubectl ($(KUBECTL)) into $(CHART_TOOLS), two minutes"; \
-	  build=$$(mktemp -d); trap 'rm -rf "$$build"' EXIT; cd "$$build"; go mod init build >/dev/null 2>&1; \
-	  printf '%s\n' 'package main' 'import ("k8s.io/component-base/cli"; "k8s.io/kubectl/pkg/cmd")' \
-	    'func main() { cli.RunNoErrOutput(cmd.NewDefaultKubectlCommand()) }' >main.go; \
-	  { go get "$(KUBECTL)" && go mod tidy; } >/dev/null 2>&1; mkdir -p "$(CHART_TOOLS)"; \
-	  go build -trimpath -o "$(CHART_TOOLS)/kubectl" .; }
+	@$(call build,kubectl,$(KUBECTL),two minutes,printf '%s\n' 'package main' \
+	    'import ("k8s.io/component-base/cli"; "k8s.io/kubectl/pkg/cmd")' \
+	    'func main() { cli.RunNoErrOutput(cmd.NewDefaultKubectlCommand()) }' >main.go && \
+	  go get "$(KUBECTL)" && go mod tidy && go build -trimpath -o "$(CHART_TOOLS)/kubectl" .)
 
-signing-tools: | go ## Build crane and cosign from their Go modules, unless installed
-	@command -v crane >/dev/null || { echo "Building crane ($(CRANE)) into $(CHART_TOOLS)"; \
-	  GOBIN="$(CHART_TOOLS)" go install -trimpath "$(subst @,/cmd/crane@,$(CRANE))"; }
-	@command -v cosign >/dev/null || { echo "Building cosign ($(COSIGN)) into $(CHART_TOOLS), ten minutes"; \
-	  GOBIN="$(CHART_TOOLS)" go install -trimpath "$(subst @,/cmd/cosign@,$(COSIGN))"; }
-
-release-tools: signing-tools ## Build syft, too
-	@command -v syft >/dev/null || { echo "Building syft ($(SYFT)) into $(CHART_TOOLS), ten minutes"; \
-	  GOBIN="$(CHART_TOOLS)" go install -trimpath "$(subst @,/cmd/syft@,$(SYFT))"; }
-
-prometheus: | go ## Build Prometheus, of promtool's version, and exporters from their Go modules, unless they are there
-	@command -v node_exporter >/dev/null || { echo "Building node_exporter ($(NODE_EXPORTER)) into $(CHART_TOOLS), a minute"; \
-	  GOBIN="$(CHART_TOOLS)" go install "$(NODE_EXPORTER)"; }
-	@command -v prometheus >/dev/null || { echo "Building prometheus ($(PROMTOOL)) into $(CHART_TOOLS), five minutes"; \
-	  build=$$(mktemp -d); trap 'rm -rf "$$build"' EXIT; cd "$$build"; go mod init build >/dev/null 2>&1; \
-	  go get "$(subst @,/cmd/prometheus@,$(PROMTOOL))" >/dev/null 2>&1; mkdir -p "$(CHART_TOOLS)"; \
-	  go build -trimpath -o "$(CHART_TOOLS)/prometheus" "$(firstword $(subst @, ,$(PROMTOOL)))/cmd/prometheus"; }
-
-engine: | go ## Build Pulumi's command from its Go module, unless it is there already
+tool-pulumi: | go
 	@# Its libraries are a module of the same version; the module replaces it by a folder, which holds only inside it.
-	@command -v pulumi >/dev/null || { echo "Building pulumi ($(PULUMI)) into $(CHART_TOOLS), three minutes"; \
-	  build=$$(mktemp -d); trap 'rm -rf "$$build"' EXIT; cd "$$build"; go mod init build >/dev/null 2>&1; \
-	  go mod edit -require="$(PULUMI)" -require="$(subst /pkg/,/sdk/,$(PULUMI))"; mkdir -p "$(CHART_TOOLS)"; \
+	@$(call build,pulumi,$(PULUMI),three minutes,go mod edit -require="$(PULUMI)" -require="$(subst /pkg/,/sdk/,$(PULUMI))" && \
 	  CGO_ENABLED=0 go build -mod=mod -trimpath -o "$(CHART_TOOLS)/pulumi" \
 	    -ldflags "-s -w -X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=$(lastword $(subst @v, ,$(PULUMI)))" \
-	    "$(firstword $(subst @, ,$(PULUMI)))/cmd/pulumi" >log 2>&1 || { cat log >&2; exit 1; }; }
+	    "$(firstword $(subst @, ,$(PULUMI)))/cmd/pulumi")
 
 go: | .tools/bin/uv # Compiles the tools. It goes into the folder of uv, which is on the PATH
 	@command -v go >/dev/null || { echo "Installing Go, which builds the tools"; \
 	  .tools/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/compiler.txt; }
-
-actionlint: | go
-	@command -v actionlint >/dev/null || { echo "Building actionlint ($(ACTIONLINT)) into $(CHART_TOOLS)"; \
-	  GOBIN="$(CHART_TOOLS)" go install "$(subst @,/cmd/actionlint@,$(ACTIONLINT))"; }
 
 clean: ## Remove the environment and the local data
 	rm -rf .venv .tools .rates

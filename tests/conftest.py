@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 
     from xdist.workermanage import WorkerController
 
-pytest_plugins = ["tests.fixtures.service", "tests.fixtures.stores", "tests.fixtures.targets"]
+pytest_plugins = [
+    "tests.fixtures.reachable",
+    "tests.fixtures.service",
+    "tests.fixtures.stores",
+    "tests.fixtures.targets",
+]
 
 FOLDER = pytest.StashKey[Path]()
 #: Longer content is not part of a test's name.

@@ -67,6 +67,7 @@ REQUIRED: dict[str, KubernetesManifest] = {
 }
 
 
+SPARK = "spark-ingest"
 _COPIES = TemporaryDirectory(prefix="charts-")
 
 
@@ -82,13 +83,22 @@ class RenderError(Exception):
 
 
 @cache
-def charts() -> Path:
-    """Return a copy of the charts' folder in which spark-ingest has its dependency, from the operator's Go module."""
+def _copy() -> Path:
     copy = Path(_COPIES.name)
     shutil.copytree(ROOT / "helm", copy / "helm", ignore=shutil.ignore_patterns("charts"))
-    operator = module("spark-operator") / "charts/spark-operator-chart"
-    helm("package", str(operator), "--destination", str(copy / "helm/spark-ingest/charts"))
     return copy
+
+
+@cache
+def _add_operator(operator: Path) -> None:
+    helm("package", str(operator), "--destination", str(_copy() / "helm/spark-ingest/charts"))
+
+
+def charts(chart: str = SPARK) -> Path:
+    """Return a copy of the charts' folder. For spark-ingest, it has the dependency, from the operator's module."""
+    if chart == SPARK:
+        _add_operator(module("spark-operator") / "charts/spark-operator-chart")
+    return _copy()
 
 
 def helm(*arguments: str, stdin: str | None = None) -> str:
@@ -122,10 +132,11 @@ def render(
     Returns:
         The manifests, in Helm's order.
     """
-    arguments = [release or chart.rsplit("/", 1)[-1], str(charts() / "helm" / chart)]
+    folder = charts(chart)
+    arguments = [release or chart.rsplit("/", 1)[-1], str(folder / "helm" / chart)]
     arguments += ["--namespace", namespace, "--kube-version", kubernetes, *(["--include-crds"] if crds else [])]
     for file in files:
-        arguments += ["--values", str(charts() / file.removeprefix("/"))]
+        arguments += ["--values", str(folder / file.removeprefix("/"))]
     merged: KubernetesManifest = {}
     for more in values:
         merged = merge(merged, more)

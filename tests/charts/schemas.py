@@ -15,14 +15,15 @@ from referencing import Registry, Resource
 from .rendering import KubernetesManifest, Loader
 from .tools import module
 
+#: The folder in each project's module, and the API groups that it defines.
 DEFINITIONS = {
-    "argo-cd": "manifests/crds",
-    "argo-rollouts": "manifests/crds",
-    "external-secrets": "config/crds/bases",
-    "gateway-api": "config/crd/standard",
-    "policy-controller": "config",
-    "prometheus-operator": "example/prometheus-operator-crd",
-    "spark-operator": "charts/spark-operator-chart/crds",
+    "argo-cd": ("manifests/crds", "argoproj.io"),
+    "argo-rollouts": ("manifests/crds", "argoproj.io"),
+    "external-secrets": ("config/crds/bases", "external-secrets.io"),
+    "gateway-api": ("config/crd/standard", "gateway.networking.k8s.io"),
+    "policy-controller": ("config", "policy.sigstore.dev"),
+    "prometheus-operator": ("example/prometheus-operator-crd", "monitoring.coreos.com"),
+    "spark-operator": ("charts/spark-operator-chart/crds", "sparkoperator.k8s.io"),
 }
 
 # The load balancer controller publishes no Go module of its second version, so this follows its reference:
@@ -54,7 +55,7 @@ TARGET_GROUP_BINDING: dict[str, Any] = {
 def problems(manifest: KubernetesManifest, kubernetes: str) -> list[str]:
     """Return the violations of a manifest with their paths, including unknown fields and kinds."""
     kind = (manifest["apiVersion"], manifest["kind"])
-    validator = _custom_kinds().get(kind) or _kubernetes_kind(*kind, kubernetes)
+    validator = _custom_kind(kind) or _kubernetes_kind(*kind, kubernetes)
     return [
         f"{manifest['kind']}/{manifest['metadata']['name']} at {error.json_path}: {error.message[:300]}"
         for error in validator.iter_errors(manifest)
@@ -78,23 +79,34 @@ def _folder(kubernetes: str) -> Path:
     return Path(str(files("kubernetes_validate") / f"kubernetes-json-schema/v{kubernetes}.0-local-strict"))
 
 
+def _custom_kind(kind: tuple[str, str]) -> Draft202012Validator | None:
+    """Find a kind among those of the projects that define its API group; the other projects need not be reachable."""
+    if kind == ("elbv2.k8s.aws/v1beta1", "TargetGroupBinding"):
+        return Draft202012Validator(_strict(TARGET_GROUP_BINDING))
+    group = kind[0].rpartition("/")[0]
+    for name, (_, suffix) in DEFINITIONS.items():
+        if group.endswith(suffix) and kind in _custom_kinds(name):
+            return _custom_kinds(name)[kind]
+    return None
+
+
 @cache
-def _custom_kinds() -> dict[tuple[str, str], Draft202012Validator]:
-    kinds = {("elbv2.k8s.aws/v1beta1", "TargetGroupBinding"): Draft202012Validator(_strict(TARGET_GROUP_BINDING))}
-    for name, folder in DEFINITIONS.items():
-        for path in sorted((module(name) / folder).glob("*.yaml")):
-            for definition in yaml.load_all(path.read_text(), Loader=Loader):
-                if not definition or definition.get("kind") != "CustomResourceDefinition":
-                    continue
-                spec = definition["spec"]
-                for version in spec["versions"]:
-                    schema = _strict(version["schema"]["openAPIV3Schema"])
-                    # A definition leaves the metadata to Kubernetes, and may omit the type.
-                    kept = {name: {"type": "string"} for name in ("apiVersion", "kind")}
-                    schema["properties"] |= {**kept, "metadata": {"type": "object"}}
-                    kind = (f"{spec['group']}/{version['name']}", spec["names"]["kind"])
-                    kinds[kind] = Draft202012Validator(schema)
-    assert kinds, "no custom kind was found in the modules"
+def _custom_kinds(name: str) -> dict[tuple[str, str], Draft202012Validator]:
+    kinds = {}
+    folder, suffix = DEFINITIONS[name]
+    for path in sorted((module(name) / folder).glob("*.yaml")):
+        for definition in yaml.load_all(path.read_text(), Loader=Loader):
+            if not definition or definition.get("kind") != "CustomResourceDefinition":
+                continue
+            spec = definition["spec"]
+            assert spec["group"].endswith(suffix), f"{name} defines {spec['group']}, too: add it to DEFINITIONS"
+            for version in spec["versions"]:
+                schema = _strict(version["schema"]["openAPIV3Schema"])
+                # A definition leaves the metadata to Kubernetes, and may omit the type.
+                kept = {name: {"type": "string"} for name in ("apiVersion", "kind")}
+                schema["properties"] |= {**kept, "metadata": {"type": "object"}}
+                kinds[f"{spec['group']}/{version['name']}", spec["names"]["kind"]] = Draft202012Validator(schema)
+    assert kinds, f"no custom kind was found in the module of {name}"
     return kinds
 
 

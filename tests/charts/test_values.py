@@ -63,7 +63,7 @@ def test_chart_passes_lint_with_its_required_values(chart: str) -> None:
     helm(
         "lint",
         "--strict",
-        str(charts() / "helm" / chart),
+        str(charts(chart) / "helm" / chart),
         "--kube-version",
         "1.34",
         "--values",

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.charts.tools import program
+
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yaml"))
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
@@ -38,7 +40,7 @@ def steps(workflow: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
 def test_a_workflow_is_valid(workflow: Path) -> None:
-    command = ["actionlint", "-shellcheck=", "-pyflakes=", str(workflow)]
+    command = [program("actionlint"), "-shellcheck=", "-pyflakes=", str(workflow)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
@@ -46,7 +48,7 @@ def test_a_workflow_is_valid(workflow: Path) -> None:
 def test_the_linter_finds_a_fault(tmp_path: Path) -> None:
     bad = tmp_path / "bad.yaml"
     bad.write_text(WORKFLOWS[0].read_text().replace("runs-on", "run-on"))
-    done = subprocess.run(["actionlint", bad], capture_output=True, text=True, check=False)
+    done = subprocess.run([program("actionlint"), bad], capture_output=True, text=True, check=False)
     assert 'unexpected key "run-on"' in done.stdout
 
 
