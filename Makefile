@@ -27,10 +27,11 @@ ACTIONLINT := github.com/rhysd/actionlint@v1.7.12
 # Tools for the charts and runbooks, built once for all checkouts; one that is on the PATH already is used instead.
 CHART_TOOLS := $(CACHE)/freight-rates/bin
 export PATH := $(PATH):$(CHART_TOOLS)
-# Of the release: they push images, sign them, and list what is in them.
+# Of the release: they push images, sign them, list what is in them, and compare that with advisories.
 CRANE := github.com/google/go-containerregistry@v0.21.7
 COSIGN := github.com/sigstore/cosign/v3@v3.1.3
 SYFT := github.com/anchore/syft@v1.57.1
+GRYPE := github.com/anchore/grype@v0.121.3
 BUILD ?= docker build
 BUILDAH ?= buildah build
 IMAGES := dist/images
@@ -39,8 +40,8 @@ CHART_PROGRAMS := helm kubectl promtool alertmanager actionlint
 SCRIPTS := .ci/run spark/decom.sh spark/entrypoint tests/cluster/smoke tests/cluster/images/stores/postgres-entrypoint
 COMPILE := uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate
 
-.PHONY: help run test test-unit check lint lint-workflows types ci audit format hooks docs chart-docs record golden lock lock-check \
-  drill incidents transitions preflight drift release version tag images publish login promote propose test-cluster kind-load \
+.PHONY: help run test test-unit check lint lint-workflows types ci audit audit-images format hooks docs chart-docs record golden lock lock-check \
+  drill incidents transitions preflight drift preview release version tag images publish login promote propose comment test-cluster kind-load \
   cluster-images cluster-platform cluster-stores client client-typescript client-tools chart-tools signing-tools release-tools test-tools engine prometheus go clean
 
 help: ## List the targets
@@ -84,6 +85,10 @@ ci: ## What every change has to pass; LAB=PROGRAM starts a cluster for the smoke
 
 audit: .venv/.ready ## Known vulnerabilities of the locked packages; needs the network, and fails without it only if CI is set
 	@python -m requirements.audit
+
+audit-images: tool-grype ## Known vulnerabilities, of high severity and with a fix, in what the images of dist/images contain
+	@status=0; for image in service spark; do echo "$$image:"; \
+	  grype --quiet "sbom:$(IMAGES)/$$image.cdx.json" --only-fixed --fail-on high || status=1; done; exit $$status
 
 ##@ Change
 
@@ -136,6 +141,11 @@ transitions: .venv/.ready $(if $(ENGINE),engine) ## Take stacks through their li
 drift: .venv/.ready engine ## STACK=dev  Fail if `pulumi up` would change something
 	@pulumi preview --stack "$(STACK)" --policy-pack pulumi/policies --expect-no-changes --non-interactive --diff
 
+preview: .venv/.ready engine ## STACK=dev  Write what `pulumi up` would change into dist/preview.txt; Pulumi hides secrets
+	@mkdir -p dist && rm -f dist/preview.txt
+	@pulumi preview --stack "$(STACK)" --policy-pack pulumi/policies --non-interactive --color never --diff --suppress-outputs \
+	  2>&1 | tee dist/preview.new && mv dist/preview.new dist/preview.txt
+
 preflight: .venv/.ready ## STACK=dev  Check tools, credentials, permissions, quotas, names and versions before the first `pulumi up`
 	@python pulumi/preflight.py "$(STACK)"
 
@@ -166,6 +176,9 @@ promote: .venv/.ready ## TO=staging|prod  Commit for a stack the image of the pr
 
 propose: .venv/.ready ## Open a pull request with the commits that main lacks
 	@python -m release propose
+
+comment: .venv/.ready ## STACK=dev PULL_REQUEST=7  Show dist/preview.txt as a comment on a pull request
+	@python -m release comment dist/preview.txt --title "Preview of the stack $(STACK)$(LABEL:%= at %)" --pull-request "$(PULL_REQUEST)"
 
 ##@ Test on a cluster
 
@@ -250,6 +263,9 @@ tool-cosign: | go
 
 tool-syft: | go
 	@$(call install,syft,$(SYFT),/cmd/syft,ten minutes)
+
+tool-grype: | go
+	@$(call install,grype,$(GRYPE),/cmd/grype,ten minutes)
 
 tool-promtool tool-prometheus: tool-%: | go
 	@$(call build,$*,$(PROMTOOL),five minutes,go get "$(subst @,/cmd/$*@,$(PROMTOOL))" && \

@@ -128,6 +128,7 @@ else:
                 repository=settings.pipeline.repository,
                 branch=settings.pipeline.branch,
                 environments=settings.pipeline.environments,
+                preview_environments=settings.pipeline.preview_environments,
                 provider_arn=settings.pipeline.provider,
                 registry_arn=registry.arn,
                 state_bucket=settings.pipeline.state_bucket,

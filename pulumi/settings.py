@@ -166,9 +166,8 @@ class PipelineSettings(_Model):
 
     repository: GithubName = Field(description="Repository whose workflows get roles, as OWNER/NAME.")
     branch: ClaimName = Field(default="main", description="Branch whose workflows may read the stack.")
-    environments: tuple[ClaimName, ...] = Field(
-        min_length=1, description="Environments of the repository whose jobs may push images, each with its reviewers."
-    )
+    environments: tuple[ClaimName, ...] = Field(min_length=1, description="Environments whose jobs may push images.")
+    preview_environments: tuple[ClaimName, ...] = Field(default=(), description="Environments whose jobs may read.")
     provider: ProviderArn | None = Field(
         default=None, description="The account's identity provider for GitHub, if another stack has created it."
     )

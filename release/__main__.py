@@ -13,6 +13,7 @@ import typer
 
 from release import images as built
 from release import proposal, registry, signing
+from release.comment import comment as write_comment
 from release.programs import ReleaseError, run
 from release.signing import Signer
 from release.version import current, set_version, tag
@@ -97,6 +98,18 @@ def login(repository: Repository) -> None:
 def propose(base: Annotated[str, typer.Option(help="Branch that the request is for.")] = "main") -> None:
     """Open a pull request with the commits that the branch lacks."""
     typer.echo(proposal.propose(ROOT, base) or f"{base} has every commit; nothing to propose")
+
+
+@app.command()
+def comment(
+    file: Annotated[Path, typer.Argument(help="What `pulumi preview` printed.")],
+    *,
+    title: Annotated[str, typer.Option(help="Heading of the comment.")],
+    pull_request: Annotated[str, typer.Option(help="Number of the pull request.")],
+) -> None:
+    """Write a preview of the infrastructure into a comment on a pull request."""
+    write_comment(file, title, pull_request)
+    typer.echo(f"Commented on pull request {pull_request}")
 
 
 def _source() -> str:

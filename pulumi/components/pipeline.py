@@ -30,6 +30,8 @@ class PipelineArgs:
     """Branch whose jobs may read the stack."""
     environments: Sequence[str]
     """Environments of the repository whose jobs may push images."""
+    preview_environments: Sequence[str]
+    """Environments whose jobs may read the stack, in addition to those of the branch."""
     provider_arn: str | None
     """The account's OpenID Connect provider for GitHub, if it exists already."""
     registry_arn: pulumi.Input[str]
@@ -59,7 +61,10 @@ class Pipeline(pulumi.ComponentResource):
         )
         uses: dict[str, tuple[list[str], list[Statement]]] = {
             "push": ([f"environment:{environment}" for environment in args.environments], _push(args)),
-            "read": ([f"ref:refs/heads/{args.branch}"], _read(args)),
+            "read": (
+                [f"ref:refs/heads/{args.branch}", *(f"environment:{name}" for name in args.preview_environments)],
+                _read(args),
+            ),
         }
         self.role_arns = {}
         for use, (claims, statements) in uses.items():

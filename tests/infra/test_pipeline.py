@@ -82,6 +82,14 @@ def test_only_jobs_of_the_branch_read() -> None:
     ]
 
 
+def test_jobs_of_an_environment_for_previews_read_and_do_not_push() -> None:
+    stack = rehearsed(previewEnvironments=["dev-plan"])
+    claim = "repo:team/rates:environment:dev-plan"
+    subjects = "token.actions.githubusercontent.com:sub"
+    assert claim in trusted(stack, "read")["Condition"]["StringEquals"][subjects]
+    assert claim not in trusted(stack, "push")["Condition"]["StringEquals"][subjects]
+
+
 def test_the_pusher_writes_to_the_registry_alone() -> None:
     stack = rehearsed()
     (registry,) = stack.of_type("aws:ecr/repository:Repository").values()
@@ -154,14 +162,16 @@ def test_a_copy_has_no_workflows() -> None:
         load("dev-anna", config, ROOT)
 
 
-def test_drift_is_a_preview_that_expects_no_change() -> None:
+@pytest.mark.parametrize("target", ["drift", "preview"])
+def test_workflows_preview_a_stack_by_options_that_pulumi_has(target: str) -> None:
     recipe = subprocess.run(
-        ["make", "--no-print-directory", "--dry-run", "--assume-old=.venv/.ready", "drift", "STACK=prod"],
+        ["make", "--no-print-directory", "--dry-run", "--assume-old=.venv/.ready", target, "STACK=prod"],
         capture_output=True, text=True, check=True, cwd=ROOT,
     ).stdout  # fmt: skip
     (preview,) = [line for line in recipe.splitlines() if line.startswith("pulumi preview")]
     assert '--stack "prod"' in preview
     said = subprocess.run([program("pulumi"), "preview", "--help"], capture_output=True, text=True, check=True).stdout
     options = set(re.findall(r"--[a-z-]+", preview))
-    assert "--expect-no-changes" in options
+    assert ("--expect-no-changes" in options) == (target == "drift")
+    assert "--show-secrets" not in options
     assert options <= {*re.findall(r"--[a-z-]+", said)}

@@ -18,12 +18,15 @@ TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MUL
 # Where the work of each target is proven without the hosting service: the tests, or the run of every change.
 PROVEN = {
     "audit": "tests/unit/test_audit.py",
+    "audit-images": "tests/packaging/test_audit_images.py",
     "check": "Makefile",
     "cluster-images": "tests/cluster/smoke",
+    "comment": "tests/unit/release/test_comment.py",
     "drift": "tests/infra/test_pipeline.py",
     "images": "tests/packaging/test_release.py",
     "kind-load": "docs/cluster-tests.md",
     "login": "tests/packaging/test_release.py",
+    "preview": "tests/infra/test_pipeline.py",
     "promote": "tests/charts/test_promote.py",
     "propose": "tests/unit/release/test_proposal.py",
     "publish": "tests/packaging/test_release.py",
@@ -95,9 +98,25 @@ def test_no_workflow_has_a_stored_key() -> None:
         assert "secrets." not in workflow.read_text(), workflow.name
 
 
-def test_no_fork_gets_an_image() -> None:
-    (job,) = yaml.safe_load((ROOT / ".github/workflows/preview.yaml").read_text())["jobs"].values()
-    assert job["if"] == "github.event.pull_request.head.repo.full_name == github.repository"
+def jobs(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((ROOT / f".github/workflows/{name}.yaml").read_text())["jobs"]
+    return found
+
+
+@pytest.mark.parametrize(("name", "first"), [("preview", "image"), ("plan", "preview")])
+def test_no_fork_gets_an_image_or_a_role(name: str, first: str) -> None:
+    condition = jobs(name)[first]["if"]
+    assert condition.split(" && ")[-1] == "github.event.pull_request.head.repo.full_name == github.repository"
+    assert jobs(name)[first]["environment"] == {"image": "dev-preview", "preview": "dev-plan"}[first]
+    assert all(job.get("needs") == first for key, job in jobs(name).items() if key != first)
+
+
+def test_the_job_that_may_write_to_a_request_runs_no_code_of_it() -> None:
+    plan = jobs("plan")
+    assert plan["preview"]["permissions"] == {"contents": "read", "id-token": "write"}
+    assert plan["comment"]["permissions"] == {"contents": "read", "pull-requests": "write"}
+    assert plan["comment"]["steps"][0]["with"]["ref"] == "${{ github.event.pull_request.base.sha }}"
+    assert "environment" not in plan["comment"]
 
 
 def recipe(*arguments: str) -> str:
