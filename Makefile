@@ -237,7 +237,7 @@ test-tools: | go # The tests of a program whose module cannot be reached do not 
 install = command -v $(1) >/dev/null || { echo "Building $(1) ($(2)) into $(CHART_TOOLS), $(4)"; \
 	  GOBIN="$(CHART_TOOLS)" go install -trimpath "$(subst @,$(3)@,$(2))"; }
 
-# $(call build,PROGRAM,MODULE@VERSION,DURATION,COMMANDS) builds within a module of its own: `go install` refuses modules
+# $(call build,PROGRAM,MODULE@VERSION,DURATION,COMMANDS) builds within a new module: `go install` refuses modules
 # that replace some of their dependencies. Go's output is printed if it fails.
 build = command -v $(1) >/dev/null || { echo "Building $(1) ($(2)) into $(CHART_TOOLS), $(3)"; mkdir -p "$(CHART_TOOLS)"; \
 	  build=$$(mktemp -d); trap 'rm -rf "$$build"' EXIT; cd "$$build"; { go mod init build && $(4); } >log 2>&1 || \

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: Programs that were not built, each with the reason. `make test` writes it anew.
+#: Programs that were not built, each with the reason. Each `make test` replaces it.
 RECORD = Path(__file__).parents[1] / ".tools" / "not-built.json"
 _UNREACHABLE = re.compile(
     r".*(?:module lookup disabled by GOPROXY=off|dial tcp|no such host|i/o timeout|connection refused|connection reset"
