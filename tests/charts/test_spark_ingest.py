@@ -191,11 +191,27 @@ def test_policies_apply_to_the_namespace_of_the_release_and_deny() -> None:
 
 def test_the_dispatcher_sends_emails_of_lane_alerts_only_with_a_mail_server() -> None:
     source = applications("dev")["spark-ingest"]["spec"]["source"]
-    for secret, ports in (("", {443, 6443, 80}), ("rates-mail", {443, 6443, 80, 465, 587})):
+    for secret, ports in (("", set()), ("rates-mail", {465, 587})):
         manifests = synced(source, {**IMAGE, "dispatcher": {"mailSecret": secret}}, namespace="rates")
-        egress = the(manifests, "NetworkPolicy", "rates-ingest")["spec"]["egress"]
-        assert {port["port"] for rule in egress for port in rule.get("ports", [])} - {53, 5432, 6379} == ports
+        assert _egress_ports(manifests, "rates-dispatcher") == {53, 80, 443, 5432, 6379, 6443} | ports
+        for pod in ("rates-housekeeping", "rates-batch"):  # they send no e-mails
+            assert _egress_ports(manifests, pod) == {53, 80, 443, 5432, 6379, 6443}
         containers = the(manifests, "Deployment", "rates-dispatcher")["spec"]["template"]["spec"]["containers"]
         servers = [each["valueFrom"] for each in containers[0]["env"] if each["name"] == "RATES_ALERTS_SMTP_URL"]
         expected = [{"secretKeyRef": {"name": secret, "key": "RATES_ALERTS_SMTP_URL"}}] if secret else []
         assert servers == expected
+
+
+def _egress_ports(manifests: list[KubernetesManifest], pod: str) -> set[int]:
+    """Return the ports that all network policies together permit to pods with a name."""
+    policies = [one["spec"] for one in of_kind(manifests, "NetworkPolicy") if _selects(one["spec"]["podSelector"], pod)]
+    return {port["port"] for spec in policies for rule in spec["egress"] for port in rule.get("ports", [])}
+
+
+def _selects(selector: KubernetesManifest, pod: str) -> bool:
+    labels = {"app.kubernetes.io/name": pod}
+    wanted = selector.get("matchLabels", {}).items()
+    listed = selector.get("matchExpressions", [])
+    return all(labels.get(key) == value for key, value in wanted) and all(
+        labels.get(each["key"]) in each["values"] for each in listed
+    )
