@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -48,6 +48,8 @@ def batches(
         print_json(ledger.batch_record(found.batch, found.progress, found.changes))
     else:
         _show_batch(found.batch, found.progress)
+        if found.changes is not None:
+            _show_changes(found.changes, found.batch.state)
 
 
 def _batches_table(found: list[Batch]) -> Table:
@@ -89,6 +91,27 @@ def _show_batch(batch: Batch, progress: ledger.Progress) -> None:
         *((step, f"{at:%Y-%m-%d %H:%M:%S}") for step, at in _timestamps(batch) if at),
     ):
         table.add_row(name, escape(printable(value)))
+    print_table(table)
+
+
+def _show_changes(changes: dict[str, Any], state: BatchState) -> None:
+    """Print what publishing the batch changes: the lanes with the largest changes, as on its page."""
+    title = "What publishing it changes" if state == "held" else "What publishing it would change"
+    sys.stdout.write(
+        f"\n{title}\n"
+        f"{counted(changes['lanes'], 'lane')}: {changes['new_lanes']:,} new, {changes['lost_lanes']:,} lost. "
+        f"{counted(changes['prices_before'], 'price')} before, {changes['prices_after']:,} after.\n"
+    )
+    table = Table("Lane", box=None)
+    for name in ("Days", "Prices before", "After", "Median before, USD", "After"):
+        table.add_column(name, justify="right")
+    for lane in changes["largest"]:
+        medians = (lane["median_before"], lane["median_after"])
+        table.add_row(
+            escape(printable(f"{lane['origin']} to {lane['destination']}")),
+            *(f"{lane[name]:,}" for name in ("days", "prices_before", "prices_after")),
+            *("-" if median is None else f"{median:,.2f}" for median in medians),
+        )
     print_table(table)
 
 

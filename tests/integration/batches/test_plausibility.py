@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from typer.testing import CliRunner
 
 from rates_app.batches import ledger
 from rates_app.batches.model import Terms, WrongState
 from rates_app.batches.pipeline import publish
 from rates_app.batches.pipeline.engine import ingest
 from rates_app.batches.pipeline.housekeep import housekeep
+from rates_app.cli import app as cli
 from rates_app.rates.model import Question
 from rates_app.rates.queries import daily_averages
 
@@ -129,6 +131,26 @@ def test_an_operator_publishes_a_held_batch(settings: Settings, deliver: Deliver
     housekeep(settings)
     with connect(settings) as connection:
         assert connection.execute("SELECT count(*) FROM delivered").fetchone() == (50,)
+
+
+def test_the_command_prints_what_a_held_batch_changes(
+    settings: Settings, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published, _ = ingest(settings, deliver("a.csv", content(*[(DAY, 1250)] * 20)))
+    new_lane = content((DAY, 100), lane="CNCWN,EETLL").decode().removeprefix(HEADER).encode()
+    terms = Terms(check=True)
+    checked, _ = ingest(settings, deliver("b.csv", content(*[(DAY, 1000)] * 30) + new_lane), terms=terms)
+    monkeypatch.setenv("RATES_DATABASE_URL", settings.database_url.get_secret_value())
+    shown = CliRunner().invoke(cli, ["batches", str(checked.id)], catch_exceptions=False).stdout
+    _, _, changes = shown.partition("What publishing it would change\n")
+    summary, _, *lanes = changes.splitlines()
+    assert summary == "2 lanes: 1 new, 0 lost. 20 prices before, 51 after."
+    assert [line.split() for line in lanes] == [
+        ["CNGGZ", "to", "EETLL", "1", "20", "50", "1,250.00", "1,000.00"],
+        ["CNCWN", "to", "EETLL", "1", "0", "1", "-", "100.00"],
+    ]
+    of_published = CliRunner().invoke(cli, ["batches", str(published.id)], catch_exceptions=False).stdout
+    assert "What publishing it" not in of_published
 
 
 def test_an_operator_refuses_a_held_batch(settings: Settings, deliver: Deliver) -> None:
