@@ -17,13 +17,18 @@ import structlog
 from prometheus_client import Counter
 from standardwebhooks import Webhook
 
+from rates_app.alerts.attempts import CLAIM, CONCURRENT_NOTICES, MAX_ATTEMPTS
+from rates_app.alerts.confirmation import claim_confirmations, enter_addresses, record_confirmation
 from rates_app.alerts.evaluation import evaluate_alerts
-from rates_app.alerts.mail import send_email
+from rates_app.alerts.mail import link_of, send_confirmation, send_notice
 from rates_app.alerts.targets import ReceiverGone, post
 from rates_app.notify.alert import NotDelivered
 from rates_app.store.connections import connect
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rates_app.alerts.confirmation import ClaimedConfirmation
     from rates_app.alerts.model import Channel
     from rates_app.settings import Settings
     from rates_app.store.databases import Connection
@@ -33,14 +38,6 @@ log = structlog.get_logger()
 NOTICES = Counter(
     "rates_lane_alert_notices", "Attempts at notices of lane alerts by channel and result.", ["channel", "result"]
 )
-
-#: Attempts at a notice: with the delays below, within 18 hours.
-MAX_ATTEMPTS = 8
-FIRST_DELAY_SECONDS = 60
-MAX_DELAY_SECONDS = 12 * 60 * 60
-
-#: Notices that are sent at a time. A receiver that does not respond holds one place until the timeout.
-CONCURRENT_NOTICES = 8
 
 #: A pass claims no further notices after this, so that lanes are compared again and a shutdown does not wait.
 MAX_PASS_SECONDS = 30.0
@@ -56,6 +53,8 @@ class _Claimed(NamedTuple):
     channel: Channel
     target: str
     secret: str | None
+    site: str | None
+    token: bytes | None
 
 
 class AlertPass:
@@ -78,13 +77,27 @@ class AlertPass:
                 statement_seconds=self._settings.query_timeout_seconds,
             ) as connection:
                 evaluate_alerts(connection)
-                self._deliver(connection)
+                enter_addresses(connection)
+                _cancel(connection)
+                deadline = time.monotonic() + MAX_PASS_SECONDS
+                self._confirm(connection, deadline)
+                self._deliver(connection, deadline)
         except psycopg.Error as error:
             log.warning("lane_alerts_not_checked", error=str(error).strip().partition("\n")[0])
 
-    def _deliver(self, connection: Connection) -> None:
+    def _confirm(self, connection: Connection, deadline: float) -> None:
+        """Send confirmation messages until none is due, or until the pass has taken long."""
+        while time.monotonic() < deadline and (claimed := claim_confirmations(connection)):
+            with ThreadPoolExecutor(CONCURRENT_NOTICES, "confirmation") as threads:
+                errors = list(threads.map(self._ask, claimed))
+            for message, error in zip(claimed, errors, strict=True):
+                record_confirmation(connection, message, error)
+
+    def _ask(self, message: ClaimedConfirmation) -> NotDelivered | None:
+        return _attempt(lambda: send_confirmation(self._settings, message), owner=message.owner)
+
+    def _deliver(self, connection: Connection, deadline: float) -> None:
         """Send notices until none is due, or until the pass has taken long."""
-        deadline = time.monotonic() + MAX_PASS_SECONDS
         while time.monotonic() < deadline and (claimed := _claim(connection)):
             with ThreadPoolExecutor(CONCURRENT_NOTICES, "notice") as threads:
                 errors = list(threads.map(self._send, claimed))
@@ -92,50 +105,76 @@ class AlertPass:
                 _record(connection, notice, error)
 
     def _send(self, notice: _Claimed) -> NotDelivered | None:
-        """Send a notice, and return why it was not accepted."""
+        send = self._email if notice.channel == "email" else self._post
+        return _attempt(lambda: send(notice), notice_id=notice.id)
+
+    def _email(self, notice: _Claimed) -> None:
+        assert notice.site is not None  # noqa: S101 - the state of the alert depends on the address
+        assert notice.token is not None  # noqa: S101 - likewise
+        unsubscribe = link_of(notice.site, "unsubscribe", notice.token)
+        send_notice(self._settings, notice.target, notice.id, orjson.loads(notice.body), unsubscribe)
+
+    def _post(self, notice: _Claimed) -> None:
         settings = self._settings
-        try:
-            if notice.channel == "email":
-                send_email(settings, notice.target, notice.id, orjson.loads(notice.body))
-                return None
-            assert notice.secret is not None  # noqa: S101 - a constraint of the table
-            now = datetime.now(UTC)
-            signature = Webhook(notice.secret).sign(notice.id, now, notice.body)
-            headers = {
-                "webhook-id": notice.id,
-                "webhook-timestamp": str(int(now.timestamp())),
-                "webhook-signature": signature,
-            }
-            post(
-                notice.target,
-                notice.body.encode(),
-                headers,
-                seconds=settings.alerts_timeout_seconds,
-                allow_loopback=settings.alerts_allow_loopback,
-            )
-        except NotDelivered as error:
-            return error
-        except Exception as error:
-            log.exception("notice_failed", notice_id=notice.id)
-            return NotDelivered(type(error).__name__)
-        return None
+        assert notice.secret is not None  # noqa: S101 - a constraint of the table
+        now = datetime.now(UTC)
+        headers = {
+            "webhook-id": notice.id,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": Webhook(notice.secret).sign(notice.id, now, notice.body),
+        }
+        post(
+            notice.target,
+            notice.body.encode(),
+            headers,
+            seconds=settings.alerts_timeout_seconds,
+            allow_loopback=settings.alerts_allow_loopback,
+        )
+
+
+def _attempt(send: Callable[[], None], **fields: str) -> NotDelivered | None:
+    """Send a message, and return why it was not accepted."""
+    try:
+        send()
+    except NotDelivered as error:
+        return error
+    except Exception as error:
+        log.exception("notice_failed", **fields)
+        return NotDelivered(type(error).__name__)
+    return None
+
+
+def _cancel(connection: Connection) -> None:
+    """Give up the notices of lane alerts that are not active any more."""
+    rows = connection.execute(
+        """
+        UPDATE lane_alert_notices notice
+        SET state = 'failed', ended_at = clock_timestamp(), error = 'the lane alert is ' || alert.state
+        FROM lane_alert_states alert
+        WHERE alert.alert_id = notice.alert_id AND notice.state = 'pending' AND alert.state <> 'active'
+        RETURNING notice.alert_id, notice.id::text, alert.state
+        """
+    )
+    for alert_id, notice_id, state in rows:
+        log.info("notice_cancelled", alert_id=alert_id, notice_id=notice_id, state=state)
 
 
 def _claim(connection: Connection) -> list[_Claimed]:
-    """Count an attempt for each of some due notices, and return them."""
+    """Count an attempt for each of some due notices of active lane alerts, and return them."""
     rows = connection.execute(
         """
-        UPDATE lane_alert_notices notice SET attempts = attempts + 1, next_attempt_at =
-            clock_timestamp() + least(%(first)s * power(3, attempts), %(most)s) * interval '1 second'
-        FROM lane_alerts
+        UPDATE lane_alert_notices notice SET attempts = notice.attempts + 1, next_attempt_at =
+            clock_timestamp() + least(%(first)s * power(3, notice.attempts), %(most)s) * interval '1 second'
+        FROM lane_alerts LEFT JOIN lane_alert_addresses entered
+            ON channel = 'email' AND entered.owner = lane_alerts.owner AND address = lower(target)
         WHERE lane_alerts.id = notice.alert_id AND notice.id IN (
-            SELECT id FROM lane_alert_notices
-            WHERE state = 'pending' AND next_attempt_at <= clock_timestamp()
-            ORDER BY next_attempt_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+            SELECT due.id FROM lane_alert_notices due JOIN lane_alert_states alert USING (alert_id)
+            WHERE due.state = 'pending' AND next_attempt_at <= clock_timestamp() AND alert.state = 'active'
+            ORDER BY next_attempt_at LIMIT %(limit)s FOR UPDATE OF due SKIP LOCKED
         )
-        RETURNING notice.id::text, alert_id, body, attempts, channel, target, secret
+        RETURNING notice.id::text, alert_id, body, notice.attempts, channel, target, secret, site, token
         """,
-        {"first": FIRST_DELAY_SECONDS, "most": MAX_DELAY_SECONDS, "limit": CONCURRENT_NOTICES},
+        CLAIM,
     )
     return [_Claimed(*row) for row in rows]
 

@@ -28,8 +28,9 @@ KEEP_NOTICES_DAYS = 30
 
 #: Lane alerts whose lane has changed since they were compared. Those that another process compares are left out.
 _CHANGED = """
-    SELECT lane_alerts.id, origin, destination, condition, threshold, days, link, met
+    SELECT lane_alerts.id, origin, destination, condition, threshold, days, link, met, state = 'active'
     FROM lane_alerts
+    JOIN lane_alert_states ON alert_id = lane_alerts.id
     JOIN locations o ON o.code = origin
     JOIN locations d ON d.code = destination
     CROSS JOIN generation
@@ -52,6 +53,7 @@ class _Watched(NamedTuple):
     days: int | None
     link: str
     met: bool
+    active: bool
 
 
 def read_lane(connection: Connection, origin: str, destination: str) -> BoardLane | None:
@@ -94,7 +96,8 @@ def evaluate_alerts(connection: Connection) -> int:
     """Compare all lane alerts whose lane has changed since they were compared.
 
     A notice is recorded in the transaction that records the condition as met, so there is exactly one until the
-    condition is found not to be met. Without a rate, the condition stays as it was.
+    condition is found not to be met. Without a rate, the condition stays as it was. A lane alert that is not active is
+    compared, too, but gets no notice.
 
     Args:
         connection: A connection to the primary in autocommit mode.
@@ -140,7 +143,7 @@ def _evaluate(connection: Connection) -> tuple[int, int]:
             "UPDATE lane_alerts SET met = %s, epoch = %s, generation = %s WHERE id = %s",
             (alert.met if met is None else met, epoch, generation, alert.id),
         )
-        if met and not alert.met:
+        if met and not alert.met and alert.active:
             _record_notice(connection, alert, lanes[codes], generation, at)
             recorded += 1
     return len(watched), recorded

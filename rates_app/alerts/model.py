@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 Condition = Literal["above", "below", "rise", "fall"]
 Channel = Literal["webhook", "email"]
 NoticeState = Literal["pending", "delivered", "failed"]
+AddressState = Literal["unconfirmed", "confirmed", "unsubscribed"]
+#: Only an active lane alert sends notices. It has ended if its owner has no token that permits lane alerts.
+AlertState = Literal["active", "unconfirmed", "unsubscribed", "ended"]
 
 #: Conditions whose threshold is a change in percent.
 CHANGES = ("rise", "fall")
@@ -36,6 +39,10 @@ class AlertError(Exception):
 
 class TooManyAlerts(AlertError):
     """The owner has as many lane alerts as the setting allows."""
+
+
+class ConfirmationRefused(AlertError):
+    """No confirmation message is sent."""
 
 
 def _bare(value: object) -> object:
@@ -80,7 +87,9 @@ class NewLaneAlert(BaseModel):
         description="HTTPS URL that gets a signed POST request.",
         examples=["https://example.com"],
     )
-    email: str | None = Field(None, max_length=254, description="Address that gets an e-mail.")
+    email: str | None = Field(
+        None, max_length=254, description="Address that gets e-mails after its owner has confirmed it."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -132,6 +141,24 @@ class AlertNotice(NamedTuple):
     error: str | None
 
 
+class Confirmation(NamedTuple):
+    """The message that asks the owner of an e-mail address to confirm it.
+
+    Attributes:
+        sent_at: When the mail server accepted the latest one.
+        expires_at: When its link ceases to be valid.
+        attempts: Attempts at the latest one.
+        next_attempt_at: When it is sent, or sent again; None if it is accepted or given up.
+        error: Why the latest attempt failed.
+    """
+
+    sent_at: datetime | None
+    expires_at: datetime | None
+    attempts: int
+    next_attempt_at: datetime | None
+    error: str | None
+
+
 class LaneAlert(NamedTuple):
     """A lane alert without its secret.
 
@@ -147,6 +174,9 @@ class LaneAlert(NamedTuple):
         target: URL or address.
         created_at: When it was created.
         met: Whether the latest rate meets the condition.
+        state: Whether it sends notices, and why not.
+        confirmation: The message to its e-mail address; None for a webhook, and until the dispatcher has entered an
+            address of an earlier version.
         notice: The latest notice.
     """
 
@@ -161,14 +191,17 @@ class LaneAlert(NamedTuple):
     target: str
     created_at: datetime
     met: bool
+    state: AlertState
+    confirmation: Confirmation | None
     notice: AlertNotice | None
 
     def record(self) -> dict[str, Any]:
         """Return the lane alert as the API and `--json` print it."""
         members = self._asdict()
         channel, target = members.pop("channel"), members.pop("target")
-        notice = None if self.notice is None else self.notice._asdict()
-        return {**members, "notice": notice, "webhook": None, "email": None, channel: target}
+        parts = {"confirmation": self.confirmation, "notice": self.notice}
+        nested = {name: None if part is None else part._asdict() for name, part in parts.items()}
+        return {**members, **nested, "webhook": None, "email": None, channel: target}
 
     def __str__(self) -> str:
         """Return the lane and the condition in words, such as ``CNSGH to NOOSL above 2,500.00 USD``."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from rates_app.alerts.addresses import add_address
 from rates_app.alerts.evaluation import is_met, read_lane
-from rates_app.alerts.model import AlertError, AlertNotice, LaneAlert, TooManyAlerts
+from rates_app.alerts.model import AlertError, AlertNotice, Confirmation, LaneAlert, TooManyAlerts
 from rates_app.alerts.targets import ForbiddenTarget, check_email, check_webhook
 from rates_app.rates.locations import resolve_codes
 
@@ -62,8 +63,8 @@ def create_alert(
         The lane alert, and the secret that signs its requests, which cannot be read again; None for e-mails.
 
     Raises:
-        AlertError: A location is unknown.
-        TooManyAlerts: The owner has as many already.
+        AlertError: A location is unknown, or the owner of the e-mail address has unsubscribed.
+        TooManyAlerts: The owner has as many already, or as many addresses.
     """
     known = resolve_codes(connection, [new.origin, new.destination])
     for member, text in (("origin", new.origin), ("destination", new.destination)):
@@ -74,6 +75,8 @@ def create_alert(
     row = connection.execute("SELECT count(*) FROM lane_alerts WHERE owner = %s", (owner,)).fetchone()
     if row is None or row[0] >= limit:
         raise TooManyAlerts("", f"{owner} has {limit} lane alerts, the maximum; delete one first")
+    if new.channel == "email":
+        add_address(connection, owner, new.target, site=site, limit=limit)
     secret = _new_secret() if new.channel == "webhook" else None
     # The version first: rates of a later one are compared again, and nothing is missed.
     version = connection.execute("SELECT epoch, number FROM generation").fetchone()
@@ -113,22 +116,34 @@ def list_alerts(connection: Connection, owner: str | None = None, number: int | 
     """
     rows = connection.execute(
         """
-        SELECT lane_alerts.id, owner, origin, destination, condition, threshold, days, channel, target,
-            lane_alerts.created_at, met, notice.id::text, state, attempts, notice.created_at,
-            CASE WHEN state = 'pending' THEN next_attempt_at END, ended_at, error
-        FROM lane_alerts LEFT JOIN LATERAL (
+        SELECT lane_alerts.id, lane_alerts.owner, origin, destination, condition, threshold, days, channel, target,
+            lane_alerts.created_at, met, lane_alert_states.state,
+            entered.owner IS NOT NULL, entered.sent_at, entered.expires_at, entered.attempts, entered.next_attempt_at,
+            entered.error,
+            notice.id::text, notice.state, notice.attempts, notice.created_at,
+            CASE WHEN notice.state = 'pending' THEN notice.next_attempt_at END, notice.ended_at, notice.error
+        FROM lane_alerts JOIN lane_alert_states ON alert_id = lane_alerts.id
+        LEFT JOIN lane_alert_addresses entered
+            ON channel = 'email' AND entered.owner = lane_alerts.owner AND address = lower(target)
+        LEFT JOIN LATERAL (
             SELECT * FROM lane_alert_notices WHERE alert_id = lane_alerts.id ORDER BY created_at DESC LIMIT 1
         ) notice ON true
-        WHERE (%(owner)s::text IS NULL OR owner = %(owner)s)
+        WHERE (%(owner)s::text IS NULL OR lane_alerts.owner = %(owner)s)
           AND (%(number)s::integer IS NULL OR lane_alerts.id = %(number)s)
         ORDER BY lane_alerts.id
         """,
         {"owner": owner, "number": number},
     )
-    columns = len(LaneAlert._fields) - 1
-    return [
-        LaneAlert._make([*row[:columns], AlertNotice._make(row[columns:]) if row[columns] else None]) for row in rows
-    ]
+    return [_alert(row) for row in rows]
+
+
+def _alert(row: tuple[Any, ...]) -> LaneAlert:
+    """Make a lane alert of its columns, and of those of its confirmation message and its notice if there are any."""
+    first = len(LaneAlert._fields) - 2
+    second = first + 1 + len(Confirmation._fields)
+    confirmation = Confirmation._make(row[first + 1 : second]) if row[first] else None
+    notice = AlertNotice._make(row[second:]) if row[second] else None
+    return LaneAlert._make([*row[:first], confirmation, notice])
 
 
 def delete_alert(connection: Connection, number: int, owner: str | None = None) -> bool:

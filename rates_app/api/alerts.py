@@ -5,10 +5,11 @@ from __future__ import annotations
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import NotFound
 
-from rates_app.alerts.model import AlertError, NewLaneAlert, TooManyAlerts
+from rates_app.alerts.addresses import request_confirmation
+from rates_app.alerts.model import AlertError, ConfirmationRefused, NewLaneAlert, TooManyAlerts
 from rates_app.alerts.registry import check_target, create_alert, delete_alert, list_alerts
 from rates_app.api.listing import invalid
-from rates_app.api.models import CreatedLaneAlertBody, LaneAlertsBody
+from rates_app.api.models import CreatedLaneAlertBody, LaneAlertBody, LaneAlertsBody
 from rates_app.http.arguments import row_number
 from rates_app.http.authorization import require
 from rates_app.http.openapi import Content, operation, read_body
@@ -51,6 +52,8 @@ def add_alert() -> Response:
     There is one notice until the condition is found not to be met. A webhook gets it signed as in Standard Webhooks,
     with the headers `webhook-id`, `webhook-timestamp` and `webhook-signature`. Each attempt at a notice has the same
     `webhook-id`, so that you can drop repetitions. Respond with a status 2xx; redirects are not followed.
+
+    An e-mail address gets a message with a link. It gets notices after its owner has confirmed it there.
     """
     token = require("alerts:write")
     new = read_body(NewLaneAlert, MAX_ALERT_BYTES)
@@ -72,6 +75,38 @@ def add_alert() -> Response:
     return send_json({**created.record(), "secret": secret}, 201)
 
 
+@views.post("/v1/alerts/<alert>/confirmation")
+@operation(
+    summary="Send a confirmation message again",
+    tag="Alerts",
+    path={"alert": "The lane alert's number."},
+    scope="alerts:write",
+    answers={202: Content("The lane alert; the message is about to be sent", LaneAlertBody)},
+    problems=(404, 409),
+)
+def confirm_again(alert: str) -> Response:
+    """Send the message again that asks the owner of an e-mail address to confirm it. The old link works again, too.
+
+    There are at most three messages in 30 days, ten minutes apart.
+    """
+    owner = require("alerts:write").limited_to
+    number = row_number(alert)
+    with service().databases.write() as connection:
+        found = [] if number is None else list_alerts(connection, owner, number)
+        if not found:
+            raise _unknown(alert)
+        try:
+            request_confirmation(connection, found[0])
+        except ConfirmationRefused as error:
+            raise Problem("no-confirmation", error.reason) from None
+        (renewed,) = list_alerts(connection, owner, number)
+    return send_json(renewed.record(), 202)
+
+
+def _unknown(alert: str) -> NotFound:
+    return NotFound(f"There is no lane alert {alert[:20]!r}; /v1/alerts lists yours.")
+
+
 @views.delete("/v1/alerts/<alert>")
 @operation(
     summary="Delete a lane alert",
@@ -87,5 +122,5 @@ def remove_alert(alert: str) -> Response:
     number = row_number(alert)
     with service().databases.write() as connection:
         if number is None or not delete_alert(connection, number, owner):
-            raise NotFound(f"There is no lane alert {alert[:20]!r}; /v1/alerts lists yours.")
+            raise _unknown(alert)
     return Response(status=204)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from rates_app.alerts.model import Condition, NoticeState
+from rates_app.alerts.model import AlertState, Condition, NoticeState
 from rates_app.batches.ledger.schedules import DeliveryState, Schedule
 from rates_app.batches.model import BatchState, Compression, Format
 from rates_app.rates.model import Interval
@@ -276,6 +276,16 @@ class NoticeBody(BaseModel):
     error: str | None = Field(description="Why the latest attempt failed.")
 
 
+class ConfirmationBody(BaseModel):
+    """The message that asks the owner of an e-mail address to confirm it."""
+
+    sent_at: datetime | None = Field(description="When the mail server accepted the latest one.")
+    expires_at: datetime | None = Field(description="When its link ceases to be valid.")
+    attempts: int
+    next_attempt_at: datetime | None
+    error: str | None = Field(description="Why the latest attempt failed.")
+
+
 class LaneAlertBody(BaseModel):
     """A lane alert, without the secret that signs its requests."""
 
@@ -290,6 +300,12 @@ class LaneAlertBody(BaseModel):
     email: str | None
     created_at: datetime
     met: bool = Field(description="Whether the latest rate meets the condition.")
+    state: AlertState = Field(
+        description="Only `active` alerts send notices. `unconfirmed`: the owner of the e-mail address has not "
+        "confirmed it. `unsubscribed`: the owner wants no more e-mails. `ended`: you have no valid token with the "
+        "scope alerts:write any more."
+    )
+    confirmation: ConfirmationBody | None = Field(description="The message to the e-mail address; null for a webhook.")
     notice: NoticeBody | None
 
 

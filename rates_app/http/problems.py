@@ -90,6 +90,11 @@ KINDS = {
     "too-many-alerts": Kind(
         409, "The maximum number of lane alerts is reached", "Delete a lane alert first; `/v1/alerts` lists yours."
     ),
+    "no-confirmation": Kind(
+        409,
+        "No confirmation message is sent",
+        "Read `state` and `confirmation` of the lane alert from `/v1/alerts`; ask the owner of the address.",
+    ),
     "too-slow": Kind(503, "The query takes too long", "Request fewer days or a longer interval, or try again later."),
     "unavailable": Kind(503, "No database is reachable", "Try again after the seconds in Retry-After."),
     "unknown-host": Kind(400, "Unknown host", "Send requests to the service's own address; the Host header differs."),

@@ -45,6 +45,11 @@ _LANE_ALERT = (
     "id, owner, origin, destination, condition, threshold, days, channel, target, created_at, met, epoch, generation"
 )
 
+#: The columns of an address of lane alerts without the token in its links.
+_ALERT_ADDRESS = (
+    "owner, address, state, token_hash, messages, attempts, next_attempt_at, sent_at, expires_at, error, created_at"
+)
+
 #: Privileges on each table, view and sequence of the schema ``public``. A relation that is missing here is refused to
 #: every role, and by a test. The service reads views of published prices only.
 PRIVILEGES: dict[str, dict[DatabaseRole, str]] = {
@@ -71,11 +76,20 @@ PRIVILEGES: dict[str, dict[DatabaseRole, str]] = {
     "delivery_attempts": {"ingest": "SELECT, INSERT, UPDATE, DELETE", "operator": "SELECT"},
     "generation": {"serving": "SELECT, UPDATE", "ingest": "SELECT, UPDATE", "operator": "SELECT, UPDATE"},
     "generations": {"serving": "USAGE", "ingest": "USAGE", "operator": "SELECT, USAGE"},
+    "lane_alert_addresses": {
+        "serving": f"SELECT ({_ALERT_ADDRESS}), INSERT (owner, address, site), "
+        "UPDATE (state, messages, attempts, next_attempt_at, error)",
+        "ingest": "SELECT, INSERT (owner, address, site), DELETE, "
+        "UPDATE (messages, attempts, next_attempt_at, sent_at, expires_at, error)",
+        "operator": f"SELECT ({_ALERT_ADDRESS}), INSERT (owner, address, site), "
+        "UPDATE (messages, attempts, next_attempt_at, error)",
+    },
     "lane_alert_notices": {
         "serving": "SELECT",
         "ingest": "SELECT, INSERT, UPDATE, DELETE",
         "operator": "SELECT",
     },
+    "lane_alert_states": {"serving": "SELECT", "ingest": "SELECT", "operator": "SELECT"},
     "lane_alerts": {
         "serving": f"SELECT ({_LANE_ALERT}), INSERT, DELETE",
         "ingest": "SELECT, UPDATE (met, epoch, generation)",

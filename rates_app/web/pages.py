@@ -1,6 +1,7 @@
 """All pages on one blueprint: each module adds its own when it is imported."""
 
 from rates_app.web import (
+    alerts,
     assets,
     batches,
     blank_files,
@@ -18,6 +19,7 @@ from rates_app.web import (
 from rates_app.web.rendering import views
 
 __all__ = [
+    "alerts",
     "assets",
     "batches",
     "blank_files",

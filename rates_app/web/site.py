@@ -23,6 +23,7 @@ ROBOTS = b"""User-agent: *
 Disallow: /v1/
 Disallow: /rates
 Disallow: /batches
+Disallow: /alerts
 Disallow: /status
 Disallow: /metrics
 """

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from http.server import BaseHTTPRequestHandler
@@ -22,8 +23,10 @@ from tests.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from email.message import Message as ReceivedMessage
 
     from flask.testing import FlaskClient
+    from werkzeug.test import TestResponse
 
     from rates_app.settings import Settings
     from tests.fixtures.service import Publisher
@@ -54,6 +57,19 @@ def signature(secret: str, headers: Headers, body: str) -> str:
     key = base64.b64decode(secret.removeprefix("whsec_"))
     text = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.{body}"
     return "v1," + base64.b64encode(hmac.new(key, text.encode(), hashlib.sha256).digest()).decode()
+
+
+def text_of(message: ReceivedMessage) -> str:
+    content = message.get_payload(decode=True)
+    assert isinstance(content, bytes)
+    return content.decode()
+
+
+def links_in(message: ReceivedMessage) -> dict[str, str]:
+    """Return the links of an e-mail to pages of addresses, without the host, by what they do."""
+    return {
+        action: path for path, action in re.findall(r"http://localhost(/alerts/(\w+)\?token=\w+)", text_of(message))
+    }
 
 
 def is_recent(headers: Headers) -> bool:
@@ -136,6 +152,10 @@ class AlertBench:
         assert answer.status_code == 201, answer.text
         return answer.json
 
+    def create_email(self, **members: Any) -> Any:
+        """Create a lane alert of acme by e-mail, whose address is not confirmed."""
+        return self.create(webhook=None, **{"email": "buyer@acme.example", **members})
+
     def publish(self, day: int, usd: int) -> None:
         self.publisher.publish([("CNSGH", "SEGOT", date(2021, 1, day), usd * 100)] * 3)
 
@@ -146,10 +166,24 @@ class AlertBench:
         answer: Any = self.client.get("/v1/alerts", headers=self.tokens["acme"]).json
         return list(answer["alerts"])
 
+    def execute(self, statement: str) -> list[Any]:
+        """Execute a statement as the owner of the schema, and return its rows."""
+        with psycopg.connect(self.publisher.url) as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
     def make_due(self) -> None:
         """Let the time until the next attempt pass."""
-        with psycopg.connect(self.publisher.url) as connection:
-            connection.execute("UPDATE lane_alert_notices SET next_attempt_at = clock_timestamp()")
+        self.execute("UPDATE lane_alert_notices SET next_attempt_at = clock_timestamp()")
+        self.execute("UPDATE lane_alert_addresses SET next_attempt_at = clock_timestamp()")
+
+    def confirm(self, message: ReceivedMessage) -> None:
+        """Press the button on the page behind the link of a confirmation message."""
+        assert self.press(links_in(message)["confirm"]).status_code == 200
+
+    def press(self, path: str, **request: Any) -> TestResponse:
+        """Send the form of a page, as its button and mail programs do (RFC 8058)."""
+        return self.client.post(path, **{"data": {"List-Unsubscribe": "One-Click"}, **request})
 
 
 @pytest.fixture

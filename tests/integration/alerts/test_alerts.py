@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from rates_app.alerts.registry import check_target
 from rates_app.alerts.targets import is_public
 from rates_app.application import create_app
 from rates_app.cli import app as cli
+from rates_app.store.tokens import create_token
 
 if TYPE_CHECKING:
     from flask.testing import FlaskClient
@@ -180,14 +182,19 @@ def test_the_command_adds_lists_and_removes(publisher: Publisher, monkeypatch: p
     monkeypatch.setenv("COLUMNS", "200")
     runner = CliRunner()
     lane = ["alert", "add", "CNSGH", "SEGOT", "--owner", "acme", "--site", "https://rates.example/"]
+    refused = runner.invoke(cli, [*lane, "--rise", "5", "--webhook", "http://127.0.0.1:9/"])
+    assert "no token with the scope" in str(refused.exception)
+    with psycopg.connect(publisher.url) as connection:
+        create_token(connection, "acme", ["alerts:write"])
     added = runner.invoke(cli, [*lane, "--fall", "5", "--days", "30", "--webhook", "http://127.0.0.1:9/"])
     assert added.exit_code == 0, added.output
     assert added.stdout.startswith("whsec_")
     listed = runner.invoke(cli, ["alert", "list", "--owner", "acme"]).output
     assert "CNSGH to SEGOT fall of at least 5 % in 30 days" in listed
     assert "whsec_" not in listed
-    assert runner.invoke(cli, ["alert", "remove", "1"]).exit_code == 0
-    assert isinstance(runner.invoke(cli, ["alert", "remove", "1"]).exception, AlertError)
+    number = re.findall(r"^ *(\d+)", listed, re.MULTILINE)[0]
+    assert runner.invoke(cli, ["alert", "remove", number]).exit_code == 0
+    assert isinstance(runner.invoke(cli, ["alert", "remove", number]).exception, AlertError)
     assert runner.invoke(cli, [*lane, "--fall", "5", "--rise", "5"]).exit_code == 2
     for wrong in (["--above", "1"], ["--above", "-1", "--email", "a@b.example"], ["--rise", "1", "--days", "3"]):
         assert isinstance(runner.invoke(cli, [*lane, *wrong]).exception, AlertError)

@@ -13,10 +13,10 @@ import pytest
 
 from drills.waiting import wait_until
 from rates_app.alerts import delivery
-from rates_app.alerts.delivery import MAX_ATTEMPTS
+from rates_app.alerts.attempts import MAX_ATTEMPTS
 from rates_app.batches.pipeline import dispatch
 from rates_app.local.server import free_port
-from tests.integration.alerts.conftest import is_recent, signature
+from tests.integration.alerts.conftest import is_recent, signature, text_of
 from tests.serving import serving
 
 if TYPE_CHECKING:
@@ -186,17 +186,16 @@ def test_a_receiver_that_never_ends_its_response_is_left_after_the_timeout(bench
 
 
 def test_an_email_has_the_lane_the_rate_and_the_link(bench: AlertBench, mail_server: MailServer) -> None:
-    assert bench.create(webhook=None, email="buyer@acme.example")["secret"] is None
-    bench.create(webhook=None, email="nobody@acme.example", condition="rise", threshold=10)
+    assert bench.create_email()["secret"] is None
+    bench.create_email(email="nobody@acme.example", condition="rise", threshold=10)
+    bench.execute("UPDATE lane_alert_addresses SET state = 'confirmed'")
     bench.publish(1, 1400)
     bench.publish(8, 2000)
     bench.run()
     (message,) = mail_server.inbox.messages
     assert message["X-RcptTo"] == "buyer@acme.example"
     assert message["Subject"] == "Rate alert: CNSGH to SEGOT above 1,500.00 USD"
-    content = message.get_payload(decode=True)
-    assert isinstance(content, bytes)
-    text = content.decode()
+    text = text_of(message)
     assert "Average on 2021-01-08: 2,000.00 USD from 3 prices" in text
     assert "http://localhost/?origin=CNSGH&destination=SEGOT" in text
     first, second = (alert["notice"] for alert in bench.listed())

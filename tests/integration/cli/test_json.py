@@ -38,7 +38,7 @@ ACTING = {
     *("serve", "dev", "dispatch", "housekeep", "watch-pods", "migrate", "login", "epoch", "locations", "generate"),
     *("ingest", "publish", "refuse", "withdraw", "restore", "notify test"),
     *("token create", "token revoke", "profile set", "profile delete", "schedule set", "schedule delete"),
-    *("backup verify", "backup archive", "alert add", "alert remove"),
+    *("backup verify", "backup archive", "alert add", "alert confirm", "alert remove"),
 }
 #: Arguments of commands that read, and the members of the object that each prints; None for a line per object.
 READING: dict[str, list[tuple[list[str], set[str] | None]]] = {
