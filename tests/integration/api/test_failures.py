@@ -19,6 +19,8 @@ from rates_app.cache.redis import RETRY_SECONDS
 from rates_app.local.redis import RedisServer
 from rates_app.local.server import free_port
 from rates_app.ops.metrics import GENERATION
+from rates_app.rates.locations import read_locations, store_locations
+from rates_app.store.generation import increment_generation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -164,6 +166,48 @@ def test_a_replica_that_lags_is_not_read(
         REGISTRY.get_sample_value("rates_database_reads_total", {"server": "replica-1", "result": "stale"})
         == before + 2
     )
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("/v1/locations?q=newport", "Newport"),
+        ("/v1/locations?sort=code&after=ZZ", "Newport"),
+        ("/v1/locations/ZZNEW", "Newport"),
+        ("/v1/rates?origin=ZZNEW&destination=EETLL", "ZZNEW"),
+        ("/v1/rates/latest?lanes=ZZNEW:EETLL", "ZZNEW"),
+        ("/locations/options?q=newport", "Newport"),
+        ("/locations/ZZNEW", "Newport"),
+        ("/explore", "Newland"),
+        ("/?origin=Newport&destination=EETLL", "Newport"),
+        ("/rates.csv?origin=ZZNEW&destination=EETLL&date_from=2021-01-01&date_to=2021-01-02", "Newport"),
+        ("/quotes?origin=ZZNEW&destination=EETLL&days=2021-01-01/2021-01-02", "Newport"),
+    ],
+)
+def test_new_locations_are_known_everywhere_while_a_replica_lags(
+    make_app: Callable[..., Flask],
+    publisher: Publisher,
+    cluster: PostgresPair,
+    tmp_path: Path,
+    *,
+    address: str,
+    name: str,
+) -> None:
+    behind = SecretStr(cluster.replica.database_url("rates_template"))  # a database without them
+    client = make_app(redis_url=None, replica_urls=(behind,)).test_client()
+    ports, regions = tmp_path / "ports.csv", tmp_path / "regions.csv"
+    ports.write_text("code,name,parent_slug\nZZNEW,Newport,newland\n")
+    regions.write_text("slug,name,parent_slug\nnewland,Newland,\n")
+    with psycopg.connect(publisher.url) as connection:
+        store_locations(connection, read_locations(ports, regions))
+        increment_generation(connection, None)
+    publisher.publish([("ZZNEW", "EETLL", date(2021, 1, 1), 10_000)] * 3)
+    stale = {"server": "replica-1", "result": "stale"}
+    before = REGISTRY.get_sample_value("rates_database_reads_total", stale) or 0
+    answer = client.get(address)
+    assert answer.status_code == 200, answer.text
+    assert name in answer.text
+    assert (REGISTRY.get_sample_value("rates_database_reads_total", stale) or 0) > before  # the replica was asked
 
 
 def test_the_replica_alone_still_answers(
