@@ -52,6 +52,11 @@ SIZES: dict[str, ViewportSize] = {
 }
 Scheme = Literal["light", "dark"]
 
+#: Tokens of links to addresses of lane alerts in each state.
+ADDRESSES = {
+    state: f"{number:064x}" for number, state in enumerate(("unconfirmed", "confirmed", "unsubscribed", "expired"), 1)
+}
+
 
 @dataclass(frozen=True)
 class Site:
@@ -108,6 +113,15 @@ def site(
         with psycopg.connect(database.url) as connection:
             store_sample_locations(connection)
             increment_generation(connection, None)
+            for state, token in ADDRESSES.items():
+                stored, days = ("unconfirmed", 0) if state == "expired" else (state, 7)
+                connection.execute(
+                    """
+                    INSERT INTO lane_alert_addresses (owner, address, site, state, token, expires_at)
+                    VALUES ('acme', %s, '', %s, decode(%s, 'hex'), now() + %s * interval '1 day')
+                    """,
+                    (f"{state}@acme.example", stored, token, days),
+                )
         batch, _ = ingest(settings, str(SAMPLE / "prices-2021-01.csv.gz"), supplier="sample")
         assert batch.state == "published", batch.failure
         served = Pod(environment_of(settings) | {"RATES_DRAIN_SECONDS": "0"})

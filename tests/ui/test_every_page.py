@@ -11,7 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from tests.ui.conftest import SIZES
+from tests.ui.conftest import ADDRESSES, SIZES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,8 +40,12 @@ PAGES = {
     "deliver": "/batches/new",
     "reference": "/docs",
     "guide-query": "/guides/query",
+    "guide-alerts": "/guides/alerts",
     "guide-deliver": "/guides/deliver",
     "guide-figures": "/guides/figures",
+    "sign-in": "/sign-in",
+    **{f"address-{state}": f"/alerts/confirm?token={token}" for state, token in ADDRESSES.items()},
+    "address-unsubscribe": f"/alerts/unsubscribe?token={ADDRESSES['confirmed']}",
     "not-found": "/nowhere",
 }
 VIEWS = list(product(SIZES, ("light", "dark")))
@@ -151,6 +155,30 @@ def test_everything_can_be_reached_with_the_keyboard(page: Page) -> None:
         assert name in reached
 
 
+def broken_texts(page: Page, selector: str) -> list[str]:
+    """Return the texts of elements that have more than one line."""
+    broken: list[str] = page.locator(selector).evaluate_all(
+        """parts => parts.filter((part) => {
+          const range = document.createRange();
+          range.selectNodeContents(part);
+          return range.getBoundingClientRect().height > 2 * parseFloat(getComputedStyle(part).fontSize);
+        }).map((part) => part.textContent)"""
+    )
+    return broken
+
+
+@pytest.mark.parametrize("width", [390, 768, 1440])
+def test_key_figures_are_whole_at_every_width(width: int, open_context: Callable[..., BrowserContext]) -> None:
+    page = open_context().new_page()
+    page.set_viewport_size({"width": width, "height": 900})
+    for name in ("answer", "quotes"):
+        page.goto(PAGES[name])
+        figures = page.locator(".figures dd:not(.small)")
+        assert broken_texts(page, ".figures dd:not(.small)") == []
+        for figure in figures.all():
+            assert figure.evaluate("part => part.scrollWidth <= part.clientWidth")
+
+
 def test_printed_pages_have_the_chart_and_the_whole_table(
     open_context: Callable[..., BrowserContext], keep: Callable[..., None]
 ) -> None:
@@ -158,10 +186,14 @@ def test_printed_pages_have_the_chart_and_the_whole_table(
     page.goto(PAGES["answer"])
     page.emulate_media(media="print")
     keep(page, "answer-print")
-    expect(page.locator(".search")).to_be_hidden()
+    for part in (".search", ".own", ".alert", ".curl", ".take"):
+        expect(page.locator(part)).to_be_hidden()
     expect(page.locator(".chart")).to_be_visible()
     scroll = page.locator(".scroll.tall")
     assert scroll.evaluate("part => part.scrollHeight - part.clientHeight") == 0
+    page.set_viewport_size(PAPER)
+    assert scroll.evaluate("part => part.scrollWidth - part.clientWidth") == 0
+    assert broken_texts(page, "table[data-sort] td") == []
 
 
 def test_printed_comparisons_have_every_lane_and_colour(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import json
 import re
@@ -12,7 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+import typer
 from playwright.sync_api import expect
+
+from rates_app.alerts.cli import app as alert_app
+from rates_app.alerts.model import NewLaneAlert
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -264,6 +269,29 @@ def test_results_can_be_downloaded_and_shared(page: Page, site: Site) -> None:
     program, address = shlex.split(page.locator(".curl pre").inner_text())
     assert program == "curl"
     assert httpx.get(address).json() == expected
+
+
+def test_the_page_of_a_lane_has_commands_that_create_an_alert(page: Page, site: Site) -> None:
+    page.goto("/?origin=china_main&destination=scandinavia")
+    page.get_by_text("Alert me about this lane").click()
+    curl, python, command = (part.inner_text().replace("\\\n", "") for part in page.locator(".alert pre").all())
+    program, address, *options = shlex.split(
+        curl.replace("$TOKEN", site.token(f"alerts-{page.viewport_size}", "alerts:write"))
+    )
+    headers = dict(options[at + 1].split(": ") for at, option in enumerate(options) if option == "--header")
+    body = json.loads(options[options.index("--data") + 1])
+    lane = ("china_main", "scandinavia")
+    assert (program, body["origin"], body["destination"]) == ("curl", *lane)
+    # The service of the test sends no e-mails, which is its only objection.
+    refused = httpx.post(address, headers=headers, json=body).json()
+    assert [error["parameter"] for error in refused["errors"]] == ["email"], refused
+    calls = [node for node in ast.walk(ast.parse(python)) if isinstance(node, ast.Call)]
+    (added,) = [ast.literal_eval(each.args[0]) for each in calls if ast.unparse(each.func) == "client.add_alert"]
+    new = NewLaneAlert.model_validate(added)
+    assert ((new.origin, new.destination), new.condition) == (lane, "rise")
+    _, _, _, *words = shlex.split(command)
+    given = typer.main.get_command(alert_app).get_command(None, "add").make_context("add", words).params  # type: ignore[attr-defined]
+    assert ((given["origin"], given["destination"]), given["site"]) == (lane, site.url)
 
 
 def test_too_few_prices_and_none_are_explained(page: Page) -> None:
