@@ -218,6 +218,23 @@ def test_dashboards_are_valid_for_grafana_and_prometheus(path: Path, tmp_path: P
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_overview_leads_from_each_symptom_to_a_dashboard_and_back() -> None:
+    folder = ROOT / "helm/monitoring/dashboards"
+    boards = {board["uid"]: board for board in (json.loads(path.read_text()) for path in folder.glob("*.json"))}
+    leads_to = {
+        panel["title"]: [re.sub(r"/d/([\w-]+)\?.*", r"\1", link["url"]) for link in panel["links"]]
+        for panel in boards["rates-overview"]["panels"]
+        if panel["type"] == "stat"
+    }
+    assert leads_to
+    assert all(len(uids) == 1 and uids[0] in boards for uids in leads_to.values()), leads_to
+    assert {uid for uids in leads_to.values() for uid in uids} == boards.keys() - {"rates-overview"}
+    for board in boards.values():
+        (link,) = board["links"]
+        assert (link["type"], link["includeVars"], link["keepTime"]) == ("dashboards", True, True)
+        assert set(link["tags"]) <= set(board["tags"])
+
+
 def test_dashboards_reach_grafana() -> None:
     maps = [
         one

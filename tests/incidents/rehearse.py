@@ -73,10 +73,13 @@ def load(stack: RunningStack) -> Iterator[None]:
     def read(first: int) -> None:
         with httpx.Client(timeout=10) as client:
             for number in count(first, 2):
-                day = date(2000, 1, 1) + timedelta(days=number % 5_000)
+                # Half of the requests repeat. The others never do, or the processes' caches would have all responses.
+                first_day = date(2000, 1, 1) + timedelta(days=number % 5_000)
+                last_day = first_day + timedelta(days=number // 5_000)
                 if number % 4 >= 2:
-                    day = date(2021, 1, 1)
-                question = {"date_from": str(day), "date_to": str(day), "orig_code": "CNSGH", "dest_code": REGION}
+                    first_day = last_day = date(2021, 1, 1)
+                days = {"date_from": str(first_day), "date_to": str(last_day)}
+                question = {**days, "orig_code": "CNSGH", "dest_code": REGION}
                 pod = stack.pods[number // 2 % len(stack.pods)]
                 with suppress(httpx.TransportError):  # a pod that hangs: the alerts must report it
                     client.get(f"{pod.url}/rates", params=question)
