@@ -40,7 +40,7 @@ CHART_PROGRAMS := helm kubectl promtool alertmanager actionlint
 SCRIPTS := .ci/run spark/decom.sh spark/entrypoint tests/cluster/smoke tests/cluster/images/stores/postgres-entrypoint
 COMPILE := uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate
 
-.PHONY: help run test test-unit check lint lint-workflows types ci audit audit-images format hooks docs chart-docs record golden lock lock-check \
+.PHONY: help run test test-unit test-newest check lint lint-workflows types ci audit audit-images format hooks docs chart-docs record golden lock lock-check \
   drill incidents transitions preflight drift preview release version tag images publish login promote propose comment test-cluster kind-load \
   cluster-images cluster-platform cluster-stores client client-typescript client-tools chart-tools signing-tools release-tools test-tools engine prometheus go clean
 
@@ -58,6 +58,16 @@ test: machine-test .venv/.ready test-tools client-tools ## Set up everything the
 
 test-unit: .venv/.ready ## Run the tests that need no server, in a minute
 	@python -m pytest -n 2 --dist loadgroup tests/unit
+
+test-newest: | .tools/bin/uv ## Run the unit tests on the newest Python that the machine has, or on NEWEST=/path/to/python
+	@for python in $(NEWEST) python3.14 python3.13 python3.12; do "$$python" -c "" 2>/dev/null || continue; \
+	  version=$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); folder=.tools/python$$version; \
+	  echo "Running the unit tests on Python $$version"; \
+	  test -x $$folder/bin/python || uv venv --quiet --python "$$(command -v "$$python")" $$folder; \
+	  uv pip sync --quiet --require-hashes --python $$folder/bin/python requirements/dev.txt; \
+	  uv pip install --quiet --python $$folder/bin/python --no-deps --no-build-isolation --editable .; \
+	  exec $$folder/bin/python -m pytest -n 2 --dist loadgroup tests/unit; done; \
+	  echo "This machine has no Python 3.12 to 3.14, so the unit tests do not run on one. NEWEST names another"
 
 check: lint lint-workflows types lock-check ## Linters, types, and whether the lock files match pyproject.toml
 
@@ -80,6 +90,7 @@ types: .venv/.ready ## Check the types
 
 ci: ## What every change has to pass; LAB=PROGRAM starts a cluster for the smoke test, otherwise KUBECONFIG names one
 	@$(MAKE) --no-print-directory check
+	@$(MAKE) --no-print-directory test-newest
 	@tests/cluster/smoke $(LAB)
 	@$(MAKE) --no-print-directory test
 

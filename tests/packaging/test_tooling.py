@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -103,3 +105,46 @@ def test_the_linter_s_list_of_scripts_is_complete() -> None:
     shell = re.compile(rb"#!.*\b(ba)?sh\b")
     scripts = {name for name in TRACKED if (ROOT / name).is_file() and shell.match((ROOT / name).read_bytes()[:100])}
     assert set(line.split()) == scripts
+
+
+def test_every_change_runs_the_unit_tests_on_the_newest_python_too() -> None:
+    ci = subprocess.run(["make", "--dry-run", "ci"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "make --no-print-directory test-newest" in ci or "exec $folder/bin/python -m pytest" in ci
+    (requires,) = re.findall(r'requires-python = ">=3\.(\d+),<3\.(\d+)"', (ROOT / "pyproject.toml").read_text())
+    supported = [f"3.{minor}" for minor in range(int(requires[0]), int(requires[1]))]
+    recipe = (ROOT / "Makefile").read_text().split("\ntest-newest:")[1].split("\n\n")[0]
+    assert re.findall(r" python(3\.\d+)", recipe.split("; do")[0]) == supported[:0:-1]
+    matrix = yaml.safe_load((ROOT / ".github/workflows/ci.yaml").read_text())["jobs"]["unit"]["strategy"]["matrix"]
+    assert matrix["python"] == supported
+
+
+def test_a_machine_without_a_newer_python_says_so(tmp_path: Path) -> None:
+    broken = tmp_path / "python3.13"  # like a shim of pyenv for a version that is not chosen
+    broken.write_text("#!/bin/sh\nexit 127\n")
+    broken.chmod(0o755)
+    make = shutil.which("make")
+    assert make
+    done = subprocess.run(
+        [make, "--no-print-directory", "--assume-old=.tools/bin/uv", "test-newest"],
+        cwd=ROOT, env={"PATH": str(tmp_path), "HOME": str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "This machine has no Python 3.12 to 3.14" in done.stdout
+
+
+def test_caches_are_below_the_checkout_if_the_home_folder_cannot_be_written(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+
+    def caches(home: Path) -> dict[str, str]:
+        command = ["make", "--print-data-base", "--dry-run", "help"]
+        environment = {"PATH": os.environ["PATH"], "HOME": str(home)}
+        said = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+        return dict(re.findall(r"^(CHART_TOOLS|XDG_CACHE_HOME|GOPATH) :?= (.+)$", said, re.MULTILINE))
+
+    assert caches(tmp_path) == {"CHART_TOOLS": f"{tmp_path}/.cache/freight-rates/bin"}
+    assert caches(file / "home") == {
+        "CHART_TOOLS": f"{ROOT}/.tools/cache/freight-rates/bin",
+        "XDG_CACHE_HOME": f"{ROOT}/.tools/cache",
+        "GOPATH": f"{ROOT}/.tools/cache/go",
+    }
