@@ -85,8 +85,9 @@ lint-workflows: .venv/.ready tool-actionlint ## Lint the workflows
 hooks: .venv/.ready ## Lint each commit: install .pre-commit-config.yaml as a hook of git
 	@pre-commit install
 
-types: .venv/.ready ## Check the types
+types: .venv/.ready ## Check the types, also of what macOS has of the standard library
 	@mypy
+	@mypy --platform darwin --cache-dir .mypy_cache/darwin rates_app
 
 ci: ## What every change has to pass; LAB=PROGRAM starts a cluster for the smoke test, otherwise KUBECONFIG names one
 	@$(MAKE) --no-print-directory check

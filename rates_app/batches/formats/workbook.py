@@ -17,6 +17,7 @@ import orjson
 import python_calamine as calamine
 
 from rates_app.batches.formats.cells import SheetCells, notable_cells
+from rates_app.batches.formats.memory import limit_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,7 +126,7 @@ def convert(source: Path, target: Path, limit: int) -> str | None:
 
 def main() -> int:
     """Convert the workbook that the command line names."""
-    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
+    limit_memory(resource.RLIMIT_AS, MAX_MEMORY_BYTES)
     resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_SECONDS, MAX_CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     source, target, limit = sys.argv[1:]

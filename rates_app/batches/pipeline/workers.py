@@ -12,6 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from rates_app.batches.formats.memory import limit_memory
 from rates_app.batches.model import Slice
 from rates_app.batches.pipeline.rollup import DayRange
 from rates_app.store.kept import keep_connections
@@ -142,7 +143,7 @@ def _start_pool(settings: Settings, items: int) -> ProcessPoolExecutor:
 def _begin_worker(memory_bytes: int) -> None:
     """Bound this worker's memory, and end it with its driver, which is the only one to take its results."""
     keep_connections()
-    resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+    limit_memory(resource.RLIMIT_DATA, memory_bytes)
     driver = multiprocessing.parent_process()
     assert driver is not None  # noqa: S101 - a worker has one
 
