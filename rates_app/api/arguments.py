@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Annotated, Literal, get_args
+from email.utils import format_datetime
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -20,6 +21,9 @@ from pydantic import (
 from rates_app.batches.model import BatchState
 from rates_app.batches.sources.manifest import Deadline
 from rates_app.rates.model import MAX_CODE, Include, Interval
+
+if TYPE_CHECKING:
+    from collections.abc import Container
 
 #: The path parameter of resources of one supplier.
 SUPPLIER = {"supplier": "The supplier's name: that of its token."}
@@ -261,8 +265,25 @@ class RefusalArguments(_Strict):
     )
 
 
-#: Deprecated names of parameters, accepted for one more release.
+#: Deprecated names of parameters, accepted for six months at least, as the description of the API promises.
 _OLD_NAMES = {"tolerance": "max_rejected_rows", "again": "resubmit"}
+_DEPRECATED_AT = datetime(2026, 11, 28, tzinfo=UTC)
+_SUNSET_AT = datetime(2027, 6, 1, tzinfo=UTC)
+
+
+def deprecation_headers(given: Container[str]) -> dict[str, str]:
+    """Return the headers of a response to a request with deprecated names (RFC 9745, RFC 8594); none without them.
+
+    Args:
+        given: Names of the request's parameters.
+    """
+    if not any(name in given for name in _OLD_NAMES):
+        return {}
+    return {
+        "Deprecation": f"@{int(_DEPRECATED_AT.timestamp())}",
+        "Sunset": format_datetime(_SUNSET_AT, usegmt=True),
+        "Link": '</docs#deliver>; rel="deprecation"; type="text/html"',
+    }
 
 
 class DeliveryArguments(_Strict):

@@ -20,6 +20,7 @@ from rates_app.api.arguments import (
     DeliveryHeaders,
     RefusalArguments,
     RejectsArguments,
+    deprecation_headers,
 )
 from rates_app.api.models import BatchBody, BatchesBody, RejectsBody
 from rates_app.batches import ledger
@@ -292,9 +293,9 @@ def deliver(query: DeliveryArguments) -> Response:
         raise Problem("key-reused", str(error)) from error
     except (NoSuchBatch, WrongState) as error:
         raise Problem("wrong-state", str(error)) from error
-    location = f"/v1/batches/{batch.id}"
+    sent = {"Location": f"/v1/batches/{batch.id}", **deprecation_headers(request.args)}
     current_exchange().served = {"batch_id": batch.id}
-    return send_json(ledger.batch_record(batch), 202 if new else 200, {"Location": location})
+    return send_json(ledger.batch_record(batch), 202 if new else 200, sent)
 
 
 @views.delete("/v1/batches/<batch>")

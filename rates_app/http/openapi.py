@@ -31,7 +31,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 TITLE = "Freight rates"
 #: Version of the contract, not of the release: the major version is in the paths, additions increment the minor one.
-API_VERSION = "1.4.0"
+API_VERSION = "1.5.0"
 DESCRIPTION = """\
 Market prices for one container between ports and regions. A location is a port (UN/LOCODE) or a region (slug); a region
 includes all ports below it. Prices are in USD.

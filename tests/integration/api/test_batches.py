@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -374,9 +375,19 @@ def test_a_replacement_is_accepted_for_an_own_published_batch(
     assert [each["id"] for each in lineage["batches"]] == [batch.id, taken.json["id"]]
 
 
-def test_previous_names_of_parameters_are_accepted(client: FlaskClient, writer: dict[str, str]) -> None:
-    batch = deliver(client, GOOD, writer, "?tolerance=7&again=true").json
-    assert batch["max_rejected_rows"] == 7
+def test_previous_names_of_parameters_are_accepted_and_deprecated(client: FlaskClient, writer: dict[str, str]) -> None:
+    for query, deprecated in (
+        ("?tolerance=7&again=true", True),
+        ("?tolerance=7", True),
+        ("?max_rejected_rows=7&resubmit=true", False),
+    ):
+        answer = deliver(client, GOOD, writer, query)
+        assert answer.json["max_rejected_rows"] == 7
+        assert [name in answer.headers for name in ("Deprecation", "Sunset")] == [deprecated] * 2
+        if deprecated:
+            since = datetime.fromtimestamp(int(answer.headers["Deprecation"].removeprefix("@")), UTC)
+            assert parsedate_to_datetime(answer.headers["Sunset"]) - since >= timedelta(days=180)
+            assert 'rel="deprecation"' in answer.headers["Link"]
 
 
 def test_an_operator_decides_about_a_held_batch(
