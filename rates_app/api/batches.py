@@ -113,7 +113,7 @@ def batches(query: BatchesArguments) -> Response:
     problems=(401, 404),
 )
 def batch_by_number(batch: str) -> Response:
-    """Return a batch with its state, progress and time left; for a held or checked batch, also its effect."""
+    """Return a batch with its state, progress and time left; for a held, checked or published one, also its effect."""
     found = _find(batch, ledger.find_details)
     return send_json(ledger.batch_record(found.batch, found.progress, found.changes))
 

@@ -233,7 +233,11 @@ class BatchBody(BaseModel):
     published_at: datetime | None
     ended_at: datetime | None
     progress: BatchProgress | None = None
-    changes: Changes | None = Field(None, description="The effect of publishing it; held and checked batches only.")
+    changes: Changes | None = Field(
+        None,
+        description="The effect of publishing it, for held, checked and published batches; published ones have it up "
+        "to a million rows.",
+    )
 
 
 class BatchesBody(BaseModel):

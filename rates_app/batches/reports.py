@@ -96,7 +96,8 @@ def _show_batch(batch: Batch, progress: ledger.Progress) -> None:
 
 def _show_changes(changes: dict[str, Any], state: BatchState) -> None:
     """Print what publishing the batch changes: the lanes with the largest changes, as on its page."""
-    title = "What publishing it changes" if state == "held" else "What publishing it would change"
+    titles = {"held": "What publishing it changes", "published": "What it changed"}
+    title = titles.get(state, "What publishing it would change")
     sys.stdout.write(
         f"\n{title}\n"
         f"{counted(changes['lanes'], 'lane')}: {changes['new_lanes']:,} new, {changes['lost_lanes']:,} lost. "

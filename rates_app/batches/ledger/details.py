@@ -20,7 +20,7 @@ class BatchDetails(NamedTuple):
     progress: Progress
     #: The next steps for the supplier or an operator.
     next_step: str | None
-    #: What publishing a held or checked batch changes.
+    #: What publishing a held, checked or published batch changes; None for a large one that was not held.
     changes: dict[str, Any] | None
 
 
@@ -36,5 +36,5 @@ def find_details(connection: Connection, batch_id: int, *, supplier: str | None 
         NoSuchBatch: There is none.
     """
     batch = find_batch(connection, batch_id, supplier=supplier)
-    changes = find_changes(connection, batch_id) if batch.state in {"held", "checked"} else None
+    changes = find_changes(connection, batch_id) if batch.state in {"held", "checked", "published"} else None
     return BatchDetails(batch, progress(connection, batch_id), next_step(batch), changes)

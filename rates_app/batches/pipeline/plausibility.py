@@ -29,6 +29,9 @@ RECENT_DAYS = 90
 #: A lane with fewer recent prices has no recent spread to compare with.
 MIN_RECENT_PRICES = 10
 
+#: A batch with more rows is published without a comparison, which would delay it by minutes.
+MAX_COMPARED_ROWS = 1_000_000
+
 #: Ids of earlier batches that a message lists.
 MAX_LISTED = 5
 
@@ -38,7 +41,7 @@ class Assessment(NamedTuple):
 
     #: The checks that the batch has failed.
     findings: list[Finding]
-    #: What publishing would change; None for a batch that is published or refused without a decision.
+    #: What publishing changes; None for a batch that is refused, or large and published without a decision.
     changes: dict[str, Any] | None
 
 
@@ -58,8 +61,10 @@ def assess(connection: Connection, batch: Batch, settings: Settings) -> Assessme
         _check_overlap,
     ]
     findings = [finding for check in checks if (finding := check(connection, batch, settings)) is not None]
-    decided_later = batch.check_only or any(finding["action"] == "hold" for finding in findings)
-    return Assessment(findings, compare(connection, batch) if decided_later else None)
+    actions = {finding["action"] for finding in findings}
+    decided_later = batch.check_only or "hold" in actions
+    published = "refuse" not in actions and (batch.rows or 0) <= MAX_COMPARED_ROWS
+    return Assessment(findings, compare(connection, batch) if decided_later or published else None)
 
 
 def _finding(check: str, action: Action, count: int, message: str) -> Finding:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from rates_app.batches import ledger
 from rates_app.batches.model import Terms, WrongState
-from rates_app.batches.pipeline import publish
+from rates_app.batches.pipeline import plausibility, publish
 from rates_app.batches.pipeline.engine import ingest
 from rates_app.batches.pipeline.housekeep import housekeep
 from rates_app.cli import app as cli
@@ -136,7 +136,7 @@ def test_an_operator_publishes_a_held_batch(settings: Settings, deliver: Deliver
 def test_the_command_prints_what_a_held_batch_changes(
     settings: Settings, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    published, _ = ingest(settings, deliver("a.csv", content(*[(DAY, 1250)] * 20)))
+    ingest(settings, deliver("a.csv", content(*[(DAY, 1250)] * 20)))
     new_lane = content((DAY, 100), lane="CNCWN,EETLL").decode().removeprefix(HEADER).encode()
     terms = Terms(check=True)
     checked, _ = ingest(settings, deliver("b.csv", content(*[(DAY, 1000)] * 30) + new_lane), terms=terms)
@@ -149,8 +149,26 @@ def test_the_command_prints_what_a_held_batch_changes(
         ["CNGGZ", "to", "EETLL", "1", "20", "50", "1,250.00", "1,000.00"],
         ["CNCWN", "to", "EETLL", "1", "0", "1", "-", "100.00"],
     ]
-    of_published = CliRunner().invoke(cli, ["batches", str(published.id)], catch_exceptions=False).stdout
-    assert "What publishing it" not in of_published
+    published, _ = ingest(settings, deliver("c.csv", content(*[(DAY, 1000)] * 30) + new_lane))
+    shown = CliRunner().invoke(cli, ["batches", str(published.id)], catch_exceptions=False).stdout
+    assert shown.partition("What it changed\n")[2] == changes
+
+
+def test_a_refused_or_large_batch_is_not_compared(
+    settings: Settings, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = datetime.now(UTC).date() + timedelta(days=400)
+    strict = limits(settings, days_ahead_action="refuse")
+    refused, _ = ingest(strict, deliver("a.csv", content((DAY, 1), (far, 2))))
+    monkeypatch.setattr(plausibility, "MAX_COMPARED_ROWS", 2)
+    large, _ = ingest(settings, deliver("b.csv", content(*[(DAY, 100)] * 3)))
+    small, _ = ingest(settings, deliver("c.csv", content(*[(DAY, 100)] * 2)))
+    with connect(settings) as connection:
+        compared = [ledger.find_changes(connection, each.id) is not None for each in (refused, large, small)]
+    assert ([each.state for each in (refused, large, small)], compared) == (
+        ["refused", "published", "published"],
+        [False, False, True],
+    )
 
 
 def test_an_operator_refuses_a_held_batch(settings: Settings, deliver: Deliver) -> None:
