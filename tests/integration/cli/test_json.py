@@ -39,6 +39,7 @@ ACTING = {
     *("ingest", "publish", "refuse", "withdraw", "restore", "notify test"),
     *("token create", "token revoke", "profile set", "profile delete", "schedule set", "schedule delete"),
     *("backup verify", "backup archive", "alert add", "alert confirm", "alert remove"),
+    "review",  # its result is a page in Markdown
 }
 #: Arguments of commands that read, and the members of the object that each prints; None for a line per object.
 READING: dict[str, list[tuple[list[str], set[str] | None]]] = {
