@@ -51,19 +51,21 @@ app = typer.Typer(
 )
 
 
-def rehearse(name: str, console: Console, *, short: bool) -> Report:
+def rehearse(name: str, console: Console, *, short: bool, base_rows: int | None = None) -> Report:
     """Run one drill in a temporary folder.
 
     Args:
         name: A key of :data:`DRILLS`.
         console: Prints the timeline and the outcome.
         short: Whether to run the short form, with little data, as the tests do.
+        base_rows: Prices of the first batch of the drill restore; None for the usual number.
 
     Raises:
         CannotRehearseError: This machine or account cannot run the drill.
     """
     drill = DRILLS[name]
-    report = Report(name, promise(drill.PROMISE), console)
+    label = name if base_rows is None else f"{name}, {base_rows:,} prices"
+    report = Report(label, promise(drill.PROMISE), console, base_rows)
     console.print(f"[bold]{name}[/]: {sys.modules[drill.__name__].__doc__}", highlight=False)  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory(prefix="rates-drill-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o711)  # for root's servers, which run as another account
@@ -82,8 +84,13 @@ def record(report: Report, *, short: bool) -> None:
     page = RESULTS.read_text()
     rows = read_table(page, "results")
     rows[report.name] = report.row(f"{datetime.now(UTC):%Y-%m-%d}{', short' if short else ''}")
-    table = format_table(COLUMNS, (rows[name] for name in DRILLS if name in rows), numbers=(2, 3, 4, 6))
+    table = format_table(COLUMNS, (rows[name] for name in sorted(rows, key=_position)), numbers=(2, 3, 4, 6))
     RESULTS.write_text(replace_table(page, "results", table))
+
+
+def _position(label: str) -> int:
+    """Return the position of a row, ``restore, 10,000,000 prices`` after ``restore``."""
+    return list(DRILLS).index(label.partition(",")[0])
 
 
 @app.command()
@@ -94,6 +101,9 @@ def main(
         bool, typer.Option("--short", help="Run the short form with little data, as `make test` does.")
     ] = False,
     list_: Annotated[bool, typer.Option("--list", help="List the drills and what each checks.")] = False,
+    base_rows: Annotated[
+        int | None, typer.Option("--rows", min=1, help="Prices of the first batch. Only for the drill restore.")
+    ] = None,
     write: Annotated[bool, typer.Option("--record", help="Write the results into docs/drills.md.")] = False,
 ) -> None:
     """Break the local stack under load, repair it as an operator would, and compare the effects with the objectives.
@@ -113,11 +123,13 @@ def main(
     unknown = sorted(set(names or ()) - set(DRILLS))
     if unknown:
         raise typer.BadParameter(f"Unknown drill {', '.join(unknown)}. Drills: {', '.join(DRILLS)}")
+    if base_rows is not None and names != ["restore"]:
+        raise typer.BadParameter("--rows is an option of the drill restore alone")
     configure_logs(ProcessSettings(log_level="error", log_format="console"), sys.stderr)
     reports, impossible = [], []
     for name in names or DRILLS:
         try:
-            reports.append(rehearse(name, console, short=short))
+            reports.append(rehearse(name, console, short=short, base_rows=base_rows))
             if write:
                 record(reports[-1], short=short)
         except CannotRehearseError as error:

@@ -43,11 +43,13 @@ class Report:
         name: The drill's name.
         promise: The row of the failure table.
         console: Prints the timeline.
+        base_rows: Prices of the first batch; None for the drill's usual number.
     """
 
     name: str
     promise: Promise
     console: Console
+    base_rows: int | None = None
     checks: list[Check] = field(default_factory=list)
     requests: int = 0
     failed: int = 0

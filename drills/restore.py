@@ -21,17 +21,20 @@ if TYPE_CHECKING:
 
 PROMISE = "Database, destroyed or corrupted"
 
+#: Prices of the batch after the backup, which the restore reads from the archived WAL.
+MAX_LATER_ROWS = 1_000_000
+
 
 def run(folder: Path, report: Report, *, short: bool) -> None:
     """Back up, destroy prices, restore to the moment before, compare, and let a pod serve the restored data."""
-    with RunningStack(folder, short=short, archiving=True) as stack:
+    with RunningStack(folder, short=short, archiving=True, base_rows=report.base_rows) as stack:
         primary = stack.cluster.primary
         assert primary.backups
         backups = {"RATES_BACKUP_URL": str(primary.backups), "RATES_BACKUP_DATABASE_URL": primary.backup_url}
         with Load(stack) as load:
             report.log(stack.run("backup", **backups).strip())
             load.wait_for_progress()
-        stack.ingest(stack.generated("later", stack.base_rows // 2))
+        stack.ingest(stack.generated("later", min(stack.base_rows // 2, MAX_LATER_ROWS)))
         before = contents(primary.url)
         answers = _answers(stack.pods[0].url)
         moment: datetime = value(primary.admin_url, "SELECT clock_timestamp()")

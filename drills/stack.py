@@ -59,12 +59,13 @@ class RunningStack:
         folder: Its folder. The servers' account needs permission to traverse the parent folders.
         short: Whether to use little data and no fsync, as the tests do.
         archiving: Archive WAL, in ``folder/backups``.
+        base_rows: Prices of the first batch; None for a number that fits ``short``.
     """
 
-    def __init__(self, folder: Path, *, short: bool, archiving: bool = False) -> None:
+    def __init__(self, folder: Path, *, short: bool, archiving: bool = False, base_rows: int | None = None) -> None:
         self.folder = folder
         self.short = short
-        self.base_rows = 5_000 if short else 100_000
+        self.base_rows = base_rows or (5_000 if short else 100_000)
         self.backups = folder / "backups" if archiving else None
         self.pods: list[Pod] = []
         #: Further environment variables of pods that are started from now on.

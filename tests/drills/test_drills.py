@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from docs.tables import read_table
 from drills import __main__ as command
 from drills.full_disk import CannotRehearseError
 from drills.report import Report, promise
@@ -62,6 +63,23 @@ def test_a_broken_promise_fails_and_is_reported(monkeypatch: pytest.MonkeyPatch)
     assert "Broken: withdraw. Not run: none." in done.output
     report = command.rehearse("withdraw", quiet(), short=True)
     assert report.row("today").endswith("| **broken**: rows lost; responses in order |")
+
+
+def test_a_restore_of_another_size_has_its_own_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def restore(_folder: Path, report: Report, *, short: bool) -> None:
+        report.expect("prices", 3_000, report.base_rows)
+        report.expect_true("the usual form", not short)
+
+    page = tmp_path / "drills.md"
+    page.write_text(DOCUMENT.read_text())
+    monkeypatch.setattr(command, "RESULTS", page)
+    monkeypatch.setattr(command.DRILLS["restore"], "run", restore)
+    done = CliRunner().invoke(command.app, ["restore", "--rows", "3000", "--record"])
+    assert done.exit_code == 0, done.output
+    labels = [label.partition(",")[0] for label in read_table(page.read_text(), "results")]
+    assert "restore, 3,000 prices" in read_table(page.read_text(), "results")
+    assert labels == sorted(labels, key=list(command.DRILLS).index)
+    assert CliRunner().invoke(command.app, ["redis", "--rows", "3000"]).exit_code == 2
 
 
 def test_a_drill_that_raises_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
