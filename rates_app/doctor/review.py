@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import requests
 import typer
 
+from rates_app.console import AsJson, print_json
 from rates_app.ops.command import command_settings
 from rates_app.store.connections import connect_operator
 
@@ -127,6 +128,8 @@ def review(
     prometheus: Annotated[
         str | None, typer.Option(help="Address of Prometheus: review its alerts and objectives instead of the batches.")
     ] = None,
+    *,
+    as_json: AsJson = False,
 ) -> None:
     """Print a week's batches, or its alerts and objectives, as a Markdown page.
 
@@ -137,6 +140,9 @@ def review(
     if prometheus is None:
         with connect_operator(command_settings()) as connection:
             found = review_batches(connection, days)
+        if as_json:
+            print_json({"days": days, "suppliers": [each._asdict() for each in found]})
+            return
         cells = [
             (each.supplier, each.published, each.refused, each.failed, each.late, _seconds(each.seconds))
             for each in found
@@ -144,17 +150,20 @@ def review(
         columns = ("supplier", "published", "refused", "failed", "late", "median time to publication")
         _print(f"Batches of the last {days} days", columns, cells)
         return
-    alerts = [
-        (each.name, each.severity, each.times, each.minutes, _verdict(each)) for each in _alerts(prometheus, days)
-    ]
+    firing, shares = _ask(prometheus, days)
+    if as_json:
+        listed = [each._asdict() | {"noise": each.noise} for each in firing]
+        print_json({"days": days, "alerts": listed, "error_budgets_used": shares})
+        return
+    alerts = [(each.name, each.severity, each.times, each.minutes, _verdict(each)) for each in firing]
     _print(f"Alerts of the last {days} days", ("alert", "severity", "times", "minutes", ""), alerts)
-    used = [(objective, f"{share:.0%}") for objective, share in review_objectives(prometheus).items()]
+    used = [(objective, f"{share:.0%}") for objective, share in shares.items()]
     _print("Error budgets of the last 30 days", ("objective", "used"), used)
 
 
-def _alerts(prometheus: str, days: int) -> list[AlertReview]:
+def _ask(prometheus: str, days: int) -> tuple[list[AlertReview], dict[str, float]]:
     try:
-        return review_alerts(prometheus, days)
+        return review_alerts(prometheus, days), review_objectives(prometheus)
     except requests.RequestException as error:
         raise typer.BadParameter(f"Prometheus does not respond: {error}", param_hint="--prometheus") from error
 

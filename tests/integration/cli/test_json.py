@@ -53,6 +53,7 @@ READING: dict[str, list[tuple[list[str], set[str] | None]]] = {
     "alert list": [([], {"alerts"})],
     "backup list": [([], {"backups"})],
     "search-logs": [(["--group", "application"], {"lines", "complete"})],
+    "review": [([], {"days", "suppliers"})],
     "doctor": [([], {"ledger", "deliveries"})],
     "runbook": [([], {"runbooks"}), (["replica-lag"], {"name", "title", "meaning", "text"})],
     "settings": [([], {"settings"})],

@@ -100,6 +100,9 @@ def test_short_alerts_are_noise() -> None:
             "reads within 250 ms": pytest.approx(2),
         }
         done = CliRunner().invoke(app, ["review", "--prometheus", url], catch_exceptions=False)
+        as_json = CliRunner().invoke(app, ["review", "--prometheus", url, "--json"], catch_exceptions=False)
+    noise = {each["name"]: each["noise"] for each in json.loads(as_json.stdout)["alerts"]}
+    assert noise == {"CacheDown": True, "ReplicaDown": False, "BatchLate": False}
     assert "| CacheDown | warning | 3 | 12 | noise: under 10 minutes each |" in done.stdout
     assert "| BatchLate |  | 1 | 45 |  |" in done.stdout
     assert "| reads within 250 ms | 200% |" in done.stdout
