@@ -280,6 +280,15 @@ def _scrapes(alertmanager: str, targets: Sequence[Target]) -> dict[str, Any]:
                 "job_name": "rates",
                 # As the monitors of kube-state-metrics and of Argo do: their metrics name namespaces and pods.
                 "honor_labels": True,
+                # The small disk is where a pod's data would be.
+                "metric_relabel_configs": [
+                    {
+                        "source_labels": ["mountpoint"],
+                        "regex": ".+",
+                        "target_label": "mountpoint",
+                        "replacement": "/data",
+                    }
+                ],
                 "static_configs": [
                     {
                         "targets": [target.url.removeprefix("http://")],
@@ -288,6 +297,7 @@ def _scrapes(alertmanager: str, targets: Sequence[Target]) -> dict[str, Any]:
                             "namespace": target.namespace,
                             "service": target.service,
                             "pod": target.pod,
+                            "instance": target.pod,
                         },
                     }
                     for target in targets

@@ -143,7 +143,8 @@ def rehearse(case: IncidentCase, stack: RunningStack, world: Surroundings) -> Re
     others = {alert for _, alert in sent(firing=True)} - case.alerts - UNRELATED
     if wrong := others - case.also:
         result.problems.append(f"also notified: {sorted(wrong)}")
-    texts = {notice.alert: notice.text for notice in watching.notices[seen:] if notice.firing}
+    # The pager gets the summary alone.
+    texts = {each.alert: each.text for each in watching.notices[seen:] if each.firing and each.recipient != "pager"}
     result.row = format_row(
         (
             case.name,
