@@ -132,14 +132,16 @@ class AlertPass:
         )
 
 
-def _attempt(send: Callable[[], None], **fields: str) -> NotDelivered | None:
+def _attempt(
+    send: Callable[[], None], *, notice_id: str | None = None, owner: str | None = None
+) -> NotDelivered | None:
     """Send a message, and return why it was not accepted."""
     try:
         send()
     except NotDelivered as error:
         return error
     except Exception as error:
-        log.exception("notice_failed", **fields)
+        log.exception("notice_failed", notice_id=notice_id, owner=owner)
         return NotDelivered(type(error).__name__)
     return None
 
