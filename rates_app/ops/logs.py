@@ -99,7 +99,11 @@ def configure_logs(settings: ProcessSettings, stream: TextIO = sys.stdout) -> No
         if settings.log_format == "json"
         else [
             _printable,
-            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+            # Files and pipes get no escape sequences.
+            structlog.dev.ConsoleRenderer(
+                colors=stream.isatty() and not os.environ.get("NO_COLOR"),
+                exception_formatter=structlog.dev.plain_traceback,
+            ),
         ]  # tracebacks without variables, which may hold secrets
     )
     structlog.configure(
