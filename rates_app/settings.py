@@ -233,7 +233,8 @@ class Settings(ProcessSettings):
         default=50, description="Maximum number of lane alerts per supplier or consumer."
     )
     alerts_email_from: str | None = Field(
-        default=None, description="Sender of lane alerts by e-mail. Default: they go to webhooks only."
+        default=None,
+        description="Sender of lane alerts by e-mail, which need `RATES_ALLOWED_HOSTS`. Default: webhooks only.",
     )
     alerts_smtp_url: SecretStr | None = Field(
         default=None,

@@ -23,6 +23,7 @@ from rates_app.alerts.evaluation import evaluate_alerts
 from rates_app.alerts.mail import link_of, send_confirmation, send_notice
 from rates_app.alerts.targets import ReceiverGone, post
 from rates_app.notify.alert import NotDelivered
+from rates_app.ops.text import printable
 from rates_app.store.connections import connect
 
 if TYPE_CHECKING:
@@ -39,8 +40,9 @@ NOTICES = Counter(
     "rates_lane_alert_notices", "Attempts at notices of lane alerts by channel and result.", ["channel", "result"]
 )
 
-#: A pass claims no further notices after this, so that lanes are compared again and a shutdown does not wait.
-MAX_PASS_SECONDS = 30.0
+#: A pass claims no further messages of a kind after this, so that lanes are compared again, notices of webhooks do not
+#: wait for a mail server that does not respond, and neither does a shutdown.
+MAX_KIND_SECONDS = 15.0
 #: Seconds between two passes.
 PASS_SECONDS = 5.0
 
@@ -79,9 +81,8 @@ class AlertPass:
                 evaluate_alerts(connection)
                 enter_addresses(connection)
                 _cancel(connection)
-                deadline = time.monotonic() + MAX_PASS_SECONDS
-                self._confirm(connection, deadline)
-                self._deliver(connection, deadline)
+                self._confirm(connection, time.monotonic() + MAX_KIND_SECONDS)
+                self._deliver(connection, time.monotonic() + MAX_KIND_SECONDS)
         except psycopg.Error as error:
             log.warning("lane_alerts_not_checked", error=str(error).strip().partition("\n")[0])
 
@@ -135,11 +136,17 @@ class AlertPass:
 def _attempt(
     send: Callable[[], None], *, notice_id: str | None = None, owner: str | None = None
 ) -> NotDelivered | None:
-    """Send a message, and return why it was not accepted."""
+    """Send a message, and return why it was not accepted.
+
+    A receiver chooses some of the text, for example by an invalid status line. PostgreSQL stores no NUL, and a terminal
+    that lists lane alerts must not obey it.
+    """
     try:
         send()
-    except NotDelivered as error:
+    except ReceiverGone as error:
         return error
+    except NotDelivered as error:
+        return NotDelivered(printable(error))
     except Exception as error:
         log.exception("notice_failed", notice_id=notice_id, owner=owner)
         return NotDelivered(type(error).__name__)
@@ -162,7 +169,10 @@ def _cancel(connection: Connection) -> None:
 
 
 def _claim(connection: Connection) -> list[_Claimed]:
-    """Count an attempt for each of some due notices of active lane alerts, and return them."""
+    """Count an attempt for each of some due notices of active lane alerts, and return them.
+
+    The owners take turns, so that one with many slow receivers does not delay the notices of the others.
+    """
     rows = connection.execute(
         """
         UPDATE lane_alert_notices notice SET attempts = notice.attempts + 1, next_attempt_at =
@@ -170,9 +180,15 @@ def _claim(connection: Connection) -> list[_Claimed]:
         FROM lane_alerts LEFT JOIN lane_alert_addresses entered
             ON channel = 'email' AND entered.owner = lane_alerts.owner AND address = lower(target)
         WHERE lane_alerts.id = notice.alert_id AND notice.id IN (
-            SELECT due.id FROM lane_alert_notices due JOIN lane_alert_states alert USING (alert_id)
-            WHERE due.state = 'pending' AND next_attempt_at <= clock_timestamp() AND alert.state = 'active'
-            ORDER BY next_attempt_at LIMIT %(limit)s FOR UPDATE OF due SKIP LOCKED
+            SELECT due.id FROM lane_alert_notices due JOIN (
+                SELECT waiting.id, row_number() OVER (PARTITION BY owner ORDER BY next_attempt_at) AS turn
+                FROM lane_alert_notices waiting
+                JOIN lane_alert_states alert USING (alert_id)
+                JOIN lane_alerts ON lane_alerts.id = alert_id
+                WHERE waiting.state = 'pending' AND next_attempt_at <= clock_timestamp() AND alert.state = 'active'
+            ) turns USING (id)
+            WHERE due.state = 'pending' AND next_attempt_at <= clock_timestamp()
+            ORDER BY turn, next_attempt_at LIMIT %(limit)s FOR UPDATE OF due SKIP LOCKED
         )
         RETURNING notice.id::text, alert_id, body, notice.attempts, channel, target, secret, site, token
         """,

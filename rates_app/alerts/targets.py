@@ -33,6 +33,9 @@ _VISIBLE = re.compile(r"[!-~]+")
 _EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
 #: Prefix of IPv6 addresses that a gateway translates to IPv4 (RFC 6052).
 _TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
+#: The IPv6 addresses that IANA has assigned to the Internet. ``is_global`` is also true of obsolete forms outside it,
+#: such as site-local addresses and IPv4-compatible ones, and of prefixes for translation within a network (RFC 8215).
+_INTERNET = ipaddress.IPv6Network("2000::/3")
 
 
 class ForbiddenTarget(NotDelivered):
@@ -121,7 +124,13 @@ def _resolve(endpoint: _Endpoint, *, allow_loopback: bool) -> list[str]:
 
 def is_public(address: Address) -> bool:
     """Return whether an address is one of the Internet, also if an IPv6 address contains an IPv4 address."""
-    return all(each.is_global and not each.is_multicast for each in _contained(address))
+    return all(_is_global(each) for each in _contained(address))
+
+
+def _is_global(address: Address) -> bool:
+    if isinstance(address, ipaddress.IPv6Address) and address not in _INTERNET and address not in _TRANSLATED:
+        return False
+    return address.is_global and not address.is_multicast
 
 
 def _contained(address: Address) -> Iterator[Address]:

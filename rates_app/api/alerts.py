@@ -58,6 +58,9 @@ def add_alert() -> Response:
     token = require("alerts:write")
     new = read_body(NewLaneAlert, MAX_ALERT_BYTES)
     settings = service().settings
+    if new.email is not None and not settings.allowed_hosts:
+        # The message to the address has a link to the host of this request, and in it the permission to confirm.
+        raise invalid("email", "needs RATES_ALLOWED_HOSTS, which this service does not set; use a webhook")
     try:
         check_target(new, settings)
         with service().databases.write() as connection:

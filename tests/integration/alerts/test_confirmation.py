@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from rates_app.alerts.addresses import CONFIRMATION_DAYS, MAX_CONFIRMATIONS, REMEMBERED_DAYS
 from rates_app.alerts.attempts import MAX_ATTEMPTS
 from rates_app.alerts.model import ConfirmationRefused
+from rates_app.application import create_app
 from rates_app.cli import app as cli
 from tests.integration.alerts.conftest import links_in, text_of
 
@@ -307,3 +308,30 @@ def test_the_command_shows_the_state_and_sends_again(
     bench.run()
     assert len(inbox) == 2
     assert "there is no lane alert 99" in str(runner.invoke(cli, ["alert", "confirm", "99"]).exception)
+
+
+def test_no_message_has_a_link_to_a_host_that_the_service_does_not_know(
+    bench: AlertBench, inbox: list[ReceivedMessage]
+) -> None:
+    body = {
+        "origin": "cnsgh",
+        "destination": "SEGOT",
+        "condition": "above",
+        "threshold": 1500,
+        "email": "buyer@acme.example",
+    }
+    refused = {}
+    for hosts in (("localhost",), ()):
+        application = create_app(bench.settings.model_copy(update={"allowed_hosts": hosts}))
+        answer = application.test_client().post(
+            "/v1/alerts", json=body, headers={**bench.tokens["acme"], "Host": "attacker.example"}
+        )
+        application.extensions["rates"].close()
+        refused[hosts] = (answer.status_code, answer.get_json()["detail"])
+    bench.run()
+    assert inbox == []
+    assert [status for status, _ in refused.values()] == [400, 400]
+    assert [("Host" in detail, "RATES_ALLOWED_HOSTS" in detail) for _, detail in refused.values()] == [
+        (True, False),
+        (False, True),
+    ]

@@ -13,9 +13,10 @@ import pytest
 
 from drills.waiting import wait_until
 from rates_app.alerts import delivery
-from rates_app.alerts.attempts import MAX_ATTEMPTS
+from rates_app.alerts.attempts import CONCURRENT_NOTICES, MAX_ATTEMPTS
 from rates_app.batches.pipeline import dispatch
 from rates_app.local.server import free_port
+from rates_app.notify.alert import NotDelivered
 from tests.integration.alerts.conftest import is_recent, signature, text_of
 from tests.serving import serving
 
@@ -218,4 +219,53 @@ def test_the_dispatcher_sends_and_counts_notices(bench: AlertBench, monkeypatch:
     bench.publish(1, 2000)
     dispatch.run(bench.settings.model_copy(update={"host": "127.0.0.1", "port": free_port()}))
     assert counted._value.get() == before + 1
+    assert len(bench.receiver.requests) == 1
+
+
+def test_text_that_a_receiver_chooses_is_stored_without_control_characters(bench: AlertBench) -> None:
+    class HostileHandler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.wfile.write(b"\0\x1b[2Jgone\r\n\r\n")
+            self.close_connection = True
+
+        def log_message(self, format: str, *args: object) -> None: ...  # noqa: A002
+
+    with serving(HostileHandler) as url:
+        bench.create(webhook=url)
+        bench.create()  # claimed and recorded after the first one
+        bench.publish(1, 2000)
+        bench.run()
+    hostile, accepted = (alert["notice"] for alert in bench.listed())
+    assert hostile["state"] == "pending"
+    assert r"\x00\x1b[2Jgone" in hostile["error"]
+    assert accepted["state"] == "delivered"
+
+
+def test_an_owner_with_many_notices_does_not_delay_those_of_others(
+    bench: AlertBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(delivery, "post", lambda url, *_, **__: order.append(url))
+    for number in range(CONCURRENT_NOTICES * 2):
+        bench.create(webhook=f"{bench.receiver.url}/many/{number}")
+    bench.create(webhook=f"{bench.receiver.url}/single", token="other")
+    bench.publish(1, 2000)
+    bench.run()
+    assert len(order) == CONCURRENT_NOTICES * 2 + 1
+    assert f"{bench.receiver.url}/single" in order[:CONCURRENT_NOTICES]
+
+
+def test_notices_do_not_wait_for_a_mail_server_that_does_not_respond(
+    bench: AlertBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wait(*_: object) -> None:
+        time.sleep(0.6)
+        raise NotDelivered("TimeoutError: timed out")
+
+    monkeypatch.setattr(delivery, "MAX_KIND_SECONDS", 0.5)
+    monkeypatch.setattr(delivery, "send_confirmation", wait)
+    bench.create_email()
+    bench.create()
+    bench.publish(1, 2000)
+    bench.run()
     assert len(bench.receiver.requests) == 1
