@@ -147,7 +147,7 @@ def network_of(address: str) -> str:
 
 
 def log_request(status: int, *, client: str, **fields: Any) -> None:
-    """Log a request, unless the limit per second is reached.
+    """Log a request, unless the limit per second is reached. Readable logs omit the static files that were found.
 
     Args:
         status: HTTP status of the response.
@@ -157,6 +157,8 @@ def log_request(status: int, *, client: str, **fields: Any) -> None:
     structlog's processors take longer than many responses, so with the format ``json`` the line is written directly, in
     the same form.
     """
+    if not _direct and status < HTTPStatus.BAD_REQUEST and str(fields.get("path")).startswith("/static/"):
+        return  # on a terminal, the files of a page would scroll the addresses away that `rates dev` has printed
     skipped = _sample.sample(status, time.monotonic())
     if skipped is None:
         return

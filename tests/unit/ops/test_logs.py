@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import structlog
 
-from rates_app.ops.logs import RequestSample, configure_logs
+from rates_app.ops.logs import RequestSample, configure_logs, log_request
 from rates_app.settings import ProcessSettings
 
 if TYPE_CHECKING:
@@ -58,3 +58,12 @@ def test_a_burst_is_sampled_and_the_missing_lines_are_counted() -> None:
 def test_every_error_is_logged() -> None:
     sample = RequestSample(per_second=1)
     assert [sample.sample(status, 10.0) for status in (200, 404, 503, 500)] == [0, None, 1, 0]
+
+
+@pytest.mark.usefixtures("_restored_logs")
+def test_readable_logs_omit_the_files_of_pages() -> None:
+    stream = StringIO()
+    configure_logs(ProcessSettings(log_format="console"), stream)
+    for status, path in ((200, "/"), (200, "/static/1/style.css"), (304, "/static/1/icon.svg"), (404, "/static/none")):
+        log_request(status, client="", path=path)
+    assert [line.split("path=")[1].split()[0] for line in stream.getvalue().splitlines()] == ["/", "/static/none"]
