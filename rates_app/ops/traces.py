@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from opentelemetry import context, propagate, trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from flask import Flask
 
@@ -99,9 +99,26 @@ class _TracedTask(Generic[Item, Result]):
 def trace_requests(app: Flask) -> None:
     """Create a span for every request that the application handles, within the client's trace if it sends one.
 
+    The spans have no query strings: those of links in e-mails contain a token.
+
     Args:
         app: The application. Responses from process memory do not reach it and have no span.
     """
     from opentelemetry.instrumentation.flask import FlaskInstrumentor  # noqa: PLC0415 - rarely enabled
 
-    FlaskInstrumentor().instrument_app(app, excluded_urls="healthz,readyz,metrics")  # type: ignore[no-untyped-call]
+    FlaskInstrumentor().instrument_app(  # type: ignore[no-untyped-call]
+        app, excluded_urls="healthz,readyz,metrics", response_hook=_remove_query
+    )
+
+
+def _remove_query(span: trace.Span, _status: str, _headers: object) -> None:
+    """Remove the query string from the attributes of a request's span, whose names depend on the conventions in use.
+
+    The library sets them after its hook for requests, so this is its hook for responses.
+    """
+    attributes: Mapping[str, object] = getattr(span, "attributes", None) or {}
+    for name in ("http.target", "http.url", "url.full"):
+        if name in attributes:
+            span.set_attribute(name, str(attributes[name]).partition("?")[0])
+    if "url.query" in attributes:
+        span.set_attribute("url.query", "")

@@ -89,8 +89,11 @@ def test_a_request_is_traced_to_its_sql(settings: Settings, collector: Collector
         server.wait_until_ready()
         question = {"date_from": "2021-01-01", "date_to": "2021-01-02", "orig_code": "CNSGH", "dest_code": "NLRTM"}
         assert httpx.get(f"{server.url}/rates", params=question).status_code == 200
+        assert httpx.get(f"{server.url}/alerts/confirm", params={"token": "c0ffee"}).status_code == 404
     finally:
         server.terminate()
+    assert len(collector.named("GET /alerts/confirm")) == 1
+    assert "c0ffee" not in str(collector.spans)  # it would be the permission to confirm an address
     assert collector.tree("rates-serve", "GET /rates") >= {"SELECT"}
     assert not [span.name for _, span in collector.spans if "readyz" in span.name]
     password = settings.database_url_of("serving").split(":")[2].split("@")[0]
