@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from functools import partial
 from typing import TYPE_CHECKING, get_args
 
@@ -22,6 +21,7 @@ from rates_app.http.limits import EXCHANGE_SECONDS, Limiter
 from rates_app.http.middleware import REQUEST_ID_MARK, Middleware
 from rates_app.http.operations import PRIVATE
 from rates_app.http.service import Service
+from rates_app.http.slots import Slots
 from rates_app.ops.periodic import Periodic
 from rates_app.ops.traces import trace_requests
 from rates_app.rates.reads import Reads
@@ -79,7 +79,7 @@ def create_app(settings: Settings) -> Flask:
         lease,
         limiter,
         export_limiter,
-        threading.BoundedSemaphore(settings.exports),
+        Slots(settings.exports),
         housekeeping,
     )
     app.url_map.strict_slashes = False

@@ -160,7 +160,8 @@ class Settings(ProcessSettings):
         description="Exports per token, IPv4 address or IPv6 /64, in the form of `RATES_RATE_LIMIT`.",
     )
     exports: PositiveInt = Field(
-        default=2, description="Concurrent exports per worker; further ones are refused with 503."
+        default=2,
+        description="Concurrent exports per worker, half of them per client; further ones are refused with 503.",
     )
     max_export_days: PositiveInt = Field(default=366, description="Maximum number of days per export.")
     trusted_proxies: NonNegativeInt = Field(

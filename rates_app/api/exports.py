@@ -25,12 +25,12 @@ from rates_app.rates.answers import CONTENT_TYPES, MediaType, UnknownLocation
 from rates_app.rates.export import Export, LaneDay, Position, begin_export, read_export_page
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable
 
     from flask import Response
 
     from rates_app.http.service import Service
+    from rates_app.http.slots import Slots
     from rates_app.store.databases import Connection
     from rates_app.store.generation import Version
 
@@ -75,8 +75,10 @@ def export_rates(query: ExportArguments) -> Response:
         raise invalid("date_to", "is before date_from")
     if days > (limit := shared.settings.max_export_days):
         raise invalid("date_to", f"makes a range of {days} days; request {limit} at most")
-    _count(shared)
-    slot = _Slot(shared.export_slots)
+    # The limiter of requests knows which tokens were accepted.
+    client = shared.limiter.client(request.remote_addr or "", request.headers.get("Authorization"))
+    _count(shared, client)
+    slot = _Slot(shared.export_slots, client)
     try:
         export, rates, following = _begin(shared, query)  # before the response starts, so that errors have a status
     except BaseException:
@@ -102,32 +104,30 @@ class _Slot:
     """One of the exports that a worker runs at the same time.
 
     Raises:
-        Problem: All are in use.
+        Problem: All are in use, or the client has as many as one client gets.
     """
 
-    def __init__(self, slots: threading.Semaphore) -> None:
-        if not slots.acquire(blocking=False):
+    def __init__(self, slots: Slots, client: str) -> None:
+        if not slots.acquire(client):
             detail = "Other exports are running. Try again after the seconds in Retry-After."
             raise Problem("overloaded", detail, headers={"Retry-After": str(RETRY_SECONDS)})
-        self._slots: threading.Semaphore | None = slots
+        self._slots: Slots | None = slots
+        self._client = client
 
     def release(self) -> None:
         """Give the slot back; repeating it does nothing."""
         slots, self._slots = self._slots, None
         if slots is not None:
-            slots.release()
+            slots.release(self._client)
 
 
-def _count(shared: Service) -> None:
+def _count(shared: Service, client: str) -> None:
     """Count an export of the client.
 
     Raises:
         Problem: The client has used up its limit.
     """
-    limiter = shared.export_limiter
-    # The limiter of requests knows which tokens were accepted.
-    client = shared.limiter.client(request.remote_addr or "", request.headers.get("Authorization"))
-    allowed, _, reset = limiter.hit(client)
+    allowed, _, reset = shared.export_limiter.hit(client)
     if not allowed:
         detail = f"The limit is {shared.settings.export_limit.replace('/', ' exports per ')}."
         raise Problem("too-many-requests", detail, headers={"Retry-After": str(reset)})

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, cast
 from flask import current_app
 
 if TYPE_CHECKING:
-    import threading
-
     from rates_app.cache.redis import Redis
     from rates_app.http.limits import Limiter
+    from rates_app.http.slots import Slots
     from rates_app.ops.periodic import Periodic
     from rates_app.rates.reads import Reads
     from rates_app.settings import Settings
@@ -37,7 +36,7 @@ class Service:
     lease: Lease
     limiter: Limiter
     export_limiter: Limiter
-    export_slots: threading.Semaphore
+    export_slots: Slots
     housekeeping: Periodic
 
     def close(self) -> None:

@@ -193,6 +193,20 @@ def test_exports_have_limits(settings: Settings, publisher: Publisher) -> None:
         assert int(refused.headers["Retry-After"]) > 0
 
 
+def test_a_client_that_reads_slowly_leaves_room_for_others(settings: Settings, publisher: Publisher) -> None:
+    del publisher
+    app = create_app(settings.model_copy(update={"exports": 2}))
+    first, other = ({"REMOTE_ADDR": address} for address in ("192.0.2.1", "198.51.100.1"))
+    with closing(app.extensions["rates"]):
+        client = app.test_client()
+        with client.get(ADDRESS, environ_base=first) as running:
+            assert running.status_code == 200
+            assert client.get(ADDRESS, environ_base=first).status_code == 503
+            with client.get(ADDRESS, environ_base=other) as second:
+                assert second.status_code == 200
+        assert client.get(ADDRESS, environ_base=first).status_code == 200
+
+
 def test_memory_does_not_grow_with_the_export(
     client: FlaskClient, publisher: Publisher, sample_rows: list[PriceRow], monkeypatch: pytest.MonkeyPatch
 ) -> None:
