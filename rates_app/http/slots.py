@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
 
 
 class Slots:
@@ -16,7 +15,7 @@ class Slots:
     def __init__(self, total: int) -> None:
         self._total = total
         self._per_client = max(1, total // 2)
-        self._used: Counter[str] = Counter()
+        self._used: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def acquire(self, client: str) -> bool:
@@ -29,13 +28,15 @@ class Slots:
             Whether there was one for this client.
         """
         with self._lock:
-            if self._used.total() >= self._total or self._used[client] >= self._per_client:
+            used = self._used.get(client, 0)
+            if sum(self._used.values()) >= self._total or used >= self._per_client:
                 return False
-            self._used[client] += 1
+            self._used[client] = used + 1
             return True
 
     def release(self, client: str) -> None:
         """Free a place that the client has occupied."""
         with self._lock:
             self._used[client] -= 1
-            self._used += Counter()  # removes clients without places
+            if not self._used[client]:
+                del self._used[client]
