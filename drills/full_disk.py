@@ -25,8 +25,12 @@ class CannotRehearseError(Exception):
 
 
 @contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
+def small_disk(folder: Path, mib: int = DISK_MIB) -> Iterator[Path]:
     """Mount a small file system in memory.
+
+    Args:
+        folder: Where to create and mount it.
+        mib: Its size in MiB.
 
     Raises:
         CannotRehearseError: This account is not permitted to mount.
@@ -37,7 +41,7 @@ def small_disk(folder: Path) -> Iterator[Path]:
         )
     folder.mkdir(parents=True)
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m,mode=0711", "tmpfs", folder],
+        ["mount", "-t", "tmpfs", "-o", f"size={mib}m,mode=0711", "tmpfs", folder],
         check=False,
         capture_output=True,
         text=True,
@@ -58,7 +62,7 @@ def run(folder: Path, report: Report, *, short: bool) -> None:
         with Load(stack) as load:
             report.log(f"the primary's disk has {DISK_MIB} MiB")
             ballast = disk / "ballast"
-            _fill(ballast)
+            fill(ballast)
             report.breaks("another file has filled it to the last byte")
             before = load.retries
             wait_for(lambda: load.retries > before + 3)
@@ -82,8 +86,8 @@ def run(folder: Path, report: Report, *, short: bool) -> None:
         report.expect_true("both servers have the same rows", contents(primary.url) == contents(replica.url))
 
 
-def _fill(ballast: Path) -> None:
-    """Write until the disk is full."""
+def fill(ballast: Path) -> None:
+    """Write a file until its disk is full."""
     with ballast.open("wb", buffering=0) as file:
         for size in (2**20, 2**12):
             try:

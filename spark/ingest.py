@@ -20,12 +20,12 @@ from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 
 from rates_app.batches.model import BatchError
-from rates_app.batches.pipeline.engine import drive_through_outages, ingest
+from rates_app.batches.pipeline.engine import OUTAGE_EXIT_STATUS, drive_through_outages, ingest, is_outage
 from rates_app.batches.pipeline.workers import WorkersLost
 from rates_app.ops.logs import configure_logs
 from rates_app.ops.traces import configure_traces
 from rates_app.settings import Settings, SettingsError, load_settings
-from rates_app.store.databases import Unavailable
+from rates_app.store.databases import Unavailable, is_server_fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,16 +49,20 @@ def in_spark(context: SparkContext) -> Workers:
     """
 
     def work(task: Callable[[Item], object], items: Sequence[Item], done: Callable[[], None]) -> None:
-        def attempt(item: Item) -> BatchError | None:
+        def attempt(item: Item) -> BatchError | psycopg.Error | None:
             try:
                 task(item)
             except BatchError as error:  # a retry by Spark cannot succeed, so the driver handles it
                 return error
+            except psycopg.Error as error:
+                if not is_server_fault(error):
+                    raise
+                return error  # Spark would retry immediately and hide the reason; the driver pauses first
             return None
 
         group = str(uuid4())
 
-        def collect() -> list[BatchError | None]:
+        def collect() -> list[BatchError | psycopg.Error | None]:
             context.setJobGroup(group, f"{len(items)} tasks of a batch")  # of this thread's jobs
             return context.parallelize(items, len(items)).map(attempt).collect()
 
@@ -79,7 +83,7 @@ def in_spark(context: SparkContext) -> Workers:
             except Py4JError as error:
                 raise WorkersLost(f"Spark stopped retrying the tasks: {error}") from error
         if errors:
-            raise errors[0]
+            raise min(errors, key=lambda error: isinstance(error, psycopg.Error))  # what is wrong with the file first
         for _ in range(reported, len(items)):
             done()
 
@@ -119,7 +123,8 @@ def main() -> int:
     """Ingest one batch.
 
     Returns:
-        Exit status: 0 if the batch has ended, published or refused; 1 if a retry may succeed.
+        Exit status: 0 if the batch has ended, published or refused; :data:`OUTAGE_EXIT_STATUS` if the database, S3 or
+        the machine failed; 1 for any other failure.
     """
     parser = argparse.ArgumentParser(description="Ingest a large batch with Spark.")
     parser.add_argument("file", nargs="?", help="path or S3 address of a file that is not in the ledger yet")
@@ -142,7 +147,7 @@ def main() -> int:
                 )
     except (BatchError, SettingsError, Unavailable, OSError, psycopg.Error) as error:
         sys.stderr.write(f"spark/ingest.py: {error}\n")
-        return 1
+        return OUTAGE_EXIT_STATUS if is_outage(error) else 1
     log.info("batch_done", batch_id=batch.id, state=batch.state, failure=batch.failure)
     return 0
 

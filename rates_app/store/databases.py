@@ -80,6 +80,25 @@ def is_busy(error: psycopg.Error) -> bool:
     return code[:2] in {"40", "53", "55", "58"}
 
 
+#: Codes by which PostgreSQL reports that its own state, and not the statement, is the cause (appendix A): a server that
+#: is read-only after a failover, a missing privilege, and damaged tables and indexes.
+_SERVER_STATE_CODES = {"25006", "42501", "XX001", "XX002"}
+#: The same by class: a lost connection, a rolled back transaction, a full disk or too many connections, a lock that
+#: is not free, an intervention by an operator, and a failure of the system such as an I/O error.
+_SERVER_STATE_CLASSES = {"08", "40", "53", "55", "57", "58"}
+
+
+def is_server_fault(error: psycopg.Error) -> bool:
+    """Return whether the state of the server is the cause, so that the same statement succeeds once it is repaired.
+
+    Args:
+        error: An error of a statement or of a connection.
+    """
+    if error.sqlstate is None:  # the server could not be reached, or refused the connection
+        return isinstance(error, psycopg.OperationalError)
+    return error.sqlstate in _SERVER_STATE_CODES or error.sqlstate[:2] in _SERVER_STATE_CLASSES
+
+
 class Server:
     """A PostgreSQL server and a process's connections to it.
 

@@ -171,7 +171,7 @@ class Dispatcher:
                 else:
                     begun = True
                     self._attempt(connection, delivery)
-        except (psycopg.OperationalError, Unavailable) as error:
+        except (psycopg.Error, Unavailable) as error:
             reason = _describe(error)[:MAX_ERROR_CHARACTERS]
             log.warning("delivery_deferred", error=reason)
             if begun:
@@ -195,7 +195,7 @@ class Dispatcher:
         """Work on a delivery: the boundary that no fault in one passes.
 
         Raises:
-            psycopg.OperationalError: The database was lost, so nothing can be counted.
+            psycopg.Error: The database was lost or refuses, so nothing can be counted.
         """
         try:
             self._work_on(connection, delivery)
@@ -212,14 +212,11 @@ class Dispatcher:
             _end_transaction(connection)
             attempts.suspend(connection, delivery.address)
             self._defer(delivery, DRIVEN_ELSEWHERE_SECONDS)
-        except psycopg.OperationalError as error:
-            if connection.broken or connection.closed:
+        except Exception as error:
+            if isinstance(error, psycopg.OperationalError) and (connection.broken or connection.closed):
                 raise
-            self._fail(connection, delivery, error, outage=True)
-        except (Unavailable, OSError) as error:
-            self._fail(connection, delivery, error, outage=True)
-        except Exception as error:  # noqa: BLE001 - it is counted, logged, and in the end reported with the delivery
-            self._fail(connection, delivery, error, outage=False)
+            # It is counted, logged, and in the end reported with the delivery.
+            self._fail(connection, delivery, error, outage=engine.is_outage(error))
 
     def _fail(self, connection: Connection, delivery: Delivery, error: Exception, *, outage: bool) -> None:
         """Count a failure; the last one quarantines the delivery."""
@@ -318,11 +315,14 @@ class Dispatcher:
             try:
                 with engine.connect(self._settings) as connection:
                     self._follow(connection, waiting)
-            except (psycopg.OperationalError, Unavailable) as error:
+            except (psycopg.Error, Unavailable) as error:
                 log.warning("batch_in_spark_not_checked", batch_id=waiting.batch_id, error=str(error).strip())
+                if waiting not in self._in_spark:  # its end was seen but not completed: claim it again
+                    self._defer(waiting.delivery, WAIT_SECONDS)
 
     def _follow(self, connection: Connection, waiting: InSpark) -> None:
-        from rates_app.batches.pipeline.spark import SparkFailed  # noqa: PLC0415 - the cluster's client is needed in a cluster only
+        # The cluster's client is needed in a cluster only.
+        from rates_app.batches.pipeline.spark import SparkFailed, SparkOutage  # noqa: PLC0415
 
         batch = ledger.find_batch(connection, waiting.batch_id)
         connection.commit()
@@ -338,12 +338,23 @@ class Dispatcher:
         except ContentChanged as error:
             self._changed(connection, waiting.delivery, error)
         except SparkFailed as error:
-            self._in_spark.remove(waiting)
-            attempts.begin(connection, waiting.delivery.address)  # the attempt that has just failed
-            self._fail(connection, waiting.delivery, error, outage=False)
+            self._fail_in_spark(connection, waiting, error, outage=isinstance(error, SparkOutage))
         except OSError as error:
-            attempts.begin(connection, waiting.delivery.address)
-            self._fail(connection, waiting.delivery, error, outage=True)
+            self._fail_in_spark(connection, waiting, error, outage=True)
+
+    def _fail_in_spark(self, connection: Connection, waiting: InSpark, error: Exception, *, outage: bool) -> None:
+        """Count the attempt that has just failed.
+
+        Raises:
+            psycopg.Error: The database refuses. If the attempt has been begun, it is recorded later.
+        """
+        address = waiting.delivery.address
+        attempts.begin(connection, address)  # until this succeeds, the application is checked again
+        if waiting in self._in_spark:
+            self._in_spark.remove(waiting)
+        self._lost[address] = _describe(error)[:MAX_ERROR_CHARACTERS]
+        self._fail(connection, waiting.delivery, error, outage=outage)
+        del self._lost[address]
 
     def _quarantine(self, connection: Connection, delivery: Delivery, count: int, reason: str) -> None:
         """End a delivery that can't be worked on: fail its batch, archive the file with the reason, and report it."""

@@ -5,6 +5,7 @@ Called again after any interruption it resumes from the ledger: slices that are 
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from rates_app.batches.pipeline.workers import WorkerCrashed, WorkersLost, in_pr
 from rates_app.cache.redis import Redis
 from rates_app.ops.traces import tracer, with_current_trace
 from rates_app.rates.warm import warmer
+from rates_app.store.databases import Unavailable, is_server_fault
 from rates_app.store.kept import task_connection
 
 if TYPE_CHECKING:
@@ -55,6 +57,9 @@ OUTAGE_SECONDS = 10 * 60
 
 MAX_PAUSE_SECONDS = 30.0
 
+#: Exit status of a process that drives one batch, if an outage ended the attempt.
+OUTAGE_EXIT_STATUS = os.EX_TEMPFAIL
+
 Result = TypeVar("Result")
 
 #: The steps of a batch, in the order in which progress is reported.
@@ -64,6 +69,10 @@ STEPS: tuple[Step, ...] = get_args(Step)
 
 class Interrupted(BatchError):
     """Work stopped before all of it was done. Run the ingest again to resume."""
+
+
+class DatabaseFailed(Interrupted):
+    """The database refused or lost the work of the workers because of its state, such as a full disk."""
 
 
 class TooManyRejects(BatchError):
@@ -124,6 +133,17 @@ def ingest(
             terms=terms,
         )
     return drive_through_outages(settings, batch.id, address, workers=workers, progress=progress)
+
+
+def is_outage(error: Exception) -> bool:
+    """Return whether a service or this machine failed, so that the same file may be ingested later.
+
+    Args:
+        error: What ended an attempt at a batch.
+    """
+    if isinstance(error, psycopg.Error):
+        return is_server_fault(error)
+    return isinstance(error, (DatabaseFailed, Unavailable, OSError))
 
 
 def connect(settings: Settings) -> AbstractContextManager[Connection]:
@@ -339,7 +359,7 @@ class _Driver:
 
         def staged() -> None:
             nonlocal done, late
-            done += 1
+            done = min(done + 1, before.slices)  # Spark counts tasks that the database refused, too
             self.progress("staging", done, before.slices)
             self._check_rejects()
             if self.batch.deadline and not late:
@@ -381,7 +401,7 @@ class _Driver:
 
         def rolled_up() -> None:
             nonlocal done
-            done += 1
+            done = min(done + 1, len(ranges))
             self.progress("verifying", done, len(ranges))
 
         self.progress("verifying", done, len(ranges))
@@ -399,6 +419,7 @@ class _Driver:
 
         Raises:
             WorkerCrashed: The last attempt crashed its worker.
+            DatabaseFailed: Some are left after several attempts, because of the state of the database.
             Interrupted: Some are left after several attempts.
         """
         task = with_current_trace(task)
@@ -408,7 +429,10 @@ class _Driver:
                 return
             try:
                 self.workers(task, items, done)
-            except (psycopg.OperationalError, WorkersLost) as error:
+            except (psycopg.Error, WorkersLost) as error:
+                refused = isinstance(error, psycopg.Error)
+                if isinstance(error, psycopg.Error) and not is_server_fault(error):
+                    raise  # the same in every attempt
                 if self.connection.broken:
                     raise  # pending items can only be read on a new connection
                 reason = str(error).strip()
@@ -422,4 +446,5 @@ class _Driver:
                 return
         if items:
             left = f"{len(items)} tasks could not be done: {reason}"
-            raise Interrupted(f"batch {self.batch.id}: {left}; run it again to resume")
+            kind = DatabaseFailed if refused else Interrupted
+            raise kind(f"batch {self.batch.id}: {left}; run it again to resume")

@@ -16,6 +16,7 @@ import yaml
 from kubernetes import client
 
 from rates_app.batches.model import BatchError
+from rates_app.batches.pipeline.engine import OUTAGE_EXIT_STATUS
 from rates_app.settings import SettingsError
 from rates_app.store.databases import Unavailable
 from rates_app.watch.access import SPARK_GROUP as GROUP
@@ -38,6 +39,10 @@ MAX_REASON_CHARACTERS = 1000
 
 class SparkFailed(BatchError):
     """The operator gave up a batch's SparkApplication."""
+
+
+class SparkOutage(SparkFailed):
+    """The driver stated by its exit status that a service failed which it needs, and not the file."""
 
 
 def render(template: Path, batch_id: int, source: str, attempt: int = 1) -> dict[str, Any]:
@@ -135,6 +140,7 @@ class Applications:
         """Check an application.
 
         Raises:
+            SparkOutage: It has ended because a service failed that it needs.
             SparkFailed: It has ended without success, or is gone.
             Unavailable: The cluster does not answer.
         """
@@ -150,4 +156,6 @@ class Applications:
         state = found.get("status", {}).get("applicationState", {})
         if state.get("state") == "FAILED":
             reason = str(state.get("errorMessage") or "see its driver")[:MAX_REASON_CHARACTERS]
+            if re.search(rf"\bExitCode: {OUTAGE_EXIT_STATUS}\b", reason):
+                raise SparkOutage(f"SparkApplication {name} could not use the database or S3, see its driver: {reason}")
             raise SparkFailed(f"SparkApplication {name} failed: {reason}")

@@ -13,7 +13,8 @@ import pytest
 import yaml
 from kubernetes import client
 
-from rates_app.batches.pipeline.engine import drive
+from rates_app.batches.pipeline.dispatch import MAX_ATTEMPTS
+from rates_app.batches.pipeline.engine import OUTAGE_EXIT_STATUS, drive
 from rates_app.batches.pipeline.spark import Applications
 from rates_app.batches.sources.registry import open_source
 from rates_app.settings import Settings, SettingsError
@@ -21,11 +22,13 @@ from tests.integration.batches.dispatching import (
     GOOD,
     HEADER,
     arrive,
+    attempts_and_outages,
     dispatching,
     folders,
     hidden_messages,
     names,
     objects,
+    refusing,
     retry_now,
 )
 from tests.serving import serving
@@ -206,6 +209,53 @@ def test_a_delivery_is_released_when_spark_gives_up(
         retry_now(big)
         dispatcher.handle(released)
         assert list(served.applications) == ["batch-1-2"]
+
+
+@pytest.mark.parametrize(("status", "counts"), [(OUTAGE_EXIT_STATUS, (0, 1)), (1, (1, 0)), (137, (1, 0))])
+def test_an_outage_that_ends_the_driver_is_no_failure_of_the_file(
+    big: Settings, operator: tuple[SparkApplicationsApi, Applications], status: int, counts: tuple[int, int]
+) -> None:
+    served, applications = operator
+    path = arrive(big, "a.csv", HEADER + GOOD * 500)
+    dispatcher = dispatching(big, folders(big), applications)
+
+    def fail() -> None:
+        retry_now(big)
+        delivery = folders(big).claim(0)
+        assert delivery is not None
+        dispatcher.handle(delivery)
+        (application,) = served.applications.values()
+        reason = f"driver container failed with ExitCode: {status}, Reason: Error"
+        application["status"] = {"applicationState": {"state": "FAILED", "errorMessage": reason}}
+        dispatcher.follow()
+
+    fail()
+    assert attempts_and_outages(big) == counts
+    for _ in range(MAX_ATTEMPTS):
+        if names(big, "incoming"):
+            fail()
+    assert names(big, "incoming") == ([path.name] if status == OUTAGE_EXIT_STATUS else [])
+
+
+def test_a_failure_that_the_database_does_not_record_is_recorded_later(
+    big: Settings, operator: tuple[SparkApplicationsApi, Applications]
+) -> None:
+    served, applications = operator
+    arrive(big, "a.csv", HEADER + GOOD * 500)
+    dispatcher = dispatching(big, folders(big), applications)
+    delivery = folders(big).claim(0)
+    assert delivery is not None
+    dispatcher.handle(delivery)
+    served.applications["batch-1"]["status"] = {"applicationState": {"state": "FAILED", "errorMessage": "OOM"}}
+    with refusing(big, "delivery_attempts", "53100"):
+        dispatcher.follow()
+    assert folders(big).claim(0) is None, "it is followed as long as no attempt can be counted"
+    with refusing(big, "delivery_attempts", "53100", when="NEW.error IS NOT NULL"):
+        dispatcher.follow()
+    released = folders(big).claim(0)
+    assert released is not None, "it is released, although only the begin of the attempt was counted"
+    dispatcher.handle(released)
+    assert attempts_and_outages(big) == (0, 1)
 
 
 def test_a_cluster_that_refuses_leaves_the_delivery_for_later(

@@ -18,7 +18,8 @@ import pytest
 from rates_app.batches import ledger
 from rates_app.batches.formats.inspection import inspect
 from rates_app.batches.model import Slice
-from rates_app.batches.pipeline.engine import ingest
+from rates_app.batches.pipeline.engine import OUTAGE_EXIT_STATUS, ingest
+from tests.integration.batches.dispatching import refusing
 
 if TYPE_CHECKING:
     from rates_app.batches.model import Batch
@@ -32,7 +33,7 @@ SAMPLE = gzip.decompress((ROOT / "sample_data" / "prices-2021-01.csv.gz").read_b
 pytestmark = pytest.mark.timeout(600)
 
 
-def run_spark(settings: Settings, *arguments: str) -> str:
+def run_spark(settings: Settings, *arguments: str, status: int = 0) -> str:
     environment = os.environ | {
         "RATES_DATABASE_URL": settings.database_url.get_secret_value(),
         "RATES_DATA_DIR": str(settings.data_dir),
@@ -46,7 +47,7 @@ def run_spark(settings: Settings, *arguments: str) -> str:
         stderr=subprocess.STDOUT,
         text=True,
     )
-    assert done.returncode == 0, done.stdout
+    assert done.returncode == status, done.stdout
     return done.stdout
 
 
@@ -123,6 +124,17 @@ def test_a_file_that_executors_cannot_read_on_refuses_the_batch(settings: Settin
     output = run_spark(settings, deliver("bad.csv", SAMPLE + b"x" * (3 * 2**20)))
     assert '"state":"refused"' in output
     assert "line of more than" in output
+
+
+@pytest.mark.parametrize(("code", "status"), [("53100", OUTAGE_EXIT_STATUS), ("XX000", 1)])
+def test_the_exit_status_tells_an_outage_from_a_failure(
+    settings: Settings, deliver: Deliver, code: str, status: int
+) -> None:
+    path = deliver("a.csv", SAMPLE[:20_000].rpartition(b"\n")[0])
+    batch = enter(settings, path)
+    with refusing(settings, "slices", code, "could not extend file: No space left on device"):
+        output = run_spark(settings, "--batch", str(batch.id), "--source", path, status=status)
+    assert "No space left on device" in output
 
 
 def test_progress_is_reported_while_other_slices_are_staged(
