@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import ssl
 import time
+from shutil import disk_usage
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -52,7 +52,7 @@ def check_deliveries(folder: Path) -> CheckResult:
     Raises:
         OSError: The folder can't be read.
     """
-    disk = shutil.disk_usage(folder)
+    disk = disk_usage(folder)
     problems = []
     if disk.free < MIN_FREE_SHARE * disk.total:
         problems.append(Fault(f"{disk.free / 2**30:.1f} GiB of the disk are free", "disk-full"))

@@ -39,7 +39,6 @@ ACTING = {
     *("ingest", "publish", "refuse", "withdraw", "restore", "notify test"),
     *("token create", "token revoke", "profile set", "profile delete", "schedule set", "schedule delete"),
     *("backup verify", "backup archive", "alert add", "alert confirm", "alert remove"),
-    "review",  # its result is a page in Markdown
 }
 #: Arguments of commands that read, and the members of the object that each prints; None for a line per object.
 READING: dict[str, list[tuple[list[str], set[str] | None]]] = {
@@ -92,6 +91,7 @@ def filled(settings: Settings, publisher: Publisher, tmp_path: Path, monkeypatch
     return settings
 
 
+@pytest.mark.usefixtures("roomy_disk")
 def test_every_command_that_reads_prints_json(filled: Settings, client: FlaskClient) -> None:
     assert COMMANDS.keys() == ACTING | READING.keys(), "state of a new command whether it reads"
     assert not [name for name in ACTING if any("--json" in option.opts for option in COMMANDS[name].params)]

@@ -9,6 +9,7 @@ import threading
 import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -72,6 +73,7 @@ def execute(settings: Settings) -> Iterator[psycopg.Connection]:
         yield connection
 
 
+@pytest.mark.usefixtures("roomy_disk")
 def test_a_healthy_stack_has_no_problem(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     assert examine(settings, monkeypatch) == {"primary": [], "ledger": [], "replica": [], "Redis": [], "deliveries": []}
 
@@ -80,6 +82,7 @@ def test_an_address_of_several_hosts_is_named_without_its_password() -> None:
     assert server_name("postgresql://u:p@a:1,b:2/rates?target_session_attrs=read-write") == "a:1,b:2"
 
 
+@pytest.mark.usefixtures("roomy_disk")
 def test_results_are_printed_with_the_next_step(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     set_environment(settings, monkeypatch, RATES_REDIS_URL="redis://:secret@127.0.0.1:1/0")
     monkeypatch.delenv("COLUMNS", raising=False)
@@ -91,6 +94,7 @@ def test_results_are_printed_with_the_next_step(settings: Settings, monkeypatch:
     assert "secret" not in done.stdout
 
 
+@pytest.mark.usefixtures("roomy_disk")
 def test_stores_that_hang_are_reported_together(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     with silent_server() as port:
         found = examine(
@@ -142,6 +146,7 @@ def test_a_blocked_session_is_named_with_its_blocker(
         assert f"session {holder.info.backend_pid} (holder, idle in transaction)" in problem.text
 
 
+@pytest.mark.usefixtures("roomy_disk")
 def test_the_dispatchers_pod_has_the_privileges_of_all_checks(
     settings: Settings, execute: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,6 +231,7 @@ def test_a_delivery_that_fails_is_reported_with_its_error(
     assert problem == {"text": "a delivery has failed 3 times: no room", "runbook": "batch-failed"}
 
 
+@pytest.mark.usefixtures("roomy_disk")
 def test_a_file_that_no_dispatcher_takes_is_reported(tmp_path: Path) -> None:
     waiting = tmp_path / "incoming" / "acme" / "prices.csv"
     waiting.parent.mkdir(parents=True)
@@ -292,8 +298,17 @@ def test_more_deliveries_than_a_dispatcher_holds_are_reported(
 
 
 def test_a_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "MIN_FREE_SHARE", 2.0)
+    monkeypatch.setattr(places, "MIN_FREE_SHARE", 2.0)  # of the disk of the tests
     assert [problem.runbook for problem in check_deliveries(tmp_path).problems] == ["disk-full"]
+
+
+@pytest.mark.parametrize(("free", "problems"), [(99, ["0.1 GiB of the disk are free"]), (100, [])])
+def test_a_tenth_of_the_disk_of_the_deliveries_should_be_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, problems: list[str]
+) -> None:
+    disks = {tmp_path: SimpleNamespace(total=1000 * 2**20, free=free * 2**20)}
+    monkeypatch.setattr(places, "disk_usage", disks.__getitem__)
+    assert [problem.text for problem in check_deliveries(tmp_path).problems] == problems
 
 
 def test_a_full_redis_that_evicts_nothing_is_reported(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
