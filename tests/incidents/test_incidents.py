@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
+from docs.tables import read_table
 from tests.charts.rendering import applications
 from tests.charts.test_monitoring import groups, kebab
 from tests.incidents.alerting import HEARTBEAT_MINUTES, scaled_routes, scaled_rules
 from tests.incidents.catalogue import HEARTBEAT, INCIDENTS, IncidentCase, severity
-from tests.incidents.rehearse import RECIPIENTS, rehearse_all
+from tests.incidents.rehearse import PAGE, RECIPIENTS, rehearse_all
 from tests.runbooks.pages import FOLDER, ROOT, commands
 
 if TYPE_CHECKING:
@@ -51,6 +53,13 @@ def test_a_runbook_of_its_alerts_has_the_command_that_finds_the_cause(case: Inci
 def test_the_heartbeats_alarm_begins_as_in_prod() -> None:
     alarm = (ROOT / "pulumi" / "components" / "alarms.py").read_text().partition('name=f"heartbeat-')[2]
     assert f"minutes={HEARTBEAT_MINUTES}," in alarm.partition("Alarm(")[0]
+
+
+def test_recorded_texts_are_those_of_the_topics() -> None:
+    """The pager gets the summary alone, after the environment and the alert."""
+    recorded = read_table(PAGE.read_text(), "incidents")
+    assert recorded.keys() == {case.name for case in INCIDENTS}
+    assert not [name for name, row in recorded.items() if re.search(r"prod \w+: ", row)]
 
 
 @pytest.mark.demonstration
