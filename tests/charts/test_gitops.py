@@ -186,6 +186,14 @@ def test_every_application_prunes_heals_and_retries(environment: str) -> None:
 
 
 @pytest.mark.parametrize("environment", STACKS)
+def test_defaults_of_the_cluster_are_no_differences(environment: str) -> None:
+    """A definition adds defaults to an ExternalSecret, so Argo CD would never find it synced."""
+    for name, application in applications(environment).items():
+        options = application["metadata"]["annotations"]["argocd.argoproj.io/compare-options"]
+        assert "ServerSideDiff=true" in options.split(","), name
+
+
+@pytest.mark.parametrize("environment", STACKS)
 def test_deleting_an_application_of_a_cluster_deletes_nothing_that_runs(environment: str) -> None:
     assert application_set("clusters")["spec"]["syncPolicy"]["preserveResourcesOnDeletion"] is True
     for application in [cluster_application(environment), *applications(environment).values()]:
