@@ -17,6 +17,8 @@ MODULES = {
     "argo-cd": "github.com/argoproj/argo-cd/v3@v3.1.9",
     "argo-rollouts": "github.com/argoproj/argo-rollouts@v1.8.3",
     "external-secrets": "github.com/external-secrets/external-secrets@v1.3.2",
+    # The newest whose module is a whole program.
+    "external-secrets-built": "github.com/external-secrets/external-secrets@v0.16.2",
     "gateway-api": "sigs.k8s.io/gateway-api@v1.3.0",
     "policy-controller": "github.com/sigstore/policy-controller@v0.13.1",
     "prometheus-operator": "github.com/prometheus-operator/prometheus-operator@v0.85.0",

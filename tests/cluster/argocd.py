@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 NAME = "argocd"
+WORKLOADS = frozenset({"Deployment", "StatefulSet"})
 # ConfigMaps that the chart fills in from its values.
 CONFIGURATION = """\
 {{- range $name, $data := dict "argocd-cm" .Values.configs.cm "argocd-cmd-params-cm" .Values.configs.params }}
@@ -33,7 +34,7 @@ data: {{ toJson $data }}
 """
 
 
-def chart(folder: Path, settings: ClusterTestSettings) -> Path:
+def chart(folder: Path, settings: ClusterTestSettings, resources: Mapping[str, Any] | None = None) -> Path:
     """Create a chart from Argo CD's manifests, for use without access to the public chart and images.
 
     It accepts the values of the public chart that ``argocd-values.yaml`` sets. It omits dex, which serves logins.
@@ -41,12 +42,18 @@ def chart(folder: Path, settings: ClusterTestSettings) -> Path:
     Args:
         folder: Where to make it.
         settings: The images.
+        resources: Resources of the workloads by name; those that it omits request nothing.
 
     Returns:
         The chart's folder.
     """
     manifests = (module("argo-cd") / "manifests" / "install.yaml").read_text()
     made = list(_own_images(yaml.load_all(manifests, Loader=yaml.CSafeLoader), settings))
+    for manifest in made:
+        own = (resources or {}).get(manifest["metadata"]["name"])
+        if own and manifest["kind"] in WORKLOADS:
+            (container,) = manifest["spec"]["template"]["spec"]["containers"]
+            container["resources"] = own
     for part in ("templates", "files"):
         (folder / part).mkdir(parents=True)
     (folder / "Chart.yaml").write_text("{apiVersion: v2, name: argo-cd, version: 0.0.0}\n")
@@ -62,7 +69,7 @@ def _own_images(manifests: Iterable[Any], settings: ClusterTestSettings) -> Iter
         name = manifest["metadata"]["name"]
         if "dex" in name or (manifest["kind"] == "ConfigMap" and name in filled_in):
             continue
-        if manifest["kind"] in {"Deployment", "StatefulSet"}:
+        if manifest["kind"] in WORKLOADS:
             spec = manifest["spec"]["template"]["spec"]
             for container in (*spec["containers"], *spec.get("initContainers", ())):
                 container["imagePullPolicy"] = "IfNotPresent"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +18,10 @@ from tests.cluster.settings import ClusterTestSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parents[2]
+# The program runs from its own folder, as Pulumi runs it.
+sys.path[:0] = [str(ROOT / "pulumi"), str(ROOT / "pulumi" / "policies")]
 
 ROWS = pytest.StashKey[list[Row]]()
 BEGAN = pytest.StashKey[float]()

@@ -17,18 +17,24 @@ HELM = Path(__file__).parents[2] / "helm"
 
 
 class Namespace:
-    """Operations of the tests in their namespace, through kubectl and helm."""
+    """Operations of the tests in their namespace, through kubectl and helm.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        name: Name of the namespace.
+        kubeconfig: The cluster; by default the one that KUBECONFIG names.
+    """
+
+    def __init__(self, name: str, kubeconfig: Path | None = None) -> None:
         self.name = name
+        self._cluster = ("--kubeconfig", str(kubeconfig)) if kubeconfig else ()
 
     def kubectl(self, *arguments: str, text: str | None = None, check: bool = True) -> str:
         """Run kubectl in the namespace and return its output."""
-        return _run("kubectl", "--namespace", self.name, *arguments, text=text, check=check)
+        return _run("kubectl", *self._cluster, "--namespace", self.name, *arguments, text=text, check=check)
 
     def refusal(self, *arguments: str, text: str | None = None) -> str:
         """Run kubectl in the namespace and return its error message; empty if it succeeds."""
-        command = ("kubectl", "--namespace", self.name, *arguments)
+        command = ("kubectl", *self._cluster, "--namespace", self.name, *arguments)
         done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=120)
         return done.stderr if done.returncode else ""
 
@@ -51,7 +57,7 @@ class Namespace:
         """Run helm in the namespace, with values on standard input if any."""
         given = ("--values", "-") if values is not None else ()
         text = json.dumps(values) if values is not None else None
-        return _run(program("helm"), "--namespace", self.name, *arguments, *given, text=text)
+        return _run(program("helm"), *self._cluster, "--namespace", self.name, *arguments, *given, text=text)
 
 
 def _run(*command: str, text: str | None = None, check: bool = True) -> str:

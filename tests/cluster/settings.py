@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -28,6 +29,13 @@ class ClusterTestSettings(BaseSettings):
         default="", description="Argo CD with Helm; empty: its public chart and images. Needs redis_image too."
     )
     operator_image: str = Field(default="", description="The spark-operator; empty: what its chart names.")
+    external_secrets_image: str = Field(
+        default="docker.io/lab/external-secrets:1", description="External Secrets 0.16, where its chart is not public."
+    )
+    rollouts_image: str = Field(
+        default="docker.io/lab/argo-rollouts:1", description="Argo Rollouts, where its chart is not public."
+    )
+    green_kubeconfig: Path | None = Field(default=None, description="A second cluster, for stacks with two.")
     publish_command: str = Field(
         default="", description="Command that gives an image of the nodes another name, with {image} and {name}."
     )

@@ -101,6 +101,7 @@ class Account:
         secrets: Values of secrets that an operator has created, by region and name.
         kept: What remains after a deletion on purpose or by AWS's own doing: snapshots, volumes, log groups.
         delegated: Domains whose parent zone names the account's name servers.
+        clusters: Address and authority of clusters that really exist, by name.
         refusals: Names of the rules that refused a call, in order.
     """
 
@@ -112,6 +113,7 @@ class Account:
         self.away: set[str] = set()
         self.kept: dict[str, list[str]] = {}
         self.delegated: set[str] = set()
+        self.clusters: dict[str, Properties] = {}
         self.secrets: dict[tuple[str, str], str] = {}
         self.images: dict[str, int] = {}
         self.objects: dict[str, int] = {}
@@ -283,6 +285,8 @@ class Account:
             )
         id_ = id_ or kind.id.format_map(known | ({"arn": arn} if arn else {}))
         outputs = json.loads(json.dumps(kind.outputs(id_, inputs, region)).replace("{account}", self.number))
+        if type_ == "aws:eks/cluster:Cluster":
+            outputs |= self.clusters.get(id_, {})
         return Live(type_, id_, region, inputs, {**({"arn": arn} if arn else {}), **outputs})
 
     def _waits(self, live: Live, inputs: Properties) -> Properties:

@@ -41,9 +41,17 @@ class Stack:
         name: ``dev``, ``staging``, ``prod`` or ``dev-NAME``.
         config: The stack's configuration, values as in its file.
         account: The account to work in; by default a new one with the number from the configuration.
+        programs: Programs that the engine finds before those on the PATH, such as a real provider instead of an
+            emulated one.
     """
 
-    def __init__(self, name: str, config: Mapping[str, Any], account: Account | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        config: Mapping[str, Any],
+        account: Account | None = None,
+        programs: Mapping[str, Path] | None = None,
+    ) -> None:
         self.name = name
         self.config: dict[str, Any] = copy.deepcopy(dict(config))
         self.account = account or Account(str(config["rates:account"]))
@@ -51,6 +59,8 @@ class Stack:
         for part in ("state", "work", "plugins", "bin"):
             (self._folder / part).mkdir()
         (self._folder / "bin/pulumi").symlink_to(program("pulumi"))
+        for alias, path in (programs or {}).items():
+            (self._folder / "plugins" / alias).symlink_to(path)
         self._plugins = Plugins(self.account, self._folder / "plugins")
         self._project = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
         self._stack = automation.create_stack(

@@ -172,7 +172,7 @@ class Plugins:
 
     Args:
         account: The account in which all of them work.
-        folder: Folder for the programs; it must be on the engine's PATH.
+        folder: Folder for the programs; it must be on the engine's PATH. A program that is there already stays.
     """
 
     def __init__(self, account: Account, folder: Path) -> None:
@@ -181,6 +181,8 @@ class Plugins:
         port = self._listener.getsockname()[1]
         for name in PROVIDERS:
             program = folder / f"pulumi-resource-{name}"
+            if program.exists():
+                continue
             # The engine ends this process. That closes the connection, and the server stops.
             program.write_text(
                 f"#!/bin/bash\nexec 3<>/dev/tcp/127.0.0.1/{port}\nread -r port <&3\necho $port\nread -r _ <&3\n"
