@@ -8,12 +8,14 @@ from pathlib import Path
 import pulumi
 import pulumi_aws as aws
 import pulumi_random
+from components.alarms import metric_namespace
 from components.alerts import Alerts, AlertsArgs
 from components.bootstrap import Bootstrap, BootstrapArgs
 from components.budget import Budget, BudgetArgs
 from components.credentials import Credentials, CredentialsArgs
 from components.encryption import Encryption, EncryptionArgs
 from components.pipeline import Pipeline, PipelineArgs
+from components.probe import Probe, ProbeArgs
 from components.region import Colour, Region, RegionArgs
 from components.registry import Registry, RegistryArgs
 from components.storage import Storage, StorageArgs
@@ -39,6 +41,11 @@ def aws_provider(region: str) -> aws.Provider:
     return aws.Provider(
         region, region=region, allowed_account_ids=[settings.account], default_tags={"tags": settings.tags}
     )
+
+
+def secret_arn(name: str) -> str:
+    """Pattern of the ARN of a secret in the first region, to whose name Secrets Manager adds six random characters."""
+    return f"arn:aws:secretsmanager:{settings.region}:{settings.account}:secret:{name}-??????"
 
 
 providers = {region: aws_provider(region) for region in regions}
@@ -133,12 +140,7 @@ else:
                 registry_arn=registry.arn,
                 state_bucket=settings.pipeline.state_bucket,
                 state_key_arn=settings.pipeline.state_key,
-                repository_secret_arn=(
-                    # Secrets Manager ends each name with six random characters.
-                    f"arn:aws:secretsmanager:{settings.region}:{settings.account}:secret:{settings.repository_secret}-??????"
-                    if settings.repository_secret
-                    else None
-                ),
+                repository_secret_arn=secret_arn(settings.repository_secret) if settings.repository_secret else None,
             ),
             here,
         )
@@ -238,6 +240,26 @@ if zone and settings.domain and settings.serves_https:
         ),
         here,
     )
+serving_balancer = first.load_balancers[max(settings.clusters, key=lambda colour: settings.clusters[colour].weight)]
+url = (
+    f"https://{settings.domain}"
+    if settings.serves_https
+    else pulumi.Output.concat("http://", serving_balancer.dns_name)
+)
+if settings.probe:
+    Probe(
+        "probe",
+        ProbeArgs(
+            settings=settings.probe,
+            url=url,
+            token_secret_arn=secret_arn(settings.probe.token_secret) if settings.probe.token_secret else None,
+            namespace=metric_namespace(settings.name),
+            alerts=first.alerts,
+            key_arn=encryption.key_arn,
+            log_days=settings.log_days,
+        ),
+        here,
+    )
 Budget(
     "budget",
     BudgetArgs(
@@ -256,13 +278,7 @@ if settings.database.final_snapshot:
         kept += [second.database.final_snapshot, second_encryption.key_arn]
 
 # README.md describes each output.
-serving_balancer = first.load_balancers[max(settings.clusters, key=lambda colour: settings.clusters[colour].weight)]
-pulumi.export(
-    "url",
-    f"https://{settings.domain}"
-    if settings.serves_https
-    else pulumi.Output.concat("http://", serving_balancer.dns_name),
-)
+pulumi.export("url", url)
 pulumi.export("nameServers", zone.name_servers if zone else [])
 pulumi.export("registry", registry_url)
 pulumi.export("pipelineRoles", pipeline.role_arns if settings.pipeline else {})

@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import re
 from datetime import date, timedelta
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network  # noqa: TC003 - pydantic reads the types
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
-from pydantic.alias_generators import to_camel
+from optional_settings import Https, PipelineSettings, ProbeSettings, SettingsModel, SignerSettings
+from pydantic import BaseModel, Field, StringConstraints, ValidationError, model_validator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,16 +34,9 @@ AccountId = Annotated[str, StringConstraints(pattern=r"^\d{12}$")]
 ZoneId = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,4}\d-az\d$")]
 KubernetesVersion = Annotated[str, StringConstraints(pattern=r"^1\.\d{2}$")]
 AddonVersion = Annotated[str, StringConstraints(pattern=r"^v\d+\.\d+\.\d+-eksbuild\.\d+$")]
-Https = Annotated[str, StringConstraints(pattern=r"^https://\S+$")]
 RoleArn = Annotated[str, StringConstraints(pattern=r"^arn:aws:iam::\d{12}:role/\S+$")]
-KeyArn = Annotated[str, StringConstraints(pattern=r"^arn:aws:kms:[a-z0-9-]+:\d{12}:key/\S+$")]
-ProviderArn = Annotated[str, StringConstraints(pattern=r"^arn:aws:iam::\d{12}:oidc-provider/\S+$")]
-WorkflowUrl = Annotated[str, StringConstraints(pattern=r"^https://[^@\s]+/\.github/workflows/[\w.-]+\.ya?ml$")]
-GithubName = Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")]
 # Nodes and images are amd64. AWS Graviton, which is arm64, has a g after the generation: m7g.large, c7gn.xlarge.
 InstanceType = Annotated[str, StringConstraints(pattern=r"^[a-z]+\d+[a-fh-z-]*\.[a-z0-9-]+$")]
-# A colon would let the name of an environment continue as another claim of the token's subject.
-ClaimName = Annotated[str, StringConstraints(pattern=r"^[\w./-]+$")]
 
 # Zones in which EKS creates no control plane: Amazon EKS User Guide, "Subnet requirements and considerations".
 ZONES_WITHOUT_EKS = frozenset({"use1-az3", "usw1-az2", "cac1-az3"})
@@ -59,14 +52,10 @@ class StackSettingsError(Exception):
     """A stack's settings are wrong or missing; the message names each key and the allowed values."""
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel)
+_Checked = TypeVar("_Checked", bound=SettingsModel)
 
 
-_Checked = TypeVar("_Checked", bound=_Model)
-
-
-class NetworkSettings(_Model):
+class NetworkSettings(SettingsModel):
     """The address range and its gateways."""
 
     cidr: IPv4Network = Field(description="Address range of the VPC, a /16 that no peer uses.")
@@ -90,7 +79,7 @@ class NetworkSettings(_Model):
         return self
 
 
-class Scale(_Model):
+class Scale(SettingsModel):
     """Limits of the number of nodes in a group."""
 
     min: int = Field(ge=0, le=100, description="Nodes that always run.")
@@ -110,14 +99,14 @@ class NodeSettings(Scale):
     pods: int = Field(ge=17, le=250, description="Pods that the kubelet admits to a node.")
 
 
-class SparkSettings(_Model):
+class SparkSettings(SettingsModel):
     """The spot nodes for Spark: none while no large batch runs."""
 
     instance_types: tuple[InstanceType, ...] = Field(min_length=1, description="Instance types, best first.")
     max: int = Field(ge=1, le=100, description="Spot nodes that a large batch may use.")
 
 
-class KubernetesSettings(_Model):
+class KubernetesSettings(SettingsModel):
     """What runs with one minor version of Kubernetes."""
 
     support_ends: date = Field(description="Day on which EKS ends standard support of the version.")
@@ -127,7 +116,7 @@ class KubernetesSettings(_Model):
     addons: dict[str, AddonVersion] = Field(description="Version of every EKS add-on.")
 
 
-class ClusterSettings(_Model):
+class ClusterSettings(SettingsModel):
     """One colour's cluster; leaving the colour out of ``clusters`` removes it."""
 
     version: KubernetesVersion = Field(description="Kubernetes version, in quotes, one of those in kubernetes.")
@@ -140,7 +129,7 @@ class ClusterSettings(_Model):
     )
 
 
-class DatabaseSettings(_Model):
+class DatabaseSettings(SettingsModel):
     """PostgreSQL on RDS."""
 
     instance_class: Annotated[str, StringConstraints(pattern=r"^db\.")] = Field(description="RDS instance class.")
@@ -153,7 +142,7 @@ class DatabaseSettings(_Model):
     final_snapshot: bool = Field(default=True, description="Take a snapshot on deletion, and keep the key of its data.")
 
 
-class CacheSettings(_Model):
+class CacheSettings(SettingsModel):
     """Redis-compatible cache on ElastiCache."""
 
     node_type: Annotated[str, StringConstraints(pattern=r"^cache\.")] = Field(description="ElastiCache node type.")
@@ -161,31 +150,7 @@ class CacheSettings(_Model):
     snapshot_days: int = Field(ge=0, le=35, description="Days that snapshots are kept.")
 
 
-class PipelineSettings(_Model):
-    """Roles of the workflows on GitHub."""
-
-    repository: GithubName = Field(description="Repository whose workflows get roles, as OWNER/NAME.")
-    branch: ClaimName = Field(default="main", description="Branch whose workflows may read the stack.")
-    environments: tuple[ClaimName, ...] = Field(min_length=1, description="Environments whose jobs may push images.")
-    preview_environments: tuple[ClaimName, ...] = Field(default=(), description="Environments whose jobs may read.")
-    provider: ProviderArn | None = Field(
-        default=None, description="The account's identity provider for GitHub, if another stack has created it."
-    )
-    state_bucket: Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]{3,63}$")] = Field(
-        description="Bucket of Pulumi's state."
-    )
-    state_key: KeyArn = Field(description="Key of the secrets in that state.")
-
-
-class SignerSettings(_Model):
-    """Whose signature an image needs to run."""
-
-    workflow: WorkflowUrl = Field(description="Workflow that signs releases, by its address without a ref.")
-    issuer: Https = Field(default="https://token.actions.githubusercontent.com", description="Issuer of its tokens.")
-    mode: Literal["enforce", "warn"] = Field(default="enforce", description="Refuse other images, or warn about them.")
-
-
-class StandbySettings(_Model):
+class StandbySettings(SettingsModel):
     """The second region, which serves reads and can be promoted."""
 
     region: RegionName = Field(description="AWS region to fail over to.")
@@ -200,7 +165,7 @@ class StandbySettings(_Model):
         return self
 
 
-class StackSettings(_Model):
+class StackSettings(SettingsModel):
     """All settings of one stack."""
 
     stack: str
@@ -251,6 +216,9 @@ class StackSettings(_Model):
     log_days: int = Field(description="Days that logs are kept.")
     standby: StandbySettings | None = Field(default=None, description="A second region to fail over to.")
     pipeline: PipelineSettings | None = Field(default=None, description="Workflows that get roles. None: none get any.")
+    probe: ProbeSettings | None = Field(
+        default=None, description="Known answer that a function asks for from outside. None: nothing asks."
+    )
     signer: SignerSettings | None = Field(
         default=None, description="Signer of the images. None: unsigned ones run, too."
     )
@@ -277,6 +245,8 @@ class StackSettings(_Model):
             raise ValueError("standby: traffic moves to the second region by DNS; set domain")
         if self.parent_zone and self.domain is None:
             raise ValueError("parentZone: there is no domain to delegate; set domain, or remove parentZone")
+        if self.probe and self.probe.token_secret and not self.serves_https:
+            raise ValueError("probe.tokenSecret: a token must not be sent over HTTP; set domain, or remove tokenSecret")
         if any(network.prefixlen == 0 for network in self.api_access):
             raise ValueError("apiAccess must not hold 0.0.0.0/0: name the networks that operators and CI come from")
         if self.database.max_storage_gib < self.database.storage_gib:
@@ -342,7 +312,7 @@ class StackSettings(_Model):
         return self.clusters[colour].nodes or self.nodes
 
 
-class LocalSettings(_Model):
+class LocalSettings(SettingsModel):
     """All settings of the stack ``local``."""
 
     context: str = Field(min_length=1, description="Context of the kubeconfig to use, whichever is the current one.")
@@ -466,7 +436,7 @@ def _preset(folder: Path) -> dict[str, Any]:
     return {key.removeprefix("rates:"): value for key, value in content["config"].items() if key.startswith("rates:")}
 
 
-def _explain(settings: type[_Model], loc: tuple[int | str, ...], kind: str, message: str) -> str:
+def _explain(settings: type[SettingsModel], loc: tuple[int | str, ...], kind: str, message: str) -> str:
     """Return a message with the wrong key, the reason and the allowed values."""
     model: Any = settings
     description = ""

@@ -32,7 +32,7 @@ from rates_app.batches.pipeline.rollup import rebuild_for_tree
 from rates_app.batches.reports import BatchNumber, batches, rejects
 from rates_app.cache.redis import Redis
 from rates_app.console import AsJson, print_json, print_table
-from rates_app.doctor.cli import doctor
+from rates_app.doctor.cli import doctor, probe
 from rates_app.doctor.review import review
 from rates_app.notify.cli import app as notify_app
 from rates_app.notify.settings import NotifySettings
@@ -361,6 +361,7 @@ app.command(rich_help_panel="Operations")(restore)
 app.command("watch-pods", rich_help_panel="Roles")(watch_pods)
 app.command("search-logs", rich_help_panel="Operations")(search_logs)
 app.command(rich_help_panel="Operations")(doctor)
+app.command(rich_help_panel="Operations")(probe)
 app.command(rich_help_panel="Operations")(review)
 app.command(rich_help_panel="Operations")(runbook)
 

@@ -1,4 +1,4 @@
-"""``rates doctor``."""
+"""``rates doctor`` and ``rates probe``."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from rich.markup import escape
 from rich.table import Table
 
 from rates_app.console import AsJson, print_json, print_table
-from rates_app.doctor.check import run_checks
 from rates_app.doctor.places import check_address, check_deliveries, check_queue
 from rates_app.doctor.stores import check_ledger, check_primary, check_redis, check_replica, server_name
+from rates_app.ops.check import run_checks
+from rates_app.ops.probe import DELIVERY_SECONDS, QUESTION_SECONDS, KnownAnswer, delivery_checks, question_checks
 from rates_app.ops.text import printable
 from rates_app.settings import load_settings
 
 if TYPE_CHECKING:
-    from rates_app.doctor.check import Check, CheckResult
+    from rates_app.ops.check import Check, CheckResult
     from rates_app.settings import Settings
+
+#: A rate of the sample data.
+SAMPLE = KnownAnswer(origin="HKHKG", destination="SESTO", day="2021-01-31", average=1171.33)
 
 
 def _checks(settings: Settings, url: str | None) -> dict[str, tuple[Check, str]]:
@@ -58,7 +62,41 @@ def doctor(
 
     Example: `rates doctor --url https://rates.example.com`
     """
-    results = run_checks(_checks(load_settings(), url))
+    _report(run_checks(_checks(load_settings(), url)), as_json=as_json)
+
+
+def probe(  # noqa: PLR0917 - typer passes options by name
+    url: Annotated[str, typer.Argument(help="Public address, such as https://rates.example.com.")],
+    origin: Annotated[str, typer.Option(help="Port of origin.")] = SAMPLE.origin,
+    destination: Annotated[str, typer.Option(help="Port of destination.")] = SAMPLE.destination,
+    day: Annotated[str, typer.Option(help="Day with at least three prices.")] = SAMPLE.day,
+    average: Annotated[float, typer.Option(help="Known average of the day in USD.")] = SAMPLE.average,
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="RATES_PROBE_TOKEN", help="Token of the test supplier. With it, a test batch is checked."),
+    ] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Ask page and API for a rate that is known, and compare the value. The known rate is one of the sample data.
+
+    With a token, also deliver a test batch with `check=true` and compare its effect; nothing is published. The exit
+    status is 1 if an answer is wrong or missing.
+
+    Example: `rates probe https://rates.example.com`
+    """
+    known = KnownAnswer(origin=origin, destination=destination, day=day, average=average)
+    try:
+        results = run_checks(question_checks(url, known), QUESTION_SECONDS)
+        if token is not None:
+            results |= run_checks(delivery_checks(url, known, token), DELIVERY_SECONDS)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="URL") from None
+    _report(results, as_json=as_json)
+
+
+def _report(results: dict[str, CheckResult], *, as_json: bool) -> None:
+    """Print the results, and exit with 1 if there is a problem."""
     if as_json:
         print_json({name: asdict(result) for name, result in results.items()})
     else:

@@ -16,7 +16,7 @@ from botocore.config import Config
 
 from rates_app.batches.sources.bucket import MAX_WAITING
 from rates_app.batches.sources.names import MANIFEST_SUFFIX, ignored
-from rates_app.doctor.check import CheckResult, Fault
+from rates_app.ops.check import CheckResult, Fault
 from rates_app.ops.text import counted
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import redis
 from rates_app.batches.ledger.pace import IN_PROGRESS
 from rates_app.batches.ledger.schedules import list_expectations
 from rates_app.cache.redis import connect_redis
-from rates_app.doctor.check import CheckResult, Fault
+from rates_app.ops.check import CheckResult, Fault
 from rates_app.ops.text import counted
 from rates_app.store.connections import connect
 from rates_app.store.metrics import replica_lag

@@ -228,8 +228,8 @@ def test_health_checks_report_where_their_metrics_are(staging_in_europe: Rehears
 
 
 def test_the_age_of_the_restorable_time_is_measured_each_minute(prod: Rehearsal) -> None:
-    (rule,) = prod.of_type("aws:cloudwatch/eventRule:EventRule").values()
-    (target,) = prod.of_type("aws:cloudwatch/eventTarget:EventTarget").values()
+    rule = prod.of_type("aws:cloudwatch/eventRule:EventRule")["restorable"]
+    target = prod.of_type("aws:cloudwatch/eventTarget:EventTarget")["restorable"]
     function = prod.of_type("aws:lambda/function:Function")["restorable"]
     permission = prod.of_type("aws:lambda/permission:Permission")["restorable"]
     alarm = prod.of_type(ALARM)["monitoring-restorable-time"].inputs

@@ -40,6 +40,8 @@ ACTING = {
     *("token create", "token revoke", "profile set", "profile delete", "schedule set", "schedule delete"),
     *("backup verify", "backup archive", "alert add", "alert confirm", "alert remove"),
 }
+#: Commands that ask a running service. Their own tests read their JSON: tests/integration/doctor/test_probe.py.
+ASKING = {"probe"}
 #: Arguments of commands that read, and the members of the object that each prints; None for a line per object.
 READING: dict[str, list[tuple[list[str], set[str] | None]]] = {
     "batches": [([], {"batches"}), (["1"], {"id", "state", "progress", "next_step", "total"})],
@@ -93,7 +95,8 @@ def filled(settings: Settings, publisher: Publisher, tmp_path: Path, monkeypatch
 
 @pytest.mark.usefixtures("roomy_disk")
 def test_every_command_that_reads_prints_json(filled: Settings, client: FlaskClient) -> None:
-    assert COMMANDS.keys() == ACTING | READING.keys(), "state of a new command whether it reads"
+    assert COMMANDS.keys() == ACTING | ASKING | READING.keys(), "state of a new command whether it reads"
+    assert all(any("--json" in option.opts for option in COMMANDS[name].params) for name in ASKING)
     assert not [name for name in ACTING if any("--json" in option.opts for option in COMMANDS[name].params)]
     printed: dict[str, Any] = {}
     for name, runs in READING.items():

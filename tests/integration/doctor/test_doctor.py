@@ -20,10 +20,11 @@ from typer.testing import CliRunner
 
 from drills.waiting import wait_until
 from rates_app.cli import app
-from rates_app.doctor import check, places, stores
-from rates_app.doctor.check import CheckResult, run_checks
+from rates_app.doctor import places, stores
 from rates_app.doctor.places import check_address, check_deliveries, check_queue
 from rates_app.doctor.stores import check_primary, check_redis, server_name
+from rates_app.ops import check
+from rates_app.ops.check import CheckResult, run_checks
 from rates_app.ops.runbook import read_pages
 from rates_app.store.migrate import pending
 
