@@ -214,7 +214,7 @@ def _restore_alarms(args: MonitoringArgs) -> Iterator[Alarm]:
     if args.restorable_metric is not None:
         yield Alarm(
             name="restorable-time",
-            runbook="point-in-time-restore",
+            runbook="restorable-time",
             meaning="The database can't be restored to a time of the last 15 minutes, or nothing checks that.",
             namespace=metric_namespace(args.prefix),
             metric=args.restorable_metric,

@@ -1,7 +1,7 @@
 """A scheduled function that publishes the age of the database's last restorable time.
 
 RDS publishes no metric of it, and none of its events reports that the upload of WAL has stopped. See
-docs/decisions/NNNN-alarms-outside-the-clusters.md.
+docs/decisions/0126-alarms-outside-the-clusters.md.
 """
 
 from __future__ import annotations

@@ -53,6 +53,17 @@ def test_paths_in_code_spans_exist() -> None:
     ]
 
 
+def test_pages_that_code_names_exist() -> None:
+    named = re.compile(r"\b(?:docs|runbooks)/[\w./-]+\.md\b")
+    assert not [
+        (name, path)
+        for name in files()
+        if name.endswith((".py", ".yaml", ".yml", ".toml", "Makefile", ".html")) and not name.startswith("tests/")
+        for path in named.findall(text_of(name))
+        if not (ROOT / path).exists()
+    ]
+
+
 def test_make_targets_in_the_documentation_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", text_of("Makefile"), re.MULTILINE))
     named = {target for page in PAGES for target in re.findall(r"(?:`|\$ |^)make ([a-z-]+)", text_of(page))}
