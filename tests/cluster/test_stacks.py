@@ -107,10 +107,10 @@ class StackCluster:
         ]
 
     def placed(self) -> dict[str, int]:
-        """Count the pods on each node."""
+        """Count the pods on each node of the stack. DaemonSets have pods on the others, too."""
         pods = json.loads(self.argocd.kubectl("get", "pods", "--all-namespaces", "--output", "json"))["items"]
-        running = [pod["spec"]["nodeName"] for pod in pods if pod["status"]["phase"] == "Running"]
-        return dict(sorted(Counter(running).items()))
+        running = Counter(pod["spec"]["nodeName"] for pod in pods if pod["status"]["phase"] == "Running")
+        return {node: running[node] for node in self.nodes}
 
     def facts(self) -> dict[str, Any]:
         """Return the facts that the program has registered in the cluster."""
@@ -251,7 +251,7 @@ def test_a_stack_becomes_healthy_in_the_room_of_its_nodes(deployed: list[StackCl
         raise AssertionError(json.dumps(shown, indent=1, default=str)) from error
     for cluster in deployed:
         assert cluster.waiting() == []
-        assert set(cluster.placed()) == set(cluster.nodes)
+        assert all(cluster.placed().values())
         name, nodes = cluster.registered.name, ", ".join(map(str, cluster.placed().values()))
         report.seen(
             f"first `pulumi up` of {name}",
