@@ -6,6 +6,7 @@ in it when a test first needs one, and share them. The first process stops them 
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import tempfile
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from xdist.workermanage import WorkerController
+
+# Pulumi's engine starts gRPC's threads in a worker. Their handlers of forks must not run in processes that tests start.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 
 pytest_plugins = [
     "tests.fixtures.reachable",

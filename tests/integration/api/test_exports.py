@@ -73,8 +73,8 @@ def test_an_export_is_the_sum_of_the_answers_for_each_lane(
     assert len(expected) > 300
     assert any(each["average"] is None for each in expected)
 
-    lines = client.get(f"{ADDRESS}&format=ndjson")
-    rows = client.get(ADDRESS)
+    lines = client.get(f"{ADDRESS}&format=ndjson", buffered=True)
+    rows = client.get(ADDRESS, buffered=True)
 
     assert lines.content_type == "application/x-ndjson"
     assert [json.loads(line) for line in lines.text.splitlines()] == expected
@@ -101,7 +101,7 @@ def test_all_pages_have_one_generation_whatever_is_published_meanwhile(
     client: FlaskClient, publisher: Publisher, some_rows: list[PriceRow]
 ) -> None:
     publisher.publish(some_rows)
-    before = client.get(ADDRESS)
+    before = client.get(ADDRESS, buffered=True)
     tag = {"If-None-Match": before.headers["ETag"]}
     with client.get(ADDRESS, headers=tag) as unchanged:
         assert unchanged.status_code == 304
@@ -144,8 +144,8 @@ def test_an_export_that_cannot_be_completed_is_cut(
 
 def test_a_client_may_get_gzip(client: FlaskClient, publisher: Publisher, some_rows: list[PriceRow]) -> None:
     publisher.publish(some_rows)
-    plain = client.get(ADDRESS, headers={"Accept-Encoding": "br"})
-    packed = client.get(ADDRESS, headers={"Accept-Encoding": "br, gzip"})
+    plain = client.get(ADDRESS, headers={"Accept-Encoding": "br"}, buffered=True)
+    packed = client.get(ADDRESS, headers={"Accept-Encoding": "br, gzip"}, buffered=True)
 
     assert "Content-Encoding" not in plain.headers
     assert packed.headers["Content-Encoding"] == "gzip"
