@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import threading
 import time
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx
 import yaml
 
-from drills import waiting
 from rates_app.local.server import free_port
 from tests.charts.rendering import applications
 from tests.charts.test_monitoring import groups
 from tests.charts.tools import program
+from tests.incidents.process import RehearsedProgram
 from tests.serving import serving
 
 if TYPE_CHECKING:
@@ -34,8 +32,6 @@ HEARTBEAT_MINUTES = 15
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _WINDOW = re.compile(r"(?<=\[)(\d+)([smhd])(?=\])|(?<=offset )(\d+)([smhd])\b")
-
-wait_until = partial(waiting.wait_until, seconds=120, pause=0.2)
 
 
 class Notice(NamedTuple):
@@ -79,43 +75,21 @@ def scaled_routes(config: dict[str, Any], url: str, folder: Path) -> dict[str, A
     return made
 
 
-class _Program:
-    """Prometheus or Alertmanager as a process that can be stopped and started again."""
+class MonitoringServer(RehearsedProgram):
+    """Prometheus or Alertmanager.
+
+    Args:
+        name: ``prometheus`` or ``alertmanager``.
+        folder: For its files; its configuration is there.
+        address: Host and port.
+        options: Further options.
+    """
 
     def __init__(self, name: str, folder: Path, address: str, *options: str) -> None:
-        self._name, self._folder = name, folder
         self.url = f"http://{address}"
         data = "storage.path" if name == "alertmanager" else "storage.tsdb.path"
         own = (f"--config.file={folder / name}.yaml", f"--{data}={folder / name}", f"--web.listen-address={address}")
-        self._command = [program(name), *own, *options]
-
-    def start(self) -> None:
-        """Start it and wait until it is ready."""
-        with (self._folder / f"{self._name}.log").open("ab") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
-        wait_until(
-            lambda: httpx.get(f"{self.url}/-/ready").is_success,
-            describe=lambda: self.log()[-2000:],
-            ignore=(httpx.TransportError,),
-        )
-
-    def log(self) -> str:
-        """Return what it has logged."""
-        return (self._folder / f"{self._name}.log").read_text()
-
-    def stop(self) -> None:
-        """Stop it."""
-        self._process.terminate()
-        self._process.wait(60)
-
-    @contextmanager
-    def stopped(self) -> Iterator[None]:
-        """Stop it, and start it again at the end."""
-        self.stop()
-        try:
-            yield
-        finally:
-            self.start()
+        super().__init__([program(name), *own, *options], folder / f"{name}.log", f"{self.url}/-/ready")
 
 
 class Target(NamedTuple):
@@ -138,7 +112,9 @@ class Alerting:
         down: Roles whose metrics do not respond, and recipients that refuse every message.
     """
 
-    def __init__(self, prometheus: _Program, alertmanager: _Program, notices: list[Notice], down: set[str]) -> None:
+    def __init__(
+        self, prometheus: MonitoringServer, alertmanager: MonitoringServer, notices: list[Notice], down: set[str]
+    ) -> None:
         self.url = prometheus.url
         self.alertmanager_url = alertmanager.url
         self._prometheus = prometheus
@@ -254,13 +230,14 @@ def alerting(folder: Path, targets: Sequence[Target]) -> Iterator[Alerting]:
         ]
         (folder / "prometheus.yaml").write_text(yaml.safe_dump(_scrapes(alertmanager, scraped)))
         programs = [
-            _Program("alertmanager", folder, alertmanager, "--cluster.listen-address="),
+            MonitoringServer("alertmanager", folder, alertmanager, "--cluster.listen-address="),
             # A resolved alert, and one whose Prometheus has stopped, ends as fast as everything else.
-            _Program("prometheus", folder, prometheus, "--query.lookback-delta=10s", "--rules.alert.resend-delay=2s"),
+            MonitoringServer(
+                "prometheus", folder, prometheus, "--query.lookback-delta=10s", "--rules.alert.resend-delay=2s"
+            ),
         ]
         for each in programs:
-            each.start()
-            running.callback(each.stop)
+            running.enter_context(each.running())
         done = threading.Event()
         watch = threading.Thread(target=_watch_heartbeat, args=(notices, done))
         watch.start()

@@ -24,9 +24,10 @@ from docs.tables import format_row, format_table, read_table, replace_table
 from drills.stack import TIMEOUT_SECONDS, RunningStack
 from rates_app.ops.logs import configure_logs
 from rates_app.settings import ProcessSettings, Settings
-from tests.incidents.alerting import SPEED, wait_until
+from tests.incidents.alerting import SPEED
 from tests.incidents.catalogue import INCIDENTS, IncidentCase, severity
 from tests.incidents.faults import in_background
+from tests.incidents.process import wait_until
 from tests.incidents.world import running_world, small_disk
 
 if TYPE_CHECKING:

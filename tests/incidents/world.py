@@ -7,13 +7,12 @@ import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-import httpx
-
 from drills.full_disk import CannotRehearseError
 from rates_app.local.server import free_port
 from tests.charts.tools import program
-from tests.incidents.alerting import Alerting, Target, alerting, wait_until
+from tests.incidents.alerting import Alerting, Target, alerting
 from tests.incidents.dispatcher import DispatcherProcess
+from tests.incidents.process import RehearsedProgram, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,20 +55,12 @@ def small_disk(folder: Path) -> Iterator[None]:
 def node_exporter(folder: Path, disk: Path) -> Iterator[str]:
     """Run the exporter of nodes' metrics, and yield its address; it reports one file system alone."""
     address = f"127.0.0.1:{free_port()}"
+    url = f"http://{address}"
     options = ("--collector.disable-defaults", "--collector.filesystem", f"--web.listen-address={address}")
-    with (folder / "node_exporter.log").open("wb") as log:
-        process = subprocess.Popen(
-            [program("node_exporter"), *options, f"--collector.filesystem.mount-points-include=^{disk}$"],
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        url = f"http://{address}"
-        wait_until(lambda: httpx.get(f"{url}/metrics").is_success, ignore=(httpx.TransportError,))
+    only = f"--collector.filesystem.mount-points-include=^{disk}$"
+    command = [program("node_exporter"), *options, only]
+    with RehearsedProgram(command, folder / "node_exporter.log", f"{url}/metrics").running():
         yield url
-    finally:
-        process.terminate()
-        process.wait(60)
 
 
 @contextmanager
@@ -78,19 +69,15 @@ def running_world(stack: RunningStack) -> Iterator[Surroundings]:
     folder = stack.folder / "alerting"
     folder.mkdir()
     dispatcher = DispatcherProcess(stack)
-    dispatcher.start()
-    try:
-        with node_exporter(folder, stack.settings.data_dir) as node:
-            targets = [
-                Target(pod.operations_url, "/metrics", "rates", "rates-app-metrics", f"rates-app-{number}")
-                for number, pod in enumerate(stack.pods)
-            ]
-            targets += [
-                Target(dispatcher.url, "/metrics", "rates", "rates-dispatcher-metrics", "rates-dispatcher"),
-                Target(node, "/metrics", "monitoring", "kube-prometheus-stack-prometheus-node-exporter", "node"),
-            ]
-            with alerting(folder, targets) as watching:
-                wait_until(lambda: watching.targets() == {"up"}, describe=watching.targets)
-                yield Surroundings(watching, dispatcher)
-    finally:
-        dispatcher.stop()
+    with dispatcher.running(), node_exporter(folder, stack.settings.data_dir) as node:
+        targets = [
+            Target(pod.operations_url, "/metrics", "rates", "rates-app-metrics", f"rates-app-{number}")
+            for number, pod in enumerate(stack.pods)
+        ]
+        targets += [
+            Target(dispatcher.url, "/metrics", "rates", "rates-dispatcher-metrics", "rates-dispatcher"),
+            Target(node, "/metrics", "monitoring", "kube-prometheus-stack-prometheus-node-exporter", "node"),
+        ]
+        with alerting(folder, targets) as watching:
+            wait_until(lambda: watching.targets() == {"up"}, describe=watching.targets)
+            yield Surroundings(watching, dispatcher)
