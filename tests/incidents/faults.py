@@ -18,9 +18,11 @@ import redis
 from psycopg import sql
 
 from rates_app.doctor.places import MAX_WAIT_MINUTES
+from tests.fixtures.refusing import refusing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from drills.pod import Pod
@@ -139,29 +141,13 @@ def failing_delivery(stack: RunningStack) -> Iterator[None]:
         yield
 
 
-@contextmanager
 def _failing(
     stack: RunningStack, supplier: str, code: str, message: str, *, before: Literal["INSERT", "UPDATE"] = "UPDATE"
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Let the database refuse to record a supplier's batches, or to begin them, with an error's code of PostgreSQL."""
     state = {"INSERT": "received", "UPDATE": "staging"}[before]
-    with psycopg.connect(stack.cluster.url, autocommit=True) as connection:
-        connection.execute(
-            sql.SQL(
-                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
-                " $$BEGIN RAISE EXCEPTION USING ERRCODE = {}, MESSAGE = {}; END$$"
-            ).format(code, message)
-        )
-        connection.execute(
-            sql.SQL(
-                "CREATE TRIGGER refuse BEFORE {} ON batches FOR EACH ROW"
-                " WHEN (NEW.supplier = {} AND NEW.state = {}) EXECUTE FUNCTION refuse()"
-            ).format(sql.SQL(before), supplier, state)
-        )
-        try:
-            yield
-        finally:
-            connection.execute("DROP FUNCTION refuse CASCADE")
+    when = sql.SQL("NEW.supplier = {} AND NEW.state = {}").format(supplier, state)
+    return refusing(stack.cluster.url, "batches", code, message, before=before, when=when)
 
 
 def _deliver(stack: RunningStack, file: Path, supplier: str) -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import boto3
 import orjson
 import psycopg
-from psycopg import sql
 
 from rates_app.batches import ledger
 from rates_app.batches.pipeline.dispatch import Dispatcher
@@ -19,9 +17,7 @@ from rates_app.batches.sources.folder import FolderSource
 from rates_app.batches.sources.registry import open_source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-    from typing import LiteralString
 
     from rates_app.batches.model import Batch
     from rates_app.batches.pipeline.spark import Applications
@@ -68,29 +64,6 @@ def attempts_and_outages(settings: Settings) -> tuple[int, int]:
     with psycopg.connect(settings.database_url.get_secret_value()) as connection:
         ((attempts, outages),) = connection.execute("SELECT attempts, outages FROM delivery_attempts").fetchall()
     return attempts, outages
-
-
-@contextmanager
-def refusing(
-    settings: Settings, table: str, code: str, message: str = "refused", *, when: LiteralString = "true"
-) -> Iterator[None]:
-    """Let the server raise an error with a code of PostgreSQL at updates of a table for which a condition holds."""
-    with psycopg.connect(settings.database_url.get_secret_value(), autocommit=True) as connection:
-        connection.execute(
-            sql.SQL(
-                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
-                " $$BEGIN RAISE EXCEPTION USING ERRCODE = {}, MESSAGE = {}; END$$"
-            ).format(code, message)
-        )
-        connection.execute(
-            sql.SQL(
-                "CREATE TRIGGER refuse BEFORE UPDATE ON {} FOR EACH ROW WHEN ({}) EXECUTE FUNCTION refuse()"
-            ).format(sql.Identifier(table), sql.SQL(when))
-        )
-        try:
-            yield
-        finally:
-            connection.execute("DROP FUNCTION refuse CASCADE")
 
 
 def names(settings: Settings, folder: str) -> list[str]:

@@ -12,12 +12,14 @@ import psycopg
 import pytest
 import yaml
 from kubernetes import client
+from psycopg import sql
 
 from rates_app.batches.pipeline.dispatch import MAX_ATTEMPTS
 from rates_app.batches.pipeline.engine import OUTAGE_EXIT_STATUS, drive
 from rates_app.batches.pipeline.spark import Applications
 from rates_app.batches.sources.registry import open_source
 from rates_app.settings import Settings, SettingsError
+from tests.fixtures.refusing import refusing
 from tests.integration.batches.dispatching import (
     GOOD,
     HEADER,
@@ -28,7 +30,6 @@ from tests.integration.batches.dispatching import (
     hidden_messages,
     names,
     objects,
-    refusing,
     retry_now,
 )
 from tests.serving import serving
@@ -247,10 +248,11 @@ def test_a_failure_that_the_database_does_not_record_is_recorded_later(
     assert delivery is not None
     dispatcher.handle(delivery)
     served.applications["batch-1"]["status"] = {"applicationState": {"state": "FAILED", "errorMessage": "OOM"}}
-    with refusing(big, "delivery_attempts", "53100"):
+    url = big.database_url.get_secret_value()
+    with refusing(url, "delivery_attempts", "53100"):
         dispatcher.follow()
     assert folders(big).claim(0) is None, "it is followed as long as no attempt can be counted"
-    with refusing(big, "delivery_attempts", "53100", when="NEW.error IS NOT NULL"):
+    with refusing(url, "delivery_attempts", "53100", when=sql.SQL("NEW.error IS NOT NULL")):
         dispatcher.follow()
     released = folders(big).claim(0)
     assert released is not None, "it is released, although only the begin of the attempt was counted"

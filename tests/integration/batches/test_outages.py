@@ -16,6 +16,7 @@ from rates_app.batches.pipeline.dispatch import MAX_ATTEMPTS, Dispatcher
 from rates_app.local.postgres import PostgresServer
 from rates_app.settings import Settings
 from rates_app.store.migrate import migrate
+from tests.fixtures.refusing import refusing
 from tests.fixtures.stores import create_folder
 from tests.integration.batches.dispatching import (
     GOOD,
@@ -26,7 +27,6 @@ from tests.integration.batches.dispatching import (
     dispatching,
     folders,
     names,
-    refusing,
     retry_now,
 )
 
@@ -77,12 +77,12 @@ def test_a_full_disk_of_the_database_quarantines_no_delivery(servers_folder: Pat
 def test_a_delivery_is_released_when_its_attempt_cannot_be_counted(settings: Settings, code: str) -> None:
     arrive(settings, "a.csv", HEADER + GOOD)
     dispatcher = dispatching(settings, folders(settings), None)
-    with refusing(settings, "slices", "53100"):
+    with refusing(settings.database_url.get_secret_value(), "slices", "53100"):
         attempt(settings, dispatcher)
     retry_now(settings)
     delivery = folders(settings).claim(0)
     assert delivery is not None
-    with refusing(settings, "delivery_attempts", code):
+    with refusing(settings.database_url.get_secret_value(), "delivery_attempts", code):
         dispatcher.handle(delivery)
     attempt(settings, dispatcher)
     assert [batch.state for batch in batches(settings)] == ["published"]
@@ -112,7 +112,8 @@ def test_the_state_of_the_database_is_no_failure_of_the_file(
 ) -> None:
     arrive(settings, "a.csv", HEADER + GOOD)
     dispatcher = dispatching(settings, folders(settings), None)
-    with refusing(settings, table, code):  # of workers that stage slices, and of the driver
+    # Of workers that stage slices, and of the driver.
+    with refusing(settings.database_url.get_secret_value(), table, code):
         attempt(settings, dispatcher)
     assert attempts_and_outages(settings) == ((0, 1) if outage else (1, 0))
     attempt(settings, dispatcher)

@@ -19,7 +19,7 @@ from rates_app.batches import ledger
 from rates_app.batches.formats.inspection import inspect
 from rates_app.batches.model import Slice
 from rates_app.batches.pipeline.engine import OUTAGE_EXIT_STATUS, ingest
-from tests.integration.batches.dispatching import refusing
+from tests.fixtures.refusing import refusing
 
 if TYPE_CHECKING:
     from rates_app.batches.model import Batch
@@ -132,7 +132,8 @@ def test_the_exit_status_tells_an_outage_from_a_failure(
 ) -> None:
     path = deliver("a.csv", SAMPLE[:20_000].rpartition(b"\n")[0])
     batch = enter(settings, path)
-    with refusing(settings, "slices", code, "could not extend file: No space left on device"):
+    url = settings.database_url.get_secret_value()
+    with refusing(url, "slices", code, "could not extend file: No space left on device"):
         output = run_spark(settings, "--batch", str(batch.id), "--source", path, status=status)
     assert "No space left on device" in output
 
