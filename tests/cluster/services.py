@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import boto3
 from lambdas.rotation import handler
@@ -17,7 +17,9 @@ from psycopg.conninfo import conninfo_to_dict
 
 from rates_app.local.postgres import PostgresServer
 from rates_app.local.redis import RedisServer
+from tests.cluster.ingest import CREDENTIALS
 from tests.fixtures.tls import forward, tls_in_front
+from tests.infra.rotations import STEPS, announce, take_step
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,9 +30,7 @@ if TYPE_CHECKING:
     from rates_app.settings import DatabaseRole
     from tests.infra.emulator.account import Account
 
-CREDENTIALS: Final = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
 MASTER = "rates"
-STEPS = ("createSecret", "setSecret", "testSecret", "finishSecret")
 SECRET, VERSION = "aws:secretsmanager/secret:Secret", "aws:secretsmanager/secretVersion:SecretVersion"
 
 
@@ -98,7 +98,9 @@ class CloudServices:
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(handler, "AUTHORITIES", self._front.right)
         for number, name in enumerate(sorted(facts["databaseSecrets"].values())):
-            self._rotate(arns[name], f"11111111-2222-3333-4444-{number:012}", region)
+            token = announce(self._client("secretsmanager", region), arns[name], number)
+            for step in STEPS:
+                take_step(step, arns[name], token)
 
     def _reachable(self, value: dict[str, str]) -> dict[str, str]:
         """Replace addresses in AWS, and the logins of this machine's servers, in a secret."""
@@ -112,16 +114,6 @@ class CloudServices:
             value["RATES_REDIS_URL"] = f"{here.partition('@')[0]}@{self._address}:{self._cache_port}/0"
         return value
 
-    def _rotate(self, arn: str, token: str, region: str) -> None:
-        """Rotate a login as Secrets Manager does."""
-        secrets = self._client("secretsmanager", region)
-        secrets.put_secret_value(
-            SecretId=arn, ClientRequestToken=token, SecretString="{}", VersionStages=["AWSPENDING"]
-        )
-        _forget_value(arn, token, region)
-        for step in STEPS:
-            handler.handle({"Step": step, "SecretId": arn, "ClientRequestToken": token}, None)
-
     def _client(self, service: Any, region: str) -> Any:
         return boto3.client(
             service,
@@ -130,10 +122,3 @@ class CloudServices:
             aws_access_key_id="testing",
             aws_secret_access_key="testing",
         )
-
-
-def _forget_value(arn: str, token: str, region: str) -> None:
-    """Take the value from a version in rotation, which Secrets Manager announces without one."""
-    from moto.secretsmanager.models import secretsmanager_backends  # noqa: PLC0415 - it starts moto's models
-
-    secretsmanager_backends[DEFAULT_ACCOUNT_ID][region].secrets[arn].versions[token].pop("secret_string")

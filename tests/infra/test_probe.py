@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
@@ -18,6 +16,7 @@ from rehearsal import ROOT, Rehearsal, rehearse, stack_config
 from settings import StackSettingsError
 
 from rates_app.ops.probe import KnownAnswer
+from tests.infra.archives import assert_importable
 from tests.serving import serving
 
 if TYPE_CHECKING:
@@ -177,13 +176,4 @@ def test_the_function_publishes_which_question_failed(
 
 
 def test_the_archive_of_the_probe_contains_what_it_imports(tmp_path: Path) -> None:
-    for path, file in {"handler.py": ROOT / "pulumi/lambdas/probe/handler.py", **FILES}.items():
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_bytes(file.read_bytes())
-    # Lambda's runtime has boto3; no other installed package is visible.
-    (tmp_path / "boto3.py").touch()
-    program = f"import sys; sys.path.append({str(tmp_path)!r}); import handler"
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, check=False, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
+    assert_importable(tmp_path, {"handler.py": ROOT / "pulumi/lambdas/probe/handler.py", **FILES})

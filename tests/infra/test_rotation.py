@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
@@ -16,21 +14,21 @@ from components.credentials import DRIVER, ROLES
 from components.function import package_files
 from lambdas.rotation import handler
 from moto import mock_aws
-from moto.secretsmanager.models import secretsmanager_backends
 
 from rates_app.local.postgres import PostgresServer
 from rates_app.local.server import HOST
 from rates_app.store.migrate import migrate
 from tests.fixtures.stores import create_folder
 from tests.fixtures.tls import tls_in_front
+from tests.infra.archives import assert_importable
+from tests.infra.rotations import STEPS, announce, take_step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.xdist_group("rotation")
 
-STEPS = ("createSecret", "setSecret", "testSecret", "finishSecret")
-ACCOUNT, HERE, THERE = "123456789012", "us-east-1", "us-west-2"
+HERE, THERE = "us-east-1", "us-west-2"
 FOLLOWING_HOST = "second"
 
 
@@ -43,17 +41,11 @@ class Rotations(NamedTuple):
     arns: dict[str, str]
 
     def begin(self, user: str, number: int) -> str:
-        """Announce a version without a value, as Secrets Manager does, and return its token."""
-        token = f"11111111-2222-3333-4444-{number:012}"
-        self.secrets.put_secret_value(
-            SecretId=self.arns[user], ClientRequestToken=token, SecretString="{}", VersionStages=["AWSPENDING"]
-        )
-        backend = secretsmanager_backends[ACCOUNT][HERE]
-        backend.secrets[self.arns[user]].versions[token].pop("secret_string")
-        return token
+        """Announce a version without a value, and return its token."""
+        return announce(self.secrets, self.arns[user], number)
 
     def step(self, name: str, user: str, token: str) -> None:
-        handler.handle({"Step": name, "SecretId": self.arns[user], "ClientRequestToken": token}, None)
+        take_step(name, self.arns[user], token)
 
     def rotate(self, user: str, number: int) -> str:
         """Rotate a secret, and return the URL with the new login."""
@@ -216,14 +208,4 @@ def test_calls_that_secrets_manager_never_makes_are_refused(rotations: Rotations
 
 
 def test_the_archive_contains_what_the_function_imports(tmp_path: Path) -> None:
-    files = {"handler.py": Path(handler.__file__), **package_files(*DRIVER)}
-    for path, file in files.items():
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_bytes(file.read_bytes())
-    # Lambda's runtime has boto3; no other installed package is visible.
-    (tmp_path / "boto3.py").touch()
-    program = f"import sys; sys.path.append({str(tmp_path)!r}); import handler"
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, check=False, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
+    assert_importable(tmp_path, {"handler.py": Path(handler.__file__), **package_files(*DRIVER)})
