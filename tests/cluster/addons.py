@@ -48,10 +48,7 @@ BALANCER_KIND: dict[str, Any] = {
     },
 }
 # What an add-on's chart has besides its workloads, as templates.
-MORE = {
-    "external-secrets": "",
-    MONITORING: "{{ range .Values.extraManifests }}\n---\n{{ tpl (toYaml .) $ }}\n{{ end }}\n",
-}
+MORE = {MONITORING: "{{ range .Values.extraManifests }}\n---\n{{ tpl (toYaml .) $ }}\n{{ end }}\n"}
 
 
 class AddonCharts:
@@ -83,28 +80,18 @@ class AddonCharts:
 
     def _write(self, folder: Path, name: str, version: str) -> None:
         if name == "argo-cd":
-            argocd.chart(folder, self._settings, requests())
-            (folder / "Chart.yaml").write_text(f"{{apiVersion: v2, name: {name}, version: {version}}}\n")
+            argocd.chart(folder, self._settings, requests(), version)
             return
-        for part in ("templates", "files"):
-            (folder / part).mkdir(parents=True)
-        (folder / "Chart.yaml").write_text(f"{{apiVersion: v2, name: {name}, version: {version}}}\n")
-        manifests = list(self._manifests(name))
-        (folder / "files/manifests.yaml").write_text(yaml.dump_all(manifests, Dumper=yaml.CSafeDumper))
-        # Included as a file, because the manifests contain braces.
-        template = '{{ .Files.Get "files/manifests.yaml" }}\n' if manifests else ""
-        (folder / "templates/all.yaml").write_text(template + MORE.get(name, ""))
-        for workload, copies, resources in () if name == ROLLOUTS else CHARTS[name]:
-            (folder / f"templates/{workload}.yaml").write_text(self._sleeper(workload, copies, resources))
+        argocd.write_chart(folder, name, version, list(self._manifests(name)), MORE.get(name, ""))
         if name == SECRETS:
-            self._write_external_secrets(folder)
+            self._add_external_secrets(folder)
+        elif name != ROLLOUTS:
+            for workload, copies, resources in CHARTS[name]:
+                (folder / f"templates/{workload}.yaml").write_text(self._sleeper(workload, copies, resources))
 
-    def _write_external_secrets(self, folder: Path) -> None:
-        """Take the add-on's own chart, with its kinds, which its release adds to the chart."""
-        source = module("external-secrets-built")
-        for workload, *_ in CHARTS[SECRETS]:
-            (folder / f"templates/{workload}.yaml").unlink()
-        original = source / "deploy/charts/external-secrets"
+    def _add_external_secrets(self, folder: Path) -> None:
+        """Add the templates of the add-on's own chart; its kinds are among the manifests."""
+        original = module("external-secrets-built") / "deploy/charts/external-secrets"
         for path in (*original.glob("templates/*.yaml"), *original.glob("templates/*.tpl")):
             (folder / "templates" / path.name).write_text(path.read_text())
         values = yaml.safe_load((original / "values.yaml").read_text())

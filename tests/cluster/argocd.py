@@ -15,7 +15,7 @@ from tests.charts.tools import module
 from tests.cluster.kube import Namespace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from tests.cluster.settings import ClusterTestSettings
 
@@ -34,7 +34,35 @@ data: {{ toJson $data }}
 """
 
 
-def chart(folder: Path, settings: ClusterTestSettings, resources: Mapping[str, Any] | None = None) -> Path:
+def write_chart(folder: Path, name: str, version: str, manifests: Sequence[Any], template: str = "") -> Path:
+    """Write a chart with fixed manifests.
+
+    Args:
+        folder: Where to make it.
+        name: Its name.
+        version: Its version.
+        manifests: The manifests.
+        template: A template in addition.
+
+    Returns:
+        The chart's folder.
+    """
+    for part in ("templates", "files"):
+        (folder / part).mkdir(parents=True)
+    (folder / "Chart.yaml").write_text(f"{{apiVersion: v2, name: {name}, version: {version}}}\n")
+    (folder / "files/manifests.yaml").write_text(yaml.dump_all(manifests, Dumper=yaml.CSafeDumper))
+    # Include them as a file, because they contain braces.
+    included = '{{ .Files.Get "files/manifests.yaml" }}\n' if manifests else ""
+    (folder / "templates/all.yaml").write_text(included + template)
+    return folder
+
+
+def chart(
+    folder: Path,
+    settings: ClusterTestSettings,
+    resources: Mapping[str, Any] | None = None,
+    version: str = "0.0.0",
+) -> Path:
     """Create a chart from Argo CD's manifests, for use without access to the public chart and images.
 
     It accepts the values of the public chart that ``argocd-values.yaml`` sets. It omits dex, which serves logins.
@@ -43,6 +71,7 @@ def chart(folder: Path, settings: ClusterTestSettings, resources: Mapping[str, A
         folder: Where to make it.
         settings: The images.
         resources: Resources of the workloads by name; those that it omits request nothing.
+        version: The chart's version.
 
     Returns:
         The chart's folder.
@@ -54,13 +83,7 @@ def chart(folder: Path, settings: ClusterTestSettings, resources: Mapping[str, A
         if own and manifest["kind"] in WORKLOADS:
             (container,) = manifest["spec"]["template"]["spec"]["containers"]
             container["resources"] = own
-    for part in ("templates", "files"):
-        (folder / part).mkdir(parents=True)
-    (folder / "Chart.yaml").write_text("{apiVersion: v2, name: argo-cd, version: 0.0.0}\n")
-    (folder / "files/manifests.yaml").write_text(yaml.dump_all(made, Dumper=yaml.CSafeDumper))
-    # Include it as a file, because the manifests contain braces.
-    (folder / "templates/all.yaml").write_text('{{ .Files.Get "files/manifests.yaml" }}\n' + CONFIGURATION)
-    return folder
+    return write_chart(folder, "argo-cd", version, made, CONFIGURATION)
 
 
 def _own_images(manifests: Iterable[Any], settings: ClusterTestSettings) -> Iterable[Any]:

@@ -93,11 +93,7 @@ class Ingest:
                 "data": data | {name: base64.b64encode(value.encode()).decode() for name, value in more.items()},
             }
         )
-        operator: dict[str, Any] = {"spark": {"jobNamespaces": [self.namespace.name]}}
-        if self._settings.operator_image:
-            registry, _, repository = self._settings.operator_image.partition("/")
-            repository, _, version = repository.partition(":")
-            operator["image"] = {"registry": registry, "repository": repository, "tag": version}
+        operator = {"spark": {"jobNamespaces": [self.namespace.name]}, **self._settings.operator_values}
         small = {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}}
         self.namespace.helm(
             "upgrade",

@@ -12,8 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import yaml
+
+from tests.charts.rendering import charts, merge
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 ROOT = Path(__file__).parents[2]
 NAME = "freight-rates"
@@ -53,6 +57,31 @@ class GitRepository:
             threading.Thread(target=server.serve_forever, daemon=True).start()
         self.url = f"https://{host}:{self._git_server.server_port}/{NAME}.git"
         self.api = f"http://{host}:{self._api_server.server_port}"
+
+    @property
+    def credential(self) -> dict[str, Any]:
+        """Argo CD's Secret for this repository, whose server has a self-signed certificate."""
+        return {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "forge", "labels": {"argocd.argoproj.io/secret-type": "repository"}},
+            "stringData": {"type": "git", "url": self.url, "insecure": "true"},
+        }
+
+    def add_operator(self, stack: str, values: Mapping[str, Any]) -> None:
+        """Add the spark-operator's chart to the tree, which otherwise needs a public registry.
+
+        Args:
+            stack: Stack whose values get those of the operator.
+            values: Values of the operator's chart.
+        """
+        for chart in (charts() / "helm/spark-ingest/charts").iterdir():
+            target = self.tree / "helm/spark-ingest/charts" / chart.name
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(chart.read_bytes())
+        path = self.tree / f"helm/gitops/stacks/{stack}/spark-ingest.yaml"
+        given = yaml.safe_load(path.read_text())
+        path.write_text(yaml.safe_dump(merge(given, {"spark-operator": dict(values)})))
 
     def close(self) -> None:
         for server in (self._git_server, self._api_server):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -46,6 +46,14 @@ class ClusterTestSettings(BaseSettings):
         default="",
         description="Command that breaks and repairs a node, with {verb} (stop, start, cut, join) and {node}.",
     )
+
+    @property
+    def operator_values(self) -> dict[str, Any]:
+        """Values of the spark-operator's chart that set its image; empty for the image that the chart names."""
+        registry, _, rest = self.operator_image.partition("/")
+        repository, _, tag = rest.partition(":")
+        image = {"registry": registry, "repository": repository, "tag": tag}
+        return {"image": image} if self.operator_image else {}
 
     def node(self, verb: NodeFault, node: str) -> None:
         """Stop or start a node, or disconnect or reconnect its network."""

@@ -12,7 +12,6 @@ import pytest
 import yaml
 from moto.server import ThreadedMotoServer
 
-from tests.charts.rendering import charts
 from tests.charts.tools import module
 from tests.cluster import host
 from tests.cluster.argocd import NAME, LocalProgram
@@ -51,16 +50,7 @@ class SyncedTree:
     def fit_to_cluster(self) -> None:
         """Commit the changes for this cluster: its images, the address for previews, and the operator's chart."""
         tree = self.repository.tree
-        for chart in (charts() / "helm/spark-ingest/charts").iterdir():  # needs a public registry
-            target = tree / "helm/spark-ingest/charts" / chart.name
-            target.parent.mkdir(exist_ok=True)
-            target.write_bytes(chart.read_bytes())
-        operator: dict[str, Any] = {}
-        if self._settings.operator_image:
-            registry, _, rest = self._settings.operator_image.partition("/")
-            repository, _, tag = rest.partition(":")
-            operator = {"spark-operator": {"image": {"registry": registry, "repository": repository, "tag": tag}}}
-        _update(tree / "helm/gitops/stacks/dev/spark-ingest.yaml", operator)
+        self.repository.add_operator("dev", self._settings.operator_values)
         _update(tree / "helm/gitops/sizes/small/rates-app.yaml", {"resources": SMALL})
         _update(tree / "helm/gitops/root/values.yaml", {"previews": {"enabled": True, "api": self.repository.api}})
         stores: dict[str, Any] = {"existingSecret": STORES}
@@ -150,15 +140,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory, settings: ClusterTestSettings
     )
     try:
         stack.up()
-        tree.argocd.apply(
-            {
-                "apiVersion": "v1",
-                "kind": "Secret",
-                "metadata": {"name": "forge", "labels": {"argocd.argoproj.io/secret-type": "repository"}},
-                # The server has a self-signed certificate.
-                "stringData": {"type": "git", "url": repository.url, "insecure": "true"},
-            }
-        )
+        tree.argocd.apply(repository.credential)
         tree.release(FIRST)
         yield tree
     finally:

@@ -15,18 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import yaml
 from components import gitops
 from rehearsal import rehearse, stack_config
 
-from tests.charts.rendering import charts, merge
 from tests.cluster import host
 from tests.cluster.addons import AddonCharts, install_eks_addons
 from tests.cluster.argocd import NAME
 from tests.cluster.cloud import CloudProgram
+from tests.cluster.ingest import CREDENTIALS
 from tests.cluster.kube import Namespace, wait_for
 from tests.cluster.repository import GitRepository
-from tests.cluster.services import CREDENTIALS, CloudServices
+from tests.cluster.services import CloudServices
 from tests.cluster.volumes import VolumeDriver
 from tests.infra.room import RegisteredCluster, applications, clusters
 
@@ -118,17 +117,9 @@ class StackCluster:
         facts: dict[str, Any] = json.loads(annotations["rates.io/facts"])
         return facts
 
-    def trust(self, url: str) -> None:
-        """Let Argo CD read the tests' repository, whose certificate is self-signed."""
-        labels = {"argocd.argoproj.io/secret-type": "repository"}
-        self.argocd.apply(
-            {
-                "apiVersion": "v1",
-                "kind": "Secret",
-                "metadata": {"name": "forge", "labels": labels},
-                "stringData": {"type": "git", "url": url, "insecure": "true"},
-            }
-        )
+    def follow(self, repository: GitRepository) -> None:
+        """Let Argo CD read the tests' repository now."""
+        self.argocd.apply(repository.credential)
         self.argocd.kubectl("annotate", "application", "root", "argocd.argoproj.io/refresh=hard")
 
     def clear(self) -> None:
@@ -193,7 +184,7 @@ def deployed(
         services.hold(program.account, made[0].facts(), monkeypatch)
         for cluster in made:
             settings.publish(f"{settings.image}:1", f"{cluster.facts()['registry']}@{DIGEST}")
-            cluster.trust(repository.url)
+            cluster.follow(repository)
         yield made
 
 
@@ -219,17 +210,7 @@ def _fit(repository: GitRepository, stack: str, settings: ClusterTestSettings, c
         re.sub(r"PGSSLMODE: verify-full\nPGSSLROOTCERT: .*\n", f"PGSSLMODE: require\n{more}", secret.read_text())
     )
     assert endpoint in secret.read_text()
-    for chart in (charts() / "helm/spark-ingest/charts").iterdir():  # needs a public registry
-        target = tree / "spark-ingest/charts" / chart.name
-        target.parent.mkdir(exist_ok=True)
-        target.write_bytes(chart.read_bytes())
-    if settings.operator_image:
-        registry, _, rest = settings.operator_image.partition("/")
-        name, _, tag = rest.partition(":")
-        image = {"registry": registry, "repository": name, "tag": tag}
-        values = tree / f"gitops/stacks/{stack}/spark-ingest.yaml"
-        given = yaml.safe_load(values.read_text())
-        values.write_text(yaml.safe_dump(merge(given, {"spark-operator": {"image": image}})))
+    repository.add_operator(stack, settings.operator_values)
     (tree / f"gitops/stacks/{stack}/image.yaml").write_text(f'image: {{ digest: "{DIGEST}" }}\n')
     repository.commit("Fit the cluster of the tests")
 
