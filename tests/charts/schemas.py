@@ -79,6 +79,7 @@ def _folder(kubernetes: str) -> Path:
     return Path(str(files("kubernetes_validate") / f"kubernetes-json-schema/v{kubernetes}.0-local-strict"))
 
 
+@cache
 def _custom_kind(kind: tuple[str, str]) -> Draft202012Validator | None:
     """Find a kind among those of the projects that define its API group; the other projects need not be reachable."""
     if kind == ("elbv2.k8s.aws/v1beta1", "TargetGroupBinding"):
