@@ -1,8 +1,8 @@
 """E-mail addresses of lane alerts: their owners confirm them before they get notices, and can unsubscribe.
 
-A consumer enters any address, so the first message to it asks its owner. The link in it contains a token that nobody
-else gets. The addresses of a consumer are remembered for some time after its lane alerts are deleted. So creating and
-deleting alerts sends no stream of messages, and whoever has unsubscribed is not asked again.
+A consumer enters any address, so the first message to it asks its owner. The link's token is in messages to the address
+alone. The addresses of a consumer are remembered for some time after its lane alerts are deleted. So creating and
+deleting alerts sends no stream of messages, and an owner who has unsubscribed is not asked again.
 """
 
 from __future__ import annotations

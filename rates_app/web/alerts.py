@@ -77,6 +77,6 @@ def _page(action: Literal["confirm", "unsubscribe"], address: AlertAddress) -> R
         token=_token(),
         days=CONFIRMATION_DAYS,
     )
-    # The address of the page is the permission: links on it must not tell it to others.
+    # The address of the page is the permission: links on it must not reveal it to other sites.
     response.headers["Referrer-Policy"] = "no-referrer"
     return response

@@ -32,7 +32,7 @@ CHANGES = [
     ("store the carrier of a price", "a migration", "rates_app/store/migrations/versions/", r"op\.execute"),
     ("install an add-on", "an add-on of the clusters", "helm/gitops/cluster/platform/", r"^repoURL: "),
     ("run the next Kubernetes", "a Kubernetes version", "Pulumi.dev.yaml", r"rates:kubernetes:"),
-    ("tell charts the name of a bucket", "a cluster fact", "pulumi/components/gitops.py", r"class AwsFacts"),
+    ("give charts the name of a bucket", "a cluster fact", "pulumi/components/gitops.py", r"class AwsFacts"),
     ("serve from a second region", "a second region", "Pulumi.prod.yaml", r"rates:standby:"),
 ]
 #: What the targets of a recipe write.

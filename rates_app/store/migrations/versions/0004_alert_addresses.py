@@ -11,7 +11,7 @@ def upgrade() -> None:
     op.execute(
         """
         CREATE TABLE lane_alert_addresses (
-            -- Owner of the lane alerts, who entered the address. It belongs to somebody else perhaps.
+            -- Owner of the lane alerts, who entered the address. Another person may receive its e-mails.
             owner           text NOT NULL,
             -- In lower case.
             address         text NOT NULL,
